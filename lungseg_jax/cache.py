@@ -1,0 +1,32 @@
+"""Where prepared data and compiled programs are kept between runs."""
+
+import os
+from pathlib import Path
+
+import jax
+
+from lungseg_jax.errors import UserError
+
+
+def cache_root(setting: str = "") -> Path:
+    """The cache folder, created: `setting`, or else lungseg_jax in the user's own.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = Path(setting) if setting else Path(user_cache) / "lungseg_jax"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(
+            f"the cache folder {root} cannot be made: {e.strerror}.",
+            remedy="name another with --config.cache_dir=DIR.",
+        ) from e
+    return root.absolute()
+
+
+def enable_compilation_cache(root: Path) -> None:
+    """Keeps every compiled program: most of ours are small, and compile in a second."""
+    jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

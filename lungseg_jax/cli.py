@@ -1,0 +1,99 @@
+"""The border of every command: flags in, exit status out.
+
+0 done, 2 the user's mistake (one plain error), 130 interrupted; a traceback is ours.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags
+
+from lungseg_jax.errors import UserError
+
+INTERRUPTED = 130
+
+
+def run(main: Callable[[list[str]], None], doc: str) -> None:
+    """Parses the command line, calls `main` with its positional words, and exits.
+
+    Args:
+      main: reads `flags.FLAGS`; raises UserError for bad input.
+      doc: what `--help` prints above the flags.
+    """
+    argv = sys.argv[1:]
+    if {"-h", "--help", "-help"} & set(argv):
+        print(f"{doc.strip()}\n\nFlags:{_flag_help()}")
+        sys.exit(0)
+    try:
+        words = parse([_find_config(word) for word in argv])
+        main(words)
+    except UserError as e:
+        print(e, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last save.")
+        sys.exit(INTERRUPTED)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Reads the flags; returns the words that are none.
+
+    Raises:
+      UserError: for every fault of a flag, among them unknown keys of a config.
+    """
+    try:
+        return flags.FLAGS(["lungseg_jax", *argv])[1:]
+    except flags.Error as e:
+        cause = _user_error_behind(e)
+        raise cause or UserError(str(e).strip(), remedy="--help lists flags.") from e
+    except (AttributeError, KeyError) as e:  # ml_collections: an unknown config key
+        raise UserError(
+            f"unknown config key: {str(e.args[0]).strip()}",
+            rule="lungseg_jax/config.py lists every key with its default.",
+        ) from e
+    except (OSError, TypeError, ValueError, ImportError, SyntaxError) as e:
+        # ml_collections: the config file is missing, or its get_config failed.
+        cause = _user_error_behind(e)
+        raise cause or UserError(f"--config: {e}") from e
+
+
+def positional(words: list[str], names: list[str]) -> list[Path]:
+    """The words as paths, one for each name.
+
+    Raises:
+      UserError: too few or too many.
+    """
+    if len(words) != len(names):
+        wanted = " ".join(names) or "no words beside the flags"
+        raise UserError(f"got {words or 'nothing'}, expected {wanted}.")
+    return [Path(word) for word in words]
+
+
+def _find_config(word: str) -> str:
+    """Lets --config=configs/X.py be typed in any folder: looks in the checkout too."""
+    flag, separator, value = word.partition("=")
+    if flag.lstrip("-") != "config" or not separator:
+        return word
+    file, colon, variant = value.partition(":")
+    checkout = Path(__file__).resolve().parent.parent
+    if not Path(file).exists() and (checkout / file).exists():
+        file = str(checkout / file)
+    elif not Path(file).exists():
+        recipes = sorted(p.name for p in (checkout / "configs").glob("*.py"))
+        raise UserError(
+            f"there is no config file {file}.",
+            rule=f"configs/ has {', '.join(recipes)}." if recipes else "",
+        )
+    return f"{flag}={file}{colon}{variant}"
+
+
+def _user_error_behind(error: BaseException | None) -> UserError | None:
+    while error and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _flag_help() -> str:
+    own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    return "".join(f"\n  --{f.name}: {f.help} (default: {f.default!r})" for f in own)

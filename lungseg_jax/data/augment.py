@@ -1,0 +1,91 @@
+"""Random affine augmentation of images and masks together, on the device."""
+
+import jax
+import jax.numpy as jnp
+
+
+def augment(
+    images: jax.Array,
+    masks: jax.Array,
+    key: jax.Array,
+    *,
+    zoom: float,
+    shift: float,
+    rotation_deg: float,
+    flip_lr: bool,
+    flip_ud: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """One random affine map for each example, applied to its image and to its mask.
+
+    Args:
+      images: `[b h w c]`.
+      masks: `[b h w]`.
+      key: of this step; the same key gives the same pixels.
+      zoom: each axis is scaled by a factor from 1 - zoom to 1 + zoom of its own.
+      shift: each axis is moved by up to this share of its length.
+      rotation_deg: rotation by up to this many degrees, either way.
+      flip_lr: mirror half of the examples left to right.
+      flip_ud: mirror half of the examples top to bottom.
+
+    Returns:
+      Both, same shapes, interpolated bilinearly; what comes from outside repeats the
+      nearest pixel. With everything off, the arguments themselves.
+    """
+    if not (zoom or shift or rotation_deg or flip_lr or flip_ud):
+        return images, masks
+    keys = jax.random.split(key, len(images))
+    planes = jnp.concatenate([images, masks[..., None].astype(images.dtype)], axis=-1)
+
+    def one(plane, key):
+        matrix, offset = random_affine(
+            key,
+            zoom=zoom,
+            shift=shift,
+            rotation_deg=rotation_deg,
+            flip_lr=flip_lr,
+            flip_ud=flip_ud,
+        )
+        return warp(plane, matrix, offset)
+
+    moved = jax.vmap(one)(planes, keys)
+    return moved[..., :-1], moved[..., -1]
+
+
+def random_affine(key, *, zoom, shift, rotation_deg, flip_lr, flip_ud):
+    """A map from output to input in units of the half side: matrix `[2 2]`, offset `[2]`.
+
+    Axis 0 is rows (top to bottom), axis 1 columns (left to right).
+    """
+    zoom_key, shift_key, turn_key, flip_key = jax.random.split(key, 4)
+    scale = jax.random.uniform(zoom_key, (2,), minval=1 - zoom, maxval=1 + zoom)
+    offset = jax.random.uniform(shift_key, (2,), minval=-2 * shift, maxval=2 * shift)
+    angle = jnp.deg2rad(jax.random.uniform(turn_key, minval=-1.0) * rotation_deg)
+    mirrored = jax.random.bernoulli(flip_key, shape=(2,))
+    sign = jnp.where(mirrored & jnp.array([flip_ud, flip_lr]), -1.0, 1.0)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    rotation = jnp.array([[cos, -sin], [sin, cos]])
+    return rotation * (sign / scale), offset
+
+
+def warp(plane: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
+    """`plane` `[h w c]` read at matrix @ position + offset, with nearest fill."""
+    h, w, _ = plane.shape
+    rows, columns = jnp.meshgrid(_centred(h), _centred(w), indexing="ij")
+    positions = jnp.stack([rows, columns], axis=-1) @ matrix.T + offset
+    y = jnp.clip(_to_index(positions[..., 0], h), 0, h - 1)
+    x = jnp.clip(_to_index(positions[..., 1], w), 0, w - 1)
+    top, left = jnp.floor(y).astype(int), jnp.floor(x).astype(int)
+    below, right = jnp.minimum(top + 1, h - 1), jnp.minimum(left + 1, w - 1)
+    v, u = (y - top)[..., None], (x - left)[..., None]
+    upper = plane[top, left] * (1 - u) + plane[top, right] * u
+    lower = plane[below, left] * (1 - u) + plane[below, right] * u
+    return upper * (1 - v) + lower * v
+
+
+def _centred(n: int) -> jax.Array:
+    """Pixel centres along an axis, from just above -1 to just below 1."""
+    return (2 * jnp.arange(n) + 1) / n - 1
+
+
+def _to_index(position: jax.Array, n: int) -> jax.Array:
+    return ((position + 1) * n - 1) / 2

@@ -1,0 +1,163 @@
+"""A data folder, prepared once as the tfds dataset `lung_ct` and read by name."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lungseg_jax import progress
+from lungseg_jax.data import phantom, preflight
+from lungseg_jax.data.pairs import Slice, find_pairs
+from lungseg_jax.data.preprocess import image_to_network, mask_to_network
+from lungseg_jax.datasets.lung_ct.lung_ct import SPLIT, LungCT
+from lungseg_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Slices by name.
+
+    Attributes:
+      variant: of the tfds dataset: kaggle, phantom, folder_<dtype>.
+      fingerprint: of the content of all files.
+      digests: sha256 of each file, by its path in the data folder.
+      dtype: of the pixels of all images.
+    """
+
+    variant: str
+    fingerprint: str
+    digests: Mapping[str, str]
+    dtype: str
+    _records: Mapping[str, int]
+    _read: object
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._records)
+
+    def slices(self, names: Iterable[str]) -> Iterator[Slice]:
+        """The named slices, in this order, at their own size."""
+        for name in names:
+            record = self._read[self._records[name]]
+            yield Slice(name, record["image"][..., 0], record["mask"][..., 0])
+
+
+def load(
+    folder: Path | None, *, cache: Path, phantom_slices: int = 0, phantom_seed: int = 0
+) -> Source:
+    """The pairs of `folder`, or phantoms where it is None, prepared below `cache`.
+
+    The prepared form is keyed by the content of the files: it is made on first use,
+    reused while they stay the same, and made anew when they change.
+
+    Raises:
+      UserError: what `find_pairs` and `check_pairs` refuse.
+    """
+    is_phantom = folder is None
+    if is_phantom:
+        folder = _phantom_folder(cache, slices=phantom_slices, seed=phantom_seed)
+    pairs = find_pairs(folder)
+    digests = preflight.digests(pairs)
+    fingerprint = preflight.fingerprint(digests)
+    built = cache / "tfds" / fingerprint
+    variant_file = (
+        built / "variant"
+    )  # written last: it says that all before it is there
+    if not variant_file.exists():
+        with progress.bar("checking", len(pairs)) as bar:
+            dtype, shape = preflight.check_pairs(pairs, bar.update)
+        variant = "phantom" if is_phantom else _variant(pairs, dtype, shape)
+        builder = LungCT(data_dir=built, config=variant, file_format="array_record")
+        _prepare(builder, folder, len(pairs))
+        variant_file.write_text(variant)
+    variant = variant_file.read_text()
+    builder = tfds.builder_from_directory(
+        built / LungCT.name / variant / str(LungCT.VERSION)
+    )
+    return Source(
+        variant=variant,
+        fingerprint=fingerprint,
+        digests=digests,
+        dtype=np.dtype(builder.info.features["image"].np_dtype).name,
+        _records={pair.name: i for i, pair in enumerate(pairs)},
+        _read=builder.as_data_source(split=SPLIT),
+    )
+
+
+def network_arrays(
+    slices: Iterable[Slice],
+    *,
+    preprocessing: str,
+    image_size: int,
+    window_hu: tuple[float, float],
+    soft_masks: bool,
+) -> dict[str, np.ndarray]:
+    """Slices in memory at the network's size: "image" `[n s s c]`, "mask" `[n s s]`."""
+    images, masks = [], []
+    for one in slices:
+        images.append(
+            image_to_network(
+                one.image,
+                preprocessing=preprocessing,
+                image_size=image_size,
+                window_hu=window_hu,
+            )
+        )
+        masks.append(
+            mask_to_network(
+                one.mask,
+                preprocessing=preprocessing,
+                image_size=image_size,
+                soft=soft_masks,
+            )
+        )
+    return {"image": np.stack(images), "mask": np.stack(masks)}
+
+
+def _phantom_folder(cache: Path, *, slices: int, seed: int) -> Path:
+    name = f"v1-{slices}-slices-seed-{seed}"
+    folder = cache / "phantom" / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Made under another name, so that an interrupted start leaves no half set.
+        partial = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder.parent))
+        try:
+            with progress.bar("drawing phantoms", slices) as bar:
+                phantom.write(partial, slices=slices, seed=seed, progress=bar.update)
+            os.replace(partial, folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return folder
+
+
+def _variant(pairs, dtype: str, shape: tuple[int, int] | None) -> str:
+    variant = f"folder_{dtype}"
+    if variant not in LungCT.builder_configs:
+        raise UserError(f"images of type {dtype} are not supported.")
+    kaggle_names = all(re.fullmatch(r"ID_\d{4}_Z_\d{4}", pair.name) for pair in pairs)
+    if kaggle_names and (dtype, shape) == ("int16", (512, 512)):
+        return "kaggle"
+    return variant
+
+
+def _prepare(builder: LungCT, folder: Path, total: int) -> None:
+    tfds.disable_progress_bar()
+    with (
+        progress.bar("preparing", total) as bar,
+        contextlib.redirect_stdout(io.StringIO()),  # tfds prints; the bar says the same
+    ):
+        builder.advance = bar.update
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=folder.absolute(), num_shards=1
+            )
+        )

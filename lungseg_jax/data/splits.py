@@ -1,0 +1,46 @@
+"""Which slices train, which choose, which judge: a function of names and a seed."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lungseg_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+def split_names(
+    names: Sequence[str], *, validation_fraction: float, test_fraction: float, seed: int
+) -> dict[str, list[str]]:
+    """Names by split, in drawing order: test is drawn first, then validation.
+
+    The draw is `RandomState(seed).permutation` over the sorted names and the test set has
+    ceil(test_fraction * n) of them: what scikit-learn's `train_test_split` does. With the
+    267 slices of the Kaggle set, seed 3 and a tenth, the test set is that of the
+    notebooks, whatever the share of validation.
+
+    Raises:
+      UserError: a split that was asked for, or training, would be empty.
+    """
+    names = sorted(names)
+    n = len(names)
+    n_test, n_validation = (
+        math.ceil(round(fraction * n, 9))  # 0.1 * 270 is 27.000000000000004
+        for fraction in (test_fraction, validation_fraction)
+    )
+    if n_test + n_validation >= n:
+        raise UserError(
+            f"{n} slices leave none to train on after {n_test} for test and "
+            f"{n_validation} for validation.",
+            rule="each split has at least one slice.",
+            remedy="add slices, or lower config.data.test_fraction and "
+            "config.data.validation_fraction.",
+        )
+    # RandomState, not Generator: its stream is frozen, and the original split is in it.
+    drawn = [names[i] for i in np.random.RandomState(seed).permutation(n)]
+    return {
+        "train": drawn[n_test + n_validation :],
+        "validation": drawn[n_test : n_test + n_validation],
+        "test": drawn[:n_test],
+    }

@@ -1,0 +1,1 @@
+"""The parts of the phantom; lungseg_jax.data.phantom puts them together."""

@@ -1,0 +1,91 @@
+"""The tfds builder `lung_ct`: CT slices and lung masks as array_record.
+
+It reads and writes without TensorFlow, which is why `file_format` is array_record and
+the features are raw tensors: other formats and NumPy arrays in an Image feature need it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lungseg_jax.data.pairs import find_pairs, read_slice
+
+SPLIT = "slices"  # one split: train, validation and test are drawn by name, per run
+
+
+@dataclasses.dataclass(kw_only=True)
+class LungCTConfig(tfds.core.BuilderConfig):
+    """A variant: the dtype of the images, and their side where all are equal squares."""
+
+    image_dtype: str = "int16"
+    side: int | None = None
+
+
+class LungCT(tfds.core.GeneratorBasedBuilder):
+    """Pairs from `<manual_dir>/2d_images` and `<manual_dir>/2d_masks`, equal names.
+
+    Records stand in the order of the sorted names.
+    """
+
+    name = "lung_ct"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Unpack the data so that manual_dir holds 2d_images/ and 2d_masks/ with equal "
+        "file names."
+    )
+    BUILDER_CONFIGS = [
+        LungCTConfig(name="kaggle", description="Finding Lungs in CT Data.", side=512),
+        LungCTConfig(name="phantom", description="The embedded synthetic slices."),
+        *(
+            LungCTConfig(
+                name=f"folder_{dtype}",
+                description=f"Any folder of pairs with {dtype} images.",
+                image_dtype=dtype,
+            )
+            for dtype in ("uint8", "int16", "uint16", "int32", "float32", "float64")
+        ),
+    ]
+
+    advance: Callable[[], object] | None = None  # called after each slice: progress
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config = self.builder_config
+        shape = (config.side, config.side, 1)
+        tensor = tfds.features.Tensor
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tensor(
+                        shape=shape,
+                        dtype=np.dtype(config.image_dtype),
+                        encoding="bytes",
+                    ),
+                    "mask": tensor(shape=shape, dtype=np.uint8, encoding="bytes"),
+                    "name": tfds.features.Text(),
+                }
+            ),
+            supervised_keys=("image", "mask"),
+            homepage="https://www.kaggle.com/datasets/kmader/finding-lungs-in-ct-data",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {SPLIT: self._generate_examples(Path(dl_manager.manual_dir))}
+
+    def _generate_examples(self, folder: Path):
+        for key, pair in enumerate(find_pairs(folder)):
+            one = read_slice(pair)
+            yield (
+                key,
+                {
+                    "image": one.image[..., None],
+                    "mask": one.mask[..., None],
+                    "name": one.name,
+                },
+            )
+            if self.advance:
+                self.advance()

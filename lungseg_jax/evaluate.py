@@ -1,0 +1,172 @@
+"""Scores a run on a labelled folder, at the slices' own size.
+
+    python -m lungseg_jax.evaluate --run=runs/incp_snapshot-phantom --data=DIR
+    python -m lungseg_jax.evaluate --run=RUN --data=DIR --members=last --json=scores.json
+
+DIR holds 2d_images/ and 2d_masks/ with equal file names. Every member and the ensemble
+of them are scored at the threshold of the run.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from lungseg_jax import cache, checkpoints, cli, metrics, progress
+from lungseg_jax.config import preprocessing, snapshot_steps
+from lungseg_jax.data import preflight
+from lungseg_jax.data.pairs import Slice, find_pairs, read_slice
+from lungseg_jax.data.preprocess import PREPROCESSING, check_domain, soften
+from lungseg_jax.ensemble import Ensemble, disagreement, select_members
+from lungseg_jax.models import make_model
+from lungseg_jax.run_folder import RunFolder, read_json, write_json
+from lungseg_jax.train_state import init_variables
+
+FLAGS = flags.FLAGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained run, ready to segment.
+
+    Attributes:
+      config: as resolved by the training.
+      trained_on: dtype of the images it was trained on.
+      steps: of the members, in their order.
+      ensemble: of these members.
+    """
+
+    config: ConfigDict
+    trained_on: str
+    steps: list[int]
+    ensemble: Ensemble
+
+
+def load_run(folder: RunFolder, members: str = "all") -> Run:
+    """Restores the chosen members of a run, without the optimizer.
+
+    Raises:
+      UserError: no run, no such members, or checkpoints of another network.
+    """
+    folder.require()
+    config = ConfigDict(read_json(folder.config))
+    cache.enable_compilation_cache(cache.cache_root(config.cache_dir))
+    saved = checkpoints.saved_steps(folder.checkpoints)
+    steps = select_members(
+        members,
+        snapshots=[step for step in snapshot_steps(config) if step in saved],
+        validation_iou={
+            row["step"]: row["iou_pooled"]
+            for row in folder.read_metrics()
+            if row["kind"] == "snapshot" and "iou_pooled" in row
+        },
+    )
+    model = make_model(**config.model)
+    like = init_variables(
+        model, channels=PREPROCESSING[config.data.preprocessing], seed=config.seed
+    )
+    return Run(
+        config=config,
+        trained_on=read_json(folder.run)["data"]["dtype"],
+        steps=steps,
+        ensemble=Ensemble(
+            model,
+            [checkpoints.restore_variables(folder.checkpoints, s, like) for s in steps],
+            preprocessing=preprocessing(config),
+            batch_size=config.evaluate.batch_size,
+        ),
+    )
+
+
+def score(run: Run, slices: Iterable[Slice], total: int) -> dict:
+    """The content of evaluation.json for some labelled slices.
+
+    Returns:
+      "threshold", "n", "members" {step: scores}, "ensemble" scores, and "slices" {name:
+      {"iou", "disagreement"}} with the ensemble's IoU and the members' disagreement.
+    """
+    threshold = run.config.evaluate.threshold
+    preprocessing_name = run.config.data.preprocessing
+    rows, per_slice = [], {}
+    queue = []  # the slices whose images the ensemble has taken but not answered
+
+    def images():
+        for one in slices:
+            check_domain(one.image, run.trained_on, one.name)
+            queue.append(one)
+            yield one.image
+
+    with progress.bar("scoring", total) as bar:
+        for probabilities in run.ensemble.probabilities(images()):
+            one = queue.pop(0)
+            soft = soften(one.mask, preprocessing=preprocessing_name)
+            truth = soft > (threshold if preprocessing_name == "seed" else 0.5)
+            masks = probabilities > threshold
+            mean_mask = probabilities.mean(axis=0) > threshold
+            counts = metrics.count(np.stack([*masks, mean_mask]), truth)
+            rows.append(counts)
+            iou = float(metrics.iou(counts[-1]))
+            per_slice[one.name] = {
+                "iou": None if np.isnan(iou) else iou,
+                "disagreement": disagreement(masks),
+            }
+            bar.update()
+    by_model = np.stack(rows, axis=1)  # [members + 1, n, 3]
+    scores = [metrics.scores(r) for r in by_model]
+    return {
+        "threshold": threshold,
+        "n": len(rows),
+        "members": dict(zip(map(str, run.steps), scores[:-1], strict=True)),
+        "ensemble": scores[-1],
+        "slices": per_slice,
+    }
+
+
+def table(evaluation: dict) -> str:
+    """The scores as text, a row for each member and one for the ensemble."""
+    rows = [(f"snapshot {step}", s) for step, s in evaluation["members"].items()]
+    rows.append((f"ensemble of {len(evaluation['members'])}", evaluation["ensemble"]))
+    columns = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")
+    lines = [
+        f"{'':18}" + "".join(f"{c:>12}" for c in columns) + "   95 % of iou_pooled"
+    ]
+    for label, s in rows:
+        low, high = s["iou_pooled_ci95"]
+        lines.append(
+            f"{label:18}"
+            + "".join(f"{_number(s[c]):>12}" for c in columns)
+            + f"   {_number(low)} to {_number(high)}"
+        )
+    n, threshold = evaluation["n"], evaluation["threshold"]
+    lines.append(f"{n} slices at their own size, threshold {threshold:g}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def main(words: list[str]) -> None:
+    cli.positional(words, [])
+    pairs = find_pairs(Path(FLAGS.data))
+    with progress.bar("checking", len(pairs)) as bar:
+        preflight.check_pairs(pairs, bar.update)
+    run = load_run(RunFolder(FLAGS.run), FLAGS.members)
+    evaluation = score(run, map(read_slice, pairs), len(pairs))
+    evaluation["data"] = str(Path(FLAGS.data).absolute())
+    evaluation["fingerprint"] = preflight.fingerprint(preflight.digests(pairs))
+    if FLAGS.json:
+        write_json(Path(FLAGS.json), evaluation)
+    print(table(evaluation))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run", None, "Folder of the run.", required=True)
+    flags.DEFINE_string("data", None, "Folder of slices and masks.", required=True)
+    flags.DEFINE_string("members", "all", "all, last, best, or steps as 300,600.")
+    flags.DEFINE_string("json", "", "File to write the scores to.")
+    cli.run(main, __doc__)

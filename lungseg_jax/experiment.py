@@ -1,0 +1,62 @@
+"""The whole path of one command: data, training, ensemble, scores, report."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from lungseg_jax import cache, config, evaluate, progress, report, train
+from lungseg_jax.data import source as data_source
+from lungseg_jax.data.splits import split_names
+from lungseg_jax.run_folder import RunFolder, read_json, write_json
+
+
+def run(c: ConfigDict, workdir: str = "") -> dict:
+    """Does what is left to do of a run, and returns its evaluation.
+
+    Raises:
+      UserError: bad input, before anything is compiled.
+    """
+    config.check(c)
+    folder = RunFolder(workdir or config.default_workdir(c))
+    root = cache.cache_root(c.cache_dir)
+    cache.enable_compilation_cache(root)
+    source = data_source.load(
+        Path(c.data.dir) if c.data.dir else None,
+        cache=root,
+        phantom_slices=c.data.phantom_slices,
+        phantom_seed=c.data.phantom_seed,
+    )
+    split = split_names(
+        source.names,
+        validation_fraction=c.data.validation_fraction,
+        test_fraction=c.data.test_fraction,
+        seed=c.data.split_seed,
+    )
+    train.check_batch(c, split)
+    train.open_run(c, folder, source, split)
+    progress.say(
+        f"{source.variant} data: {len(split['train'])} slices to train, "
+        f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
+        f"run folder {folder.path}"
+    )
+    if train.is_finished(c, folder):
+        progress.say("the training is finished already; nothing is trained again")
+    else:
+        train.train(c, folder, source, split)
+    if not folder.evaluation.exists() or not folder.report.exists():
+        trained = evaluate.load_run(folder)
+        test = split["test"]
+        evaluation = evaluate.score(trained, source.slices(test), len(test))
+        evaluation |= {"split": "test", "split_seed": c.data.split_seed}
+        report.write(
+            folder,
+            evaluation,
+            title=f"{c.name}: {c.model.name} U-Net on {source.variant} data",
+            window_hu=c.data.window_hu,
+            read=source.slices,
+            segment=trained.ensemble.probabilities,
+        )
+        write_json(folder.evaluation, evaluation)
+    evaluation = read_json(folder.evaluation)
+    progress.say(evaluate.table(evaluation))
+    return evaluation

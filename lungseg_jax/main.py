@@ -1,0 +1,32 @@
+"""Trains a U-Net, ensembles its snapshots, scores them and writes a report.
+
+    python -m lungseg_jax.main --config=configs/incp_snapshot.py
+    python -m lungseg_jax.main --config=configs/incp_snapshot.py --config.data.dir=DIR
+    python -m lungseg_jax.main --config=configs/conv.py:seed --workdir=runs/notebook
+
+Without --config.data.dir the data are the embedded phantom slices. DIR holds 2d_images/
+and 2d_masks/ with equal file names. Every key of lungseg_jax/config.py can be set as
+--config.KEY=VALUE. The same command resumes a run that was stopped.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from lungseg_jax import cli, experiment
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe, configs/NAME.py or configs/NAME.py:VARIANT."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Folder of the run; by default runs/<recipe>-<data>."
+)
+
+
+def main(words: list[str]) -> None:
+    cli.positional(words, [])
+    experiment.run(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    cli.run(main, __doc__)

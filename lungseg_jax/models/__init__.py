@@ -1,0 +1,34 @@
+"""The networks of the comparison, by name."""
+
+from functools import partial
+
+from lungseg_jax.errors import unknown_name
+from lungseg_jax.models.blocks import ConvBlock, InceptionBlock
+from lungseg_jax.models.unet import UNet
+
+MODELS = {"conv": ConvBlock, "inception": InceptionBlock}
+
+
+def make_model(
+    name: str,
+    *,
+    filters: int = 8,
+    kernel_size: int = 3,
+    dtype: str = "float32",
+    bn_momentum: float = 0.9,
+) -> UNet:
+    """A U-Net of `conv` or `inception` blocks; nothing is computed yet.
+
+    Args:
+      name: one of `MODELS`.
+      filters: filters of the first level; 8 in the notebooks.
+      kernel_size: of the conv blocks (1 in the notebook); inception blocks have theirs.
+      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      bn_momentum: weight of the past in the running batch statistics.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    block = MODELS[name]
+    if block is ConvBlock:
+        block = partial(ConvBlock, kernel_size=kernel_size)
+    return UNet(block=block, filters=filters, dtype=dtype, bn_momentum=bn_momentum)

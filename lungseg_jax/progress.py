@@ -1,0 +1,33 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+
+def say(line: str) -> None:
+    """One line for the reader, above a bar that may be running."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def bar(
+    label: str, total: int, *, done: int = 0, unit: str = "slice"
+) -> Iterator[tqdm]:
+    """A tqdm bar of `total` units; without a terminal only the label is printed."""
+    on_terminal = sys.stderr.isatty()
+    if not on_terminal:
+        say(f"{label}: {total - done} {unit}s")
+    with tqdm(
+        desc=label,
+        total=total,
+        initial=done,
+        unit=unit,
+        disable=not on_terminal,
+        dynamic_ncols=True,
+        leave=False,
+    ) as progress:
+        yield progress

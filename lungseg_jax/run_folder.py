@@ -1,0 +1,81 @@
+"""The files of a run: what is where, and how they are written."""
+
+import json
+import os
+from pathlib import Path
+
+from lungseg_jax.errors import UserError
+
+
+class RunFolder:
+    """A run as plain files below `path`; see the README for what each holds."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.run = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.evaluation = self.path / "evaluation.json"
+        self.report = self.path / "report"
+
+    def require(self) -> "RunFolder":
+        """Itself, where it is the folder of a run.
+
+        Raises:
+          UserError: it is not.
+        """
+        for file in (self.config, self.run):
+            if not file.is_file():
+                raise UserError(
+                    f"{self.path} is not the folder of a run: it has no {file.name}.",
+                    rule="--run=DIR names the --workdir of a training.",
+                )
+        return self
+
+    def append_metrics(self, row: dict) -> None:
+        """One more line of metrics.jsonl."""
+        with self.metrics.open("a") as f:
+            f.write(json.dumps(row) + "\n")
+
+    def read_metrics(self) -> list[dict]:
+        """The rows of metrics.jsonl; a last line that was cut short is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text().split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drops the rows of updates that were lost and will be done again."""
+        rows = [row for row in self.read_metrics() if row["step"] <= step]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+      UserError: it is not there or is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror}.") from e
+    except ValueError as e:
+        raise UserError(f"{path} is damaged: {e}.") from e
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Writes indented JSON; a reader sees the old file or the new one, whole."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside `path` and renames."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text)
+        os.replace(beside, path)
+    except OSError as e:
+        raise UserError(f"{path} cannot be written: {e.strerror}.") from e

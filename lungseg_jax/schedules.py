@@ -1,0 +1,78 @@
+"""Learning-rate schedules by step, and the steps at which a snapshot is due."""
+
+from itertools import pairwise
+
+import optax
+
+
+def cycle_ends(
+    *, total_steps: int, cycles: int, growth: float = 1.0
+) -> tuple[int, ...]:
+    """Step counts after which each cycle is over; the last is `total_steps`.
+
+    Cycle i has a share growth**i of the total. Where the total does not divide, ends
+    are rounded to the nearest step, so there are always exactly `cycles` of them.
+
+    Raises:
+      ValueError: a cycle would have no step.
+    """
+    if cycles < 1 or growth <= 0:
+        raise ValueError(f"cycles={cycles} and growth={growth} must be positive.")
+    shares = [growth**i for i in range(cycles)]
+    ends, done = [], 0.0
+    for share in shares:
+        done += share
+        ends.append(round(total_steps * done / sum(shares)))
+    if any(stop <= start for start, stop in pairwise([0, *ends])):
+        raise ValueError(
+            f"total_steps={total_steps} over cycles={cycles} with growth={growth} "
+            "leaves a cycle without a step."
+        )
+    return tuple(ends)
+
+
+def cosine_restarts(
+    *,
+    total_steps: int,
+    cycles: int,
+    peak: float,
+    warmup_steps: int = 0,
+    growth: float = 1.0,
+    floor: float = 0.0,
+) -> optax.Schedule:
+    """Cosine decay from `peak` to `floor`, restarted at every cycle end.
+
+    In a cycle of T steps, update t runs at floor + (peak - floor)(1 + cos(pi t/T))/2, so
+    the last update of a cycle has its lowest rate and the next one restarts at `peak`.
+    The first cycle alone begins with `warmup_steps` of linear rise: a warm restart
+    needs none.
+
+    Source: Loshchilov & Hutter, SGDR, arXiv:1608.03983; used for snapshot ensembles
+    by Huang et al., arXiv:1704.00109.
+
+    Raises:
+      ValueError: a cycle would have no step, or the warm-up fills the first one.
+    """
+    ends = cycle_ends(total_steps=total_steps, cycles=cycles, growth=growth)
+    if warmup_steps >= ends[0]:
+        raise ValueError(
+            f"warmup_steps={warmup_steps} must be below the first cycle's {ends[0]}."
+        )
+
+    def decay(steps):
+        return optax.cosine_decay_schedule(peak, steps, alpha=floor / peak)
+
+    parts = [decay(stop - start) for start, stop in pairwise([warmup_steps, *ends])]
+    boundaries = list(ends[:-1])
+    if warmup_steps:
+        parts.insert(0, optax.linear_schedule(0.0, peak, warmup_steps))
+        boundaries.insert(0, warmup_steps)
+    return optax.join_schedules(parts, boundaries)
+
+
+def constant(*, peak: float, **_) -> optax.Schedule:
+    """`peak` at every step; takes and ignores what shapes a cosine."""
+    return optax.constant_schedule(peak)
+
+
+SCHEDULES = {"cosine_restarts": cosine_restarts, "constant": constant}
