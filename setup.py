@@ -1,9 +1,38 @@
-"""Installation of lungseg_jax."""
+"""Installation; what each package is for stands in CONTRIBUTING.md."""
+
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 setup(
     name="lungseg_jax",
     version="0.1.0",
-    packages=find_packages(include=["lungseg_jax*"]),
+    description="U-Nets that find the lungs in CT slices, trained and ensembled in JAX.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["lungseg_jax", "lungseg_jax.*"]),
+    package_data={
+        "lungseg_jax.datasets.lung_ct": ["README.md", "TAGS.txt", "CITATIONS.bib"]
+    },
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8",
+        "flax>=0.12",
+        "jax>=0.10",
+        "matplotlib>=3.9",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "opencv-python-headless>=4.11",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "gpu": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "test": ["hypothesis", "keras>=3.10", "pytest>=8", "ruff"],
+    },
 )

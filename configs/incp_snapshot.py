@@ -1,7 +1,17 @@
-from lungseg_jax.config import default
+"""Inception U-Net, cosine restarts, ensemble of the snapshots: the third notebook.
+
+    python -m lungseg_jax.main --config=configs/incp_snapshot.py         # six minutes
+    python -m lungseg_jax.main --config=configs/incp_snapshot.py:seed    # as in 2018
+    python -m lungseg_jax.main --config=configs/incp_snapshot.py:full    # GPU or TPU
+"""
+
+from lungseg_jax.config import accelerator, laptop, notebook, recipe
 
 
-def get_config():
-    c = default()
-    c.name = "incp_snapshot"
+def get_config(variant: str = ""):
+    c = recipe(variant, {"": laptop, "seed": notebook, "full": accelerator})
+    c.name = "incp_snapshot" + variant
+    if variant == "seed":
+        c.schedule.name = "cosine_restarts"
+        c.schedule.cycles = 8
     return c

@@ -3,12 +3,14 @@
 0 done, 2 the user's mistake (one plain error), 130 interrupted; a traceback is ours.
 """
 
+import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
 
+from lungseg_jax import config
 from lungseg_jax.errors import UserError
 
 INTERRUPTED = 130
@@ -31,6 +33,9 @@ def run(main: Callable[[list[str]], None], doc: str) -> None:
     except UserError as e:
         print(e, file=sys.stderr)
         sys.exit(2)
+    except OSError as e:  # a full disk, a folder that may not be written
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from the last save.")
         sys.exit(INTERRUPTED)
@@ -42,16 +47,13 @@ def parse(argv: list[str]) -> list[str]:
     Raises:
       UserError: for every fault of a flag, among them unknown keys of a config.
     """
+    for word in argv:
+        _check_config_key(word)
     try:
         return flags.FLAGS(["lungseg_jax", *argv])[1:]
     except flags.Error as e:
         cause = _user_error_behind(e)
         raise cause or UserError(str(e).strip(), remedy="--help lists flags.") from e
-    except (AttributeError, KeyError) as e:  # ml_collections: an unknown config key
-        raise UserError(
-            f"unknown config key: {str(e.args[0]).strip()}",
-            rule="lungseg_jax/config.py lists every key with its default.",
-        ) from e
     except (OSError, TypeError, ValueError, ImportError, SyntaxError) as e:
         # ml_collections: the config file is missing, or its get_config failed.
         cause = _user_error_behind(e)
@@ -86,6 +88,19 @@ def _find_config(word: str) -> str:
             rule=f"configs/ has {', '.join(recipes)}." if recipes else "",
         )
     return f"{flag}={file}{colon}{variant}"
+
+
+def _check_config_key(word: str) -> None:
+    """ml_collections meets an unknown key with a traceback."""
+    key = word.partition("=")[0].lstrip("-").removeprefix("no")
+    known = config.knobs()
+    if key.startswith("config.") and key.removeprefix("config.") not in known:
+        near = difflib.get_close_matches(key.removeprefix("config."), known, n=3)
+        raise UserError(
+            f"unknown config key {key}.",
+            rule="lungseg_jax/config.py lists every key with its default.",
+            remedy=" or ".join(f"--config.{k}=VALUE" for k in near),
+        )
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:

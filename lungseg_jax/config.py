@@ -1,5 +1,6 @@
 """Every knob once, and the errors that can be told before anything is built."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -9,6 +10,8 @@ from lungseg_jax.errors import UserError, unknown_name
 from lungseg_jax.losses import LOSSES
 from lungseg_jax.models import MODELS
 from lungseg_jax.schedules import SCHEDULES, cycle_ends
+
+NOTEBOOK_EPOCH = 30  # steps: 240 slices in batches of 8
 
 # Knobs that change where things lie or what is printed, but no number of a run.
 COSMETIC = ("cache_dir", "data.dir", "train.log_every")
@@ -50,6 +53,7 @@ def default() -> ConfigDict:
     c.optimizer = optimizer = ConfigDict()
     optimizer.name = "adamw"  # or "adam"
     optimizer.weight_decay = 1e-4  # of adamw
+    optimizer.epsilon = 1e-8  # of Adam; Keras has 1e-7
     optimizer.clip_norm = 0.0  # largest global gradient norm; 0.0: no clipping
 
     c.schedule = schedule = ConfigDict()
@@ -58,6 +62,7 @@ def default() -> ConfigDict:
     schedule.cycles = 3  # each ends with a snapshot
     schedule.warmup_steps = 0  # linear rise at the start of the first cycle
     schedule.growth = 1.0  # each cycle is this much longer than the one before
+    schedule.hold_steps = 1  # the rate changes every so many steps
     schedule.floor = 0.0  # learning rate that the cosine falls towards
 
     c.train = train = ConfigDict()
@@ -73,6 +78,69 @@ def default() -> ConfigDict:
     evaluate.threshold = 0.5  # lung where the probability is above it
     evaluate.batch_size = 4
     return c
+
+
+def laptop() -> ConfigDict:
+    """What ends within six minutes on two CPU cores, data and compilation included."""
+    c = default()
+    c.data.image_size = 128
+    c.train.total_steps = 900
+    c.train.batch_size = 4
+    return c
+
+
+def notebook() -> ConfigDict:
+    """What the three Keras notebooks share, damaged pixels and all; for comparison."""
+    c = default()
+    c.data.preprocessing = "seed"
+    c.data.image_size = 512
+    c.data.validation_fraction = 0.0
+    c.augment.rotation_deg = 0.0
+    c.model.bn_momentum = 0.99
+    c.optimizer.name = "adam"
+    c.optimizer.epsilon = 1e-7
+    c.schedule.name = "constant"
+    c.schedule.cycles = 1
+    c.schedule.peak = 1e-3
+    c.schedule.hold_steps = NOTEBOOK_EPOCH
+    c.train.total_steps = 1600 * NOTEBOOK_EPOCH
+    c.train.loss = "bce"
+    c.train.population_stats = False
+    c.train.save_every = c.train.validate_every = 20 * NOTEBOOK_EPOCH
+    c.evaluate.threshold = 200 / 255
+    return c
+
+
+def accelerator() -> ConfigDict:
+    """Full resolution and a long run in bfloat16, for a GPU or TPU."""
+    c = default()
+    c.data.image_size = 512
+    c.model.dtype = "bfloat16"
+    c.augment.rotation_deg = 10.0
+    c.train.batch_size = 16
+    c.train.total_steps = 12_000
+    c.train.save_every = c.train.validate_every = 500
+    c.train.log_every = 50
+    c.schedule.cycles = 6
+    c.schedule.warmup_steps = 200
+    c.evaluate.batch_size = 16
+    return c
+
+
+def recipe(
+    variant: str, variants: Mapping[str, Callable[[], ConfigDict]]
+) -> ConfigDict:
+    """The base of a recipe's variant.
+
+    Raises:
+      UserError: the recipe has no such variant.
+    """
+    if variant not in variants:
+        known = ", ".join(f":{name}" for name in variants if name)
+        raise UserError(
+            f"the recipe has no variant :{variant}.", rule=f"{known}, or none at all."
+        )
+    return variants[variant]()
 
 
 def check(c: ConfigDict) -> None:
@@ -114,6 +182,11 @@ def check(c: ConfigDict) -> None:
             f"schedule.warmup_steps={c.schedule.warmup_steps} fills the first cycle.",
             rule=f"fewer than its {ends[0]} steps.",
         )
+
+
+def knobs() -> list[str]:
+    """The name of every knob, as "train.batch_size"."""
+    return list(_flat(default().to_dict()))
 
 
 def snapshot_steps(c: ConfigDict) -> tuple[int, ...]:
@@ -170,6 +243,8 @@ _RANGES = (
     ("schedule.floor", 0.0, 10.0),
     ("schedule.cycles", 1, 10_000),
     ("schedule.growth", 0.01, 100.0),
+    ("schedule.hold_steps", 1, 10**9),
+    ("optimizer.epsilon", 0.0, 1.0),
     ("schedule.warmup_steps", 0, 10**9),
     ("train.total_steps", 1, 10**9),
     ("train.batch_size", 1, 100_000),

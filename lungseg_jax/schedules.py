@@ -75,4 +75,9 @@ def constant(*, peak: float, **_) -> optax.Schedule:
     return optax.constant_schedule(peak)
 
 
+def held(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    """The schedule read once every so many steps: the notebooks' once an epoch."""
+    return lambda step: schedule(step // steps * steps)
+
+
 SCHEDULES = {"cosine_restarts": cosine_restarts, "constant": constant}

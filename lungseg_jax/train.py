@@ -20,7 +20,7 @@ from lungseg_jax.errors import UserError
 from lungseg_jax.losses import LOSSES
 from lungseg_jax.models import make_model
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
-from lungseg_jax.schedules import SCHEDULES
+from lungseg_jax.schedules import SCHEDULES, held
 from lungseg_jax.steps import make_eval_step, make_population_stats, make_train_step
 from lungseg_jax.train_state import count, create_state
 
@@ -180,11 +180,13 @@ def make_optimizer(
         growth=c.schedule.growth,
         floor=c.schedule.floor,
     )
-    tx = (
-        optax.adamw(schedule, weight_decay=c.optimizer.weight_decay)
-        if c.optimizer.name == "adamw"
-        else optax.adam(schedule)
-    )
+    schedule = held(schedule, c.schedule.hold_steps)
+    if c.optimizer.name == "adamw":
+        tx = optax.adamw(
+            schedule, eps=c.optimizer.epsilon, weight_decay=c.optimizer.weight_decay
+        )
+    else:
+        tx = optax.adam(schedule, eps=c.optimizer.epsilon)
     if c.optimizer.clip_norm:
         tx = optax.chain(optax.clip_by_global_norm(c.optimizer.clip_norm), tx)
     return schedule, tx

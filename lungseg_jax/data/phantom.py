@@ -17,6 +17,8 @@ from lungseg_jax.data.synthetic.canvas import Canvas
 from lungseg_jax.data.synthetic.patient import draw_frame, draw_patient
 from lungseg_jax.data.writers import write_image
 
+VERSION = 1  # raise it when other pixels are drawn: prepared phantoms are kept by it
+
 
 def make_slice(
     *, seed: int, index: int, size: int = 512

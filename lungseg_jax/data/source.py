@@ -123,7 +123,7 @@ def network_arrays(
 
 
 def _phantom_folder(cache: Path, *, slices: int, seed: int) -> Path:
-    name = f"v1-{slices}-slices-seed-{seed}"
+    name = f"v{phantom.VERSION}-{slices}-slices-seed-{seed}"
     folder = cache / "phantom" / name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,16 @@
+# Sourced by the scripts beside it: a virtual environment with the package installed.
+# Usage: prepare_environment ROOT EXTRAS, where EXTRAS is "" or "[test]".
+prepare_environment() {
+  local root=$1 extras=$2 stamp="$VENV/.installed$2"
+  if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "error: $PYTHON is not Python 3.11 or newer; try PYTHON=python3.12." >&2
+    exit 2
+  fi
+  [ -x "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
+  # Installed again only when setup.py has changed since.
+  if [ ! "$stamp" -nt "$root/setup.py" ]; then
+    echo "installing into $VENV"
+    "$VENV/bin/pip" install --quiet --editable "$root$extras"
+    touch "$stamp"
+  fi
+}

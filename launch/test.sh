@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Sets up a virtual environment with the test extras, then lints and tests.
+#   launch/test.sh
+#   launch/test.sh tests/test_losses.py -k dice
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-$ROOT/.venv}
+. "$ROOT/launch/environment.sh"
+prepare_environment "$ROOT" "[test]"
+cd "$ROOT"
+"$VENV/bin/ruff" check .
+"$VENV/bin/ruff" format --check .
+exec "$VENV/bin/python" -m pytest "$@"
