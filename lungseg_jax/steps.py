@@ -56,7 +56,7 @@ def make_train_step(
             state.params
         )
         state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
-        return state, {"loss": value, "grad_norm": optax.global_norm(grads)}
+        return state, {"loss": value, "grad_norm": optax.tree.norm(grads)}
 
     return jax.jit(step, donate_argnums=0, out_shardings=sharding)
 
