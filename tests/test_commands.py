@@ -1,0 +1,155 @@
+"""The commands as a user types them, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lungseg_jax.data import phantom
+from lungseg_jax.data.writers import write_image
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(module, *words, cwd=ROOT, cache):
+    return subprocess.run(
+        [sys.executable, "-m", f"lungseg_jax.{module}", *map(str, words)],
+        cwd=cwd,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled")
+    phantom.write(folder, slices=3, seed=9, size=128)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(cache, tmp_path_factory):
+    """A run of smoke.py made smaller still, from another folder than the checkout."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = command(
+        "main",
+        "--config=configs/smoke.py",
+        "--config.model.name=conv",
+        "--config.model.filters=2",
+        "--config.train.total_steps=12",
+        "--config.data.image_size=32",
+        "--config.data.phantom_slices=12",
+        cwd=elsewhere,
+        cache=cache,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ensemble of 2" in done.stdout
+    return elsewhere / "runs/smoke-phantom"
+
+
+def test_evaluate_writes_the_scores_of_a_folder(run, labelled, cache, tmp_path):
+    file = tmp_path / "scores.json"
+    done = command(
+        "evaluate", f"--run={run}", f"--data={labelled}", f"--json={file}", cache=cache
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(file.read_text())
+    assert scores["n"] == 3 and scores["members"].keys() == {"6", "12"}
+    assert f"{scores['ensemble']['iou_pooled']:.4f}" in done.stdout
+
+
+def test_members_last_is_the_last_alone(run, labelled, cache, tmp_path):
+    file = tmp_path / "scores.json"
+    words = [f"--run={run}", f"--data={labelled}", "--members=last", f"--json={file}"]
+    assert command("evaluate", *words, cache=cache).returncode == 0
+    scores = json.loads(file.read_text())
+    assert scores["members"] == {"12": scores["ensemble"]}
+
+
+def test_predict_writes_a_mask_for_an_image_and_for_a_folder(
+    run, labelled, cache, tmp_path
+):
+    images = labelled / "2d_images"
+    first = sorted(images.iterdir())[0]
+    done = command("predict", f"--run={run}", first, tmp_path / "m.png", cache=cache)
+    assert done.returncode == 0, done.stderr
+    mask = cv2.imread(str(tmp_path / "m.png"), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (128, 128) and mask.dtype == np.uint8
+    assert set(np.unique(mask)) <= {0, 255}
+
+    done = command("predict", f"--run={run}", images, tmp_path / "all", cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert "wrote 3 masks" in done.stdout
+    assert {p.name for p in (tmp_path / "all").iterdir()} == {
+        p.name for p in images.iterdir()
+    }
+    same = cv2.imread(str(tmp_path / "all" / first.name), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(same, mask)
+
+    before = (tmp_path / "m.png").stat().st_mtime_ns
+    done = command("predict", f"--run={run}", first, tmp_path / "m.png", cache=cache)
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+    assert (tmp_path / "m.png").stat().st_mtime_ns == before
+
+
+def test_predict_refuses_pictures_for_a_network_of_hounsfield_units(
+    run, cache, tmp_path
+):
+    write_image(tmp_path / "photo.png", np.full((64, 64), 100, np.uint8))
+    words = [f"--run={run}", tmp_path / "photo.png", tmp_path / "m.png"]
+    done = command("predict", *words, cache=cache)
+    assert done.returncode == 2
+    assert "photo.png holds uint8" in done.stderr and "int16" in done.stderr
+    assert not (tmp_path / "m.png").exists()
+
+
+MAIN = "--config=configs/smoke.py"
+
+
+@pytest.mark.parametrize(
+    "module,words,says",
+    [
+        ("main", ["--config=configs/smok.py"], "no config file configs/smok.py"),
+        ("main", ["--config=configs/conv.py:fast"], ":seed, :full"),
+        ("main", [MAIN, "--config.train.totl_steps=3"], "train.total_steps"),
+        ("main", [MAIN, "--config.train.total_steps=many"], "total_steps=many"),
+        ("main", [MAIN, "--config.schedule.cycles=99"], "at least one step"),
+        ("main", [MAIN, "--config.data.dir=nowhere"], "nowhere does not exist"),
+        ("main", [MAIN, "stray"], "stray"),
+        ("main", [MAIN, "--wrkdir=x"], "wrkdir"),
+        ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
+        ("predict", ["--run=nowhere", "a.tif"], "INPUT OUTPUT"),
+        ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
+    ],
+)
+def test_mistakes_get_one_plain_error(module, words, says, cache, tmp_path):
+    done = command(module, *words, cache=tmp_path / "unused")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and says in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not list(tmp_path.glob("unused/lungseg_jax/*"))  # prepared, compiled: none
+
+
+@pytest.mark.parametrize("module", ["main", "evaluate", "predict"])
+def test_help_shows_examples_and_flags(module, tmp_path):
+    done = command(module, "--help", cache=tmp_path)
+    assert done.returncode == 0
+    assert f"python -m lungseg_jax.{module} --" in done.stdout
+    assert "Flags:" in done.stdout
+
+
+def test_every_module_of_a_run_imports_without_tensorflow():
+    code = "import sys, lungseg_jax.main; assert 'tensorflow' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,214 @@
+"""The whole loop on tiny data: what is saved, what is logged, what a resume gives."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lungseg_jax import checkpoints, config, experiment, train
+from lungseg_jax.errors import UserError
+from lungseg_jax.losses import LOSSES
+from lungseg_jax.models import make_model
+from lungseg_jax.run_folder import RunFolder
+from lungseg_jax.train_state import init_variables
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def tiny(cache, **changes):
+    c = config.default()
+    c.name = "tiny"
+    c.cache_dir = str(cache)
+    c.data.phantom_slices = 10
+    c.data.test_fraction = 0.2
+    c.data.image_size = 32
+    c.model.name = "conv"
+    c.model.filters = 1
+    c.train.total_steps = 7
+    c.train.batch_size = 3
+    c.train.save_every = 2
+    c.train.validate_every = 3
+    c.train.log_every = 1
+    c.schedule.cycles = 2
+    c.evaluate.batch_size = 2
+    c.update_from_flattened_dict(changes)
+    return c
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("run") / "whole")
+    experiment.run(tiny(cache), str(folder.path))
+    return folder
+
+
+def variables_of(folder, step):
+    like = init_variables(make_model("conv", filters=1), channels=1, seed=0)
+    return checkpoints.restore_variables(folder.checkpoints, step, like)
+
+
+class Stop(Exception):
+    """Stands for the power cut."""
+
+
+def test_exactly_the_snapshots_and_the_newest_step_are_kept(finished):
+    # 7 steps in 2 cycles: ends at 4 (3.5 rounded to even) and 7.
+    assert checkpoints.saved_steps(finished.checkpoints) == [4, 7]
+
+
+def test_a_stopped_run_keeps_its_newest_step_too(cache, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    stop_after(3, tiny(cache), folder)
+    assert checkpoints.saved_steps(folder.checkpoints) == [2]
+    stop_after(5, tiny(cache), folder)
+    assert checkpoints.saved_steps(folder.checkpoints) == [4]
+    stop_after(6, tiny(cache), folder)
+    assert checkpoints.saved_steps(folder.checkpoints) == [4, 6]
+
+
+def test_run_folder_is_as_the_readme_says(finished):
+    names = {p.name for p in finished.path.iterdir()}
+    assert names == {
+        "config.json",
+        "run.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "evaluation.json",
+        "report",
+    }
+    run = json.loads(finished.run.read_text())
+    assert {name: len(names) for name, names in run["split"].items()} == {
+        "train": 7,
+        "validation": 1,
+        "test": 2,
+    }
+    assert len(run["sha256"]) == 20
+    evaluation = json.loads(finished.evaluation.read_text())
+    assert evaluation["threshold"] == 0.5 and evaluation["n"] == 2
+    assert evaluation["members"].keys() == {"4", "7"}
+    for scores in [*evaluation["members"].values(), evaluation["ensemble"]]:
+        wanted = {"iou_pooled", "iou_mean", "iou_min", "dice_mean", "dice_pooled"}
+        assert wanted <= scores.keys()
+    page = (finished.report / "index.html").read_text()
+    for figure in ("curves.png", "scores.png", "slices.png"):
+        assert f'src="{figure}"' in page
+        assert (finished.report / figure).read_bytes().startswith(b"\x89PNG")
+    assert "http://" not in page and "https://" not in page
+
+
+def test_metrics_have_each_step_once_and_the_rate_falls_within_a_cycle(finished):
+    rows = finished.read_metrics()
+    steps = [row for row in rows if row["kind"] == "train"]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6, 7]
+    rate = {row["step"]: row["learning_rate"] for row in steps}
+    assert rate[1] == rate[5] == pytest.approx(2e-3)
+    assert rate[4] == min(rate[s] for s in (1, 2, 3, 4))
+    assert rate[7] == min(rate[s] for s in (5, 6, 7))
+    snapshots = {r["step"]: r for r in rows if r["kind"] == "snapshot"}
+    assert snapshots.keys() == {4, 7}
+    assert all(r["learning_rate"] == rate[step] for step, r in snapshots.items())
+
+
+def test_a_snapshot_has_population_statistics(finished, cache, tmp_path):
+    """Without re-estimation the weights are the same and the statistics are not."""
+    plain = RunFolder(tmp_path / "run")
+    c = tiny(cache, **{"train.population_stats": False, "train.total_steps": 7})
+    c.schedule.cycles = 2
+    experiment.run(c, str(plain.path))
+    ours, running = variables_of(finished, 4), variables_of(plain, 4)
+    jax.tree.map(np.testing.assert_array_equal, ours["params"], running["params"])
+    difference = jax.tree.map(
+        lambda a, b: float(abs(a - b).max()), ours["batch_stats"], running["batch_stats"]
+    )
+    assert min(jax.tree.leaves(difference)) > 1e-4
+
+
+def test_a_finished_run_is_not_trained_again(finished, cache, monkeypatch):
+    def never(*args):
+        raise AssertionError("trained again")
+
+    before = finished.metrics.read_text()
+    monkeypatch.setattr(train, "train", never)
+    experiment.run(tiny(cache), str(finished.path))
+    assert finished.metrics.read_text() == before
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_stopped_and_resumed_is_the_run_that_was_never_stopped(
+    finished, cache, tmp_path, stop
+):
+    folder = RunFolder(tmp_path / "run")
+    stop_after(stop, tiny(cache), folder)
+    experiment.run(tiny(cache), str(folder.path))
+    for step in (4, 7):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            variables_of(folder, step),
+            variables_of(finished, step),
+        )
+
+    def content(rows):
+        return [
+            {k: v for k, v in row.items() if k != "steps_per_second"} for row in rows
+        ]
+
+    assert content(folder.read_metrics()) == content(finished.read_metrics())
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"model.filters": 2}, "model.filters: 1 -> 2"),
+        ({"model.name": "inception"}, "model.name: conv -> inception"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"schedule.peak": 1e-3}, "schedule.peak: 0.002 -> 0.001"),
+        ({"data.phantom_seed": 1}, "data.phantom_seed: 0 -> 1"),
+    ],
+)
+def test_the_folder_of_another_run_is_refused(finished, cache, change, words):
+    before = {p: p.stat().st_mtime_ns for p in finished.path.rglob("*")}
+    with pytest.raises(UserError, match=words.replace(".", r"\.")):
+        experiment.run(tiny(cache, **change), str(finished.path))
+    assert {p: p.stat().st_mtime_ns for p in finished.path.rglob("*")} == before
+
+
+def test_a_folder_that_holds_something_else_is_refused(cache, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="not empty and holds no run"):
+        experiment.run(tiny(cache), str(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_batch_larger_than_the_split_is_refused(cache, tmp_path):
+    with pytest.raises(UserError, match="batch_size=8 is larger") as caught:
+        experiment.run(tiny(cache, **{"train.batch_size": 8}), str(tmp_path / "run"))
+    assert "batch_size=7" in caught.value.remedy
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_diverges_stops_the_run(cache, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOSSES, "bce", lambda logits, masks: jnp.full(3, jnp.nan))
+    c = tiny(cache, **{"train.loss": "bce"})
+    with pytest.raises(UserError, match="the loss became nan before step 1"):
+        experiment.run(c, str(tmp_path / "run"))
+    assert not (tmp_path / "run/evaluation.json").exists()
+
+
+def stop_after(step, c, folder):
+    """Runs until `step` updates were applied, and falls over."""
+    with pytest.MonkeyPatch.context() as m:
+        real = train.batch_indices
+
+        def indices(at, **kwargs):
+            if at == step:
+                raise Stop
+            return real(at, **kwargs)
+
+        m.setattr(train, "batch_indices", indices)
+        with pytest.raises(Stop):
+            experiment.run(c, str(folder.path))
