@@ -32,7 +32,7 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
         test_fraction=c.data.test_fraction,
         seed=c.data.split_seed,
     )
-    train.check_batch(c, split)
+    train.check_fit(c, source, split)
     train.open_run(c, folder, source, split)
     progress.say(
         f"{source.variant} data: {len(split['train'])} slices to train, "

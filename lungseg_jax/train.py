@@ -64,12 +64,20 @@ def open_run(
     write_json(folder.config, resolved)
 
 
-def check_batch(config: ConfigDict, split: Split) -> None:
-    """Refuses batches that cannot be filled or shared out.
+def check_fit(config: ConfigDict, source: Source, split: Split) -> None:
+    """Refuses settings that do not fit the data or the machine.
 
     Raises:
-      UserError: with the sizes that would do.
+      UserError: a batch that cannot be filled or shared out over the devices, or a
+        window of Hounsfield units for 8-bit pictures.
     """
+    window = config.data.window_hu
+    if source.dtype == "uint8" and window[0] < 0:
+        raise UserError(
+            f"the images are 8-bit, and data.window_hu={tuple(window)} is for CT values.",
+            rule="the window lies in the values of the images.",
+            remedy="--config.data.window_hu=0,255.",
+        )
     batch_size, n = config.train.batch_size, len(split["train"])
     if batch_size > n:
         raise UserError(

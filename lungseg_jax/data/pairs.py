@@ -59,7 +59,7 @@ def find_pairs(folder: Path) -> list[Pair]:
     ]
     if alone:
         raise UserError(
-            f"{len(alone)} files in {folder} have no partner:\n{table(alone)}",
+            f"files without a partner in {folder}: {len(alone)}\n{table(alone)}",
             rule=f"each file in {IMAGES}/ has a mask of the same name in {MASKS}/.",
             remedy="add or rename the missing files, or move the lone ones out.",
         )

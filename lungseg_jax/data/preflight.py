@@ -58,7 +58,7 @@ def check_pairs(
         faults.append(f"images of several types: {examples}. Rule: one type for all.")
     if faults:
         raise UserError(
-            f"{len(faults)} faults in {pairs[0].image.parent.parent}:\n{table(faults)}",
+            f"faults in {pairs[0].image.parent.parent}: {len(faults)}\n{table(faults)}",
             remedy="mend or move out these files; nothing has been written.",
         )
     return next(iter(dtypes)), shapes.pop() if len(shapes) == 1 else None

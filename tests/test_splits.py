@@ -1,0 +1,98 @@
+"""Splits are functions of names and a seed; one of them is the notebooks'."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lungseg_jax.data.splits import SPLITS, split_names
+from lungseg_jax.errors import UserError
+
+# numpy.random.RandomState(3).permutation(267)[:27], checked against the pictures that
+# the notebooks print.
+NOTEBOOK_TEST_IDS = [
+    *(155, 64, 103, 209, 25, 213, 225, 154, 189, 143, 193, 50, 98, 264, 46, 16, 6, 235),
+    *(227, 89, 261, 65, 239, 38, 3, 58, 14),
+]
+KAGGLE_NAMES = [f"ID_{i:04d}_Z_0100" for i in range(267)]
+
+
+def split(names, validation=0.0, test=0.1, seed=3):
+    return split_names(
+        names, validation_fraction=validation, test_fraction=test, seed=seed
+    )
+
+
+def test_the_original_split():
+    parts = split(KAGGLE_NAMES)
+    assert [int(name[3:7]) for name in parts["test"]] == NOTEBOOK_TEST_IDS
+    assert {key: len(names) for key, names in parts.items()} == {
+        "train": 240,
+        "validation": 0,
+        "test": 27,
+    }
+
+
+@pytest.mark.parametrize("share,n", [(0.0, 0), (0.1, 27), (0.25, 67), (0.5, 134)])
+def test_the_test_set_does_not_depend_on_the_share_of_validation(share, n):
+    parts = split(KAGGLE_NAMES, validation=share)
+    assert [int(name[3:7]) for name in parts["test"]] == NOTEBOOK_TEST_IDS
+    assert len(parts["validation"]) == n  # ceil(267 * share)
+
+
+def test_real_data_are_the_training_split(real_data):
+    names = sorted(path.stem for path in (real_data / "2d_images").iterdir())
+    ids = [int(name[3:7]) for name in names]
+    assert ids == sorted(set(range(267)) - set(NOTEBOOK_TEST_IDS))
+
+
+@given(
+    n=st.integers(3, 300),
+    validation=st.floats(0, 0.45),
+    test=st.floats(0, 0.45),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_disjoint_complete_and_whatever_the_order(n, validation, test, seed):
+    names = [f"slice{i}" for i in range(n)]
+    try:
+        parts = split(names, validation, test, seed)
+    except UserError:
+        # Rounded up, the two shares leave nothing of a handful of slices.
+        assert n * (1 - validation - test) <= 2
+        return
+    assert tuple(parts) == SPLITS and parts["train"]
+    together = [name for key in SPLITS for name in parts[key]]
+    assert sorted(together) == sorted(names)
+    assert 0 <= len(parts["test"]) - test * n < 1
+    assert 0 <= len(parts["validation"]) - validation * n < 1
+    shuffled = np.random.default_rng(seed).permutation(names).tolist()
+    assert split(shuffled, validation, test, seed) == parts
+
+
+def test_the_seed_matters():
+    assert split(KAGGLE_NAMES, seed=4)["test"] != split(KAGGLE_NAMES, seed=3)["test"]
+
+
+@pytest.mark.parametrize(
+    "n,fraction,expected",
+    [
+        (10, 0.1, 1),
+        (11, 0.1, 2),  # rounded up, as scikit-learn does
+        (270, 0.1, 27),  # 0.1 * 270 is 27.000000000000004
+        (100, 0.07, 7),  # 0.07 * 100 is 7.000000000000001
+        (100, 0.0, 0),
+        (2, 0.0001, 1),
+    ],
+)
+def test_sizes_by_hand(n, fraction, expected):
+    names = [f"{i:03d}" for i in range(n)]
+    assert len(split(names, test=fraction)["test"]) == expected
+
+
+@pytest.mark.parametrize(
+    "n,validation,test",
+    [(2, 0.1, 0.1), (1, 0.0, 0.1), (10, 0.5, 0.5), (0, 0.0, 0.0), (3, 0.4, 0.4)],
+)
+def test_refuses_to_leave_nothing_to_train_on(n, validation, test):
+    with pytest.raises(UserError, match=f"{n} slices leave none to train on"):
+        split([str(i) for i in range(n)], validation, test)
