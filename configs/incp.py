@@ -1,8 +1,8 @@
 """Inception U-Net at a constant learning rate: the second notebook.
 
-    python -m lungseg_jax.main --config=configs/incp.py         # six minutes
-    python -m lungseg_jax.main --config=configs/incp.py:seed    # as in 2018
-    python -m lungseg_jax.main --config=configs/incp.py:full    # GPU or TPU
+python -m lungseg_jax.main --config=configs/incp.py         # six minutes
+python -m lungseg_jax.main --config=configs/incp.py:seed    # as in 2018
+python -m lungseg_jax.main --config=configs/incp.py:full    # GPU or TPU
 """
 
 from lungseg_jax.config import accelerator, laptop, notebook, recipe

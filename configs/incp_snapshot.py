@@ -1,8 +1,8 @@
 """Inception U-Net, cosine restarts, ensemble of the snapshots: the third notebook.
 
-    python -m lungseg_jax.main --config=configs/incp_snapshot.py         # six minutes
-    python -m lungseg_jax.main --config=configs/incp_snapshot.py:seed    # as in 2018
-    python -m lungseg_jax.main --config=configs/incp_snapshot.py:full    # GPU or TPU
+python -m lungseg_jax.main --config=configs/incp_snapshot.py         # six minutes
+python -m lungseg_jax.main --config=configs/incp_snapshot.py:seed    # as in 2018
+python -m lungseg_jax.main --config=configs/incp_snapshot.py:full    # GPU or TPU
 """
 
 from lungseg_jax.config import accelerator, laptop, notebook, recipe

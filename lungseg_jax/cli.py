@@ -37,7 +37,7 @@ def run(main: Callable[[list[str]], None], doc: str) -> None:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last save.")
+        print("\ninterrupted; a training goes on from its last save when run again.")
         sys.exit(INTERRUPTED)
 
 

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict

@@ -1,5 +1,6 @@
 """Builds the training of a run, resumes it where it stopped, and carries it out."""
 
+import datetime
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -207,6 +208,7 @@ class _Log:
         self._folder, self._schedule, self._total = folder, schedule, total
         self._pending = []
         self._since = start, time.perf_counter()
+        self._compiled = None  # step and time when the first row was written
 
     def add(self, step_metrics) -> None:
         self._pending.append(step_metrics)
@@ -233,11 +235,10 @@ class _Log:
         self._folder.append_metrics(row)
         rate = row["steps_per_second"]
         if bar.disable:
-            left = time.strftime("%M:%S", time.gmtime((self._total - done) / rate))
             progress.say(
                 f"step {done}/{self._total}  loss {row['loss']:.4f}  "
-                f"learning rate {row['learning_rate']:.2e}  {rate:.2f} steps/s  "
-                f"{left} left"
+                f"learning rate {row['learning_rate']:.2e}  {rate:.2f} steps/s"
+                + self._left(done)
             )
         else:
             bar.set_postfix_str(
@@ -253,6 +254,16 @@ class _Log:
         text = "".join(f"  {name} {value:.4f}" for name, value in scores.items())
         if text:
             progress.say(f"step {done}  {kind}:{text}")
+
+    def _left(self, done: int) -> str:
+        """Time left at the mean rate since the program was compiled."""
+        now = time.perf_counter()
+        if self._compiled is None:
+            self._compiled = done, now
+            return ""
+        step, then = self._compiled
+        seconds = (self._total - done) * (now - then) / (done - step)
+        return f"  {datetime.timedelta(seconds=round(seconds))} left"
 
     def _rate(self, done: int) -> float:
         (step, then), now = self._since, time.perf_counter()

@@ -123,7 +123,9 @@ def test_a_snapshot_has_population_statistics(finished, cache, tmp_path):
     ours, running = variables_of(finished, 4), variables_of(plain, 4)
     jax.tree.map(np.testing.assert_array_equal, ours["params"], running["params"])
     difference = jax.tree.map(
-        lambda a, b: float(abs(a - b).max()), ours["batch_stats"], running["batch_stats"]
+        lambda a, b: float(abs(a - b).max()),
+        ours["batch_stats"],
+        running["batch_stats"],
     )
     assert min(jax.tree.leaves(difference)) > 1e-4
 
