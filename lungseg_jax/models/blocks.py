@@ -19,11 +19,13 @@ class Conv(nn.Module):
 
     With `branches` > 1 it is that many convolutions of the same input, side by side
     along the output channels, each initialised with its own fan (Glorot & Bengio 2010).
+    Where a norm follows, the bias is a parameter that is not trained.
     """
 
     features: int
     kernel_size: int
     branches: int = 1
+    norm_follows: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -33,6 +35,11 @@ class Conv(nn.Module):
             "kernel", glorot_by_branch(self.branches), (k, k, x.shape[-1], out)
         )
         bias = self.param("bias", nn.initializers.zeros, (out,))
+        if self.norm_follows:
+            # The norm takes the bias away again, so its gradient is zero but for rounding
+            # noise. Adam would scale that noise up to full steps, other ones on every
+            # machine, and the running means would chase a bias that walks at random.
+            bias = jax.lax.stop_gradient(bias)
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
         if k == 1:
             # As a matrix product: XLA's CPU convolution does not see this case. With the
@@ -57,9 +64,15 @@ class ConvNormAct(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = Conv(
-            self.features, self.kernel_size, self.branches, self.dtype, name="conv"
-        )(x)
+        conv = Conv(
+            self.features,
+            self.kernel_size,
+            self.branches,
+            norm_follows=True,
+            dtype=self.dtype,
+            name="conv",
+        )
+        x = conv(x)
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=self.bn_momentum,
