@@ -20,6 +20,7 @@ setup(
         "absl-py>=2.1",
         "array_record>=0.8",
         "flax>=0.12",
+        "importlib_resources",  # etils, which tensorflow-datasets uses, forgets it
         "jax>=0.10",
         "matplotlib>=3.9",
         "ml_collections>=1.0",

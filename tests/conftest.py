@@ -3,10 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# The same examples on every machine, and no deadline on a busy one.
+hypothesis.settings.register_profile("ours", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("ours")
 
 
 def pytest_configure(config):

@@ -1,0 +1,151 @@
+"""Pairs are found by name; what has no partner is named."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from lungseg_jax.data import pairs
+from lungseg_jax.data.pairs import find_pairs, list_images, read_slice, table
+from lungseg_jax.data.writers import write_image
+from lungseg_jax.errors import UserError
+
+
+def rename(folder, old, new):
+    (folder / old).rename(folder / new)
+
+
+def test_pairs_by_name(pair_folder):
+    folder = pair_folder(["b", "a", "c"])
+    found = find_pairs(folder)
+    assert [pair.name for pair in found] == ["a", "b", "c"]
+    for pair in found:
+        assert pair.image == folder / "2d_images" / f"{pair.name}.tif"
+        assert pair.mask == folder / "2d_masks" / f"{pair.name}.tif"
+
+
+def test_not_by_position(pair_folder, monkeypatch):
+    """Each image beside its own mask, however the file system lists them."""
+    folder = pair_folder(["a", "b", "c"])
+    listed = pairs.Path.iterdir
+    monkeypatch.setattr(
+        pairs.Path,
+        "iterdir",
+        # images in one order, masks in the other
+        lambda self: iter(sorted(listed(self), reverse=self.name == "2d_masks")),
+    )
+    for pair in find_pairs(folder):
+        assert pair.name == pair.image.stem == pair.mask.stem
+
+
+def test_suffixes_may_differ(pair_folder):
+    """`a10` sorts before `a9`, and .png before .tif: positions would mix them up."""
+    folder = pair_folder(["a9", "a10"])
+    write_image(folder / "2d_masks" / "a9.png", np.zeros((40, 40), np.uint8))
+    (folder / "2d_masks" / "a9.tif").unlink()
+    rename(folder, "2d_images/a10.tif", "2d_images/a10.TIFF")
+    files = [(p.name, p.image.name, p.mask.name) for p in find_pairs(folder)]
+    assert files == [("a10", "a10.TIFF", "a10.tif"), ("a9", "a9.tif", "a9.png")]
+
+
+def test_dots_belong_to_the_name(pair_folder):
+    folder = pair_folder(["1.2.840.1", "1.2.840.2"])
+    assert [p.name for p in find_pairs(folder)] == ["1.2.840.1", "1.2.840.2"]
+
+
+def test_hidden_and_other_files_are_passed_over(pair_folder):
+    folder = pair_folder(["a"])
+    for name in (".DS_Store", "._a.tif", "Thumbs.db", "notes.txt"):
+        (folder / "2d_images" / name).write_bytes(b"no image")
+    assert [p.name for p in find_pairs(folder)] == ["a"]
+
+
+def test_read_slice(pair_folder):
+    one = read_slice(find_pairs(pair_folder(["a"]))[0])
+    assert one.name == "a" and one.image.dtype == np.int16
+    assert one.mask.dtype == np.uint8 and set(np.unique(one.mask)) == {0, 1}
+    # A disc of radius 10 in the middle; -700 and up to 40 of noise in it.
+    assert one.mask[20, 20] == 1 and one.mask[20, 9] == 0
+    assert one.image[one.mask == 1].max() < -600 < one.image[one.mask == 0].min()
+
+
+def test_missing_folder_names_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as e:
+        find_pairs(pairs.Path("none"))
+    assert e.value.what == "the data folder none does not exist."
+    assert str(tmp_path) in e.value.remedy
+    assert "2d_images/ and 2d_masks/" in e.value.rule
+
+
+@pytest.mark.parametrize("name", ["2d_images", "2d_masks"])
+def test_missing_subfolder(pair_folder, name):
+    folder = pair_folder(["a"])
+    shutil.rmtree(folder / name)
+    with pytest.raises(UserError) as e:
+        find_pairs(folder)
+    assert e.value.what == f"{folder} has no folder {name}/."
+
+
+def test_empty_folders(pair_folder):
+    folder = pair_folder(["a"])
+    for name in ("2d_images", "2d_masks"):
+        rename(folder, f"{name}/a.tif", f"{name}/a.jpg")
+    with pytest.raises(UserError) as e:
+        find_pairs(folder)
+    assert f"{folder} holds no slices" in e.value.what
+    assert ".tif, .tiff, .png" in e.value.rule
+
+
+def test_all_that_are_alone_are_named_with_what_is_near(pair_folder):
+    folder = pair_folder(["slice_001", "slice_002", "slice_003"])
+    rename(folder, "2d_masks/slice_002.tif", "2d_masks/slice_0O2.tif")
+    (folder / "2d_images" / "slice_003.tif").unlink()
+    write_image(folder / "2d_images" / "other.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(UserError) as e:
+        find_pairs(folder)
+    assert e.value.what.splitlines() == [
+        f"4 files in {folder} have no partner:",
+        "  2d_images/other.png has no mask",
+        "  2d_images/slice_002.tif has no mask (near: slice_0O2)",
+        "  2d_masks/slice_003.tif has no image (near: slice_002)",
+        "  2d_masks/slice_0O2.tif has no image (near: slice_002)",
+    ]
+
+
+def test_an_empty_folder_of_masks_leaves_every_image_alone(pair_folder):
+    folder = pair_folder([f"s{i:02d}" for i in range(23)])
+    for path in (folder / "2d_masks").iterdir():
+        path.unlink()
+    with pytest.raises(UserError) as e:
+        find_pairs(folder)
+    lines = e.value.what.splitlines()
+    assert lines[0].startswith("23 files") and len(lines) == 1 + 20 + 1
+    assert lines[-1] == "  ... and 3 more"
+
+
+@pytest.mark.parametrize("kind", ["2d_images", "2d_masks"])
+def test_same_name_twice(pair_folder, kind):
+    folder = pair_folder(["a", "b"])
+    write_image(folder / kind / "b.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(UserError) as e:
+        find_pairs(folder)
+    assert e.value.what == f"{folder / kind} has both b.png and b.tif."
+
+
+def test_list_images_is_by_name(pair_folder):
+    folder = pair_folder(["b", "a"]) / "2d_images"
+    listed = list_images(folder)
+    assert listed == {"a": folder / "a.tif", "b": folder / "b.tif"}
+
+
+@pytest.mark.parametrize(
+    "rows,most,expected",
+    [
+        (["x"], 2, "  x"),
+        (["x", "y"], 2, "  x\n  y"),
+        (["x", "y", "z"], 2, "  x\n  y\n  ... and 1 more"),
+    ],
+)
+def test_table(rows, most, expected):
+    assert table(rows, most) == expected
