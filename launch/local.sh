@@ -8,8 +8,6 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-$ROOT/.venv}
 CONFIG=${CONFIG:-configs/incp_snapshot.py}
-# A step takes fresh memory at every call: huge pages make it up to a third faster.
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 . "$ROOT/launch/environment.sh"
 prepare_environment "$ROOT" ""
 exec "$VENV/bin/python" -m lungseg_jax.main --config="$CONFIG" "$@"

@@ -12,7 +12,7 @@ and 2d_masks/ with equal file names. Every key of lungseg_jax/config.py can be s
 from absl import flags
 from ml_collections import config_flags
 
-from lungseg_jax import cli, experiment
+from lungseg_jax import cli, experiment, memory
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, configs/NAME.py or configs/NAME.py:VARIANT."
@@ -28,5 +28,6 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    memory.restart_with_huge_pages()
     flags.mark_flag_as_required("config")
     cli.run(main, __doc__)

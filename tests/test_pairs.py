@@ -98,19 +98,29 @@ def test_empty_folders(pair_folder):
 
 
 def test_all_that_are_alone_are_named_with_what_is_near(pair_folder):
-    folder = pair_folder(["slice_001", "slice_002", "slice_003"])
-    rename(folder, "2d_masks/slice_002.tif", "2d_masks/slice_0O2.tif")
-    (folder / "2d_images" / "slice_003.tif").unlink()
+    folder = pair_folder(["ID_0000_Z_0142", "ID_0001_Z_0146", "ID_0265_Z_0162"])
+    # A letter O for a nought, as by hand.
+    rename(folder, "2d_masks/ID_0001_Z_0146.tif", "2d_masks/ID_O001_Z_0146.tif")
+    (folder / "2d_images" / "ID_0265_Z_0162.tif").unlink()
     write_image(folder / "2d_images" / "other.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(UserError) as e:
         find_pairs(folder)
     assert e.value.what.splitlines() == [
-        f"4 files in {folder} have no partner:",
+        f"files without a partner in {folder}: 4",
+        "  2d_images/ID_0001_Z_0146.tif has no mask (near: ID_O001_Z_0146)",
         "  2d_images/other.png has no mask",
-        "  2d_images/slice_002.tif has no mask (near: slice_0O2)",
-        "  2d_masks/slice_003.tif has no image (near: slice_002)",
-        "  2d_masks/slice_0O2.tif has no image (near: slice_002)",
+        "  2d_masks/ID_0265_Z_0162.tif has no image",
+        "  2d_masks/ID_O001_Z_0146.tif has no image (near: ID_0001_Z_0146)",
     ]
+
+
+def test_what_has_a_partner_is_not_offered_as_near(pair_folder):
+    """`scan_000001` has a mask of its own: nothing is to be renamed to it."""
+    folder = pair_folder([f"scan_{i:06d}" for i in range(3)])
+    (folder / "2d_masks" / "scan_000002.tif").unlink()
+    with pytest.raises(UserError) as e:
+        find_pairs(folder)
+    assert e.value.what.splitlines()[1:] == ["  2d_images/scan_000002.tif has no mask"]
 
 
 def test_an_empty_folder_of_masks_leaves_every_image_alone(pair_folder):
@@ -120,7 +130,7 @@ def test_an_empty_folder_of_masks_leaves_every_image_alone(pair_folder):
     with pytest.raises(UserError) as e:
         find_pairs(folder)
     lines = e.value.what.splitlines()
-    assert lines[0].startswith("23 files") and len(lines) == 1 + 20 + 1
+    assert lines[0].endswith(": 23") and len(lines) == 1 + 20 + 1
     assert lines[-1] == "  ... and 3 more"
 
 

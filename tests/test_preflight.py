@@ -105,7 +105,7 @@ def test_mixed_dtypes_are_refused(pair_folder):
     with pytest.raises(UserError) as e:
         check_pairs(find_pairs(folder))
     assert e.value.what.splitlines() == [
-        f"1 faults in {folder}:",
+        f"faults in {folder}: 1",
         "  images of several types: int16 (a.tif), uint8 (b.tif). "
         "Rule: one type for all.",
     ]
@@ -114,16 +114,17 @@ def test_mixed_dtypes_are_refused(pair_folder):
 def test_all_faults_in_one_error(pair_folder):
     names = ["cut", "colour", "good", "labels", "shape", "two", "type"]
     folder = pair_folder(names)
-    image, mask = (
-        lambda name, kind=kind: folder / kind / f"{name}.tif"
-        for kind in (
-            "2d_images",
-            "2d_masks",
-        )
-    )
+
+    def image(name):
+        return folder / "2d_images" / f"{name}.tif"
+
+    def mask(name):
+        return folder / "2d_masks" / f"{name}.tif"
+
+    labels = (np.arange(1600) % 3).astype(np.uint8).reshape(40, 40)
     image("cut").write_bytes(image("cut").read_bytes()[:500])
     cv2.imwrite(str(image("colour")), np.zeros((40, 40, 3), np.uint8))
-    write_image(mask("labels"), np.arange(1600, dtype=np.uint8).reshape(40, 40) % 3)
+    write_image(mask("labels"), labels)
     write_image(mask("shape"), np.zeros((40, 39), np.uint8))
     image("two").write_bytes(b"")
     mask("two").write_bytes(b"")
@@ -133,7 +134,7 @@ def test_all_faults_in_one_error(pair_folder):
         check_pairs(find_pairs(folder), lambda: calls.append(None))
     assert len(calls) == len(names)
     head, *rows = e.value.what.splitlines()
-    assert head == f"7 faults in {folder}:"
+    assert head == f"faults in {folder}: 7"
     expected = [
         (f"{image('colour')} has 3 channels.", "gray: one channel"),
         (f"{image('cut')} is damaged or cut short (500 bytes).", "a complete TIFF"),

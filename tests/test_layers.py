@@ -1,0 +1,196 @@
+"""The house stands: a file imports only files of a lower rank, and nothing odd."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import lungseg_jax
+
+ROOT = Path(lungseg_jax.__file__).parent
+
+# Lowest first. A module may import from the lines above its own and from no other.
+RANKS = """
+errors
+schedules losses metrics sharding cache memory progress run_folder
+    models.blocks data.readers data.writers data.preprocess data.augment data.batches
+    data.splits data.synthetic.canvas
+models.unet data.pairs data.synthetic.patient data.synthetic.scanner
+models data.preflight data.synthetic.chest_wall
+config train_state datasets.lung_ct.lung_ct data.synthetic.cavity data.synthetic.lung
+data.phantom steps datasets.lung_ct
+data.source
+checkpoints ensemble
+cli
+evaluate report
+train
+predict experiment
+main
+"""
+EMPTY = {
+    "",
+    "data",
+    "datasets",
+    "data.synthetic",
+}  # packages whose __init__ has no code
+
+
+def ranks():
+    lines = RANKS.strip().replace("\n    ", " ").splitlines()
+    return {name: rank for rank, line in enumerate(lines) for name in line.split()}
+
+
+def modules():
+    """Dotted name below lungseg_jax -> file; a package's __init__ counts as it."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+FILES = modules()
+
+
+def imports(tree, file=Path("x.py")):
+    """What a file imports, dotted: `from a.b import c` gives a.b and a.b.c."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(tree, file=Path("x.py")):
+    """The modules of the package that a file imports."""
+    for name in imports(tree, file):
+        own = name.removeprefix("lungseg_jax").removeprefix(".")
+        if name.split(".")[0] == "lungseg_jax" and own in FILES.keys() - EMPTY:
+            yield own
+
+
+def parse(name):
+    return ast.parse(FILES[name].read_text())
+
+
+def third_party(name):
+    return {imported.split(".")[0] for imported in imports(parse(name), FILES[name])}
+
+
+def test_every_module_has_a_rank_and_every_rank_a_module():
+    assert FILES.keys() - EMPTY == ranks().keys()
+    for name in EMPTY:  # a docstring at most
+        code = [n for n in parse(name).body if not isinstance(n, ast.Expr)]
+        assert not code, f"{FILES[name]} has code: give it a rank"
+
+
+@pytest.mark.parametrize("name", ranks())
+def test_imports_lower_ranks_only(name):
+    own = ranks()[name]
+    upwards = {other for other in ours(parse(name)) if ranks()[other] >= own}
+    assert not upwards, f"{name} (rank {own}) imports {sorted(upwards)}"
+
+
+@pytest.mark.parametrize(
+    "library,allowed",
+    [
+        ("cv2", lambda name: name.startswith("data.")),
+        ("orbax", {"checkpoints"}.__contains__),
+        ("matplotlib", {"report"}.__contains__),
+        (
+            "tensorflow_datasets",
+            {"data.source", "datasets.lung_ct.lung_ct"}.__contains__,
+        ),
+        ("tensorflow", lambda name: False),
+        ("pickle", lambda name: False),
+        ("dill", lambda name: False),
+        ("cloudpickle", lambda name: False),
+        ("shelve", lambda name: False),
+        ("marshal", lambda name: False),
+    ],
+)
+def test_who_imports_what(library, allowed):
+    users = {name for name in FILES if library in third_party(name)}
+    assert not {name for name in users if not allowed(name)}
+    if library in ("cv2", "orbax", "matplotlib", "tensorflow_datasets"):
+        assert users  # or this row watches nothing
+
+
+def test_who_knows_linen():
+    """So that it can be exchanged: all others see plain trees and functions."""
+    users = {name for name in FILES if "flax" in third_party(name)}
+    assert users == {"models.blocks", "models.unet", "train_state", "steps"}
+
+
+def faults(tree):
+    """(line, what) of each thing that no file of ours may have."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = getattr(called, "id", None)
+            if name in ("eval", "exec", "compile", "__import__"):
+                yield node.lineno, name
+            pickles = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+            if pickles.get("allow_pickle"):
+                yield node.lineno, "allow_pickle"
+        elif isinstance(node, ast.ExceptHandler):
+            caught = node.type
+            names = caught.elts if isinstance(caught, ast.Tuple) else [caught]
+            for one in names:
+                last = getattr(one, "attr", getattr(one, "id", None))
+                if last is None or last == "Exception":
+                    yield node.lineno, f"except {last}"
+                # To clean up after anything, as long as it is raised again.
+                is_raised = isinstance(node.body[-1], ast.Raise)
+                if last == "BaseException" and not is_raised:
+                    yield node.lineno, "except BaseException"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_is_evaluated_unpickled_or_swallowed(name):
+    assert not list(faults(parse(name))), FILES[name]
+
+
+# --- the checks themselves find what they look for ---
+
+
+@pytest.mark.parametrize(
+    "source,expected",
+    [
+        ("eval('1')", ["eval"]),
+        ("exec(text)", ["exec"]),
+        ("np.load(f, allow_pickle=True)", ["allow_pickle"]),
+        ("np.load(f, allow_pickle=False)", []),
+        ("try: f()\nexcept: pass", ["except None"]),
+        ("try: f()\nexcept Exception as e: pass", ["except Exception"]),
+        ("try: f()\nexcept (OSError, Exception): raise", ["except Exception"]),
+        ("try: f()\nexcept BaseException: pass", ["except BaseException"]),
+        ("try: f()\nexcept BaseException:\n  g()\n  raise", []),
+        ("try: f()\nexcept (OSError, cv2.error): pass", []),
+        ("model.eval()", []),
+    ],
+)
+def test_finds_faults(source, expected):
+    assert [what for _, what in faults(ast.parse(source))] == expected
+
+
+@pytest.mark.parametrize(
+    "source,expected",
+    [
+        ("from lungseg_jax import cli, errors", {"cli", "errors"}),
+        ("import lungseg_jax.data.pairs", {"data.pairs"}),
+        ("from lungseg_jax.data import source as s", {"data.source"}),
+        ("from lungseg_jax.data.pairs import Slice", {"data.pairs"}),
+        ("from lungseg_jax.models.unet import UNet", {"models.unet"}),
+        ("from lungseg_jax.models import make_model", {"models"}),
+        (
+            "def f():\n  from lungseg_jax import train",
+            {"train"},
+        ),  # hidden in a function
+        ("from jax import config", set()),
+    ],
+)
+def test_finds_imports(source, expected):
+    assert set(ours(ast.parse(source))) == expected
