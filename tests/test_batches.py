@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from lungseg_jax.data.batches import batch_indices, epoch_order
 
-
 # epoch_order(8, seed=0, epoch=0) and epoch=1
 GOLDEN = ([2, 4, 3, 6, 5, 0, 1, 7], [1, 3, 7, 6, 0, 4, 2, 5])
 

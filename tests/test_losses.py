@@ -76,12 +76,18 @@ def test_one_loss_per_image_each_of_its_own_pixels(name):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_float32_whatever_the_logits(name, dtype):
-    """4096 pixels of p = 1/2: sums in bfloat16, of 8 bits, would be far off."""
+    """The logit 1 is exact in 8 bits; its sigmoid 0.7310586 and their sums are not."""
     masks = jnp.zeros((2, 64, 64)).at[:, :32].set(1.0)
-    losses = LOSSES[name](jnp.zeros((2, 64, 64), dtype), masks)
+    losses = LOSSES[name](jnp.ones((2, 64, 64), dtype), masks)
     assert losses.dtype == jnp.float32
-    dice = 1 - (2048 + 1) / (2048 + 2048 + 1)
-    expected = {"bce": LN2, "soft_dice": dice, "bce_dice": LN2 + dice}
+    p = 1 / (1 + np.exp(-1))
+    cross_entropy = -(np.log(p) + np.log(1 - p)) / 2
+    dice = 1 - (2 * 2048 * p + 1) / (4096 * p + 2048 + 1)
+    expected = {
+        "bce": cross_entropy,
+        "soft_dice": dice,
+        "bce_dice": cross_entropy + dice,
+    }
     np.testing.assert_allclose(losses, [expected[name]] * 2, rtol=1e-5)
 
 

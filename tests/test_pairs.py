@@ -48,6 +48,15 @@ def test_suffixes_may_differ(pair_folder):
     assert files == [("a10", "a10.TIFF", "a10.tif"), ("a9", "a9.tif", "a9.png")]
 
 
+def test_names_and_files_may_sort_differently(pair_folder):
+    """`a` comes before `a-1`, but `a-1.tif` before `a.tif`: a hyphen precedes a dot."""
+    found = find_pairs(pair_folder(["a", "a-1"]))
+    assert [(p.name, p.image.stem, p.mask.stem) for p in found] == [
+        ("a", "a", "a"),
+        ("a-1", "a-1", "a-1"),
+    ]
+
+
 def test_dots_belong_to_the_name(pair_folder):
     folder = pair_folder(["1.2.840.1", "1.2.840.2"])
     assert [p.name for p in find_pairs(folder)] == ["1.2.840.1", "1.2.840.2"]

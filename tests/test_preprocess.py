@@ -72,6 +72,16 @@ def test_masks_by_hand():
     np.testing.assert_array_equal(hard, [[0, 1], [1, 0]])
 
 
+def test_every_pixel_counts_when_shrinking_by_three():
+    """6x6 to 2x2, the centre of each block 0: bilinear reading would see that alone."""
+    mask = np.ones((6, 6), np.uint8)
+    mask[1::3, 1::3] = 0
+    mask[:3, :3] = 1 - mask[:3, :3]
+    keywords = {"preprocessing": "window", "image_size": 2}
+    soft = mask_to_network(mask, soft=True, **keywords)
+    np.testing.assert_allclose(soft, [[1 / 9, 8 / 9], [8 / 9, 8 / 9]], atol=1e-6)
+
+
 def test_same_size_changes_nothing():
     mask = np.eye(5, dtype=np.uint8)
     same = mask_to_network(mask, preprocessing="window", image_size=5, soft=True)

@@ -181,6 +181,16 @@ def test_one_strip_cut_at_its_end(tmp_path, missing):
         np.testing.assert_array_equal(read_image(path), array)
 
 
+@pytest.mark.parametrize("missing", [9, 12, 13, 16, 17])
+def test_png_cut_at_its_end(tmp_path, missing):
+    """The end chunk has 12 bytes; a file without it may be short of pixels as well."""
+    content, _ = whole(tmp_path, "png")
+    path = tmp_path / "cut.png"
+    path.write_bytes(content[:-missing])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.png"])
 @pytest.mark.parametrize(
     "content",
