@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -188,8 +189,22 @@ def apply(model, variables, images, *, train=False):
     return run(variables, images)
 
 
-def test_bfloat16_computes_in_bfloat16(tiny):
-    """Near float32 to the 8 bits of a bfloat16, and no nearer."""
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype,short", [("bfloat16", "bf16"), ("float32", "f32")])
+def test_products_are_of_the_dtype_asked_for(name, dtype, short):
+    """All of them: a single wide operand would lift the rest to float32 in silence."""
+    program = jax.make_jaxpr(partial(make_model(name, dtype=dtype).apply, train=False))(
+        shapes_of(name, channels=1),
+        jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32),
+    )
+    product = r":(\w+)\[[\d,]*\] = (conv_general_dilated|dot_general)"
+    dtypes = [found[0] for found in re.findall(product, str(program))]
+    # Eight levels of one or of five products, and the head.
+    assert dtypes == [short] * {"conv": 9, "inception": 41}[name]
+
+
+def test_bfloat16_is_near_float32(tiny):
+    """To the 8 bits of a bfloat16, and no nearer."""
     _, variables, images = tiny
     exact, _ = apply(make_model("conv", filters=1), variables, images)
     rough, _ = apply(make_model("conv", filters=1, dtype="bfloat16"), variables, images)
