@@ -17,7 +17,7 @@ def get_config(variant: str = ""):
     c.schedule.peak = 1e-3
     if not variant:  # a step costs twice one of the inception U-Net
         c.data.image_size = 128
-        c.train.total_steps = 800
+        c.train.total_steps = 1000
     if variant == "seed":
         c.model.kernel_size = 1
         c.train.total_steps = 2400 * NOTEBOOK_EPOCH

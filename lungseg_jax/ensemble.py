@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +25,7 @@ class Ensemble:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         members: Sequence[Any],
         *,
         preprocessing: Mapping[str, Any],

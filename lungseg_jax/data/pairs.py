@@ -50,12 +50,14 @@ def find_pairs(folder: Path) -> list[Pair]:
             f"{folder} holds no slices: {IMAGES}/ and {MASKS}/ are empty.",
             rule=f"files that end in {', '.join(SUFFIXES)}.",
         )
+    maskless = sorted(images.keys() - masks.keys())
+    imageless = sorted(masks.keys() - images.keys())
     alone = [
-        f"{IMAGES}/{images[name].name} has no mask{_near(name, masks)}"
-        for name in sorted(images.keys() - masks.keys())
+        f"{IMAGES}/{images[name].name} has no mask{_near(name, imageless)}"
+        for name in maskless
     ] + [
-        f"{MASKS}/{masks[name].name} has no image{_near(name, images)}"
-        for name in sorted(masks.keys() - images.keys())
+        f"{MASKS}/{masks[name].name} has no image{_near(name, maskless)}"
+        for name in imageless
     ]
     if alone:
         raise UserError(
