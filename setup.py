@@ -25,7 +25,7 @@ setup(
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
-        "opencv-python-headless>=4.11",
+        "opencv-python-headless>=4.13",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
         "tensorflow-datasets>=4.9.9",

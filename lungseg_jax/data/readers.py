@@ -70,7 +70,7 @@ def _decode(path: Path) -> np.ndarray:
         rule="a complete TIFF or PNG file.",
         remedy="copy the file again from its source.",
     )
-    # libpng returns a truncated picture as if it were whole; the end chunk tells.
+    # Some builds of libpng return a truncated picture as if it were whole.
     if content.startswith(b"\x89PNG") and b"IEND" not in content[-12:]:
         raise damaged
     try:
