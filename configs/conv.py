@@ -5,7 +5,7 @@ python -m lungseg_jax.main --config=configs/conv.py:seed    # as in 2018, 1x1 ke
 python -m lungseg_jax.main --config=configs/conv.py:full    # GPU or TPU, 3x3 kernels
 """
 
-from lungseg_jax.config import NOTEBOOK_EPOCH, accelerator, laptop, notebook, recipe
+from lungseg_jax.recipes import NOTEBOOK_EPOCH, accelerator, laptop, notebook, recipe
 
 
 def get_config(variant: str = ""):

@@ -5,7 +5,7 @@ python -m lungseg_jax.main --config=configs/incp.py:seed    # as in 2018
 python -m lungseg_jax.main --config=configs/incp.py:full    # GPU or TPU
 """
 
-from lungseg_jax.config import accelerator, laptop, notebook, recipe
+from lungseg_jax.recipes import accelerator, laptop, notebook, recipe
 
 
 def get_config(variant: str = ""):

@@ -1,6 +1,5 @@
-"""Every knob once, and the errors that can be told before anything is built."""
+"""Every knob once, and what a set of them must satisfy before anything is built."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -9,9 +8,8 @@ from lungseg_jax.data.preprocess import PREPROCESSING
 from lungseg_jax.errors import UserError, unknown_name
 from lungseg_jax.losses import LOSSES
 from lungseg_jax.models import MODELS
+from lungseg_jax.optimizers import OPTIMIZERS
 from lungseg_jax.schedules import SCHEDULES, cycle_ends
-
-NOTEBOOK_EPOCH = 30  # steps: 240 slices in batches of 8
 
 # Knobs that change where things lie or what is printed, but no number of a run.
 COSMETIC = ("cache_dir", "data.dir", "train.log_every")
@@ -80,70 +78,6 @@ def default() -> ConfigDict:
     return c
 
 
-def laptop() -> ConfigDict:
-    """What ends within six minutes on two CPU cores, data and compilation included."""
-    c = default()
-    c.data.image_size = 192
-    c.train.total_steps = 450
-    c.train.batch_size = 4
-    c.train.save_every = c.train.validate_every = 75
-    return c
-
-
-def notebook() -> ConfigDict:
-    """What the three Keras notebooks share, damaged pixels and all; for comparison."""
-    c = default()
-    c.data.preprocessing = "seed"
-    c.data.image_size = 512
-    c.data.validation_fraction = 0.0
-    c.augment.rotation_deg = 0.0
-    c.model.bn_momentum = 0.99
-    c.optimizer.name = "adam"
-    c.optimizer.epsilon = 1e-7
-    c.schedule.name = "constant"
-    c.schedule.cycles = 1
-    c.schedule.peak = 1e-3
-    c.schedule.hold_steps = NOTEBOOK_EPOCH
-    c.train.total_steps = 1600 * NOTEBOOK_EPOCH
-    c.train.loss = "bce"
-    c.train.population_stats = False
-    c.train.save_every = c.train.validate_every = 20 * NOTEBOOK_EPOCH
-    c.evaluate.threshold = 200 / 255
-    return c
-
-
-def accelerator() -> ConfigDict:
-    """Full resolution and a long run in bfloat16, for a GPU or TPU."""
-    c = default()
-    c.data.image_size = 512
-    c.model.dtype = "bfloat16"
-    c.augment.rotation_deg = 10.0
-    c.train.batch_size = 16
-    c.train.total_steps = 12_000
-    c.train.save_every = c.train.validate_every = 500
-    c.train.log_every = 50
-    c.schedule.cycles = 6
-    c.schedule.warmup_steps = 200
-    c.evaluate.batch_size = 16
-    return c
-
-
-def recipe(
-    variant: str, variants: Mapping[str, Callable[[], ConfigDict]]
-) -> ConfigDict:
-    """The base of a recipe's variant.
-
-    Raises:
-      UserError: the recipe has no such variant.
-    """
-    if variant not in variants:
-        known = ", ".join(f":{name}" for name in variants if name)
-        raise UserError(
-            f"the recipe has no variant :{variant}.", rule=f"{known}, or none at all."
-        )
-    return variants[variant]()
-
-
 def check(c: ConfigDict) -> None:
     """Refuses what cannot run, and says what can.
 
@@ -155,7 +89,7 @@ def check(c: ConfigDict) -> None:
         ("model.dtype", c.model.dtype, ("float32", "bfloat16")),
         ("train.loss", c.train.loss, LOSSES),
         ("schedule.name", c.schedule.name, SCHEDULES),
-        ("optimizer.name", c.optimizer.name, ("adam", "adamw")),
+        ("optimizer.name", c.optimizer.name, OPTIMIZERS),
         ("data.preprocessing", c.data.preprocessing, PREPROCESSING),
     ):
         if name not in known:
@@ -182,6 +116,43 @@ def check(c: ConfigDict) -> None:
         raise UserError(
             f"schedule.warmup_steps={c.schedule.warmup_steps} fills the first cycle.",
             rule=f"fewer than its {ends[0]} steps.",
+        )
+
+
+def check_fit(c: ConfigDict, *, dtype: str, training_slices: int, devices: int) -> None:
+    """Refuses settings that do not fit the data or the machine.
+
+    Args:
+      c: passed `check`.
+      dtype: of the images.
+      training_slices: in the training split.
+      devices: that share a batch.
+
+    Raises:
+      UserError: a batch that cannot be filled or shared out over the devices, or a
+        window of Hounsfield units for 8-bit pictures.
+    """
+    window = tuple(c.data.window_hu)
+    if dtype == "uint8" and window[0] < 0:
+        raise UserError(
+            f"the images are 8-bit, and data.window_hu={window} is for CT values.",
+            rule="the window lies in the values of the images.",
+            remedy="--config.data.window_hu=0,255.",
+        )
+    size = c.train.batch_size
+    if size > training_slices:
+        raise UserError(
+            f"train.batch_size={size} is larger than the training split.",
+            rule=f"at most its {training_slices} slices.",
+            remedy=f"--config.train.batch_size={training_slices} or less.",
+        )
+    if size % devices:
+        low = size // devices * devices
+        near = [str(s) for s in (low, low + devices) if 0 < s <= training_slices]
+        raise UserError(
+            f"train.batch_size={size} cannot be shared out over {devices} devices.",
+            rule=f"a multiple of {devices}.",
+            remedy=f"try {', '.join(near)}." if near else "use fewer devices.",
         )
 
 
@@ -227,7 +198,7 @@ def differences(old: dict, new: dict) -> list[str]:
 _RANGES = (
     ("data.phantom_slices", 3, 100_000),
     ("data.image_size", 16, 4096),
-    ("data.test_fraction", 0.0, 0.9),
+    ("data.test_fraction", 1e-6, 0.9),  # a run is always scored
     ("data.validation_fraction", 0.0, 0.9),
     ("data.split_seed", 0, 2**32 - 1),
     ("data.phantom_seed", 0, 2**32 - 1),

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
-from lungseg_jax import cache, config, evaluate, progress, report, train
+from lungseg_jax import cache, config, evaluate, progress, report, run_record, train
 from lungseg_jax.data import source as data_source
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
@@ -32,8 +33,13 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
         test_fraction=c.data.test_fraction,
         seed=c.data.split_seed,
     )
-    train.check_fit(c, source, split)
-    train.open_run(c, folder, source, split)
+    config.check_fit(
+        c,
+        dtype=source.dtype,
+        training_slices=len(split["train"]),
+        devices=jax.device_count(),
+    )
+    run_record.open_run(c, folder, source, split)
     progress.say(
         f"{source.variant} data: {len(split['train'])} slices to train, "
         f"{len(split['validation'])} to validate, {len(split['test'])} to test; "

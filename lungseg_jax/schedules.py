@@ -75,8 +75,16 @@ def constant(*, peak: float, **_) -> optax.Schedule:
     return optax.constant_schedule(peak)
 
 
+def make_schedule(*, name: str, hold_steps: int = 1, **shape: float) -> optax.Schedule:
+    """The schedule of SCHEDULES under `name`, read once every `hold_steps` steps.
+
+    The notebooks set the rate once an epoch, which is `hold_steps=30`.
+    """
+    return held(SCHEDULES[name](**shape), hold_steps)
+
+
 def held(schedule: optax.Schedule, steps: int) -> optax.Schedule:
-    """The schedule read once every so many steps: the notebooks' once an epoch."""
+    """The schedule read once every so many steps."""
     return lambda step: schedule(step // steps * steps)
 
 

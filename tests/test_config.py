@@ -1,4 +1,4 @@
-"""Every recipe loads, checks and builds; every fault is told before anything is built."""
+"""Every recipe loads, checks and builds; every fault is told before that."""
 
 import importlib.util
 import json
@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lungseg_jax import config, train
+from lungseg_jax import config
 from lungseg_jax.data.preprocess import PREPROCESSING
 from lungseg_jax.errors import UserError
 from lungseg_jax.models import make_model
+from lungseg_jax.optimizers import make_optimizer
+from lungseg_jax.schedules import make_schedule
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -38,7 +40,8 @@ def test_recipe_loads_checks_and_builds(path, variant):
     c = load(path, *variant)
     config.check(c)
     assert json.loads(json.dumps(c.to_dict()))["name"].startswith(path.stem)
-    schedule, tx = train.make_optimizer(c)
+    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
+    tx = make_optimizer(schedule, **c.optimizer)
     example = jnp.zeros((1, 16, 16, PREPROCESSING[c.data.preprocessing]))
     variables = jax.eval_shape(
         lambda: make_model(**c.model).init(jax.random.key(0), example, train=False)
@@ -61,7 +64,7 @@ def test_the_three_recipes_are_the_three_networks():
 
 def test_seed_schedule_changes_once_an_epoch():
     c = load(RECIPES[0].with_name("incp_snapshot.py"), "seed")
-    schedule, _ = train.make_optimizer(c)
+    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     # 200 epochs a cycle: epoch e runs at 1e-3/2 (1 + cos(pi e/200)) throughout.
     assert schedule(0) == schedule(29) == pytest.approx(1e-3)
     assert schedule(30) == schedule(59) == pytest.approx(9.99938e-4, rel=1e-5)
@@ -86,6 +89,7 @@ def test_seed_schedule_changes_once_an_epoch():
         ("data.window_hu", (400.0, -1000.0), "two numbers that rise"),
         ("data.image_size", 8, "data.image_size=8"),
         ("data.test_fraction", 1.0, "data.test_fraction=1.0"),
+        ("data.test_fraction", 0.0, "data.test_fraction=0.0"),
         ("evaluate.threshold", 1.5, "evaluate.threshold=1.5"),
     ],
 )

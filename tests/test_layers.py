@@ -12,15 +12,16 @@ ROOT = Path(lungseg_jax.__file__).parent
 # Lowest first. A module may import from the lines above its own and from no other.
 RANKS = """
 errors
-schedules losses metrics sharding cache memory progress run_folder
+schedules optimizers losses metrics sharding cache memory progress run_folder
     models.blocks data.readers data.writers data.preprocess data.augment data.batches
     data.splits data.synthetic.canvas
 models.unet data.pairs data.synthetic.patient data.synthetic.scanner
 models data.preflight data.synthetic.chest_wall
-config train_state datasets.lung_ct.lung_ct data.synthetic.cavity data.synthetic.lung
-data.phantom steps datasets.lung_ct
+config train_state training_log datasets.lung_ct.lung_ct
+    data.synthetic.cavity data.synthetic.lung
+recipes data.phantom steps datasets.lung_ct
 data.source
-checkpoints ensemble
+checkpoints ensemble run_record
 cli
 evaluate report
 train

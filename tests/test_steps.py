@@ -11,13 +11,6 @@ from lungseg_jax.models import make_model
 from lungseg_jax.steps import make_eval_step, make_population_stats, make_train_step
 from lungseg_jax.train_state import create_state
 
-OFF = {
-    "zoom": 0.0,
-    "shift": 0.0,
-    "rotation_deg": 0.0,
-    "flip_lr": False,
-    "flip_ud": False,
-}
 ON = {"zoom": 0.1, "shift": 0.1, "rotation_deg": 5.0, "flip_lr": True, "flip_ud": True}
 
 
@@ -63,7 +56,7 @@ def test_augmentation_is_a_function_of_seed_and_step(data):
 
 def test_the_old_state_is_donated(data):
     state, copied = new_state()
-    step = make_train_step(loss=bce, augmentation=OFF, seed=0, sharding=copied)
+    step = make_train_step(loss=bce, augmentation={}, seed=0, sharding=copied)
     step(state, *data, np.arange(4))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 

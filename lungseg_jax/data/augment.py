@@ -9,11 +9,11 @@ def augment(
     masks: jax.Array,
     key: jax.Array,
     *,
-    zoom: float,
-    shift: float,
-    rotation_deg: float,
-    flip_lr: bool,
-    flip_ud: bool,
+    zoom: float = 0.0,
+    shift: float = 0.0,
+    rotation_deg: float = 0.0,
+    flip_lr: bool = False,
+    flip_ud: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """One random affine map for each example, applied to its image and to its mask.
 
@@ -51,7 +51,9 @@ def augment(
     return moved[..., :-1], moved[..., -1]
 
 
-def random_affine(key, *, zoom, shift, rotation_deg, flip_lr, flip_ud):
+def random_affine(
+    key, *, zoom=0.0, shift=0.0, rotation_deg=0.0, flip_lr=False, flip_ud=False
+):
     """A map from output to input in units of the half side: matrix `[2 2]`, offset `[2]`.
 
     Axis 0 is rows (top to bottom), axis 1 columns (left to right).

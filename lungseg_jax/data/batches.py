@@ -18,3 +18,9 @@ def batch_indices(step: int, *, n: int, batch_size: int, seed: int) -> np.ndarra
     epochs = positions // n
     order = {e: epoch_order(n, seed=seed, epoch=int(e)) for e in np.unique(epochs)}
     return np.array([order[e][p % n] for e, p in zip(epochs, positions, strict=True)])
+
+
+def whole_batches(n: int, batch_size: int, *, seed: int) -> np.ndarray:
+    """The whole batches of the first epoch, `[n // batch_size, batch_size]`."""
+    whole = n // batch_size * batch_size
+    return epoch_order(n, seed=seed, epoch=0)[:whole].reshape(-1, batch_size)

@@ -18,22 +18,23 @@ def split_names(
     The draw is `RandomState(seed).permutation` over the sorted names and the test set has
     ceil(test_fraction * n) of them: what scikit-learn's `train_test_split` does. With the
     267 slices of the Kaggle set, seed 3 and a tenth, the test set is that of the
-    notebooks, whatever the share of validation.
+    notebooks, whatever the share of validation. A fraction above 0 gives at least one.
 
     Raises:
-      UserError: a split that was asked for, or training, would be empty.
+      UserError: none are left to train on.
     """
     names = sorted(names)
     n = len(names)
     n_test, n_validation = (
-        math.ceil(round(fraction * n, 9))  # 0.1 * 270 is 27.000000000000004
+        # 0.1 * 270 is 27.000000000000004
+        max(1, math.ceil(round(fraction * n, 9))) if fraction else 0
         for fraction in (test_fraction, validation_fraction)
     )
     if n_test + n_validation >= n:
         raise UserError(
             f"{n} slices leave none to train on after {n_test} for test and "
             f"{n_validation} for validation.",
-            rule="each split has at least one slice.",
+            rule="the training split has at least one slice.",
             remedy="add slices, or lower config.data.test_fraction and "
             "config.data.validation_fraction.",
         )
