@@ -13,12 +13,12 @@ ROOT = Path(lungseg_jax.__file__).parent
 RANKS = """
 errors
 schedules optimizers losses metrics sharding cache memory progress run_folder
-    models.blocks data.readers data.writers data.preprocess data.augment data.batches
+    models.operators data.readers data.writers data.preprocess data.augment data.batches
     data.splits data.synthetic.canvas
-models.unet data.pairs data.synthetic.patient data.synthetic.scanner
-models data.preflight data.synthetic.chest_wall
+models.blocks data.pairs data.synthetic.patient data.synthetic.scanner
+models.unet data.preflight data.synthetic.chest_wall
+models data.synthetic.cavity data.synthetic.lung
 config train_state training_log datasets.lung_ct.lung_ct
-    data.synthetic.cavity data.synthetic.lung
 recipes data.phantom steps datasets.lung_ct
 data.source
 checkpoints ensemble run_record

@@ -4,11 +4,11 @@ Parameter names are the checkpoint format: every module that owns parameters has
 explicit name, and a test pins names and counts.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from lungseg_jax.models.operators import Joined, convolve, max_pool_same
 
 LEAKY_SLOPE = 0.3  # the default of Keras' LeakyReLU, which the notebooks used
 BATCH_NORM_EPSILON = 1e-3  # the default of Keras' BatchNormalization
@@ -19,38 +19,58 @@ class Conv(nn.Module):
 
     With `branches` > 1 it is that many convolutions of the same input, side by side
     along the output channels, each initialised with its own fan (Glorot & Bengio 2010).
-    Where a norm follows, the bias is a parameter that is not trained.
+
+    Returns the convolution and, apart from it, the bias `[features]`.
     """
 
     features: int
     kernel_size: int
     branches: int = 1
-    norm_follows: bool = False
-    dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | Joined) -> tuple[jax.Array, jax.Array]:
         k, out = self.kernel_size, self.features
-        kernel = self.param(
-            "kernel", glorot_by_branch(self.branches), (k, k, x.shape[-1], out)
-        )
+        inputs = x.channels if isinstance(x, Joined) else x.shape[-1]
+        init = glorot_by_branch(self.branches)
+        kernel = self.param("kernel", init, (k, k, inputs, out))
         bias = self.param("bias", nn.initializers.zeros, (out,))
-        if self.norm_follows:
-            # The norm takes the bias away again, so its gradient is zero but for rounding
-            # noise. Adam would scale that noise up to full steps, other ones on every
-            # machine, and the running means would chase a bias that walks at random.
-            bias = jax.lax.stop_gradient(bias)
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        if k == 1:
-            # As a matrix product: XLA's CPU convolution does not see this case. With the
-            # pools below it makes the train step about 1.7 times faster there.
-            return x @ kernel[0, 0] + bias
-        return (
-            jax.lax.conv_general_dilated(
-                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            + bias
-        )
+        return convolve(x, kernel), bias
+
+
+class Norm(nn.Module):
+    """Batch norm of `x + bias`, `[b h w c]`, with a bias `[c]` that is never added.
+
+    In training the norm would take it away again: it only moves the running mean. Its
+    gradient is exactly zero so; the rounding noise that it would be otherwise, Adam
+    scales up to full steps, other ones on every machine. Moments are in float32. Equal
+    to `nn.BatchNorm`, for a fifth less memory and compile time.
+
+    Source: Ioffe & Szegedy, arXiv:1502.03167.
+    """
+
+    momentum: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, bias: jax.Array, *, train: bool) -> jax.Array:
+        c = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, c)
+        offset = self.param("bias", nn.initializers.zeros, c)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
+        running_var = self.variable("batch_stats", "var", jnp.ones, c)
+        if train:
+            wide = x.astype(jnp.float32)
+            mean = wide.mean(axis=(0, 1, 2))
+            var = jnp.maximum((wide * wide).mean(axis=(0, 1, 2)) - mean * mean, 0)
+            if not self.is_initializing():
+                keep = self.momentum
+                running_mean.value = keep * running_mean.value + (1 - keep) * (
+                    mean + bias
+                )
+                running_var.value = keep * running_var.value + (1 - keep) * var
+        else:
+            mean, var = running_mean.value - bias, running_var.value
+        factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
+        return (x * factor + (offset - mean * factor)).astype(x.dtype)
 
 
 class ConvNormAct(nn.Module):
@@ -59,27 +79,12 @@ class ConvNormAct(nn.Module):
     features: int
     kernel_size: int
     branches: int = 1
-    dtype: Any = jnp.float32
     bn_momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        conv = Conv(
-            self.features,
-            self.kernel_size,
-            self.branches,
-            norm_follows=True,
-            dtype=self.dtype,
-            name="conv",
-        )
-        x = conv(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.bn_momentum,
-            epsilon=BATCH_NORM_EPSILON,
-            dtype=self.dtype,
-            name="norm",
-        )(x)
+    def __call__(self, x: jax.Array | Joined, *, train: bool) -> jax.Array:
+        conv = Conv(self.features, self.kernel_size, self.branches, name="conv")
+        x = Norm(self.bn_momentum, name="norm")(*conv(x), train=train)
         return nn.leaky_relu(x, LEAKY_SLOPE)
 
 
@@ -88,15 +93,13 @@ class ConvBlock(nn.Module):
 
     filters: int
     kernel_size: int = 3
-    dtype: Any = jnp.float32
     bn_momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array | Joined, *, train: bool) -> jax.Array:
         layer = ConvNormAct(
             4 * self.filters,
             self.kernel_size,
-            dtype=self.dtype,
             bn_momentum=self.bn_momentum,
             name="layer",
         )
@@ -112,17 +115,15 @@ class InceptionBlock(nn.Module):
     """
 
     filters: int
-    dtype: Any = jnp.float32
     bn_momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array | Joined, *, train: bool) -> jax.Array:
         def layer(features, kernel_size, name, branches=1):
             module = ConvNormAct(
                 features,
                 kernel_size,
                 branches,
-                dtype=self.dtype,
                 bn_momentum=self.bn_momentum,
                 name=name,
             )
@@ -135,26 +136,6 @@ class InceptionBlock(nn.Module):
         middle = layer(f, 3, "middle")(middle)
         pooled = layer(f, 1, "pooled")(max_pool_same(x))
         return jnp.concatenate([deep, middle, point, pooled], axis=-1)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max-pool with stride 2, `[b 2h 2w c] -> [b h w c]`.
-
-    As a maximum of slices: the gradient of `nn.max_pool` is a select-and-scatter, which
-    is very slow on the CPU (the train step was 2.2 times slower with it).
-    """
-    rows = jnp.maximum(x[:, ::2], x[:, 1::2])
-    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
-
-
-def max_pool_same(x: jax.Array) -> jax.Array:
-    """2x2 max-pool with stride 1 and SAME padding, `[b h w c] -> [b h w c]`.
-
-    SAME pads this window below and to the right, so the last row and column are
-    compared with themselves.
-    """
-    x = jnp.maximum(x, jnp.concatenate([x[:, 1:], x[:, -1:]], axis=1))
-    return jnp.maximum(x, jnp.concatenate([x[:, :, 1:], x[:, :, -1:]], axis=2))
 
 
 def glorot_by_branch(branches: int) -> nn.initializers.Initializer:

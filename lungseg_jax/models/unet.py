@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lungseg_jax.models.blocks import Conv, max_pool
+from lungseg_jax.models.blocks import Conv
+from lungseg_jax.models.operators import Joined, max_pool
 
 DOWN = (1, 2, 4, 8)  # filters of each level, in units of the first
 UP = (8, 4, 2, 1)
@@ -20,7 +21,7 @@ class UNet(nn.Module):
     the feature *after* its max-pool, and there is no separate bottleneck.
 
     Attributes:
-      block: `block(filters=, dtype=, bn_momentum=, name=)` is the module of one level.
+      block: `block(filters=, bn_momentum=, name=)` is the module of one level.
       filters: filters of the first level; a level with f filters has 4f channels.
       dtype: of the computation; parameters and statistics stay in float32.
       bn_momentum: weight of the past in the running batch statistics.
@@ -36,7 +37,6 @@ class UNet(nn.Module):
         def level(name, factor):
             return self.block(
                 filters=self.filters * factor,
-                dtype=self.dtype,
                 bn_momentum=self.bn_momentum,
                 name=name,
             )
@@ -53,16 +53,9 @@ class UNet(nn.Module):
                 skips.append(x)
         for i, factor in enumerate(UP, start=1):
             x = level(f"up_{i}", factor)(x, train=train)
-            x = jnp.concatenate([upsample(x), skips.pop()], axis=-1)
-        logits = Conv(1, kernel_size=3, dtype=self.dtype, name="head")(x)
-        return logits[:, :height, :width, 0].astype(jnp.float32)
-
-
-def upsample(x: jax.Array) -> jax.Array:
-    """Nearest-neighbour up-sampling by two, `[b h w c] -> [b 2h 2w c]`."""
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
-    return x.reshape(b, 2 * h, 2 * w, c)
+            x = Joined(x, skips.pop())
+        logits, bias = Conv(1, kernel_size=3, name="head")(x)
+        return logits[:, :height, :width, 0].astype(jnp.float32) + bias
 
 
 def pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
