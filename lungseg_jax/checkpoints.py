@@ -68,7 +68,8 @@ def restore_variables(folder: Path, step: int, like: Any) -> Any:
     Args:
       folder: the run's checkpoints.
       step: which of them.
-      like: variables of the same shapes, which say where the arrays are to lie.
+      like: variables of the same shapes, abstract or not; their sharding says where the
+        arrays are to lie.
 
     Raises:
       UserError: there is no such step, or it has other names, shapes or types.

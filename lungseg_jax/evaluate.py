@@ -23,7 +23,7 @@ from lungseg_jax.data.preprocess import PREPROCESSING, check_domain, soften
 from lungseg_jax.ensemble import Ensemble, disagreement, select_members
 from lungseg_jax.models import make_model
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
-from lungseg_jax.train_state import init_variables
+from lungseg_jax.train_state import abstract_variables
 
 FLAGS = flags.FLAGS
 
@@ -65,9 +65,7 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
         },
     )
     model = make_model(**config.model)
-    like = init_variables(
-        model, channels=PREPROCESSING[config.data.preprocessing], seed=config.seed
-    )
+    like = abstract_variables(model, channels=PREPROCESSING[config.data.preprocessing])
     return Run(
         config=config,
         trained_on=read_json(folder.run)["data"]["dtype"],

@@ -57,7 +57,7 @@ def make_train_step(
         state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
         return state, {"loss": value, "grad_norm": optax.tree.norm(grads)}
 
-    return jax.jit(step, donate_argnums=0, out_shardings=sharding)
+    return _compiled(step, donate_argnums=0, out_shardings=sharding)
 
 
 def make_ensemble_predict(model: nn.Module, *, vectorize: bool) -> Callable:
@@ -79,7 +79,7 @@ def make_ensemble_predict(model: nn.Module, *, vectorize: bool) -> Callable:
 
         return jax.vmap(one)(members) if vectorize else jax.lax.map(one, members)
 
-    return jax.jit(predict)
+    return _compiled(predict)
 
 
 def make_eval_step(
@@ -98,7 +98,7 @@ def make_eval_step(
         predicted = jax.nn.sigmoid(logits) > threshold
         return loss(logits, masks), metrics.count(predicted, masks >= 0.5)
 
-    return jax.jit(step)
+    return _compiled(step)
 
 
 def make_population_stats(
@@ -128,7 +128,18 @@ def make_population_stats(
         averaged = jax.tree.map(lambda a: a.mean(0), jax.lax.map(moments, batches))
         return _map_norms(_to_variance, averaged)
 
-    return jax.jit(estimate, out_shardings=sharding)
+    return _compiled(estimate, out_shardings=sharding)
+
+
+def _compiled(function: Callable, **options) -> Callable:
+    """`jax.jit`, on the CPU with fewer of LLVM's passes.
+
+    They take a fifth of the time to compile and gain nothing here, where the steps spend
+    theirs in convolutions and products that come compiled.
+    """
+    if jax.default_backend() == "cpu":
+        options["compiler_options"] = {"xla_backend_optimization_level": 1}
+    return jax.jit(function, **options)
 
 
 def _map_norms(fn, stats):
