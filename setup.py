@@ -32,6 +32,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "bench": ["keras>=3.10", "torch"],  # tensorflow, if wanted, under Keras
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "test": ["hypothesis", "keras>=3.10", "pytest>=8", "ruff"],

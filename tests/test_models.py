@@ -420,55 +420,10 @@ def test_inception_order_of_branches():
 def keras(tmp_path_factory):
     os.environ["KERAS_BACKEND"] = "jax"
     os.environ["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
-    return pytest.importorskip("keras", reason="pip install keras to test parity")
+    pytest.importorskip("keras", reason="pip install keras to test parity")
+    from contestants import keras_unet  # of benchmarks/
 
-
-def keras_unet(keras, name, kernel_size, channels=3):
-    """The notebooks' network. Layers are named `<level>.<unit>.conv` and `.norm`."""
-    layers = keras.layers
-
-    def unit(x, filters, kernel, label):
-        x = layers.Conv2D(
-            filters,
-            kernel,
-            padding="same",
-            kernel_initializer="zeros",  # in place of glorot_normal: see `randomise`
-            name=f"{label}.conv",
-        )(x)
-        x = layers.BatchNormalization(epsilon=1e-3, name=f"{label}.norm")(x)
-        return layers.LeakyReLU(negative_slope=0.3)(x)
-
-    def conv_level(x, f, label):
-        return unit(x, 4 * f, kernel_size, f"{label}.layer")
-
-    def inception_level(x, f, label):
-        deep = unit(x, f, 1, f"{label}.stem_deep")
-        deep = unit(deep, f, 3, f"{label}.deep_1")
-        deep = unit(deep, f, 3, f"{label}.deep_2")
-        middle = unit(x, f, 1, f"{label}.stem_middle")
-        middle = unit(middle, f, 3, f"{label}.middle")
-        point = unit(x, f, 1, f"{label}.stem_point")
-        pooled = layers.MaxPooling2D(2, strides=1, padding="same")(x)
-        pooled = unit(pooled, f, 1, f"{label}.pooled")
-        return layers.Concatenate()([deep, middle, point, pooled])
-
-    level = {"conv": conv_level, "inception": inception_level}[name]
-
-    def up(x, skip):
-        return layers.Concatenate()([layers.UpSampling2D(2)(x), skip])
-
-    inputs = keras.Input((32, 32, channels))
-    whole = level(inputs, 8, "down_1")
-    half = layers.MaxPooling2D(2)(whole)
-    quarter = layers.MaxPooling2D(2)(level(half, 16, "down_2"))
-    eighth = layers.MaxPooling2D(2)(level(quarter, 32, "down_3"))
-    x = layers.MaxPooling2D(2)(level(eighth, 64, "down_4"))
-    x = up(level(x, 64, "up_1"), eighth)
-    x = up(level(x, 32, "up_2"), quarter)
-    x = up(level(x, 16, "up_3"), half)
-    x = up(level(x, 8, "up_4"), whole)
-    head = layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="head")
-    return keras.Model(inputs, head(x))
+    return keras_unet
 
 
 def randomise(model, seed=0):
@@ -518,7 +473,10 @@ def from_keras(model):
     "name,kernel_size", [("conv", 1), ("conv", 3), ("inception", 3)]
 )
 def test_parity_with_keras(keras, name, kernel_size):
-    theirs = keras_unet(keras, name, kernel_size)
+    # Zeros, for speed: `randomise` draws them all.
+    theirs = keras.unet(
+        name, kernel_size=kernel_size, channels=3, size=32, init="zeros"
+    )
     randomise(theirs)
     variables = from_keras(theirs)
     ours = make_model(name, kernel_size=kernel_size, bn_momentum=0.99)
