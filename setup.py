@@ -28,7 +28,7 @@ setup(
         "opencv-python-headless>=4.13",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -16,8 +16,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem;
        padding: 1rem; color: #1d2433; background: #fff; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.headline { font-size: 2.6rem; font-weight: 700; }
-.headline small { font-size: 1rem; font-weight: 400; color: #566; }
+.headline { font-size: 2.6rem; font-weight: 700; line-height: 1.2; margin: .5rem 0; }
+.headline small { font-size: 1rem; font-weight: 400; color: #566; display: block; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid #dde; }
 th:first-child, td:first-child { text-align: left; }
@@ -205,9 +205,9 @@ is above {evaluation["threshold"]:g}. The interval is a bootstrap over slices: i
 much the score depends on which slices were drawn, not how another hospital's would do.</p>
 <h2>Scores</h2>
 <div class="scroll">{_score_table(evaluation)}</div>
-<figure><img src="scores.png" alt="Pooled IoU of each member and of the ensemble"></figure>
+<figure>{_image("scores.png", "Pooled IoU of each member and of the ensemble")}</figure>
 <h2>Slices</h2>
-<figure><img src="slices.png" alt="Best, median and worst slices">
+<figure>{_image("slices.png", "Best, median and worst slices")}
 <figcaption>Outlines: <b style="color:#0b93bd">blue true</b>,
 <b style="color:#c76f00">orange ensemble</b>. Right: standard deviation of the members'
 probabilities; "disagreement" is the share of pixels that some member calls lung and not
@@ -215,13 +215,18 @@ all do.</figcaption></figure>
 <details><summary>All slices, worst first</summary>
 <div class="scroll">{_slice_table(evaluation["slices"])}</div></details>
 <h2>Training</h2>
-<figure><img src="curves.png" alt="Loss and learning rate over steps">
+<figure>{_image("curves.png", "Loss and learning rate over steps")}
 <figcaption>Dashed: snapshots, taken after the last update of each cycle.</figcaption>
 </figure>
 <p class="note">Numbers: evaluation.json and metrics.jsonl in the run folder.
 Not a medical device.</p>
 </body></html>
 """
+
+
+def _image(file: str, alt: str) -> str:
+    """A figure that opens at its full size: on a phone it is small."""
+    return f'<a href="{file}"><img src="{file}" alt="{alt}"></a>'
 
 
 def _score_table(evaluation: dict) -> str:
