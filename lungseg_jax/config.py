@@ -71,6 +71,7 @@ def default() -> ConfigDict:
     train.save_every = 100  # steps; snapshots are saved as well
     train.validate_every = 100  # steps, at the network's size
     train.log_every = 10  # steps
+    train.steps_per_dispatch = 1  # updates in one call; more is for accelerators alone
 
     c.evaluate = evaluate = ConfigDict()
     evaluate.threshold = 0.5  # lung where the probability is above it
@@ -223,6 +224,7 @@ _RANGES = (
     ("train.save_every", 1, 10**9),
     ("train.validate_every", 1, 10**9),
     ("train.log_every", 1, 10**9),
+    ("train.steps_per_dispatch", 1, 10_000),
     ("evaluate.threshold", 0.0, 1.0),
     ("evaluate.batch_size", 1, 100_000),
 )

@@ -52,6 +52,7 @@ def accelerator() -> ConfigDict:
     c.train.total_steps = 12_000
     c.train.save_every = c.train.validate_every = 500
     c.train.log_every = 50
+    c.train.steps_per_dispatch = 10
     c.schedule.cycles = 6
     c.schedule.warmup_steps = 200
     c.evaluate.batch_size = 16

@@ -19,6 +19,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_example(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: the leading axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("batch"))
+def by_example(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+    """The sharding of batches: the axis of the examples split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*axis * [None], "batch"))

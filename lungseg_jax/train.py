@@ -15,7 +15,7 @@ from lungseg_jax.optimizers import make_optimizer
 from lungseg_jax.run_folder import RunFolder
 from lungseg_jax.run_record import Split
 from lungseg_jax.schedules import make_schedule
-from lungseg_jax.steps import make_eval_step, make_population_stats, make_train_step
+from lungseg_jax.steps import make_eval_step, make_population_stats, make_train_steps
 from lungseg_jax.train_state import count, create_state
 from lungseg_jax.training_log import TrainingLog
 
@@ -38,10 +38,10 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
     tx = make_optimizer(schedule, **c.optimizer)
     model = make_model(**c.model)
     mesh = sharding.make_mesh()
-    copied, split_up = sharding.replicated(mesh), sharding.by_example(mesh)
+    copied, split_up = sharding.replicated(mesh), sharding.by_example(mesh, axis=1)
     loss = LOSSES[c.train.loss]
     snapshots = snapshot_steps(c)
-    train_step = make_train_step(
+    train_steps = make_train_steps(
         loss=loss, augmentation=c.augment.to_dict(), seed=c.seed, sharding=copied
     )
     population_stats = make_population_stats(model, sharding=copied)
@@ -73,34 +73,50 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
         )
         log = TrainingLog(folder, schedule, total=total, start=start)
         with progress.bar("training", total, done=start, unit="step") as bar:
-            for step in range(start, total):
-                indices = batch_indices(
-                    step,
-                    n=len(split["train"]),
-                    batch_size=c.train.batch_size,
-                    seed=c.seed,
-                )
-                state, step_metrics = train_step(
+            step = start
+            while step < total:
+                # Up to the next step after which something is due, in one dispatch.
+                done = min(step + c.train.steps_per_dispatch, _next_due(step, c))
+                indices = _batches(step, done, c, len(split["train"]))
+                state, metrics_of_steps = train_steps(
                     state,
                     arrays["image"],
                     arrays["mask"],
                     jax.device_put(indices, split_up),
+                    done - step,
                 )
-                log.add(step_metrics)
-                bar.update()
+                log.add(metrics_of_steps, done - step)
+                bar.update(done - step)
 
-                done = step + 1
-                is_snapshot = done in snapshots
-                save_due = is_snapshot or done % c.train.save_every == 0
+                step = done
+                is_snapshot = step in snapshots
+                save_due = is_snapshot or step % c.train.save_every == 0
                 if is_snapshot and c.train.population_stats:
                     stats = population_stats(state, arrays["image"], fixed_batches)
                     state = state.replace(batch_stats=stats)
-                if save_due or done % c.train.log_every == 0:
-                    log.write(done, bar)
-                if is_snapshot or done % c.train.validate_every == 0:
-                    log.write_scores(done, is_snapshot, validate(state))
+                if save_due or step % c.train.log_every == 0:
+                    log.write(step, bar)
+                if is_snapshot or step % c.train.validate_every == 0:
+                    log.write_scores(step, is_snapshot, validate(state))
                 if save_due:
                     checkpoints.save(manager, state)
+
+
+def _next_due(step: int, c: ConfigDict) -> int:
+    """The first step after `step` that is logged, validated, saved or a snapshot."""
+    intervals = c.train.log_every, c.train.validate_every, c.train.save_every
+    regular = [(step // interval + 1) * interval for interval in intervals]
+    return min(*regular, *(end for end in snapshot_steps(c) if end > step))
+
+
+def _batches(step: int, done: int, c: ConfigDict, n: int) -> np.ndarray:
+    """Indices `[steps_per_dispatch batch_size]`; rows from `done - step` on are unused."""
+    batches = [
+        batch_indices(s, n=n, batch_size=c.train.batch_size, seed=c.seed)
+        for s in range(step, done)
+    ]
+    unused = c.train.steps_per_dispatch - len(batches)
+    return np.stack(batches + unused * batches[-1:]).astype(np.int32)
 
 
 def _make_validate(c: ConfigDict, model, loss, source: Source, names):

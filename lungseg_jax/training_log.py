@@ -20,8 +20,9 @@ class TrainingLog:
         self._since = start, time.perf_counter()
         self._compiled = None  # step and time when the first row was written
 
-    def add(self, step_metrics) -> None:
-        self._pending.append(step_metrics)
+    def add(self, metrics, count: int) -> None:
+        """Keeps the first `count` values of each metric, which stay on the device."""
+        self._pending.append((metrics, count))
 
     def write(self, done: int, bar) -> None:
         """A row with the means since the last one; the host waits for the device here."""
@@ -29,11 +30,15 @@ class TrainingLog:
             return
         fetched = jax.device_get(self._pending)
         self._pending = []
+
+        def mean(name):
+            return float(np.mean(np.concatenate([m[name][:n] for m, n in fetched])))
+
         row = {
             "step": done,
             "kind": "train",
-            "loss": float(np.mean([m["loss"] for m in fetched])),
-            "grad_norm": float(np.mean([m["grad_norm"] for m in fetched])),
+            "loss": mean("loss"),
+            "grad_norm": mean("grad_norm"),
             "learning_rate": float(self._schedule(done - 1)),
             "steps_per_second": self._rate(done),
         }

@@ -1,6 +1,7 @@
 """The whole loop on tiny data: what is saved, what is logged, what a resume gives."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -199,6 +200,25 @@ def test_a_loss_that_diverges_stops_the_run(cache, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the loss became nan before step 1"):
         experiment.run(c, str(tmp_path / "run"))
     assert not (tmp_path / "run/evaluation.json").exists()
+
+
+def test_several_steps_in_one_dispatch_are_the_same_steps(finished, cache, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    c = tiny(cache, **{"train.steps_per_dispatch": 5, "train.log_every": 3})
+    experiment.run(c, str(folder.path))
+    for step in (4, 7):
+        jax.tree.map(  # another program, so to rounding
+            partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+            variables_of(folder, step),
+            variables_of(finished, step),
+        )
+    one_by_one = {r["step"]: r for r in finished.read_metrics() if r["kind"] == "train"}
+    rows = [row for row in folder.read_metrics() if row["kind"] == "train"]
+    # Every 3 steps, and before each save: every 2 steps, and at the snapshots.
+    assert [row["step"] for row in rows] == [2, 3, 4, 6, 7]
+    for first, row in zip([0, 2, 3, 4, 6], rows, strict=True):
+        losses = [one_by_one[s]["loss"] for s in range(first + 1, row["step"] + 1)]
+        assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def stop_after(step, c, folder):
