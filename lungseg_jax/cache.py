@@ -15,7 +15,7 @@ def cache_root(setting: str = "") -> Path:
       UserError: it cannot be written.
     """
     user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(setting) if setting else Path(user_cache) / "lungseg_jax"
+    root = Path(setting).expanduser() if setting else Path(user_cache) / "lungseg_jax"
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -4,6 +4,7 @@
 """
 
 import difflib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,28 +17,32 @@ from lungseg_jax.errors import UserError
 INTERRUPTED = 130
 
 
-def run(main: Callable[[list[str]], None], doc: str) -> None:
+def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -> None:
     """Parses the command line, calls `main` with its positional words, and exits.
 
     Args:
       main: reads `flags.FLAGS`; raises UserError for bad input.
       doc: what `--help` prints above the flags.
+      when_interrupted: what is left, and what to do, after Ctrl-C.
     """
     argv = sys.argv[1:]
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{doc.strip()}\n\nFlags:{_flag_help()}")
         sys.exit(0)
     try:
-        words = parse([_find_config(word) for word in argv])
+        words = parse([_find_config(word) for word in _joined(argv)])
         main(words)
     except UserError as e:
         print(e, file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # of `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(2)
     except OSError as e:  # a full disk, a folder that may not be written
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\ninterrupted; a training goes on from its last save when run again.")
+        print(f"\ninterrupted; {when_interrupted}", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
@@ -54,7 +59,15 @@ def parse(argv: list[str]) -> list[str]:
     except flags.Error as e:
         cause = _user_error_behind(e)
         raise cause or UserError(str(e).strip(), remedy="--help lists flags.") from e
-    except (OSError, TypeError, ValueError, ImportError, SyntaxError) as e:
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as e:
         # ml_collections: the config file is missing, or its get_config failed.
         cause = _user_error_behind(e)
         raise cause or UserError(f"--config: {e}") from e
@@ -69,7 +82,17 @@ def positional(words: list[str], names: list[str]) -> list[Path]:
     if len(words) != len(names):
         wanted = " ".join(names) or "no words beside the flags"
         raise UserError(f"got {words or 'nothing'}, expected {wanted}.")
-    return [Path(word) for word in words]
+    return [Path(word).expanduser() for word in words]
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--config FILE` as `--config=FILE`, which is the form that is checked."""
+    argv = list(argv)
+    for i, word in enumerate(argv[:-1]):
+        if word in ("--config", "-config"):
+            argv[i : i + 2] = [f"{word}={argv[i + 1]}"]
+            break
+    return argv
 
 
 def _find_config(word: str) -> str:
@@ -79,12 +102,13 @@ def _find_config(word: str) -> str:
         return word
     file, colon, variant = value.partition(":")
     checkout = Path(__file__).resolve().parent.parent
+    file = str(Path(file).expanduser())
     if not Path(file).exists() and (checkout / file).exists():
         file = str(checkout / file)
-    elif not Path(file).exists():
+    if not Path(file).is_file() or not file.endswith(".py"):
         recipes = sorted(p.name for p in (checkout / "configs").glob("*.py"))
         raise UserError(
-            f"there is no config file {file}.",
+            f"there is no config file {value or '(empty)'}.",
             rule=f"configs/ has {', '.join(recipes)}." if recipes else "",
         )
     return f"{flag}={file}{colon}{variant}"

@@ -1,5 +1,6 @@
 """Every knob once, and what a set of them must satisfy before anything is built."""
 
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -76,7 +77,7 @@ def default() -> ConfigDict:
     c.evaluate = evaluate = ConfigDict()
     evaluate.threshold = 0.5  # lung where the probability is above it
     evaluate.batch_size = 4
-    return c
+    return c.lock()  # a recipe that misspells a knob is an error
 
 
 def check(c: ConfigDict) -> None:
@@ -85,6 +86,7 @@ def check(c: ConfigDict) -> None:
     Raises:
       UserError: the first fault.
     """
+    _check_knobs(c)
     for kind, name, known in (
         ("model.name", c.model.name, MODELS),
         ("model.dtype", c.model.dtype, ("float32", "bfloat16")),
@@ -101,8 +103,12 @@ def check(c: ConfigDict) -> None:
             raise _out_of_range(key, value, f"from {low} to {high}")
     if c.model.kernel_size % 2 == 0:
         raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
-    if len(c.data.window_hu) != 2 or not c.data.window_hu[0] < c.data.window_hu[1]:
+    window = c.data.window_hu
+    numbers = all(isinstance(value, int | float) for value in window)
+    if not numbers or len(window) != 2 or not window[0] < window[1]:
         raise _out_of_range("data.window_hu", c.data.window_hu, "two numbers that rise")
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
+        raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
     if c.schedule.floor >= c.schedule.peak:
         raise _out_of_range("schedule.floor", c.schedule.floor, "below schedule.peak")
     try:
@@ -134,7 +140,7 @@ def check_fit(c: ConfigDict, *, dtype: str, training_slices: int, devices: int) 
         window of Hounsfield units for 8-bit pictures.
     """
     window = tuple(c.data.window_hu)
-    if dtype == "uint8" and window[0] < 0:
+    if c.data.preprocessing == "window" and dtype == "uint8" and window[0] < 0:
         raise UserError(
             f"the images are 8-bit, and data.window_hu={window} is for CT values.",
             rule="the window lies in the values of the images.",
@@ -182,7 +188,7 @@ def preprocessing(c: ConfigDict) -> dict:
 
 def default_workdir(c: ConfigDict) -> Path:
     """runs/<recipe>-<data folder>, so that other data go elsewhere."""
-    data = Path(c.data.dir).resolve().name if c.data.dir else "phantom"
+    data = Path(c.data.dir).expanduser().resolve().name if c.data.dir else "phantom"
     return Path("runs") / f"{c.name}-{data}"
 
 
@@ -228,6 +234,18 @@ _RANGES = (
     ("evaluate.threshold", 0.0, 1.0),
     ("evaluate.batch_size", 1, 100_000),
 )
+
+
+def _check_knobs(c: ConfigDict) -> None:
+    """A recipe may have built a ConfigDict of its own."""
+    given, known = _flat(c.to_dict()).keys(), set(knobs())
+    wrong = [f"  {key} is unknown" for key in sorted(given - known)]
+    wrong += [f"  {key} is missing" for key in sorted(known - given)]
+    if wrong:
+        raise UserError(
+            "the config has not the keys that are known here:\n" + "\n".join(wrong),
+            rule="a recipe starts from lungseg_jax.recipes or config.default().",
+        )
 
 
 def _get(c: ConfigDict, key: str):

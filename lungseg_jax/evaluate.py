@@ -7,6 +7,7 @@ DIR holds 2d_images/ and 2d_masks/ with equal file names. Every member and the e
 of them are scored at the threshold of the run.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import Slice, find_pairs, read_slice
 from lungseg_jax.data.preprocess import PREPROCESSING, check_domain, soften
 from lungseg_jax.ensemble import Ensemble, disagreement, select_members
+from lungseg_jax.errors import UserError
 from lungseg_jax.models import make_model
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
 from lungseg_jax.train_state import abstract_variables
@@ -53,11 +55,15 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
     """
     folder.require()
     config = ConfigDict(read_json(folder.config))
-    cache.enable_compilation_cache(cache.cache_root(config.cache_dir))
+    with contextlib.suppress(UserError):  # a run is of use without its cache, too
+        cache.enable_compilation_cache(cache.cache_root(config.cache_dir))
     saved = checkpoints.saved_steps(folder.checkpoints)
+    snapshots = [step for step in snapshot_steps(config) if step in saved]
+    if members == "all":
+        _check_none_is_lost(folder, config, saved)
     steps = select_members(
         members,
-        snapshots=[step for step in snapshot_steps(config) if step in saved],
+        snapshots=snapshots,
         validation_iou={
             row["step"]: row["iou_pooled"]
             for row in folder.read_metrics()
@@ -77,6 +83,19 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
             batch_size=config.evaluate.batch_size,
         ),
     )
+
+
+def _check_none_is_lost(folder: RunFolder, config: ConfigDict, saved) -> None:
+    due = [step for step in snapshot_steps(config) if step <= max(saved, default=0)]
+    lost = [str(step) for step in due if step not in saved]
+    if lost:
+        left = ",".join(str(step) for step in due if step in saved)
+        raise UserError(
+            f"{folder.checkpoints} has lost the snapshots {', '.join(lost)}.",
+            rule="all snapshots of a run make its ensemble.",
+            remedy=f"choose those that are left with --members={left or 'NONE'} in "
+            "evaluate and predict, or train again in another folder.",
+        )
 
 
 def score(run: Run, slices: Iterable[Slice], total: int) -> dict:
@@ -149,21 +168,27 @@ def _number(value: float | None) -> str:
 
 def main(words: list[str]) -> None:
     cli.positional(words, [])
-    pairs = find_pairs(Path(FLAGS.data))
+    file = Path(FLAGS.json).expanduser()
+    if FLAGS.json and file.exists() and not FLAGS.overwrite:
+        raise UserError(
+            f"{file} exists already.", remedy="name another, or pass --overwrite."
+        )
+    pairs = find_pairs(Path(FLAGS.data).expanduser())
+    run = load_run(RunFolder(Path(FLAGS.run).expanduser()), FLAGS.members)
     with progress.bar("checking", len(pairs)) as bar:
         preflight.check_pairs(pairs, bar.update)
-    run = load_run(RunFolder(FLAGS.run), FLAGS.members)
     evaluation = score(run, map(read_slice, pairs), len(pairs))
     evaluation["data"] = str(Path(FLAGS.data).absolute())
     evaluation["fingerprint"] = preflight.fingerprint(preflight.digests(pairs))
     if FLAGS.json:
-        write_json(Path(FLAGS.json), evaluation)
+        write_json(file, evaluation)
     print(table(evaluation))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("run", None, "Folder of the run.", required=True)
     flags.DEFINE_string("data", None, "Folder of slices and masks.", required=True)
-    flags.DEFINE_string("members", "all", "all, last, best, or steps as 300,600.")
+    flags.DEFINE_string("members", "all", "all, last, best, or steps as 180,360.")
     flags.DEFINE_string("json", "", "File to write the scores to.")
-    cli.run(main, __doc__)
+    flags.DEFINE_bool("overwrite", False, "Replace that file if it exists.")
+    cli.run(main, __doc__, when_interrupted="nothing was written.")

@@ -6,6 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from lungseg_jax import cache, config, evaluate, progress, report, run_record, train
+from lungseg_jax.config import default_workdir
 from lungseg_jax.data import source as data_source
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
@@ -18,11 +19,11 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
       UserError: bad input, before anything is compiled.
     """
     config.check(c)
-    folder = RunFolder(workdir or config.default_workdir(c))
+    folder = RunFolder(Path(workdir).expanduser() if workdir else default_workdir(c))
     root = cache.cache_root(c.cache_dir)
     cache.enable_compilation_cache(root)
     source = data_source.load(
-        Path(c.data.dir) if c.data.dir else None,
+        Path(c.data.dir).expanduser() if c.data.dir else None,
         cache=root,
         phantom_slices=c.data.phantom_slices,
         phantom_seed=c.data.phantom_seed,
@@ -49,11 +50,12 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
         progress.say("the training is finished already; nothing is trained again")
     else:
         train.train(c, folder, source, split)
-    if not folder.evaluation.exists() or not folder.report.exists():
+    if not folder.evaluation.exists() or not folder.page.exists():
         trained = evaluate.load_run(folder)
         test = split["test"]
         evaluation = evaluate.score(trained, source.slices(test), len(test))
         evaluation |= {"split": "test", "split_seed": c.data.split_seed}
+        write_json(folder.evaluation, evaluation)
         report.write(
             folder,
             evaluation,
@@ -62,7 +64,7 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
             read=source.slices,
             segment=trained.ensemble.probabilities,
         )
-        write_json(folder.evaluation, evaluation)
     evaluation = read_json(folder.evaluation)
     progress.say(evaluate.table(evaluation))
+    progress.say(f"report: {folder.page}")
     return evaluation

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lungseg_jax import cli, experiment, memory
+from lungseg_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, configs/NAME.py or configs/NAME.py:VARIANT."
@@ -24,10 +25,18 @@ WORKDIR = flags.DEFINE_string(
 
 def main(words: list[str]) -> None:
     cli.positional(words, [])
+    if CONFIG.value is None:
+        raise UserError(
+            "no recipe was named.",
+            remedy="--config=configs/incp_snapshot.py, or --help.",
+        )
     experiment.run(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":
     memory.restart_with_huge_pages()
-    flags.mark_flag_as_required("config")
-    cli.run(main, __doc__)
+    cli.run(
+        main,
+        __doc__,
+        when_interrupted="the same command goes on from the last save.",
+    )

@@ -8,7 +8,7 @@ file and a folder for a folder, where each mask takes the name of its image. Mas
 the size of their input and the values 0 and 255.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +68,11 @@ def predict(run_folder: RunFolder, jobs: dict[Path, Path], members: str) -> None
     """Segments every input of `jobs` and writes its mask.
 
     Raises:
-      UserError: no run, or an input that cannot be read; masks before it are written.
+      UserError: no run, or an input that cannot be read; nothing is written then.
     """
     run = load_run(run_folder, members)
-
-    def images() -> Iterator[np.ndarray]:
-        for path in jobs:
-            image = read_image(path)
-            check_domain(image, run.trained_on, str(path))
-            yield image
-
-    outputs = run.ensemble.probabilities(images())
+    _check_inputs(jobs, run.trained_on)
+    outputs = run.ensemble.probabilities(map(read_image, jobs))
     with progress.bar("predicting", len(jobs)) as bar:
         for target, probabilities in zip(jobs.values(), outputs, strict=True):
             mask = probabilities.mean(axis=0) > run.config.evaluate.threshold
@@ -87,16 +81,36 @@ def predict(run_folder: RunFolder, jobs: dict[Path, Path], members: str) -> None
             bar.update()
 
 
+def _check_inputs(paths: Iterable[Path], trained_on: str) -> None:
+    """Reads every file once, before the first mask is written."""
+    paths, faults = list(paths), []
+    with progress.bar("checking", len(paths)) as bar:
+        for path in paths:
+            try:
+                check_domain(read_image(path), trained_on, str(path))
+            except UserError as e:
+                faults.append(e)
+            bar.update()
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise UserError(
+            f"{len(faults)} of {len(paths)} inputs cannot be used:\n"
+            + table([e.what for e in faults]),
+            remedy="repair them or move them out; nothing was written.",
+        )
+
+
 def main(words: list[str]) -> None:
     source, target = cli.positional(words, ["INPUT", "OUTPUT"])
     jobs = plan(source, target, overwrite=FLAGS.overwrite)
-    predict(RunFolder(FLAGS.run), jobs, FLAGS.members)
+    predict(RunFolder(Path(FLAGS.run).expanduser()), jobs, FLAGS.members)
     masks = "1 mask" if len(jobs) == 1 else f"{len(jobs)} masks"
     print(f"wrote {masks} to {target}")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("run", None, "Folder of the run.", required=True)
-    flags.DEFINE_string("members", "all", "all, last, best, or steps as 300,600.")
+    flags.DEFINE_string("members", "all", "all, last, best, or steps as 180,360.")
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, when_interrupted="masks written so far are whole.")

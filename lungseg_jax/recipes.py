@@ -70,6 +70,7 @@ def recipe(
     if variant not in variants:
         known = ", ".join(f":{name}" for name in variants if name)
         raise UserError(
-            f"the recipe has no variant :{variant}.", rule=f"{known}, or none at all."
+            f"the recipe has no variant :{variant}.",
+            rule=f"{known}, or none at all." if known else "it has none.",
         )
     return variants[variant]()

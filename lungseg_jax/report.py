@@ -65,7 +65,7 @@ def write(
         window_hu,
     )
     _save(figure, folder.report / "slices.png")
-    write_text(folder.report / "index.html", _page(evaluation, title))
+    write_text(folder.page, _page(evaluation, title))
 
 
 def _choose(slices: dict) -> dict[str, str]:
@@ -156,7 +156,12 @@ def _cases(cases: dict, slices: dict, threshold: float, window_hu) -> Figure:
             ax.set_axis_off()
         score = slices[one.name]
         iou = "no lung" if score["iou"] is None else f"IoU {score['iou']:.4f}"
-        axes[0].set_title(f"{label}:\n{one.name}", fontsize=9, loc="left")
+        axes[0].set_title(
+            f"{label}:\n{one.name}",
+            fontsize=9,
+            loc="left",
+            parse_math=False,  # a name may hold a $
+        )
         axes[1].set_title(f"truth and ensemble, {iou}", fontsize=9, loc="left")
         axes[2].set_title(
             f"disagreement {score['disagreement']:.1%}", fontsize=9, loc="left"

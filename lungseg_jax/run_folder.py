@@ -18,6 +18,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report"
+        self.page = self.report / "index.html"  # written last
 
     def require(self) -> "RunFolder":
         """Itself, where it is the folder of a run.
@@ -39,11 +40,22 @@ class RunFolder:
             f.write(json.dumps(row) + "\n")
 
     def read_metrics(self) -> list[dict]:
-        """The rows of metrics.jsonl; a last line that was cut short is left out."""
+        """The rows of metrics.jsonl; a last line that was cut short is left out.
+
+        Raises:
+          UserError: another line is damaged.
+        """
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text().split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        try:
+            return [json.loads(line) for line in lines[:-1]]
+        except ValueError as e:
+            raise UserError(
+                f"{self.metrics} is damaged: {e}.",
+                rule="each line is one JSON object.",
+                remedy="delete the damaged line and run the command again.",
+            ) from e
 
     def forget_metrics_after(self, step: int) -> None:
         """Drops the rows of updates that were lost and will be done again."""

@@ -36,9 +36,10 @@ def open_run(
                 remedy=new_folder,
             )
         if read_json(folder.run)["data"]["fingerprint"] != source.fingerprint:
+            before = read_json(folder.config)["data"]["dir"] or "the phantom dataset"
             raise UserError(
-                f"{folder.path} holds a run on other data: files were changed, added or "
-                "removed since.",
+                f"{folder.path} holds a run on other files than these: those of "
+                f"{before}, as they were.",
                 rule="a run is resumed on the files it was started with.",
                 remedy=new_folder,
             )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,20 @@ def test_evaluate_writes_the_scores_of_a_folder(run, labelled, cache, tmp_path):
     scores = json.loads(file.read_text())
     assert scores["n"] == 3 and scores["members"].keys() == {"6", "12"}
     assert f"{scores['ensemble']['iou_pooled']:.4f}" in done.stdout
+    again = command(
+        "evaluate", f"--run={run}", f"--data={labelled}", f"--json={file}", cache=cache
+    )
+    assert again.returncode == 2 and "--overwrite" in again.stderr
+
+
+def test_predict_checks_all_inputs_before_it_writes(run, labelled, cache, tmp_path):
+    inputs = tmp_path / "in"
+    shutil.copytree(labelled / "2d_images", inputs)
+    last = sorted(inputs.iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:500])
+    done = command("predict", f"--run={run}", inputs, tmp_path / "out", cache=cache)
+    assert done.returncode == 2 and last.name in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_members_last_is_the_last_alone(run, labelled, cache, tmp_path):
@@ -128,6 +143,12 @@ MAIN = "--config=configs/smoke.py"
         ("main", [MAIN, "--config.schedule.cycles=99"], "at least one step"),
         ("main", [MAIN, "--config.data.dir=nowhere"], "nowhere does not exist"),
         ("main", [MAIN, "stray"], "stray"),
+        ("main", [], "no recipe was named"),
+        ("main", ["--config", "configs/smok.py"], "no config file configs/smok.py"),
+        ("main", ["--config=README.md"], "no config file README.md"),
+        ("main", [MAIN + ":full"], "no variant :full"),
+        ("main", [MAIN, "--config.data.window_hu=1,'b'"], "two numbers that rise"),
+        ("main", [MAIN, "--config.data.dir=setup.py"], "setup.py is a file"),
         ("main", [MAIN, "--wrkdir=x"], "wrkdir"),
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
         ("predict", ["--run=nowhere", "a.tif"], "INPUT OUTPUT"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict
 
 from lungseg_jax import config
 from lungseg_jax.data.preprocess import PREPROCESSING
@@ -114,3 +115,19 @@ def test_differences_name_the_knobs_but_not_the_cosmetic():
     stored = json.loads(json.dumps(old.to_dict()))  # tuples come back as lists
     assert config.differences(stored, new.to_dict()) == ["model.filters: 8 -> 4"]
     assert config.differences(stored, old.to_dict()) == []
+
+
+def test_a_recipe_that_misspells_a_knob_is_an_error():
+    c = config.default()
+    with pytest.raises(AttributeError, match="batch_size"):
+        c.train.batchsize = 4
+
+
+def test_a_config_built_by_hand_is_told_what_it_lacks():
+    c = config.default().to_dict()
+    del c["model"]["filters"]
+    c["train"]["batchsize"] = 4
+    with pytest.raises(UserError) as caught:
+        config.check(ConfigDict(c))
+    assert "model.filters is missing" in caught.value.what
+    assert "train.batchsize is unknown" in caught.value.what

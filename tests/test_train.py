@@ -1,6 +1,7 @@
 """The whole loop on tiny data: what is saved, what is logged, what a resume gives."""
 
 import json
+import shutil
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax import checkpoints, config, experiment, train
+from lungseg_jax import checkpoints, config, experiment, report, train
 from lungseg_jax.errors import UserError
 from lungseg_jax.losses import LOSSES
 from lungseg_jax.models import make_model
@@ -219,6 +220,35 @@ def test_several_steps_in_one_dispatch_are_the_same_steps(finished, cache, tmp_p
     for first, row in zip([0, 2, 3, 4, 6], rows, strict=True):
         losses = [one_by_one[s]["loss"] for s in range(first + 1, row["step"] + 1)]
         assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    shutil.copytree(finished.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_lost_snapshot_is_not_left_out_in_silence(copied, cache):
+    shutil.rmtree(copied.checkpoints / "4")
+    copied.evaluation.unlink()
+    with pytest.raises(UserError, match="lost the snapshots 4"):
+        experiment.run(tiny(cache), str(copied.path))
+
+
+def test_a_lost_page_is_written_again(copied, cache):
+    copied.page.unlink()
+    experiment.run(tiny(cache), str(copied.path))
+    assert copied.page.exists()
+
+
+def test_a_name_with_a_dollar_does_not_stop_the_report(copied, cache, monkeypatch):
+    copied.page.unlink()
+    real = report._choose
+    monkeypatch.setattr(
+        report, "_choose", lambda s: {r"cost $\frac$": n for n in real(s).values()}
+    )
+    experiment.run(tiny(cache), str(copied.path))
+    assert copied.page.exists()
 
 
 def stop_after(step, c, folder):

@@ -99,7 +99,8 @@ def table(rows: list[str], most: int = 20) -> str:
 def _subfolder(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise UserError(
-            f"the data folder {folder} does not exist.",
+            f"the data folder {folder} "
+            + ("is a file." if folder.exists() else "does not exist."),
             rule=f"a folder that holds {IMAGES}/ and {MASKS}/ with equal file names.",
             remedy="check --config.data.dir (or --data); a relative path starts at "
             f"{Path.cwd()}.",

@@ -71,7 +71,8 @@ def load(
     variant_file = (
         built / "variant"
     )  # written last: it says that all before it is there
-    if not variant_file.exists():
+    if not variant_file.exists() or not any(built.glob("*/*/*/dataset_info.json")):
+        shutil.rmtree(built, ignore_errors=True)  # what is left of an old one
         with progress.bar("checking", len(pairs)) as bar:
             dtype, shape = preflight.check_pairs(pairs, bar.update)
         variant = "phantom" if is_phantom else _variant(pairs, dtype, shape)
