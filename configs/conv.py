@@ -1,8 +1,11 @@
 """Conv U-Net at a constant learning rate: the first notebook.
 
-python -m lungseg_jax.main --config=configs/conv.py         # six minutes, 3x3 kernels
+python -m lungseg_jax.main --config=configs/conv.py         # five minutes, 3x3 kernels
 python -m lungseg_jax.main --config=configs/conv.py:seed    # as in 2018, 1x1 kernels
 python -m lungseg_jax.main --config=configs/conv.py:full    # GPU or TPU, 3x3 kernels
+
+As typed, on two CPU cores: pooled IoU 0.969 on Kaggle slices, 0.972 on phantoms
+(24 test slices each, split seed 3, threshold 0.5).
 """
 
 from lungseg_jax.recipes import NOTEBOOK_EPOCH, accelerator, laptop, notebook, recipe
@@ -15,7 +18,7 @@ def get_config(variant: str = ""):
     c.schedule.name = "constant"
     c.schedule.cycles = 1
     c.schedule.peak = 1e-3
-    if not variant:  # a step costs twice one of the inception U-Net
+    if not variant:  # as long as the inception U-Net's 540 steps at 192x192
         c.data.image_size = 128
         c.train.total_steps = 1000
     if variant == "seed":
