@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def race(args, name: str, build) -> None:
             print(f"{contestant}: not installed, or failed; left out", file=sys.stderr)
         else:
             workers[contestant] = worker
+            worker.pause()
     times = {contestant: [] for contestant in workers}
     for _ in range(args.rounds):
         for contestant, worker in workers.items():
@@ -111,11 +113,16 @@ def race(args, name: str, build) -> None:
 
 
 class _Worker:
+    """A process that answers a line with the time of a call.
+
+    It is stopped in between: idle threads of some libraries spin.
+    """
+
     def __init__(self, contestant: str):
         command = [sys.executable, *sys.argv, f"--worker={contestant}"]
         self._process = subprocess.Popen(
             command,
-            env=os.environ | {"GLIBC_TUNABLES": HUGE_PAGES},
+            env={"GLIBC_TUNABLES": HUGE_PAGES} | os.environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -130,10 +137,17 @@ class _Worker:
         return None
 
     def ask(self) -> dict:
+        self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return self.listen()
+        answer = self.listen()
+        self.pause()
+        return answer
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait()
