@@ -13,9 +13,9 @@ def restart_with_huge_pages() -> None:
     """Starts this very command again with huge pages, where that can help.
 
     XLA's CPU client takes the gigabyte of a step's temporaries fresh from the system at
-    every call, and faulting it in by pages of 4 KiB costs up to a third of the step (2.1
-    to 1.35 s for the inception U-Net, 8 x 256 x 256, two cores). glibc reads the setting
-    when a process starts, hence a new one. Who sets GLIBC_TUNABLES is left alone.
+    every call, and faulting it in by pages of 4 KiB costs a good part of the step. glibc
+    reads the setting when a process starts, hence a new one. Who sets GLIBC_TUNABLES is
+    left alone.
     """
     if sys.platform != "linux" or TUNABLES in os.environ or not SWITCH.exists():
         return

@@ -61,7 +61,7 @@ def make_train_steps(
     update = _make_update(loss, augmentation, seed)
 
     def updates(state: TrainState, images, masks, indices, count):
-        if len(indices) == 1:  # XLA's CPU backend runs a loop's body 4 times slower
+        if len(indices) == 1:  # XLA's CPU backend runs a loop's body slower
             state, metrics = update(state, images, masks, indices[0])
             return state, jax.tree.map(lambda m: m[None], metrics)
 
@@ -106,7 +106,7 @@ def make_ensemble_predict(model: nn.Module, *, vectorize: bool) -> Callable:
       model: of every member.
       vectorize: run the members at once, as `vmap`, or one after the other. At once is
         for accelerators: on the CPU the batched kernels become grouped convolutions,
-        2.6 times slower than the loop (3 members, 8 x 256 x 256, two cores).
+        2.6 times slower than the loop (`benchmarks/formulations.py --size 256`).
 
     Returns:
       A compiled function of `members`, variables with a leading axis m on each array.
@@ -173,8 +173,8 @@ def make_population_stats(
 def _compiled(function: Callable, **options) -> Callable:
     """`jax.jit`, on the CPU with fewer of LLVM's passes.
 
-    They take a fifth of the time to compile and gain nothing here, where the steps spend
-    theirs in convolutions and products that come compiled.
+    They cost time to compile and gain little here, where the steps spend theirs in
+    convolutions and products that come compiled.
     """
     if jax.default_backend() == "cpu":
         options["compiler_options"] = {"xla_backend_optimization_level": 1}

@@ -43,7 +43,7 @@ class Norm(nn.Module):
     In training the norm would take it away again: it only moves the running mean. Its
     gradient is exactly zero so; the rounding noise that it would be otherwise, Adam
     scales up to full steps, other ones on every machine. Moments are in float32. Equal
-    to `nn.BatchNorm`, for a fifth less memory and compile time.
+    to `nn.BatchNorm`, in fewer operations.
 
     Source: Ioffe & Szegedy, arXiv:1502.03167.
     """
