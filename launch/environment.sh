@@ -14,3 +14,17 @@ prepare_environment() {
     touch "$stamp"
   fi
 }
+
+# Usage: run_or_show DRY_RUN COMMAND...: prints the command where DRY_RUN is 1.
+run_or_show() {
+  local dry_run=$1 word
+  shift
+  if [ "$dry_run" = 0 ]; then
+    "$@"
+    return
+  fi
+  for word in "$@"; do
+    if [[ $word =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]]; then printf '%s ' "$word"; else printf '%s ' "${word@Q}"; fi
+  done
+  echo
+}

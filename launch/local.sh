@@ -3,11 +3,13 @@
 #   launch/local.sh
 #   launch/local.sh --config.data.dir=DIR
 #   CONFIG=configs/smoke.py launch/local.sh
+# EXTRAS is what of setup.py's extras is installed; [gpu] where there is an NVIDIA driver.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-$ROOT/.venv}
 CONFIG=${CONFIG:-configs/incp_snapshot.py}
+EXTRAS=${EXTRAS-$(command -v nvidia-smi > /dev/null && echo '[gpu]' || true)}
 . "$ROOT/launch/environment.sh"
-prepare_environment "$ROOT" ""
+prepare_environment "$ROOT" "$EXTRAS"
 exec "$VENV/bin/python" -m lungseg_jax.main --config="$CONFIG" "$@"

@@ -79,7 +79,14 @@ def restore_variables(folder: Path, step: int, like: Any) -> Any:
         raise UserError(
             f"{folder} has no step {step}.", rule=f"one of {saved_steps(folder)}."
         )
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    me = jax.process_index()  # others do not wait for the one that reads
+    options = ocp.CheckpointManagerOptions(
+        read_only=True,
+        create=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}
+        ),
+    )
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         return _restore(manager, step, dict(like))
 

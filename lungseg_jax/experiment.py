@@ -5,11 +5,22 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from lungseg_jax import cache, config, evaluate, progress, report, run_record, train
+from lungseg_jax import (
+    cache,
+    config,
+    evaluate,
+    processes,
+    progress,
+    report,
+    run_record,
+    train,
+)
 from lungseg_jax.config import default_workdir
 from lungseg_jax.data import source as data_source
+from lungseg_jax.data.source import Source
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
+from lungseg_jax.run_record import Split
 
 
 def run(c: ConfigDict, workdir: str = "") -> dict:
@@ -22,6 +33,28 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
     folder = RunFolder(Path(workdir).expanduser() if workdir else default_workdir(c))
     root = cache.cache_root(c.cache_dir)
     cache.enable_compilation_cache(root)
+    with processes.first_then_others():
+        source, split = _open(c, folder, root)
+    progress.say(
+        f"{source.variant} data: {len(split['train'])} slices to train, "
+        f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
+        f"run folder {folder.path}"
+    )
+    if train.is_finished(c, folder):
+        progress.say("the training is finished already; nothing is trained again")
+    else:
+        train.train(c, folder, source, split)
+    with processes.first_then_others():
+        if not folder.evaluation.exists() or not folder.page.exists():
+            _score(c, folder, source, split["test"])
+    evaluation = read_json(folder.evaluation)
+    progress.say(evaluate.table(evaluation))
+    progress.say(f"report: {folder.page}")
+    return evaluation
+
+
+def _open(c: ConfigDict, folder: RunFolder, root: Path) -> tuple[Source, Split]:
+    """The data and their split; what it refuses, it refuses before a file is written."""
     source = data_source.load(
         Path(c.data.dir).expanduser() if c.data.dir else None,
         cache=root,
@@ -41,30 +74,20 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
         devices=jax.device_count(),
     )
     run_record.open_run(c, folder, source, split)
-    progress.say(
-        f"{source.variant} data: {len(split['train'])} slices to train, "
-        f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
-        f"run folder {folder.path}"
+    return source, split
+
+
+def _score(c: ConfigDict, folder: RunFolder, source: Source, test: list[str]) -> None:
+    """Writes evaluation.json and the report, of the run's own test split."""
+    trained = evaluate.load_run(folder)
+    evaluation = evaluate.score(trained, source.slices(test), len(test))
+    evaluation |= {"split": "test", "split_seed": c.data.split_seed}
+    write_json(folder.evaluation, evaluation)
+    report.write(
+        folder,
+        evaluation,
+        title=f"{c.name}: {c.model.name} U-Net on {source.variant} data",
+        window_hu=c.data.window_hu,
+        read=source.slices,
+        segment=trained.ensemble.probabilities,
     )
-    if train.is_finished(c, folder):
-        progress.say("the training is finished already; nothing is trained again")
-    else:
-        train.train(c, folder, source, split)
-    if not folder.evaluation.exists() or not folder.page.exists():
-        trained = evaluate.load_run(folder)
-        test = split["test"]
-        evaluation = evaluate.score(trained, source.slices(test), len(test))
-        evaluation |= {"split": "test", "split_seed": c.data.split_seed}
-        write_json(folder.evaluation, evaluation)
-        report.write(
-            folder,
-            evaluation,
-            title=f"{c.name}: {c.model.name} U-Net on {source.variant} data",
-            window_hu=c.data.window_hu,
-            read=source.slices,
-            segment=trained.ensemble.probabilities,
-        )
-    evaluation = read_json(folder.evaluation)
-    progress.say(evaluate.table(evaluation))
-    progress.say(f"report: {folder.page}")
-    return evaluation

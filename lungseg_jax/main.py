@@ -9,17 +9,25 @@ and 2d_masks/ with equal file names. Every key of lungseg_jax/config.py can be s
 --config.KEY=VALUE. The same command resumes a run that was stopped.
 """
 
-from absl import flags
-from ml_collections import config_flags
+from lungseg_jax import memory
 
-from lungseg_jax import cli, experiment, memory
-from lungseg_jax.errors import UserError
+if __name__ == "__main__":  # before the imports, which take seconds, are paid for twice
+    memory.restart_with_huge_pages()
+
+from absl import flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from lungseg_jax import cli, experiment, processes  # noqa: E402
+from lungseg_jax.errors import UserError  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, configs/NAME.py or configs/NAME.py:VARIANT."
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; by default runs/<recipe>-<data>."
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other processes of a job: see launch/slurm.sh."
 )
 
 
@@ -30,11 +38,12 @@ def main(words: list[str]) -> None:
             "no recipe was named.",
             remedy="--config=configs/incp_snapshot.py, or --help.",
         )
+    if DISTRIBUTED.value:
+        processes.join()
     experiment.run(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":
-    memory.restart_with_huge_pages()
     cli.run(
         main,
         __doc__,

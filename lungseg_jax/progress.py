@@ -6,11 +6,20 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+_silent = False
+
+
+def silence() -> None:
+    """Says nothing from here on: of the processes of a job, one speaks."""
+    global _silent
+    _silent = True
+
 
 def say(line: str) -> None:
     """One line for the reader, above a bar that may be running."""
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    if not _silent:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -18,7 +27,7 @@ def bar(
     label: str, total: int, *, done: int = 0, unit: str = "slice"
 ) -> Iterator[tqdm]:
     """A tqdm bar of `total` units; without a terminal only the label is printed."""
-    on_terminal = sys.stderr.isatty()
+    on_terminal = sys.stderr.isatty() and not _silent
     if not on_terminal:
         say(f"{label}: {total - done} {unit}s")
     with tqdm(

@@ -126,10 +126,12 @@ def make_eval_step(
     *,
     loss: Callable[[jax.Array, jax.Array], jax.Array],
     threshold: float,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Callable:
     """`step(variables, images, masks) -> (losses [b], counts [b 3])`, compiled.
 
     Counts are `metrics.count` at the network's size, of the soft mask cut at a half.
+    `sharding` is that of both.
     """
 
     def step(variables: Variables, images: jax.Array, masks: jax.Array):
@@ -137,7 +139,7 @@ def make_eval_step(
         predicted = jax.nn.sigmoid(logits) > threshold
         return loss(logits, masks), metrics.count(predicted, masks >= 0.5)
 
-    return _compiled(step)
+    return _compiled(step, out_shardings=sharding)
 
 
 def make_population_stats(

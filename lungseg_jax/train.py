@@ -39,13 +39,15 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
     model = make_model(**c.model)
     mesh = sharding.make_mesh()
     copied, split_up = sharding.replicated(mesh), sharding.by_example(mesh, axis=1)
-    loss = LOSSES[c.train.loss]
     snapshots = snapshot_steps(c)
     train_steps = make_train_steps(
-        loss=loss, augmentation=c.augment.to_dict(), seed=c.seed, sharding=copied
+        loss=LOSSES[c.train.loss],
+        augmentation=c.augment.to_dict(),
+        seed=c.seed,
+        sharding=copied,
     )
     population_stats = make_population_stats(model, sharding=copied)
-    validate = _make_validate(c, model, loss, source, split["validation"])
+    validate = _make_validate(c, model, mesh, source, split["validation"])
 
     state = create_state(
         model,
@@ -64,7 +66,6 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
     ) as manager:
         state = checkpoints.restore(manager, state)
         start = int(state.step)
-        folder.forget_metrics_after(start)
         if start:
             progress.say(f"resuming after step {start}")
         arrays = jax.device_put(_network_arrays(c, source, split["train"]), copied)
@@ -119,13 +120,18 @@ def _batches(step: int, done: int, c: ConfigDict, n: int) -> np.ndarray:
     return np.stack(batches + unused * batches[-1:]).astype(np.int32)
 
 
-def _make_validate(c: ConfigDict, model, loss, source: Source, names):
+def _make_validate(c: ConfigDict, model, mesh, source: Source, names):
     """`validate(state) -> {"loss", "iou_pooled"}` at the network's size."""
     if not names:
         return lambda state: {}
     arrays = _network_arrays(c, source, names)
-    eval_step = make_eval_step(model, loss=loss, threshold=c.evaluate.threshold)
-    size = c.evaluate.batch_size
+    eval_step = make_eval_step(
+        model,
+        loss=LOSSES[c.train.loss],
+        threshold=c.evaluate.threshold,
+        sharding=sharding.replicated(mesh),
+    )
+    size = -(-c.evaluate.batch_size // mesh.size) * mesh.size
     batches = [
         np.resize(np.arange(start, min(start + size, len(names))), size)
         for start in range(0, len(names), size)
@@ -135,7 +141,9 @@ def _make_validate(c: ConfigDict, model, loss, source: Source, names):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         losses, rows = [], []
         for batch in batches:
-            out = eval_step(variables, arrays["image"][batch], arrays["mask"][batch])
+            inputs = arrays["image"][batch], arrays["mask"][batch]
+            inputs = jax.device_put(inputs, sharding.by_example(mesh))
+            out = jax.device_get(eval_step(variables, *inputs))
             fresh = len(np.unique(batch))  # what fills up the last batch is left out
             losses += out[0][:fresh].tolist()
             rows += out[1][:fresh].tolist()

@@ -16,26 +16,22 @@ class TrainState(train_state.TrainState):
     batch_stats: Any
 
 
-def init_variables(model: nn.Module, *, channels: int, seed: int) -> Any:
+def init_variables(
+    model: nn.Module,
+    *,
+    channels: int,
+    seed: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Any:
     """Initial {"params", "batch_stats"}; they depend on the channels and `seed` alone."""
-    # Drawing weights compiles one program for each shape; unoptimised that takes a third
-    # of the time, for the same numbers to 1e-7.
-    options = {"xla_backend_optimization_level": 0}
-    draw = jax.jit(partial(_init, model, channels, seed), compiler_options=options)
-    return dict(draw())
+    return dict(_drawn(partial(_init, model, channels, seed), sharding))
 
 
 def abstract_variables(model: nn.Module, *, channels: int) -> Any:
     """Shapes and types of `init_variables`, for the first device; nothing is computed."""
-    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(partial(_init, model, channels, 0))
     return jax.tree.map(lambda leaf: leaf.update(sharding=first), dict(shapes))
-
-
-def _init(model, channels, seed):
-    # The weights know nothing of the image's size: the smallest compiles fastest.
-    example = jnp.zeros((1, 16, 16, channels))
-    return model.init(jax.random.key(seed), example, train=False)
 
 
 def create_state(
@@ -55,17 +51,33 @@ def create_state(
       seed: of the initial weights.
       sharding: where the arrays are to lie, by default the first device.
     """
-    variables = init_variables(model, channels=channels, seed=seed)
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),  # an array: a Python int would compile twice
-        apply_fn=model.apply,
-        tx=tx,
-        opt_state=jax.jit(tx.init)(variables["params"]),
-        **variables,
-    )
-    return jax.jit(lambda s: s, out_shardings=sharding)(state)
+
+    def create() -> TrainState:
+        variables = _init(model, channels, seed)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),  # an array: a Python int would compile twice
+            apply_fn=model.apply,
+            tx=tx,
+            opt_state=tx.init(variables["params"]),
+            **variables,
+        )
+
+    return _drawn(create, sharding)
 
 
 def count(tree: Any) -> int:
     """Numbers in a tree of arrays, as in "178,529 parameters"."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _init(model, channels, seed):
+    # The weights know nothing of the image's size: the smallest compiles fastest.
+    example = jnp.zeros((1, 16, 16, channels))
+    return model.init(jax.random.key(seed), example, train=False)
+
+
+def _drawn(function, sharding):
+    # Drawing weights compiles one program for each shape; unoptimised that takes a third
+    # of the time, for the same numbers to 1e-7.
+    options = {"xla_backend_optimization_level": 0}
+    return jax.jit(function, out_shardings=sharding, compiler_options=options)()

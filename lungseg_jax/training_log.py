@@ -6,16 +6,21 @@ import time
 import jax
 import numpy as np
 
-from lungseg_jax import progress
+from lungseg_jax import processes, progress
 from lungseg_jax.errors import UserError
 from lungseg_jax.run_folder import RunFolder
 
 
 class TrainingLog:
-    """Gathers the metrics of steps on the device, and fetches them when a row is due."""
+    """Gathers the metrics of steps on the device, and fetches them when a row is due.
+
+    Rows of updates after `start` are dropped: those were lost and will be done again.
+    """
 
     def __init__(self, folder: RunFolder, schedule, *, total: int, start: int):
         self._folder, self._schedule, self._total = folder, schedule, total
+        if processes.is_first():
+            folder.forget_metrics_after(start)
         self._pending = []
         self._since = start, time.perf_counter()
         self._compiled = None  # step and time when the first row was written
@@ -47,7 +52,7 @@ class TrainingLog:
                 f"the loss became {row['loss']} before step {done}.",
                 remedy="lower config.schedule.peak, or set config.optimizer.clip_norm=1.",
             )
-        self._folder.append_metrics(row)
+        self._append(row)
         rate = row["steps_per_second"]
         if bar.disable:
             progress.say(
@@ -65,10 +70,14 @@ class TrainingLog:
         row = {"step": done, "kind": kind, **scores}
         if is_snapshot:
             row["learning_rate"] = float(self._schedule(done - 1))
-        self._folder.append_metrics(row)
+        self._append(row)
         text = "".join(f"  {name} {value:.4f}" for name, value in scores.items())
         if text:
             progress.say(f"step {done}  {kind}:{text}")
+
+    def _append(self, row: dict) -> None:
+        if processes.is_first():
+            self._folder.append_metrics(row)
 
     def _left(self, done: int) -> str:
         """Time left at the mean rate since the program was compiled."""

@@ -17,15 +17,24 @@ from lungseg_jax.data.writers import write_image
 ROOT = Path(__file__).parent.parent
 
 
-def command(module, *words, cwd=ROOT, cache):
-    return subprocess.run(
+def start(module, *words, cwd=ROOT, cache, **environment):
+    return subprocess.Popen(
         [sys.executable, "-m", f"lungseg_jax.{module}", *map(str, words)],
         cwd=cwd,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
-        capture_output=True,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
     )
+
+
+def end(process):
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def command(module, *words, cwd=ROOT, cache):
+    return end(start(module, *words, cwd=cwd, cache=cache))
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +49,20 @@ def labelled(tmp_path_factory):
     return folder
 
 
+TINY = [
+    "--config=configs/smoke.py",
+    "--config.model.filters=2",
+    "--config.train.total_steps=12",
+    "--config.data.image_size=32",
+    "--config.data.phantom_slices=12",
+]
+
+
 @pytest.fixture(scope="module")
 def run(cache, tmp_path_factory):
     """A run of smoke.py made smaller still, from another folder than the checkout."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    done = command(
-        "main",
-        "--config=configs/smoke.py",
-        "--config.model.name=conv",
-        "--config.model.filters=2",
-        "--config.train.total_steps=12",
-        "--config.data.image_size=32",
-        "--config.data.phantom_slices=12",
-        cwd=elsewhere,
-        cache=cache,
-    )
+    done = command("main", *TINY, cwd=elsewhere, cache=cache)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ensemble of 2" in done.stdout
     return elsewhere / "runs/smoke-phantom"
@@ -130,6 +138,55 @@ def test_predict_refuses_pictures_for_a_network_of_hounsfield_units(
     assert not (tmp_path / "m.png").exists()
 
 
+def start_job(*words, cache, cwd=ROOT):
+    """Two processes, each told of the other as Slurm does."""
+    return [
+        start(
+            "main",
+            "--distributed",
+            *words,
+            cwd=cwd,
+            cache=cache,
+            SLURM_JOB_ID=str(os.getpid()),  # gives the port
+            SLURM_STEP_NODELIST="localhost",
+            SLURM_NTASKS="2",
+            SLURM_PROCID=str(i),
+            SLURM_LOCALID=str(i),
+        )
+        for i in range(2)
+    ]
+
+
+def test_two_processes_train_as_one(run, cache, tmp_path):
+    first, second = map(end, start_job(*TINY, cache=cache, cwd=tmp_path))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "12 steps of 4 on 2 cpu" in first.stdout
+    assert "step" not in second.stdout  # one process speaks
+    jobs = tmp_path / "runs/smoke-phantom"
+    one, two = (
+        [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (run, jobs)
+    )
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        for name in a.keys() - {"kind", "steps_per_second"}:
+            assert b[name] == pytest.approx(a[name], rel=1e-3), name
+    scores = [
+        json.loads((folder / "evaluation.json").read_text()) for folder in (run, jobs)
+    ]
+    assert scores[1]["ensemble"]["iou_pooled"] == pytest.approx(
+        scores[0]["ensemble"]["iou_pooled"], abs=2e-3
+    )
+
+
+def test_a_job_ends_where_its_first_process_fails(tmp_path):
+    words = ["--config=configs/smoke.py", "--config.data.dir=nowhere"]
+    first, second = map(end, start_job(*words, cache=tmp_path))
+    assert first.returncode == second.returncode == 2
+    assert "nowhere does not exist" in first.stderr
+    assert "the first process has failed" in second.stderr
+
+
 MAIN = "--config=configs/smoke.py"
 
 
@@ -150,6 +207,7 @@ MAIN = "--config=configs/smoke.py"
         ("main", [MAIN, "--config.data.window_hu=1,'b'"], "two numbers that rise"),
         ("main", [MAIN, "--config.data.dir=setup.py"], "setup.py is a file"),
         ("main", [MAIN, "--wrkdir=x"], "wrkdir"),
+        ("main", [MAIN, "--distributed"], "JAX_COORDINATOR_ADDRESS"),
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
         ("predict", ["--run=nowhere", "a.tif"], "INPUT OUTPUT"),
         ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),

@@ -15,7 +15,7 @@ errors
 schedules optimizers losses metrics sharding cache memory progress run_folder
     models.operators data.readers data.writers data.preprocess data.augment data.batches
     data.splits data.synthetic.canvas
-models.blocks data.pairs data.synthetic.patient data.synthetic.scanner
+processes models.blocks data.pairs data.synthetic.patient data.synthetic.scanner
 models.unet data.preflight data.synthetic.chest_wall
 models data.synthetic.cavity data.synthetic.lung
 config train_state training_log datasets.lung_ct.lung_ct

@@ -1,0 +1,120 @@
+"""Scores reached in a given time: our recipe as typed, and MONAI's residual U-Net.
+
+    pip install -e .[bench] monai
+    python benchmarks/time_to_quality.py DATA                 # 15 minutes on two cores
+    python benchmarks/time_to_quality.py DATA --only=monai --seconds=480
+
+DATA holds 2d_images/ and 2d_masks/. Both see the same training slices and are scored on
+the same test slices of the recipe's split, at the slices' own size, threshold 0.5. Ours
+is one command, timed from its start to its report, in an empty cache; MONAI's time is
+that of its training alone.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lungseg_jax import metrics
+from lungseg_jax.config import default, preprocessing
+from lungseg_jax.data import source as data_source
+from lungseg_jax.data.preprocess import image_to_network, to_slice
+from lungseg_jax.data.splits import split_names
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def ours(args) -> dict:
+    """Runs the command of the README; its scores."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [
+            sys.executable,
+            "-m",
+            "lungseg_jax.main",
+            f"--config={CHECKOUT / args.config}",
+            f"--config.data.dir={args.data.absolute()}",
+            f"--config.seed={args.seed}",
+            f"--config.cache_dir={scratch}/cache",
+            f"--workdir={scratch}/run",
+        ]
+        start = time.perf_counter()
+        subprocess.run(command, check=True)
+        seconds = time.perf_counter() - start
+        evaluation = json.loads(Path(scratch, "run", "evaluation.json").read_text())
+    return {
+        "label": f"ours, {args.config}",
+        "seconds": seconds,
+        **evaluation["ensemble"],
+    }
+
+
+def monai(args) -> dict:
+    """Trains MONAI's network for `args.seconds`; its scores."""
+    from contestants import monai_unet
+
+    c = default()
+    with tempfile.TemporaryDirectory() as scratch:
+        source = data_source.load(args.data, cache=Path(scratch))
+        split = split_names(
+            source.names,
+            validation_fraction=c.data.validation_fraction,
+            test_fraction=c.data.test_fraction,
+            seed=c.data.split_seed,
+        )
+        arrays = data_source.network_arrays(
+            source.slices(split["train"]),
+            soft_masks=c.data.soft_masks,
+            **preprocessing(c),
+        )
+        test = list(source.slices(split["test"]))
+    predict, steps = monai_unet.train(
+        arrays["image"],
+        arrays["mask"],
+        seconds=args.seconds,
+        batch_size=c.train.batch_size,
+        seed=args.seed,
+    )
+    rows = []
+    for one in test:
+        square = predict(image_to_network(one.image, **preprocessing(c))[None])[0]
+        mask = to_slice(square, one.image.shape) > c.evaluate.threshold
+        rows.append(metrics.count(mask, one.mask > 0))
+    label = f"{monai_unet.LABEL}, {steps} steps"
+    return {"label": label, "seconds": args.seconds, **metrics.scores(np.stack(rows))}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--config", default="configs/incp_snapshot.py")
+    parser.add_argument(
+        "--seconds", type=float, default=480, help="of MONAI's training"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=("ours", "monai"))
+    parser.add_argument("--json", default="", help="file to write the figures to")
+    args = parser.parse_args()
+    results = [
+        contestant(args)
+        for contestant in (ours, monai)
+        if args.only in (None, contestant.__name__)
+    ]
+    for r in results:
+        low, high = r["iou_pooled_ci95"]
+        print(
+            f"{r['label']:50} {r['seconds']:4.0f} s  iou_pooled {r['iou_pooled']:.4f} "
+            f"[{low:.4f}, {high:.4f}]  mean {r['iou_mean']:.4f}  min {r['iou_min']:.4f}"
+        )
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

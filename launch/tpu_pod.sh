@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Trains on all hosts of a TPU pod; arguments go to the program.
+#   launch/tpu_pod.sh NAME ZONE --dry-run              # shows the commands, runs nothing
+#   launch/tpu_pod.sh NAME ZONE --workdir=/mnt/shared/run --config.data.dir=/mnt/shared/ct
+#   CONFIG=configs/incp.py:full launch/tpu_pod.sh NAME ZONE
+# NAME and ZONE are those of the TPU VM for gcloud. The checkout is copied to every host and
+# installed there; CONFIG is configs/incp_snapshot.py:full where it is not set. --workdir has
+# to lie on a file system that all hosts share, as Filestore or a mounted bucket. A training
+# that was cut off goes on when the command is given again.
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CONFIG=${CONFIG:-configs/incp_snapshot.py:full}
+. "$ROOT/launch/environment.sh"
+if [ $# -lt 2 ]; then
+  echo "error: launch/tpu_pod.sh NAME ZONE [--dry-run] [--KEY=VALUE ...]" >&2
+  exit 2
+fi
+name=$1 zone=$2
+shift 2
+dry_run=0
+if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
+if [ $dry_run = 0 ] && ! command -v gcloud > /dev/null; then
+  echo "error: there is no gcloud here." >&2
+  exit 2
+fi
+tpu=(gcloud compute tpus tpu-vm)
+copied=(lungseg_jax configs launch setup.py README.md)
+program=$(run_or_show 1 EXTRAS='[tpu]' CONFIG="$CONFIG" launch/local.sh --distributed "$@")
+run_or_show $dry_run "${tpu[@]}" ssh "$name" --zone="$zone" --worker=all \
+  --command="mkdir -p lungseg"
+run_or_show $dry_run "${tpu[@]}" scp --recurse "${copied[@]/#/$ROOT/}" \
+  "$name:lungseg/" --zone="$zone" --worker=all
+run_or_show $dry_run "${tpu[@]}" ssh "$name" --zone="$zone" --worker=all \
+  --command="cd lungseg && env $program"

@@ -1,0 +1,57 @@
+"""What the launchers would run, and what they refuse."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).parent.parent / "launch"
+
+
+def launch(script, *words, **environment):
+    return subprocess.run(
+        [LAUNCH / script, *words],
+        env={"PATH": os.environ["PATH"]} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_slurm_starts_a_process_for_each_gpu():
+    done = launch(
+        "slurm.sh", "--dry-run", "--config.name=two words", NODES="2", GPUS="4"
+    )
+    assert done.returncode == 0, done.stderr
+    sbatch, *words = shlex.split(done.stdout)
+    assert sbatch == "sbatch"
+    assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"} <= set(words)
+    wrapped = shlex.split(words[-1].removeprefix("--wrap="))
+    assert wrapped[0] == "srun" and "--distributed" in wrapped
+    assert wrapped[-1] == "--config.name=two words"
+
+
+def test_tpu_pod_starts_a_process_on_each_host():
+    done = launch("tpu_pod.sh", "pod", "zone", "--dry-run", "--workdir=/mnt/run")
+    assert done.returncode == 0, done.stderr
+    last = shlex.split(done.stdout.splitlines()[-1])
+    assert {"pod", "--zone=zone", "--worker=all"} <= set(last)
+    program = shlex.split(last[-1].removeprefix("--command="))
+    assert "--distributed" in program and program[-1] == "--workdir=/mnt/run"
+
+
+@pytest.mark.parametrize(
+    "script,words,says",
+    [
+        ("slurm.sh", [], "no sbatch"),
+        ("tpu_pod.sh", ["pod", "zone"], "no gcloud"),
+        ("tpu_pod.sh", [], "NAME ZONE"),
+    ],
+)
+def test_refuses_in_one_line(script, words, says, tmp_path):
+    for tool in ("bash", "dirname"):  # a PATH without sbatch and gcloud
+        (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
+    done = launch(script, *words, PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert says in done.stderr and "error: " in done.stderr
