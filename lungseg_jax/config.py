@@ -61,6 +61,7 @@ def default() -> ConfigDict:
     schedule.cycles = 3  # each ends with a snapshot
     schedule.warmup_steps = 0  # linear rise at the start of the first cycle
     schedule.growth = 1.0  # each cycle is this much longer than the one before
+    schedule.peak_decay = 1.0  # and starts at this many times its rate
     schedule.hold_steps = 1  # the rate changes every so many steps
     schedule.floor = 0.0  # learning rate that the cosine falls towards
 
@@ -109,8 +110,10 @@ def check(c: ConfigDict) -> None:
         raise _out_of_range("data.window_hu", c.data.window_hu, "two numbers that rise")
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
-    if c.schedule.floor >= c.schedule.peak:
-        raise _out_of_range("schedule.floor", c.schedule.floor, "below schedule.peak")
+    last_peak = c.schedule.peak * c.schedule.peak_decay ** (c.schedule.cycles - 1)
+    if c.schedule.floor >= last_peak:
+        rule = f"below the peak of the last cycle, {last_peak:.2g}"
+        raise _out_of_range("schedule.floor", c.schedule.floor, rule)
     try:
         ends = snapshot_steps(c)
     except ValueError as e:
@@ -222,6 +225,7 @@ _RANGES = (
     ("schedule.floor", 0.0, 10.0),
     ("schedule.cycles", 1, 10_000),
     ("schedule.growth", 0.01, 100.0),
+    ("schedule.peak_decay", 0.01, 1.0),
     ("schedule.hold_steps", 1, 10**9),
     ("optimizer.epsilon", 0.0, 1.0),
     ("schedule.warmup_steps", 0, 10**9),

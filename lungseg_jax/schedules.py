@@ -38,14 +38,18 @@ def cosine_restarts(
     peak: float,
     warmup_steps: int = 0,
     growth: float = 1.0,
+    peak_decay: float = 1.0,
     floor: float = 0.0,
 ) -> optax.Schedule:
     """Cosine decay from `peak` to `floor`, restarted at every cycle end.
 
     In a cycle of T steps, update t runs at floor + (peak - floor)(1 + cos(pi t/T))/2, so
-    the last update of a cycle has its lowest rate and the next one restarts at `peak`.
-    The first cycle alone begins with `warmup_steps` of linear rise: a warm restart
-    needs none.
+    the last update of a cycle has its lowest rate and the next one restarts at the peak,
+    which is `peak_decay` times that of the cycle before. The first cycle alone begins
+    with `warmup_steps` of linear rise: a warm restart needs none.
+
+    With `growth` and `peak_decay` below 1 a long cycle finds a good minimum and short,
+    gentle ones draw others from around it, as in Garipov et al., arXiv:1802.10026.
 
     Source: Loshchilov & Hutter, SGDR, arXiv:1608.03983; used for snapshot ensembles
     by Huang et al., arXiv:1704.00109.
@@ -59,10 +63,10 @@ def cosine_restarts(
             f"warmup_steps={warmup_steps} must be below the first cycle's {ends[0]}."
         )
 
-    def decay(steps):
-        return optax.cosine_decay_schedule(peak, steps, alpha=floor / peak)
-
-    parts = [decay(stop - start) for start, stop in pairwise([warmup_steps, *ends])]
+    parts = []
+    for i, (start, stop) in enumerate(pairwise([warmup_steps, *ends])):
+        top = peak * peak_decay**i
+        parts.append(optax.cosine_decay_schedule(top, stop - start, alpha=floor / top))
     boundaries = list(ends[:-1])
     if warmup_steps:
         parts.insert(0, optax.linear_schedule(0.0, peak, warmup_steps))

@@ -37,6 +37,16 @@ def test_warm_up_is_in_the_first_cycle_alone():
     np.testing.assert_allclose(rates(schedule, range(12)), expected, atol=1e-6)
 
 
+def test_each_peak_is_lower_by_peak_decay():
+    """Cycles of 4 and 2 from 1 and 0.5 to 0.1."""
+    schedule = cosine_restarts(
+        total_steps=6, cycles=2, peak=1.0, growth=0.5, peak_decay=0.5, floor=0.1
+    )
+    root = math.sqrt(0.5)
+    first = [0.1 + 0.9 * (1 + x) / 2 for x in (1, root, 0, -root)]
+    np.testing.assert_allclose(rates(schedule, range(6)), [*first, 0.5, 0.3], atol=1e-6)
+
+
 @pytest.mark.parametrize("total,cycles", [(30, 3), (8, 1), (64, 8)])
 def test_equal_cycles_are_optax_sgdr(total, cycles):
     length = total // cycles

@@ -1,0 +1,137 @@
+"""What the program adds to its train step: the start, and the loop around the step.
+
+    python benchmarks/main_loop.py                        # five minutes on two CPU cores
+    python benchmarks/main_loop.py --config=configs/conv.py --rounds=3
+
+Prints the seconds from the start of the command to its first update, with nothing
+compiled before (cold) and with everything (warm), the phantoms being prepared in both;
+then, in turn, the steps per second of the command, with its log, and of the bare step.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+HUGE_PAGES = "glibc.malloc.hugetlb=1"  # as lungseg_jax.memory sets it
+STEPS = 60
+
+
+def run_main(args, cache: Path, *, steps: int, log_every: int) -> tuple[float, float]:
+    """Runs the command; seconds to its first row of metrics, steps per second after."""
+    with tempfile.TemporaryDirectory() as workdir:
+        settings = {
+            "cache_dir": cache,
+            "data.phantom_slices": args.slices,
+            "schedule.cycles": 1,
+            "train.total_steps": steps,
+            "train.log_every": log_every,
+            "train.save_every": 10**6,
+            "train.validate_every": 10**6,
+        }
+        command = [sys.executable, "-m", "lungseg_jax.main", f"--config={args.config}"]
+        command += [f"--config.{key}={value}" for key, value in settings.items()]
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, f"--workdir={workdir}/run"],
+            cwd=CHECKOUT,
+            stdout=subprocess.DEVNULL,
+        )
+        metrics = Path(workdir, "run", "metrics.jsonl")
+        while not (metrics.exists() and metrics.stat().st_size):
+            if process.poll() is not None:
+                sys.exit("the command ended before its first update")
+            time.sleep(0.02)
+        first = time.perf_counter() - start
+        process.wait()
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rates = [row["steps_per_second"] for row in rows if row["kind"] == "train"]
+    return first, statistics.median(rates[1:] or rates)
+
+
+def run_bare(args) -> float:
+    """Steps per second of the step alone, in a process of its own."""
+    command = [sys.executable, *sys.argv, "--worker"]
+    environment = {"GLIBC_TUNABLES": HUGE_PAGES} | os.environ
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return float(done.stdout)
+
+
+def work(args) -> None:
+    """The bare step on the recipe's shapes, awaited every ten steps, as the log does."""
+    import jax
+    import numpy as np
+
+    from lungseg_jax.losses import LOSSES
+    from lungseg_jax.models import make_model
+    from lungseg_jax.optimizers import make_optimizer
+    from lungseg_jax.schedules import make_schedule
+    from lungseg_jax.steps import make_train_step
+    from lungseg_jax.train_state import create_state
+
+    spec = importlib.util.spec_from_file_location("recipe", CHECKOUT / args.config)
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    c = recipe.get_config()
+    size, n = c.data.image_size, int(0.8 * args.slices)
+    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
+    state = create_state(
+        make_model(**c.model),
+        make_optimizer(schedule, **c.optimizer),
+        channels=1,
+        seed=0,
+    )
+    step = make_train_step(
+        loss=LOSSES[c.train.loss], augmentation=c.augment.to_dict(), seed=0
+    )
+    rng = np.random.default_rng(0)
+    images = jax.device_put(rng.random((n, size, size, 1), np.float32))
+    masks = jax.device_put(rng.random((n, size, size), np.float32))
+    indices = jax.device_put(np.arange(c.train.batch_size))
+    rates = []
+    for _ in range(STEPS // 10):
+        start = time.perf_counter()
+        for _ in range(10):
+            state, metrics = step(state, images, masks, indices)
+        metrics["loss"].block_until_ready()
+        rates.append(10 / (time.perf_counter() - start))
+    print(statistics.median(rates[1:]))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="configs/incp_snapshot.py")
+    parser.add_argument("--slices", type=int, default=40, help="phantoms to draw")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = Path(scratch)
+        run_main(args, cache, steps=1, log_every=1)  # draws and prepares the phantoms
+        (cache / "xla").rename(cache / "xla.before")
+        cold, _ = run_main(args, cache, steps=1, log_every=1)
+        warm = [run_main(args, cache, steps=1, log_every=1)[0] for _ in range(3)]
+        print(f"start to first update: cold {cold:.1f} s, warm {min(warm):.1f} s")
+        pairs = []
+        for _ in range(args.rounds):
+            of_main = run_main(args, cache, steps=STEPS, log_every=10)[1]
+            pairs.append((of_main, run_bare(args)))
+            print("steps per second: main {:.3f}, bare step {:.3f}".format(*pairs[-1]))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(f"main runs at {100 * ratio:.0f} % of the bare step")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""How the cost grows: with the size of the images, the batch, and the number of slices.
+
+    python benchmarks/scaling.py                          # ten minutes on two CPU cores
+    python benchmarks/scaling.py --sizes=128 --batches=1,4 --slices=100
+
+Prints milliseconds a slice of the train step and of an ensemble's prediction, and the
+seconds that checking and packing a data folder takes. Cost that is linear has equal
+figures down a column of milliseconds a slice, or of a megapixel.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from contestants import ours
+
+from lungseg_jax import memory
+from lungseg_jax.data import source
+from lungseg_jax.data.writers import write_image
+
+
+def median_seconds(call, rounds: int) -> float:
+    call()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def steps_and_predictions(args) -> None:
+    rng = np.random.default_rng(0)
+    print(f"\n{args.model} U-Net, float32, on {jax.devices()}")
+    print("  size  batch   train step                 prediction of 3 members")
+    print("                ms/slice  ms/megapixel     ms/slice  ms/megapixel")
+    for size in args.sizes:
+        for batch in args.batches:
+            images = rng.normal(size=(batch, size, size, 1)).astype(np.float32)
+            masks = (images[..., 0] > 0).astype(np.float32)
+            cells = []
+            for call in (
+                ours.train_step(args.model, images, masks, "float32"),
+                ours.predict(args.model, images, "float32", 3),
+            ):
+                seconds = median_seconds(call, args.rounds) / batch
+                cells += [1e3 * seconds, 1e9 * seconds / size**2]
+            row = "{:10.1f}{:14.0f}   {:10.1f}{:14.0f}".format(*cells)
+            print(f"{size:6}{batch:7}  {row}", flush=True)
+            jax.clear_caches()
+
+
+def preparation(args) -> None:
+    rng = np.random.default_rng(0)
+    print("\npreparation: 512 x 512 int16, checked and packed")
+    print("  slices   first use  ms/slice     prepared before  ms/slice")
+    for n in args.slices:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch, "data")
+            for kind in ("2d_images", "2d_masks"):
+                (folder / kind).mkdir(parents=True)
+            image = rng.integers(-1000, 400, (512, 512)).astype(np.int16)
+            mask = (image > 0).astype(np.uint8) * np.uint8(255)
+            for i in range(n):
+                image[0, 0] = i  # no two files are equal
+                write_image(folder / "2d_images" / f"{i:05}.tif", image)
+                write_image(folder / "2d_masks" / f"{i:05}.tif", mask)
+            seconds = []
+            for _ in ("first use", "prepared before"):
+                start = time.perf_counter()
+                source.load(folder, cache=Path(scratch))
+                seconds.append(time.perf_counter() - start)
+        first, again = seconds
+        print(
+            f"{n:8}{first:10.1f} s{1e3 * first / n:10.2f}"
+            f"{again:18.1f} s{1e3 * again / n:10.2f}",
+            flush=True,
+        )
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if part]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=("conv", "inception"), default="inception")
+    parser.add_argument("--sizes", type=numbers, default="128,256,512")
+    parser.add_argument("--batches", type=numbers, default="1,4,16")
+    parser.add_argument("--slices", type=numbers, default="100,1000,5000")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    steps_and_predictions(args)
+    preparation(args)
+
+
+if __name__ == "__main__":
+    memory.restart_with_huge_pages()
+    main()
