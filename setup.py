@@ -35,6 +35,6 @@ setup(
         "bench": ["keras>=3.10", "torch"],  # tensorflow, if wanted, under Keras
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "test": ["hypothesis", "keras>=3.10", "pytest>=8", "ruff"],
+        "test": ["hypothesis", "keras>=3.10", "pytest>=8", "pytest-xdist", "ruff"],
     },
 )

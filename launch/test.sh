@@ -11,4 +11,5 @@ prepare_environment "$ROOT" "[test]"
 cd "$ROOT"
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
-exec "$VENV/bin/python" -m pytest "$@"
+# A process for each core; the tests of a file share what they have trained.
+exec "$VENV/bin/python" -m pytest --numprocesses=auto --dist=loadfile "$@"

@@ -50,8 +50,8 @@ def default() -> ConfigDict:
     model.bn_momentum = 0.9
 
     c.optimizer = optimizer = ConfigDict()
-    optimizer.name = "adamw"  # or "adam"
-    optimizer.weight_decay = 1e-4  # of adamw
+    optimizer.name = "muon"  # or "adamw", "adam"
+    optimizer.weight_decay = 1e-4  # of muon and adamw
     optimizer.epsilon = 1e-8  # of Adam; Keras has 1e-7
     optimizer.clip_norm = 0.0  # largest global gradient norm; 0.0: no clipping
 
@@ -69,6 +69,7 @@ def default() -> ConfigDict:
     train.total_steps = 600
     train.batch_size = 8
     train.loss = "bce_dice"  # or "bce", "soft_dice"
+    train.outlier_knee = 0.1  # image losses above it count less; 0.0: none does
     train.population_stats = True  # re-estimate batch statistics at snapshots
     train.save_every = 100  # steps; snapshots are saved as well
     train.validate_every = 100  # steps, at the network's size
@@ -230,6 +231,7 @@ _RANGES = (
     ("optimizer.epsilon", 0.0, 1.0),
     ("schedule.warmup_steps", 0, 10**9),
     ("train.total_steps", 1, 10**9),
+    ("train.outlier_knee", 0.0, 1e3),
     ("train.batch_size", 1, 100_000),
     ("train.save_every", 1, 10**9),
     ("train.validate_every", 1, 10**9),

@@ -35,4 +35,18 @@ def bce_dice(logits: jax.Array, masks: jax.Array) -> jax.Array:
     return bce(logits, masks) + soft_dice(logits, masks)
 
 
+def damp_outliers(losses: jax.Array, knee: float) -> jax.Array:
+    """Losses `[b]` as they are up to `knee`, and above it knee (1 + log(loss / knee)).
+
+    An image with a loss above the knee so pulls at the weights with knee / loss of its
+    gradient, as in Huber's estimator of location: a slice with a wrong label, whose loss
+    stays high, does not outweigh all others. 0 leaves every loss as it is.
+    """
+    if not knee:
+        return losses
+    return jnp.where(
+        losses > knee, knee * (1 + jnp.log(jnp.maximum(losses, knee) / knee)), losses
+    )
+
+
 LOSSES = {"bce": bce, "soft_dice": soft_dice, "bce_dice": bce_dice}

@@ -36,6 +36,7 @@ def notebook() -> ConfigDict:
     c.schedule.hold_steps = NOTEBOOK_EPOCH
     c.train.total_steps = 1600 * NOTEBOOK_EPOCH
     c.train.loss = "bce"
+    c.train.outlier_knee = 0.0
     c.train.population_stats = False
     c.train.save_every = c.train.validate_every = 20 * NOTEBOOK_EPOCH
     c.evaluate.threshold = 200 / 255

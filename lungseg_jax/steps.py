@@ -10,6 +10,7 @@ import optax
 
 from lungseg_jax import metrics
 from lungseg_jax.data.augment import augment
+from lungseg_jax.losses import damp_outliers
 from lungseg_jax.train_state import TrainState
 
 Variables = Mapping[str, Any]  # {"params": ..., "batch_stats": ...}
@@ -18,6 +19,7 @@ Variables = Mapping[str, Any]  # {"params": ..., "batch_stats": ...}
 def make_train_step(
     *,
     loss: Callable[[jax.Array, jax.Array], jax.Array],
+    outlier_knee: float = 0.0,
     augmentation: Mapping[str, Any],
     seed: int,
     sharding: jax.sharding.Sharding | None = None,
@@ -29,6 +31,7 @@ def make_train_step(
 
     Args:
       loss: of `lungseg_jax.losses`.
+      outlier_knee: of `losses.damp_outliers`; the metric "loss" is not damped.
       augmentation: the keywords of `augment`.
       seed: with the step it gives the augmentation.
       sharding: of what is returned. Left open, the compiler may choose another one than
@@ -38,13 +41,14 @@ def make_train_step(
       A compiled function of `state`, `images` `[n h w c]`, `masks` `[n h w]`, `indices`
       `[b]`; metrics are the scalars "loss" and "grad_norm", left on the device.
     """
-    update = _make_update(loss, augmentation, seed)
+    update = _make_update(loss, outlier_knee, augmentation, seed)
     return _compiled(update, donate_argnums=0, out_shardings=sharding)
 
 
 def make_train_steps(
     *,
     loss: Callable[[jax.Array, jax.Array], jax.Array],
+    outlier_knee: float = 0.0,
     augmentation: Mapping[str, Any],
     seed: int,
     sharding: jax.sharding.Sharding | None = None,
@@ -58,7 +62,7 @@ def make_train_steps(
       the first `count` >= 1 rows are used; the metrics are `[k]`, zero where no update
       was. One program serves every `count`.
     """
-    update = _make_update(loss, augmentation, seed)
+    update = _make_update(loss, outlier_knee, augmentation, seed)
 
     def updates(state: TrainState, images, masks, indices, count):
         if len(indices) == 1:  # XLA's CPU backend runs a loop's body slower
@@ -76,7 +80,7 @@ def make_train_steps(
     return _compiled(updates, donate_argnums=0, out_shardings=sharding)
 
 
-def _make_update(loss, augmentation, seed):
+def _make_update(loss, outlier_knee, augmentation, seed):
     def update(state: TrainState, images, masks, indices):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         batch, truth = augment(images[indices], masks[indices], key, **augmentation)
@@ -88,9 +92,11 @@ def _make_update(loss, augmentation, seed):
                 train=True,
                 mutable=["batch_stats"],
             )
-            return loss(logits, truth).mean(), updated["batch_stats"]
+            losses = loss(logits, truth)
+            damped = damp_outliers(losses, outlier_knee).mean()
+            return damped, (losses.mean(), updated["batch_stats"])
 
-        (value, batch_stats), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+        (_, (value, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
             state.params
         )
         state = state.apply_gradients(grads=grads, batch_stats=batch_stats)

@@ -42,6 +42,7 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
     snapshots = snapshot_steps(c)
     train_steps = make_train_steps(
         loss=LOSSES[c.train.loss],
+        outlier_knee=c.train.outlier_knee,
         augmentation=c.augment.to_dict(),
         seed=c.seed,
         sharding=copied,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.losses import LOSSES, bce, bce_dice, soft_dice
+from lungseg_jax.losses import LOSSES, bce, bce_dice, damp_outliers, soft_dice
 
 LN2, LN3, LN4 = np.log([2.0, 3.0, 4.0])
 
@@ -112,3 +112,18 @@ def test_gradients_by_hand():
     # d/dp_i [1 - A/B], A = 2, B = 3: -(2 t_i B - A)/B^2 = -(4/9), +(2/9); dp/dx = 1/4.
     of_dice = jax.grad(lambda x: soft_dice(x, masks).sum())(logits)
     np.testing.assert_allclose(of_dice, one_row([-1 / 9, 1 / 18]), rtol=1e-6)
+
+
+def test_outliers_are_damped_by_hand():
+    """Knee 0.5: 0.2 stays; 0.5 e becomes 0.5 (1 + 1), with 1/e of the gradient."""
+    losses = jnp.array([0.2, 0.5, 0.5 * np.e])
+    np.testing.assert_allclose(damp_outliers(losses, 0.5), [0.2, 0.5, 1.0], rtol=1e-6)
+    gradient = jax.grad(lambda x: damp_outliers(x, 0.5).sum())(losses)
+    np.testing.assert_allclose(gradient, [1, 1, 1 / np.e], rtol=1e-6)
+
+
+def test_a_loss_of_zero_has_a_gradient_and_knee_zero_damps_nothing():
+    losses = jnp.array([0.0, 3.0])
+    gradient = jax.grad(lambda x: damp_outliers(x, 0.5).sum())(losses)
+    np.testing.assert_allclose(gradient, [1, 1 / 6], rtol=1e-6)
+    np.testing.assert_array_equal(damp_outliers(losses, 0.0), losses)
