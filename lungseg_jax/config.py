@@ -57,7 +57,7 @@ def default() -> ConfigDict:
 
     c.schedule = schedule = ConfigDict()
     schedule.name = "cosine_restarts"  # or "constant"
-    schedule.peak = 2e-3  # learning rate at the start of a cycle
+    schedule.peak = 5e-3  # learning rate at the start of a cycle
     schedule.cycles = 3  # each ends with a snapshot
     schedule.warmup_steps = 0  # linear rise at the start of the first cycle
     schedule.growth = 1.0  # each cycle is this much longer than the one before

@@ -85,7 +85,7 @@ def test_seed_schedule_changes_once_an_epoch():
         ("schedule.cycles", 0, "schedule.cycles=0"),
         ("schedule.cycles", 601, "cycle without a step"),
         ("schedule.warmup_steps", 200, "200 steps"),
-        ("schedule.floor", 1.0, "below the peak of the last cycle, 0.002"),
+        ("schedule.floor", 1.0, "below the peak of the last cycle, 0.005"),
         ("schedule.peak", -1.0, "schedule.peak=-1.0"),
         ("data.window_hu", (400.0, -1000.0), "two numbers that rise"),
         ("data.image_size", 8, "data.image_size=8"),

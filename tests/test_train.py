@@ -170,7 +170,7 @@ def test_stopped_and_resumed_is_the_run_that_was_never_stopped(
         ({"model.filters": 2}, "model.filters: 1 -> 2"),
         ({"model.name": "inception"}, "model.name: conv -> inception"),
         ({"seed": 1}, "seed: 0 -> 1"),
-        ({"schedule.peak": 1e-3}, "schedule.peak: 0.002 -> 0.001"),
+        ({"schedule.peak": 1e-3}, "schedule.peak: 0.005 -> 0.001"),
         ({"data.phantom_seed": 1}, "data.phantom_seed: 0 -> 1"),
     ],
 )
