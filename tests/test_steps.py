@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from lungseg_jax import sharding
+from lungseg_jax import sharding, steps
 from lungseg_jax.losses import bce, bce_dice
 from lungseg_jax.models import make_model
 from lungseg_jax.steps import make_eval_step, make_population_stats, make_train_step
@@ -59,6 +59,26 @@ def test_the_old_state_is_donated(data):
     step = make_train_step(loss=bce, augmentation={}, seed=0, sharding=copied)
     step(state, *data, np.arange(4))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_images_above_the_knee_pull_less_and_the_loss_is_reported_whole(data):
+    def first_metrics(knee):
+        state, copied = new_state()
+        step = make_train_step(
+            loss=bce_dice, outlier_knee=knee, augmentation={}, seed=0, sharding=copied
+        )
+        return step(state, *data, np.arange(1))[1]
+
+    plain, damped = first_metrics(0.0), first_metrics(0.1)
+    assert float(damped["loss"]) == pytest.approx(float(plain["loss"]))
+    ratio = float(damped["grad_norm"]) / float(plain["grad_norm"])
+    assert ratio == pytest.approx(0.1 / float(plain["loss"]), rel=1e-3)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU backend")
+def test_this_jaxlib_knows_our_options_for_the_cpu():
+    """Where one does not, the step still runs, and slower: this is how we notice."""
+    assert steps._cpu_options()
 
 
 def test_eval_step_counts_by_hand():
