@@ -108,7 +108,7 @@ def test_metrics_have_each_step_once_and_the_rate_falls_within_a_cycle(finished)
     steps = [row for row in rows if row["kind"] == "train"]
     assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6, 7]
     rate = {row["step"]: row["learning_rate"] for row in steps}
-    assert rate[1] == rate[5] == pytest.approx(2e-3)
+    assert rate[1] == rate[5] == pytest.approx(5e-3)
     assert rate[4] == min(rate[s] for s in (1, 2, 3, 4))
     assert rate[7] == min(rate[s] for s in (5, 6, 7))
     snapshots = {r["step"]: r for r in rows if r["kind"] == "snapshot"}
