@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from lungseg_jax.data import source
 from lungseg_jax.data.pairs import find_pairs, read_slice
-from lungseg_jax.datasets.lung_ct import LungCT
+from lungseg_jax.datasets.lung_ct import LungCT, lung_ct
 from lungseg_jax.errors import UserError
 
 
@@ -48,6 +48,16 @@ def test_values_come_back_exactly_by_name(tmp_path, dtype):
     assert "tensorflow" not in sys.modules
 
 
+def test_many_shards_keep_the_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(lung_ct, "SLICES_OF_A_SHARD", 2)
+    folder = write_pairs(tmp_path / "d", n=7)
+    loaded = source.load(folder, cache=tmp_path / "c")
+    assert len(list((tmp_path / "c").rglob("*.array_record*"))) == 4
+    for one, pair in zip(loaded.slices(loaded.names), find_pairs(folder), strict=True):
+        assert one.name == pair.name
+        np.testing.assert_array_equal(one.image, read_slice(pair).image)
+
+
 def test_prepared_once_and_anew_when_a_file_changes(tmp_path, monkeypatch):
     folder, cache = write_pairs(tmp_path / "d"), tmp_path / "c"
     first = source.load(folder, cache=cache)
@@ -73,7 +83,7 @@ def test_an_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(LungCT, "_generate_examples", interrupted)
+        m.setattr(LungCT, "_slices", interrupted)
         with pytest.raises(KeyboardInterrupt):
             source.load(folder, cache=cache)
     assert prepared(cache) == []

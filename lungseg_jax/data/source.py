@@ -158,7 +158,5 @@ def _prepare(builder: LungCT, folder: Path, total: int) -> None:
     ):
         builder.advance = bar.update
         builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=folder.absolute(), num_shards=1
-            )
+            download_config=tfds.download.DownloadConfig(manual_dir=folder.absolute())
         )

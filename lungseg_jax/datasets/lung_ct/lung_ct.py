@@ -6,6 +6,7 @@ the features are raw tensors: other formats and NumPy arrays in an Image feature
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import tensorflow_datasets as tfds
 from lungseg_jax.data.pairs import find_pairs, read_slice
 
 SPLIT = "slices"  # one split: train, validation and test are drawn by name, per run
+SLICES_OF_A_SHARD = 256  # tfds holds a shard in memory while it is written
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -24,10 +26,11 @@ class LungCTConfig(tfds.core.BuilderConfig):
     side: int | None = None
 
 
-class LungCT(tfds.core.GeneratorBasedBuilder):
+class LungCT(tfds.core.ShardBasedBuilder):
     """Pairs from `<manual_dir>/2d_images` and `<manual_dir>/2d_masks`, equal names.
 
-    Records stand in the order of the sorted names.
+    Records stand in the order of the sorted names. They are written shard by shard: the
+    shuffler of tfds' other builder needs TensorFlow from a gigabyte on.
     """
 
     name = "lung_ct"
@@ -73,11 +76,18 @@ class LungCT(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager):
-        return {SPLIT: self._generate_examples(Path(dl_manager.manual_dir))}
+    def _shard_iterators_per_split(self, dl_manager):
+        pairs = find_pairs(Path(dl_manager.manual_dir))
+        starts = range(0, len(pairs), SLICES_OF_A_SHARD)
+        return {
+            SPLIT: [
+                partial(self._slices, start, pairs[start : start + SLICES_OF_A_SHARD])
+                for start in starts
+            ]
+        }
 
-    def _generate_examples(self, folder: Path):
-        for key, pair in enumerate(find_pairs(folder)):
+    def _slices(self, start: int, pairs):
+        for key, pair in enumerate(pairs, start):
             one = read_slice(pair)
             yield (
                 key,
