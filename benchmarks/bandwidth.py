@@ -9,13 +9,12 @@ fused loop once), the time that they would take at that bandwidth, and the time 
 """
 
 import argparse
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timing import median_seconds
 
 from lungseg_jax import memory
 from lungseg_jax.losses import bce_dice
@@ -24,16 +23,6 @@ from lungseg_jax.steps import make_train_step
 from lungseg_jax.train_state import create_state
 
 COPIED = 2**28  # bytes, beyond every cache
-
-
-def median_seconds(call, rounds: int) -> float:
-    call()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def copy_bandwidth(rounds: int) -> float:

@@ -4,8 +4,9 @@
     python benchmarks/formulations.py --size 256
 
 Prints medians and ratios: the train step with our operators against textbook ones
-(`nn.max_pool`, XLA's convolution of the concatenated input); an ensemble of three by
-`lax.map` against `vmap`.
+(`nn.max_pool`, XLA's convolution of the concatenated input) and against what XLA's CPU
+backend does by itself (convolutions by YNNPACK, padding fused into the stride-1 pool); an
+ensemble of three by `lax.map` against `vmap`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lungseg_jax import memory, steps
 from lungseg_jax.ensemble import stack
 from lungseg_jax.losses import bce_dice
 from lungseg_jax.models import MODELS, blocks, make_model, operators, unet
@@ -58,23 +60,31 @@ TEXTBOOK = {
     ),
     "convolutions": ((blocks, "convolve", textbook_convolve),),
 }
+BY_ITSELF = {
+    "YNNPACK": ((steps, "_cpu_options", lambda: OPTIMIZATION_LEVEL),),
+    "padding": ((jax.lax, "optimization_barrier", lambda x: x),),
+}
+OPTIMIZATION_LEVEL = {"xla_backend_optimization_level": 1}
 
 
-def train_step(name, images, masks, textbook):
-    """A call that carries out one update, with the `textbook` forms while traced."""
+def train_step(name, images, masks, forms):
+    """A call that carries out one update, with these `forms` while it is compiled."""
     indices = np.arange(len(images))
-    step = make_train_step(loss=bce_dice, augmentation={}, seed=0)
-    box = [create_state(make_model(name), optax.adam(1e-3), channels=1, seed=0)]
+    state = create_state(make_model(name), optax.adam(1e-3), channels=1, seed=0)
+    jax.clear_caches()  # what was traced before would be taken for the new form
+    with contextlib.ExitStack() as stack:
+        for kind in forms:
+            for patch in (TEXTBOOK | BY_ITSELF)[kind]:
+                stack.enter_context(mock.patch.object(*patch))
+        step = make_train_step(loss=bce_dice, augmentation={}, seed=0)
+        compiled = step.lower(state, images, masks, indices).compile()
+    box = [state]
 
     def call():
-        box[0], metrics = step(box[0], images, masks, indices)
+        box[0], metrics = compiled(box[0], images, masks, indices)
         metrics["loss"].block_until_ready()
 
-    with contextlib.ExitStack() as stack:
-        for kind in textbook:
-            for patch in TEXTBOOK[kind]:
-                stack.enter_context(mock.patch.object(*patch))
-        call()
+    call()
     return call
 
 
@@ -108,6 +118,10 @@ def main():
             args.model, images, masks, ("convolutions",)
         ),
         "step, textbook": train_step(args.model, images, masks, tuple(TEXTBOOK)),
+        "step, convolutions by YNNPACK": train_step(
+            args.model, images, masks, ("YNNPACK",)
+        ),
+        "step, padding fused": train_step(args.model, images, masks, ("padding",)),
         "ensemble, in turn": ensemble(args.model, images, vectorize=False),
         "ensemble, vmap": ensemble(args.model, images, vectorize=True),
     }
@@ -123,8 +137,9 @@ def main():
         base = medians[
             "step, as it is" if name.startswith("step") else "ensemble, in turn"
         ]
-        print(f"{name:28} {1e3 * median:8.0f} ms   {median / base:5.2f}")
+        print(f"{name:30} {1e3 * median:8.0f} ms   {median / base:5.2f}")
 
 
 if __name__ == "__main__":
+    memory.restart_with_huge_pages()
     main()

@@ -19,8 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from lungseg_jax.memory import HUGE_PAGES, TUNABLES
+
 CHECKOUT = Path(__file__).resolve().parent.parent
-HUGE_PAGES = "glibc.malloc.hugetlb=1"  # as lungseg_jax.memory sets it
 STEPS = 60
 
 
@@ -59,7 +60,7 @@ def run_main(args, cache: Path, *, steps: int, log_every: int) -> tuple[float, f
 def run_bare(args) -> float:
     """Steps per second of the step alone, in a process of its own."""
     command = [sys.executable, *sys.argv, "--worker"]
-    environment = {"GLIBC_TUNABLES": HUGE_PAGES} | os.environ
+    environment = {TUNABLES: HUGE_PAGES} | os.environ
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
 
@@ -89,7 +90,10 @@ def work(args) -> None:
         seed=0,
     )
     step = make_train_step(
-        loss=LOSSES[c.train.loss], augmentation=c.augment.to_dict(), seed=0
+        loss=LOSSES[c.train.loss],
+        outlier_knee=c.train.outlier_knee,
+        augmentation=c.augment.to_dict(),
+        seed=0,
     )
     rng = np.random.default_rng(0)
     images = jax.device_put(rng.random((n, size, size, 1), np.float32))

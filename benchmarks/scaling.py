@@ -1,7 +1,7 @@
 """How the cost grows: with the size of the images, the batch, and the number of slices.
 
-    python benchmarks/scaling.py                          # ten minutes on two CPU cores
-    python benchmarks/scaling.py --sizes=128 --batches=1,4 --slices=100
+    python benchmarks/scaling.py                           # all of it
+    python benchmarks/scaling.py --sizes= --slices=1000    # the preparation alone
 
 Prints milliseconds a slice of the train step and of an ensemble's prediction, and the
 seconds that checking and packing a data folder takes. Cost that is linear has equal
@@ -9,7 +9,6 @@ figures down a column of milliseconds a slice, or of a megapixel.
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -17,20 +16,11 @@ from pathlib import Path
 import jax
 import numpy as np
 from contestants import ours
+from timing import median_seconds
 
 from lungseg_jax import memory
 from lungseg_jax.data import source
 from lungseg_jax.data.writers import write_image
-
-
-def median_seconds(call, rounds: int) -> float:
-    call()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def steps_and_predictions(args) -> None:
@@ -96,8 +86,10 @@ def main():
     parser.add_argument("--slices", type=numbers, default="100,1000,5000")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    steps_and_predictions(args)
-    preparation(args)
+    if args.sizes:
+        steps_and_predictions(args)
+    if args.slices:
+        preparation(args)
 
 
 if __name__ == "__main__":

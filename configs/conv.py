@@ -18,7 +18,7 @@ def get_config(variant: str = ""):
     c.schedule.name = "constant"
     c.schedule.cycles = 1
     c.schedule.peak = 1e-3
-    if not variant:  # each step costs more than one of the inception U-Net
+    if not variant:  # the size that was measured
         c.data.image_size = 192
     if variant == "seed":
         c.model.kernel_size = 1

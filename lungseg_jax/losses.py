@@ -39,8 +39,11 @@ def damp_outliers(losses: jax.Array, knee: float) -> jax.Array:
     """Losses `[b]` as they are up to `knee`, and above it knee (1 + log(loss / knee)).
 
     An image with a loss above the knee so pulls at the weights with knee / loss of its
-    gradient, as in Huber's estimator of location: a slice with a wrong label, whose loss
-    stays high, does not outweigh all others. 0 leaves every loss as it is.
+    gradient: a slice with a wrong label, whose loss stays high, does not outweigh all
+    others. 0 leaves every loss as it is.
+
+    Source: the weights min(1, k / |r|) are those of Huber, Robust Estimation of a
+    Location Parameter, 1964; here r is the loss of an image.
     """
     if not knee:
         return losses

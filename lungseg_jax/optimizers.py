@@ -20,7 +20,7 @@ def make_optimizer(
     Args:
       schedule: learning rate by step.
       name: one of OPTIMIZERS. "muon" moves each kernel along its momentum made
-        orthogonal, with the mean square that Adam's moves have, and all else as AdamW
+        orthogonal, with the root mean square of Adam's moves, and all else as AdamW
         does (Jordan et al. 2024; Liu et al., arXiv:2502.16982).
       weight_decay: decoupled (Loshchilov & Hutter, arXiv:1711.05101); adam has none.
       epsilon: added to the root of the second moment.

@@ -113,7 +113,7 @@ def make_ensemble_predict(model: nn.Module, *, vectorize: bool) -> Callable:
       model: of every member.
       vectorize: run the members at once, as `vmap`, or one after the other. At once is
         for accelerators: on the CPU the batched kernels become grouped convolutions,
-        2.6 times slower than the loop (`benchmarks/formulations.py --size 256`).
+        1.8 times slower than the loop (`benchmarks/formulations.py --size 256`).
 
     Returns:
       A compiled function of `members`, variables with a leading axis m on each array.
@@ -194,7 +194,8 @@ def _cpu_options() -> dict[str, Any]:
         # spends its time in convolutions and products that come compiled.
         "xla_backend_optimization_level": 1,
         # YNNPACK for reductions and products, not for convolutions: it runs many of them
-        # on one core (jaxlib 0.10). The conv U-Net's step is 1.4 times as fast without.
+        # on one core (jaxlib 0.10). With them a step takes 1.1 (inception) and 1.4 times
+        # (conv) as long (`benchmarks/formulations.py --size 256`).
         "xla_cpu_experimental_ynn_fusion_type": (
             "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
         ),

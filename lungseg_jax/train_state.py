@@ -16,15 +16,9 @@ class TrainState(train_state.TrainState):
     batch_stats: Any
 
 
-def init_variables(
-    model: nn.Module,
-    *,
-    channels: int,
-    seed: int,
-    sharding: jax.sharding.Sharding | None = None,
-) -> Any:
+def init_variables(model: nn.Module, *, channels: int, seed: int) -> Any:
     """Initial {"params", "batch_stats"}; they depend on the channels and `seed` alone."""
-    return dict(_drawn(partial(_init, model, channels, seed), sharding))
+    return dict(_drawn(partial(_init, model, channels, seed)))
 
 
 def abstract_variables(model: nn.Module, *, channels: int) -> Any:
@@ -76,7 +70,7 @@ def _init(model, channels, seed):
     return model.init(jax.random.key(seed), example, train=False)
 
 
-def _drawn(function, sharding):
+def _drawn(function, sharding=None):
     # Drawing weights compiles one program for each shape; unoptimised that takes a third
     # of the time, for the same numbers to 1e-7.
     options = {"xla_backend_optimization_level": 0}

@@ -34,7 +34,7 @@ def test_the_first_move_of_a_bias_is_the_rate_against_its_gradient(name, gradien
 
 
 def test_muon_moves_a_kernel_along_an_orthogonal_matrix(gradients):
-    """All singular values alike, whatever those of the gradient; mean square 0.2 rate."""
+    """All singular values alike, whatever those of the gradient; RMS 0.2 times the rate."""
     skewed = gradients["kernel"] * jnp.linspace(0.01, 1, 16)
     moved = first_update("muon", {"kernel": skewed})["kernel"]
     values = np.linalg.svd(moved.reshape(72, 16), compute_uv=False)

@@ -13,14 +13,14 @@ from tqdm import tqdm
 from contestants.torch_unet import DEVICE, bce_dice
 
 LABEL = f"MONAI {monai.__version__} UNet (torch {torch.__version__.split('+')[0]})"
-ZOOM, SHIFT, ROTATION_DEG = 0.1, 0.1, 5.0  # those of lungseg_jax.config
 PEAK, WEIGHT_DECAY = 2e-3, 1e-4
 
 
-def train(images, masks, *, seconds, batch_size, seed):
+def train(images, masks, *, seconds, batch_size, seed, augmentation):
     """Trains on images `[n s s 1]` and masks `[n s s]`; `(predict, steps)`.
 
-    AdamW, annealed once by a cosine over the time; affine augmentation and flips.
+    AdamW, annealed once by a cosine over the time; `augmentation` has the keywords of
+    `lungseg_jax.data.augment`.
     `predict(images [b s s 1])` gives probabilities `[b s s]`.
     """
     torch.manual_seed(seed)
@@ -41,7 +41,7 @@ def train(images, masks, *, seconds, batch_size, seed):
             if steps * batch_size % (len(pairs) // batch_size * batch_size) == 0:
                 order = torch.randperm(len(pairs))
             at = steps * batch_size % (len(pairs) // batch_size * batch_size)
-            batch = _augment(pairs[order[at : at + batch_size]])
+            batch = _augment(pairs[order[at : at + batch_size]], **augmentation)
             optimizer.param_groups[0]["lr"] = PEAK * (1 + math.cos(math.pi * done)) / 2
             optimizer.zero_grad(set_to_none=True)
             inputs = batch[:, :1].contiguous(memory_format=torch.channels_last)
@@ -62,17 +62,18 @@ def _to_torch(images):
     return torch.from_numpy(images).permute(0, 3, 1, 2).to(DEVICE)
 
 
-def _augment(pairs):
+def _augment(pairs, *, zoom, shift, rotation_deg, flip_lr, flip_ud):
     """A random affine map for each example, bilinear, as `lungseg_jax.data.augment`."""
     n = len(pairs)
 
     def draw(*shape):
         return 2 * torch.rand(*shape) - 1
 
-    angle = torch.deg2rad(ROTATION_DEG * draw(n))
+    angle = torch.deg2rad(rotation_deg * draw(n))
     cos, sin = torch.cos(angle), torch.sin(angle)
     rotation = torch.stack([cos, -sin, sin, cos], dim=1).reshape(n, 2, 2)
-    scale = (1 + ZOOM * draw(n, 1, 2)) * (2 * torch.randint(2, (n, 1, 2)) - 1)
-    matrix = torch.cat([rotation * scale, 2 * SHIFT * draw(n, 2, 1)], dim=2)
+    mirrored = torch.randint(2, (n, 1, 2)) * torch.tensor([flip_lr, flip_ud])
+    scale = (1 + zoom * draw(n, 1, 2)) * (1 - 2 * mirrored)
+    matrix = torch.cat([rotation * scale, 2 * shift * draw(n, 2, 1)], dim=2)
     grid = F.affine_grid(matrix, pairs.shape, align_corners=False).to(pairs.device)
     return F.grid_sample(pairs, grid, padding_mode="border", align_corners=False)

@@ -137,7 +137,7 @@ def _with_next(x, axis):
     """`x`, and what follows each of its elements along an axis: after the last, -inf."""
     padded = _pad(x, axis, 0, 1, -jnp.inf)
     if jax.default_backend() == "cpu":
-        # Else each use pads anew, element by element: 8 % of the train step.
+        # Else each use pads anew, element by element: the step takes 1.09 times as long.
         padded = jax.lax.optimization_barrier(padded)
     return tuple(
         jax.lax.slice_in_dim(padded, start, start + x.shape[axis], axis=axis)
