@@ -115,7 +115,7 @@ def main():
     )
     parser.add_argument("--config", default="configs/incp_snapshot.py")
     parser.add_argument("--slices", type=int, default=40, help="phantoms to draw")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2, help="of the loop; 0: none")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -123,18 +123,19 @@ def main():
         return
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch)
-        run_main(args, cache, steps=1, log_every=1)  # draws and prepares the phantoms
+        run_main(args, cache, steps=2, log_every=1)  # draws and prepares the phantoms
         (cache / "xla").rename(cache / "xla.before")
-        cold, _ = run_main(args, cache, steps=1, log_every=1)
-        warm = [run_main(args, cache, steps=1, log_every=1)[0] for _ in range(3)]
+        cold, _ = run_main(args, cache, steps=2, log_every=1)
+        warm = [run_main(args, cache, steps=2, log_every=1)[0] for _ in range(3)]
         print(f"start to first update: cold {cold:.1f} s, warm {min(warm):.1f} s")
         pairs = []
         for _ in range(args.rounds):
             of_main = run_main(args, cache, steps=STEPS, log_every=10)[1]
             pairs.append((of_main, run_bare(args)))
             print("steps per second: main {:.3f}, bare step {:.3f}".format(*pairs[-1]))
-    ratio = statistics.median(a / b for a, b in pairs)
-    print(f"main runs at {100 * ratio:.0f} % of the bare step")
+    if pairs:
+        ratio = statistics.median(a / b for a, b in pairs)
+        print(f"main runs at {100 * ratio:.0f} % of the bare step")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 """
 
 import difflib
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{doc.strip()}\n\nFlags:{_flag_help()}")
         sys.exit(0)
+    gc.freeze()  # all that was imported stays; looking through it takes seconds
     try:
         words = parse([_find_config(word) for word in _joined(argv)])
         main(words)

@@ -1,6 +1,9 @@
 """Adam, AdamW and Muon behind one signature."""
 
+from collections import defaultdict
+
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
@@ -37,13 +40,43 @@ def make_optimizer(
         tx = optax.adamw(schedule, eps=epsilon, weight_decay=weight_decay)
     else:
         tx = optax.adam(schedule, eps=epsilon)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
+    tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
+    return _by_shape(tx)
 
 
-def _kernels(params):
-    """Which parameters are matrices for Muon: kernels `[k k i o]`, as `[k*k*i o]`."""
+def _by_shape(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`tx` over parameters of one shape stacked, as {"3x3x8x8": `[n 3 3 8 8]`}.
+
+    The same moves by a quarter of the operations, which are faster to trace, to compile
+    and to load: the inception U-Net has 162 parameters of 30 shapes.
+    """
+
+    def init(params):
+        return tx.init(_stack(params))
+
+    def update(gradients, state, params=None):
+        moves, state = tx.update(_stack(gradients), state, _stack(params))
+        moves = {shape: iter(jnp.unstack(stack)) for shape, stack in moves.items()}
+        return jax.tree.map(lambda leaf: next(moves[_shape(leaf)]), gradients), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _stack(tree):
+    stacks = defaultdict(list)
+    for leaf in jax.tree.leaves(tree):
+        stacks[_shape(leaf)].append(leaf)
+    return {shape: jnp.stack(leaves) for shape, leaves in stacks.items()}
+
+
+def _shape(leaf) -> str:
+    return "x".join(map(str, leaf.shape))
+
+
+def _kernels(stacks):
+    """Which parameters are matrices for Muon: kernels `[n k k i o]`, as n `[k*k*i o]`."""
 
     def numbers(leaf):
-        return MuonDimensionNumbers((0, 1, 2), 3) if leaf.ndim == 4 else None
+        return MuonDimensionNumbers((1, 2, 3), 4) if leaf.ndim == 5 else None
 
-    return jax.tree.map(numbers, params)
+    return jax.tree.map(numbers, stacks)

@@ -1,5 +1,7 @@
 """Builds the training of a run, resumes it where it stopped, and carries it out."""
 
+from concurrent import futures
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,7 +18,7 @@ from lungseg_jax.run_folder import RunFolder
 from lungseg_jax.run_record import Split
 from lungseg_jax.schedules import make_schedule
 from lungseg_jax.steps import make_eval_step, make_population_stats, make_train_steps
-from lungseg_jax.train_state import count, create_state
+from lungseg_jax.train_state import count, state_maker
 from lungseg_jax.training_log import TrainingLog
 
 
@@ -50,18 +52,25 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
     population_stats = make_population_stats(model, sharding=copied)
     validate = _make_validate(c, model, mesh, source, split["validation"])
 
-    state = create_state(
+    make_state = state_maker(
         model,
         tx,
         channels=PREPROCESSING[c.data.preprocessing],
         seed=c.seed,
         sharding=copied,
     )
+    arrays = jax.device_put(_network_arrays(c, source, split["train"]), copied)
+    shapes = make_state.eval_shape()
     progress.say(
-        f"{c.model.name} U-Net, {count((state.params, state.batch_stats)):,} parameters; "
+        f"{c.model.name} U-Net, {count((shapes.params, shapes.batch_stats)):,} parameters; "
         f"{len(split['train'])} slices at {c.data.image_size}x{c.data.image_size}; "
         f"{total} steps of {c.train.batch_size} on {mesh.size} {jax.default_backend()}"
     )
+    with futures.ThreadPoolExecutor(1) as beside:
+        # XLA compiles beside the interpreter, which makes the state meanwhile.
+        compiling = beside.submit(_compile, train_steps, shapes, arrays, c, split_up)
+        state = make_state()
+        train_steps = compiling.result()
     with checkpoints.open_checkpoints(
         folder.checkpoints, snapshots=snapshots
     ) as manager:
@@ -69,7 +78,6 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
         start = int(state.step)
         if start:
             progress.say(f"resuming after step {start}")
-        arrays = jax.device_put(_network_arrays(c, source, split["train"]), copied)
         fixed_batches = whole_batches(
             len(split["train"]), c.train.batch_size, seed=c.seed
         )
@@ -85,7 +93,7 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
                     arrays["image"],
                     arrays["mask"],
                     jax.device_put(indices, split_up),
-                    done - step,
+                    np.int32(done - step),
                 )
                 log.add(metrics_of_steps, done - step)
                 bar.update(done - step)
@@ -102,6 +110,16 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
                     log.write_scores(step, is_snapshot, validate(state))
                 if save_due:
                     checkpoints.save(manager, state)
+
+
+def _compile(train_steps, state, arrays, c: ConfigDict, split_up):
+    """`train_steps` for the shapes that it will be called with."""
+    copied = arrays["image"].sharding
+    state = jax.tree.map(lambda leaf: leaf.update(sharding=copied), state)
+    shape = c.train.steps_per_dispatch, c.train.batch_size
+    indices = jax.ShapeDtypeStruct(shape, np.int32, sharding=split_up)
+    images, masks = arrays["image"], arrays["mask"]
+    return train_steps.lower(state, images, masks, indices, np.int32(1)).compile()
 
 
 def _next_due(step: int, c: ConfigDict) -> int:

@@ -1,5 +1,6 @@
 """All that training changes: parameters, batch statistics, optimizer, step."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ class TrainState(train_state.TrainState):
 
 def init_variables(model: nn.Module, *, channels: int, seed: int) -> Any:
     """Initial {"params", "batch_stats"}; they depend on the channels and `seed` alone."""
-    return dict(_drawn(partial(_init, model, channels, seed)))
+    return dict(_drawing(partial(_init, model, channels, seed))())
 
 
 def abstract_variables(model: nn.Module, *, channels: int) -> Any:
@@ -36,7 +37,21 @@ def create_state(
     seed: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> TrainState:
-    """The state before the first update.
+    """The state before the first update: `state_maker(...)()`, with the same arguments."""
+    return state_maker(model, tx, channels=channels, seed=seed, sharding=sharding)()
+
+
+def state_maker(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    channels: int,
+    seed: int,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Callable[[], TrainState]:
+    """A compiled function that makes the state before the first update.
+
+    Its `eval_shape()` gives the shapes, from which a step can be compiled meanwhile.
 
     Args:
       model: its `apply` goes into the state.
@@ -56,7 +71,7 @@ def create_state(
             **variables,
         )
 
-    return _drawn(create, sharding)
+    return _drawing(create, sharding)
 
 
 def count(tree: Any) -> int:
@@ -70,8 +85,8 @@ def _init(model, channels, seed):
     return model.init(jax.random.key(seed), example, train=False)
 
 
-def _drawn(function, sharding=None):
+def _drawing(function, sharding=None):
     # Drawing weights compiles one program for each shape; unoptimised that takes a third
     # of the time, for the same numbers to 1e-7.
     options = {"xla_backend_optimization_level": 0}
-    return jax.jit(function, out_shardings=sharding, compiler_options=options)()
+    return jax.jit(function, out_shardings=sharding, compiler_options=options)

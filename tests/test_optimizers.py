@@ -58,3 +58,21 @@ def test_clip_norm_makes_the_size_of_the_gradient_irrelevant(gradients):
         first_update("adam", g, epsilon=1.0, clip_norm=1.0) for g in (gradients, huge)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), *clipped)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_of_one_shape_move_each_as_if_alone(name, gradients):
+    """They are stacked on the way."""
+    more = {
+        "a": gradients,
+        "b": jax.tree.map(lambda g: jnp.flip(g) * 3, gradients),
+        "c": gradients["kernel"][..., 0],
+    }
+    together = first_update(name, more)
+    for key in ("a", "b", "c"):
+        alone = first_update(name, more[key])
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-8),
+            together[key],
+            alone,
+        )
