@@ -1,65 +1,146 @@
-"""Saving and restoring the training state; the only importer of Orbax."""
+"""Saving and restoring the training state; the only importer of Orbax.
+
+Orbax restores a flipped bit without a word, so each state has a seal beside it.
+"""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from lungseg_jax import processes, progress, seals
 from lungseg_jax.errors import UserError
+from lungseg_jax.seals import Damaged
 from lungseg_jax.train_state import TrainState
 
-ITEM = "state"
+STATE, SEAL = "state", "seal"
 PARTS = ("params", "batch_stats", "opt_state")
+NEWEST = 2  # steps that are kept beside the snapshots: one to fall back to
 
 
-@contextlib.contextmanager
-def open_checkpoints(
-    folder: Path, *, snapshots: Sequence[int]
-) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints below `folder`; keeps the `snapshots` for ever, and the newest.
+class Checkpoints:
+    """The checkpoints below `folder`: the `snapshots`, and until the last the newest two.
 
     Writes go on in the background; leaving the context waits for the last of them.
     """
-    _quiet()
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(
-            [policies.CustomSteps(list(snapshots)), policies.LatestN(1)]
-        ),
-        cleanup_tmp_directories=True,
-    )
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        yield manager
+
+    def __init__(self, folder: Path, *, snapshots: Sequence[int]):
+        self._folder, self._snapshots = folder.absolute(), list(snapshots)
+        self._damaged: set[int] = set()
+
+    def __enter__(self) -> "Checkpoints":
+        _quiet()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_Kept(self._snapshots),
+            cleanup_tmp_directories=True,
+        )
+        with self._writing():
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        return self
+
+    def __exit__(self, *_) -> None:
+        with self._writing():
+            self._manager.close()
+
+    def save(self, state: TrainState, notes: Mapping[str, Any]) -> None:
+        """Writes the state under its own step; one that is there already is left alone.
+
+        Returns once the arrays are copied, so that the next step may donate them.
+
+        Args:
+          state: what to save.
+          notes: JSON that `restore` gives back.
+
+        Raises:
+          UserError: this save, or the one before, could not be written.
+        """
+        step = int(state.step)
+        with self._writing():
+            if step in self._damaged:
+                self._manager.delete(step)
+                self._damaged.remove(step)
+            if step in self._manager.all_steps():
+                return
+            tree = _parts(state)
+            seal = seals.seal(step, tree, notes)
+            items = {STATE: ocp.args.PyTreeSave(tree), SEAL: ocp.args.JsonSave(seal)}
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict]:
+        """The newest good state, placed as `like` is, and its notes.
+
+        A damaged step is named and passed over. Where nothing was saved, or nothing good
+        is left, it is `like` itself, with no notes.
+
+        Raises:
+          UserError: what was saved has other names, shapes or types than `like`.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                tree, notes = _read(self._manager, self._folder, step, _parts(like))
+            except Damaged as e:
+                self._damaged.add(step)
+                progress.say(f"{e.what} Going back to the one before.")
+                continue
+            counter = jax.device_put(jnp.int32(step), like.step.sharding)
+            return like.replace(step=counter, **tree), notes
+        return like, {}
+
+    def check_room(self, like: TrainState) -> None:
+        """Refuses a disk that cannot hold the checkpoints of a whole run.
+
+        Raises:
+          UserError: with the space that is needed and what is free.
+        """
+        one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(_parts(like)))
+        kept = len(self._snapshots) + NEWEST + 1  # one more while it is written
+        there = sum(f.stat().st_size for f in self._folder.rglob("*") if f.is_file())
+        needed, free = kept * one - there, shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise UserError(
+                f"the disk of {self._folder} has {_mb(free)} free.",
+                rule=f"{kept} checkpoints of {_mb(one)} need {_mb(needed)} more.",
+                remedy="make room, or name another folder with --workdir=DIR.",
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A disk that takes no more is a UserError, and nothing half is left."""
+        try:
+            yield
+        except (OSError, ValueError) as e:
+            if isinstance(e, ValueError) and "os_error_code" not in str(e):
+                raise  # else tensorstore's words for an errno
+            if processes.is_first():
+                for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(path, ignore_errors=True)
+            good = [s for s in saved_steps(self._folder) if s not in self._damaged]
+            raise UserError(
+                f"a checkpoint could not be written to {self._folder}: "
+                f"{str(e).splitlines()[0]}",
+                rule=f"{_mb(shutil.disk_usage(self._folder).free)} are free there.",
+                remedy="make room and run the command again"
+                + (f": it goes on from step {good[-1]}." if good else "."),
+            ) from e
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
-    """Writes the state under its own step; a step that is there already is left alone.
+class _Kept(policies.PreservationPolicy):
+    def __init__(self, snapshots: Sequence[int]):
+        self._snapshots = snapshots
 
-    Returns once the arrays are copied, so that the next step may donate them.
-    """
-    step = int(state.step)
-    if step not in manager.all_steps():
-        tree = {part: getattr(state, part) for part in PARTS}
-        manager.save(step, args=_item(ocp.args.PyTreeSave(tree)), force=True)
-
-
-def restore(manager: ocp.CheckpointManager, like: TrainState) -> TrainState:
-    """The newest state, placed as `like` is; `like` itself where nothing was saved.
-
-    Raises:
-      UserError: what was saved has other names, shapes or types than `like`.
-    """
-    step = manager.latest_step()
-    if step is None:
-        return like
-    tree = _restore(manager, step, {part: getattr(like, part) for part in PARTS})
-    counter = jax.device_put(jnp.int32(step), like.step.sharding)
-    return like.replace(step=counter, **tree)
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        finished = self._snapshots and steps[-1] == self._snapshots[-1]
+        newest = [] if finished else steps[-NEWEST:]
+        return [step in self._snapshots or step in newest for step in steps]
 
 
 def restore_variables(folder: Path, step: int, like: Any) -> Any:
@@ -72,23 +153,37 @@ def restore_variables(folder: Path, step: int, like: Any) -> Any:
         arrays are to lie.
 
     Raises:
-      UserError: there is no such step, or it has other names, shapes or types.
+      UserError: there is no such step, it is damaged, or it has other names, shapes or
+        types.
     """
-    _quiet()
     if step not in saved_steps(folder):
         raise UserError(
             f"{folder} has no step {step}.", rule=f"one of {saved_steps(folder)}."
         )
-    me = jax.process_index()  # others do not wait for the one that reads
-    options = ocp.CheckpointManagerOptions(
-        read_only=True,
-        create=False,
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=me, active_processes={me}
-        ),
-    )
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        return _restore(manager, step, dict(like))
+    with _reader(folder) as manager:
+        return _read(manager, folder, step, dict(like))[0]
+
+
+def verify(folder: Path, step: int) -> int:
+    """Reads every array of a checkpoint, and says how many there are.
+
+    Raises:
+      Damaged: it is not what was saved.
+    """
+    where = folder / str(step)
+    sealed = seals.read_seal(where / SEAL / "metadata", step)["arrays"]
+    with _reader(folder) as manager, _reading(where):
+        with ocp.PyTreeCheckpointer() as reader:
+            structure = reader.metadata(where.absolute() / STATE).item_metadata.tree
+        on_host = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure
+        )
+        tree = _restore(manager, step, ocp.args.PyTreeRestore(restore_args=on_host))
+    seals.check(sealed, tree, where)
+    lost = sorted(sealed.keys() - seals.leaves(tree).keys())
+    if lost:
+        raise Damaged(where, f"{lost[0]} is missing")
+    return len(sealed)
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -98,46 +193,61 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
 
 
-def _restore(manager, step: int, like: Any) -> Any:
-    _check_same_arrays(manager.directory, step, _stored_arrays(manager, step), like)
+def _read(manager, folder: Path, step: int, like: Any) -> tuple[Any, dict]:
+    where = folder / str(step)
+    seal = seals.read_seal(where / SEAL / "metadata", step)
+    for name, leaf in seals.leaves(like).items():
+        found = seal["arrays"].get(name, {"kind": "missing"})["kind"]
+        if found != seals.kind(leaf):
+            raise UserError(
+                f"{where} holds another network: {name} is {found}, and "
+                f"{seals.kind(leaf)} is asked for.",
+                remedy="give the run a folder of its own with --workdir=DIR.",
+            )
     args = ocp.args.PyTreeRestore(
         item=like,
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),
         partial_restore=True,
     )
-    return manager.restore(step, args=_item(args))[ITEM]
+    with _reading(where):
+        tree = _restore(manager, step, args)
+    seals.check(seal["arrays"], tree, where)
+    return tree, seal["notes"]
 
 
-def _stored_arrays(manager, step: int) -> dict[str, str]:
-    with ocp.PyTreeCheckpointer() as reader:
-        metadata = reader.metadata(manager.directory / str(step) / ITEM)
-    return _arrays(metadata.item_metadata.tree)
+def _restore(manager, step: int, args) -> Any:
+    return manager.restore(step, args=ocp.args.Composite(**{STATE: args}))[STATE]
 
 
-def _check_same_arrays(folder, step, stored: dict[str, str], like: Any) -> None:
-    """Orbax names no array when a shape differs, and casts another type in silence."""
-    for name, wanted in _arrays(like).items():
-        if stored.get(name) != wanted:
-            raise UserError(
-                f"{folder}/{step} holds another network: {name} is "
-                f"{stored.get(name, 'missing')}, and {wanted} is asked for.",
-                remedy="give the run a folder of its own with --workdir=DIR.",
-            )
+def _reader(folder: Path) -> ocp.CheckpointManager:
+    _quiet()
+    me = jax.process_index()  # others do not wait for the one that reads
+    options = ocp.CheckpointManagerOptions(
+        read_only=True,
+        create=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}
+        ),
+    )
+    return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
-def _arrays(tree: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            f"{leaf.dtype}{list(leaf.shape)}"
-        )
-        for path, leaf in leaves
-    }
+@contextlib.contextmanager
+def _reading(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as e:  # Orbax raises a bare one for an array file that is damaged
+        words = str(e).strip().splitlines() or [type(e).__name__]
+        raise Damaged(where, words[0][:120]) from e
 
 
-def _item(args):
-    return ocp.args.Composite(**{ITEM: args})
+def _parts(state: TrainState) -> dict[str, Any]:
+    return {part: getattr(state, part) for part in PARTS}
+
+
+def _mb(n: int) -> str:
+    return f"{n / 1e6:.1f} MB"
 
 
 def _quiet() -> None:
-    logging.set_verbosity(logging.ERROR)  # Orbax reports each save in ten lines
+    logging.set_verbosity(logging.FATAL)  # ten lines a save, a traceback an error

@@ -1,6 +1,7 @@
 """The border of every command: flags in, exit status out.
 
-0 done, 2 the user's mistake (one plain error), 130 interrupted; a traceback is ours.
+0 done, 2 the user's mistake (one plain error), 75 and 130 stopped (`stopping.STATUS`); a
+traceback is ours.
 """
 
 import difflib
@@ -12,10 +13,8 @@ from pathlib import Path
 
 from absl import flags
 
-from lungseg_jax import config
+from lungseg_jax import config, stopping
 from lungseg_jax.errors import UserError
-
-INTERRUPTED = 130
 
 
 def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -> None:
@@ -24,7 +23,7 @@ def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -
     Args:
       main: reads `flags.FLAGS`; raises UserError for bad input.
       doc: what `--help` prints above the flags.
-      when_interrupted: what is left, and what to do, after Ctrl-C.
+      when_interrupted: what is left, and what to do, after Ctrl-C or SIGTERM.
     """
     argv = sys.argv[1:]
     if {"-h", "--help", "-help"} & set(argv):
@@ -32,8 +31,9 @@ def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -
         sys.exit(0)
     gc.freeze()  # all that was imported stays; looking through it takes seconds
     try:
-        words = parse([_find_config(word) for word in _joined(argv)])
-        main(words)
+        with stopping.raised():
+            words = parse([_find_config(word) for word in _joined(argv)])
+            main(words)
     except UserError as e:
         print(e, file=sys.stderr)
         sys.exit(2)
@@ -43,9 +43,12 @@ def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -
     except OSError as e:  # a full disk, a folder that may not be written
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; {when_interrupted}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as e:
+        name, status = "SIGINT", stopping.INTERRUPTED
+        if isinstance(e, stopping.Stopped):
+            name, status = e.name, e.status
+        print(f"\nstopped by {name}; {when_interrupted}", file=sys.stderr)
+        sys.exit(status)
 
 
 def parse(argv: list[str]) -> list[str]:

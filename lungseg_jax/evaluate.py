@@ -7,6 +7,11 @@ DIR holds 2d_images/ and 2d_masks/ with equal file names. Every member and the e
 of them are scored at the threshold of the run.
 """
 
+from lungseg_jax import stopping
+
+if __name__ == "__main__":
+    stopping.listen()
+
 import contextlib
 import dataclasses
 from collections.abc import Iterable
@@ -16,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from lungseg_jax import cache, checkpoints, cli, metrics, progress
+from lungseg_jax import cache, checkpoints, cli, metrics, progress, run_record
 from lungseg_jax.config import preprocessing, snapshot_steps
 from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import Slice, find_pairs, read_slice
@@ -24,7 +29,7 @@ from lungseg_jax.data.preprocess import PREPROCESSING, check_domain, soften
 from lungseg_jax.ensemble import Ensemble, disagreement, select_members
 from lungseg_jax.errors import UserError
 from lungseg_jax.models import make_model
-from lungseg_jax.run_folder import RunFolder, read_json, write_json
+from lungseg_jax.run_folder import RunFolder, write_json
 from lungseg_jax.train_state import abstract_variables
 
 FLAGS = flags.FLAGS
@@ -53,8 +58,7 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
     Raises:
       UserError: no run, no such members, or checkpoints of another network.
     """
-    folder.require()
-    config = ConfigDict(read_json(folder.config))
+    config, run = run_record.read_run(folder)
     with contextlib.suppress(UserError):  # a run is of use without its cache, too
         cache.enable_compilation_cache(cache.cache_root(config.cache_dir))
     saved = checkpoints.saved_steps(folder.checkpoints)
@@ -74,15 +78,28 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
     like = abstract_variables(model, channels=PREPROCESSING[config.data.preprocessing])
     return Run(
         config=config,
-        trained_on=read_json(folder.run)["data"]["dtype"],
+        trained_on=run["data"]["dtype"],
         steps=steps,
         ensemble=Ensemble(
             model,
-            [checkpoints.restore_variables(folder.checkpoints, s, like) for s in steps],
+            [_restore(folder, step, steps, like) for step in steps],
             preprocessing=preprocessing(config),
             batch_size=config.evaluate.batch_size,
         ),
     )
+
+
+def _restore(folder: RunFolder, step: int, steps: list[int], like):
+    try:
+        return checkpoints.restore_variables(folder.checkpoints, step, like)
+    except checkpoints.Damaged as e:
+        others = ",".join(str(other) for other in steps if other != step)
+        choice = f"leave it out with --members={others} in evaluate and predict; or "
+        raise UserError(
+            e.what,
+            rule="a damaged snapshot is never part of an ensemble.",
+            remedy=(choice if others else "") + e.remedy,
+        ) from e
 
 
 def _check_none_is_lost(folder: RunFolder, config: ConfigDict, saved) -> None:

@@ -1,5 +1,6 @@
 """The whole path of one command: data, training, ensemble, scores, report."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -23,8 +24,13 @@ from lungseg_jax.run_folder import RunFolder, read_json, write_json
 from lungseg_jax.run_record import Split
 
 
-def run(c: ConfigDict, workdir: str = "") -> dict:
+def run(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
     """Does what is left to do of a run, and returns its evaluation.
+
+    Args:
+      c: what `config.default` has, resolved.
+      workdir: the run folder; empty: `config.default_workdir`.
+      extend: see `run_record.open_run`.
 
     Raises:
       UserError: bad input, before anything is compiled.
@@ -33,8 +39,17 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
     folder = RunFolder(Path(workdir).expanduser() if workdir else default_workdir(c))
     root = cache.cache_root(c.cache_dir)
     cache.enable_compilation_cache(root)
-    with processes.first_then_others():
-        source, split = _open(c, folder, root)
+    with contextlib.ExitStack() as stack:
+        with processes.first_then_others():
+            source, split = _load(c, root)
+            run_record.refuse_what_is_no_run(folder)
+            if processes.is_first():
+                stack.enter_context(folder.claimed())
+            run_record.open_run(c, folder, source, split, extend=extend)
+        return _run(c, folder, source, split)
+
+
+def _run(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> dict:
     progress.say(
         f"{source.variant} data: {len(split['train'])} slices to train, "
         f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
@@ -47,14 +62,15 @@ def run(c: ConfigDict, workdir: str = "") -> dict:
     with processes.first_then_others():
         if not folder.evaluation.exists() or not folder.page.exists():
             _score(c, folder, source, split["test"])
-    evaluation = read_json(folder.evaluation)
-    progress.say(evaluate.table(evaluation))
-    progress.say(f"report: {folder.page}")
-    return evaluation
+        else:
+            progress.say(evaluate.table(read_json(folder.evaluation)))
+    if folder.page.exists():
+        progress.say(f"report: {folder.page}")
+    return read_json(folder.evaluation)
 
 
-def _open(c: ConfigDict, folder: RunFolder, root: Path) -> tuple[Source, Split]:
-    """The data and their split; what it refuses, it refuses before a file is written."""
+def _load(c: ConfigDict, root: Path) -> tuple[Source, Split]:
+    """The data and their split."""
     source = data_source.load(
         Path(c.data.dir).expanduser() if c.data.dir else None,
         cache=root,
@@ -73,21 +89,27 @@ def _open(c: ConfigDict, folder: RunFolder, root: Path) -> tuple[Source, Split]:
         training_slices=len(split["train"]),
         devices=jax.device_count(),
     )
-    run_record.open_run(c, folder, source, split)
     return source, split
 
 
 def _score(c: ConfigDict, folder: RunFolder, source: Source, test: list[str]) -> None:
-    """Writes evaluation.json and the report, of the run's own test split."""
+    """Writes evaluation.json and the report, of the run's own test split.
+
+    The report is not worth failing for: the same command writes it another time.
+    """
     trained = evaluate.load_run(folder)
     evaluation = evaluate.score(trained, source.slices(test), len(test))
     evaluation |= {"split": "test", "split_seed": c.data.split_seed}
+    progress.say(evaluate.table(evaluation))
     write_json(folder.evaluation, evaluation)
-    report.write(
-        folder,
-        evaluation,
-        title=f"{c.name}: {c.model.name} U-Net on {source.variant} data",
-        window_hu=c.data.window_hu,
-        read=source.slices,
-        segment=trained.ensemble.probabilities,
-    )
+    try:
+        report.write(
+            folder,
+            evaluation,
+            title=f"{c.name}: {c.model.name} U-Net on {source.variant} data",
+            window_hu=c.data.window_hu,
+            read=source.slices,
+            segment=trained.ensemble.probabilities,
+        )
+    except OSError as e:
+        progress.say(f"the report could not be written: {e}")

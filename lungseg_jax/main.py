@@ -6,19 +6,25 @@
 
 Without --config.data.dir the data are the embedded phantom slices. DIR holds 2d_images/
 and 2d_masks/ with equal file names. Every key of lungseg_jax/config.py can be set as
---config.KEY=VALUE. The same command resumes a run that was stopped.
+--config.KEY=VALUE. The same command resumes a run that was stopped; on Ctrl-C or SIGTERM
+it saves first. A run that is finished is made longer by --extend with more steps, as in
+--extend --config.schedule.cycles=4 --config.train.total_steps=750.
 """
 
-from lungseg_jax import memory
+from lungseg_jax import memory, stopping
 
-if __name__ == "__main__":  # before the imports, which take seconds, are paid for twice
+if __name__ == "__main__":  # before the imports, which take a second
     memory.restart_with_huge_pages()
+    stopping.listen()
 
-from absl import flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
+import shlex
+import sys
 
-from lungseg_jax import cli, experiment, processes  # noqa: E402
-from lungseg_jax.errors import UserError  # noqa: E402
+from absl import flags
+from ml_collections import config_flags
+
+from lungseg_jax import cli, experiment, processes
+from lungseg_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe, configs/NAME.py or configs/NAME.py:VARIANT."
@@ -28,6 +34,9 @@ WORKDIR = flags.DEFINE_string(
 )
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of a job: see launch/slurm.sh."
+)
+EXTEND = flags.DEFINE_bool(
+    "extend", False, "Train a run for more steps, along the same learning rates."
 )
 
 
@@ -40,12 +49,12 @@ def main(words: list[str]) -> None:
         )
     if DISTRIBUTED.value:
         processes.join()
-    experiment.run(CONFIG.value, WORKDIR.value)
+    experiment.run(CONFIG.value, WORKDIR.value, extend=EXTEND.value)
 
 
 if __name__ == "__main__":
     cli.run(
         main,
         __doc__,
-        when_interrupted="the same command goes on from the last save.",
+        when_interrupted="go on with\n  " + shlex.join(["python", *sys.orig_argv[1:]]),
     )

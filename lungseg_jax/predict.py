@@ -8,6 +8,11 @@ file and a folder for a folder, where each mask takes the name of its image. Mas
 the size of their input and the values 0 and 255.
 """
 
+from lungseg_jax import stopping
+
+if __name__ == "__main__":
+    stopping.listen()
+
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -7,13 +7,13 @@ to them or, the data, on copies.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lungseg_jax import progress
+from lungseg_jax import progress, stopping
 from lungseg_jax.errors import UserError
 
 
@@ -39,6 +39,7 @@ def join() -> None:
             remedy="elsewhere set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES "
             "and JAX_PROCESS_ID for each; without other processes, omit --distributed.",
         ) from e
+    stopping.listen()  # the runtime has put its own handler of SIGTERM in our place
     if not is_first():
         progress.silence()
 
@@ -46,6 +47,16 @@ def join() -> None:
 def is_first() -> bool:
     """Whether this process is the one that writes; where there is one, it is."""
     return jax.process_index() == 0
+
+
+def any_of_them(condition: Callable[[], bool], *, ask: bool) -> bool:
+    """Whether the condition holds in any process; all have to call this.
+
+    The others are asked only where `ask` is true, for it takes time; else it is False.
+    """
+    if jax.process_count() == 1:
+        return condition()
+    return ask and bool(multihost_utils.process_allgather(np.array(condition())).any())
 
 
 @contextlib.contextmanager

@@ -1,7 +1,12 @@
 """The files of a run: what is where, and how they are written."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lungseg_jax.errors import UserError
@@ -19,6 +24,7 @@ class RunFolder:
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report"
         self.page = self.report / "index.html"  # written last
+        self._lock = self.path / ".lock"
 
     def require(self) -> "RunFolder":
         """Itself, where it is the folder of a run.
@@ -34,10 +40,56 @@ class RunFolder:
                 )
         return self
 
-    def append_metrics(self, row: dict) -> None:
-        """One more line of metrics.jsonl."""
-        with self.metrics.open("a") as f:
-            f.write(json.dumps(row) + "\n")
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Within, no other process can claim the folder; however this one ends, that ends.
+
+        Raises:
+          UserError: another one has it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self._lock.open("a+")
+        except OSError as e:
+            raise UserError(f"{self._lock} cannot be written: {e.strerror}.") from e
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # One that has just ended took its file away.
+                is_current = os.fstat(lock.fileno()).st_ino == self._lock.stat().st_ino
+            except OSError:
+                is_current = False
+            if not is_current:
+                lock.seek(0)
+                raise UserError(
+                    f"{self.path} is in use by {lock.read() or 'another process'}.",
+                    rule="one training at a time writes to a run folder.",
+                    remedy="wait for it, stop it, or name another with --workdir=DIR.",
+                )
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            try:
+                yield
+            finally:
+                self._lock.unlink(missing_ok=True)
+
+    def append_metrics(self, rows: Sequence[dict]) -> None:
+        """More lines of metrics.jsonl, all of them or, where the disk is full, none.
+
+        Raises:
+          OSError: none was written.
+        """
+        with self.metrics.open("ab", buffering=0) as f:
+            before = f.tell()
+            text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            try:
+                written = f.write(text)
+                if written != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                f.truncate(before)
+                raise
 
     def read_metrics(self) -> list[dict]:
         """The rows of metrics.jsonl; a last line that was cut short is left out.

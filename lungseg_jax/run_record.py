@@ -3,55 +3,152 @@
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.config import differences
 from lungseg_jax.data.source import Source
 from lungseg_jax.errors import UserError
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
+from lungseg_jax.schedules import make_schedule
+from lungseg_jax.seals import digest_of_json
 
 Split = Mapping[str, Sequence[str]]  # names by "train", "validation", "test"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "lungseg-jax")
+LENGTH = ("schedule.cycles", "train.total_steps")
+NEW_FOLDER = "give this run a folder of its own with --workdir=DIR."
 
 
 def open_run(
-    config: ConfigDict, folder: RunFolder, source: Source, split: Split
+    config: ConfigDict,
+    folder: RunFolder,
+    source: Source,
+    split: Split,
+    *,
+    extend: bool = False,
 ) -> None:
     """Writes config.json and run.json, or finds the same ones there.
+
+    Args:
+      config: of the run that is asked for.
+      folder: that it is to have.
+      source: the data.
+      split: their names.
+      extend: take a config with more steps, where those done are steps of it as well.
 
     Raises:
       UserError: the folder holds another run, or something else; nothing is changed.
     """
-    resolved = config.to_dict()
-    new_folder = "give this run a folder of its own with --workdir=DIR."
-    if folder.config.exists() and folder.run.exists():
-        changed = differences(read_json(folder.config), resolved)
-        if changed:
-            rows = "\n".join(f"  {row}" for row in changed)
-            raise UserError(
-                f"{folder.path} holds a run with other settings:\n{rows}",
-                rule="a run is resumed with the settings it was started with.",
-                remedy=new_folder,
-            )
-        if read_json(folder.run)["data"]["fingerprint"] != source.fingerprint:
-            before = read_json(folder.config)["data"]["dir"] or "the phantom dataset"
-            raise UserError(
-                f"{folder.path} holds a run on other files than these: those of "
-                f"{before}, as they were.",
-                rule="a run is resumed on the files it was started with.",
-                remedy=new_folder,
-            )
+    if not folder.config.exists() or not folder.run.exists():
+        refuse_what_is_no_run(folder)
+        run = _describe(source, split) | {"config_sha256": [_digest(config)]}
+        write_json(folder.run, _sealed(run))
+        write_json(folder.config, config.to_dict())
         return
-    if folder.path.exists() and (
-        not folder.path.is_dir() or any(folder.path.iterdir()) and not _is_ours(folder)
-    ):
+    before, run = read_run(folder)
+    changed = differences(before.to_dict(), config.to_dict())
+    if changed and not extend:
+        rows = "\n".join(f"  {row}" for row in changed)
         raise UserError(
-            f"{folder.path} is not empty and holds no run.", remedy=new_folder
+            f"{folder.path} holds a run with other settings:\n{rows}",
+            rule="a run is resumed with the settings it was started with.",
+            remedy=NEW_FOLDER,
         )
-    write_json(folder.run, _describe(source, split))
-    write_json(folder.config, resolved)
+    if run["data"]["fingerprint"] != source.fingerprint:
+        data = before.data.dir or "the phantom dataset"
+        raise UserError(
+            f"{folder.path} holds a run on other files than these: those of {data}, as "
+            "they were.",
+            rule="a run is resumed on the files it was started with.",
+            remedy=NEW_FOLDER,
+        )
+    if not changed:
+        return
+    _refuse_another_beginning(before, config, changed)
+    for file in (folder.page, folder.evaluation):  # of the shorter run
+        file.unlink(missing_ok=True)
+    digests = [_digest(config), *run["config_sha256"]]
+    write_json(folder.run, _sealed(run | {"config_sha256": digests}))
+    write_json(folder.config, config.to_dict())
+
+
+def read_run(folder: RunFolder) -> tuple[ConfigDict, dict]:
+    """config.json and run.json of a run.
+
+    Raises:
+      UserError: there is no run, or one of the files was changed since it was written.
+    """
+    folder.require()
+    config, run = ConfigDict(read_json(folder.config)), read_json(folder.run)
+    if run.get("seal") != _sealed(run)["seal"]:
+        raise _changed(folder.run)
+    if _digest(config) not in run["config_sha256"]:
+        raise _changed(folder.config)
+    return config, run
+
+
+def refuse_what_is_no_run(folder: RunFolder) -> None:
+    """Lets a run, a beginning of one, an empty folder or none at all pass.
+
+    Raises:
+      UserError: it is something else.
+    """
+    if not folder.path.exists() or folder.config.exists() and folder.run.exists():
+        return
+    if not folder.path.is_dir():
+        raise UserError(f"{folder.path} is a file.", remedy=NEW_FOLDER)
+    # Hidden files are ours; run.json alone is a start that was cut off.
+    names = {p.name for p in folder.path.iterdir() if not p.name.startswith(".")}
+    if not names <= {folder.run.name}:
+        raise UserError(
+            f"{folder.path} is not empty and holds no run.", remedy=NEW_FOLDER
+        )
+
+
+def _refuse_another_beginning(before, config, changed: list[str]) -> None:
+    """The steps that are done have to be steps of the longer run."""
+    other = [row for row in changed if row.split(":")[0] not in LENGTH]
+    if other:
+        rows = "\n".join(f"  {row}" for row in other)
+        raise UserError(
+            f"--extend cannot change other settings:\n{rows}",
+            rule=f"{' and '.join(LENGTH)} alone make a run longer.",
+            remedy=NEW_FOLDER,
+        )
+    steps = np.arange(before.train.total_steps)
+    rates = [
+        jax.vmap(make_schedule(total_steps=c.train.total_steps, **c.schedule))(steps)
+        for c in (before, config)
+    ]
+    longer = config.train.total_steps > before.train.total_steps
+    if not longer or not np.allclose(*rates, rtol=1e-5, atol=0):
+        raise UserError(
+            f"--extend: with {', '.join(changed)} the steps that are done would have had "
+            "other learning rates.",
+            rule="a run is made longer by whole cycles: of "
+            f"{before.schedule.cycles} in {before.train.total_steps} steps, each "
+            f"{before.schedule.growth:g} times the length of the one before.",
+        )
+
+
+def _sealed(run: Mapping) -> dict:
+    content = {key: value for key, value in run.items() if key != "seal"}
+    return content | {"seal": digest_of_json(content)}
+
+
+def _digest(config: ConfigDict) -> str:
+    return digest_of_json(config.to_dict())
+
+
+def _changed(file: Path) -> UserError:
+    return UserError(
+        f"{file} was changed since it was written.",
+        rule="it says what the checkpoints beside it are.",
+        remedy="restore it from a copy, or train again with --workdir=DIR.",
+    )
 
 
 def _describe(source: Source, split: Split) -> dict:
@@ -67,9 +164,3 @@ def _describe(source: Source, split: Split) -> dict:
         "split": {name: list(names) for name, names in split.items()},
         "sha256": dict(source.digests),
     }
-
-
-def _is_ours(folder: RunFolder) -> bool:
-    """A start that was interrupted between its two files."""
-    names = {p.name for p in folder.path.iterdir() if not p.name.startswith(".")}
-    return names <= {folder.run.name}

@@ -6,7 +6,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lungseg_jax import checkpoints, metrics, progress, sharding
+from lungseg_jax import (
+    checkpoints,
+    metrics,
+    processes,
+    progress,
+    sharding,
+    stopping,
+)
+from lungseg_jax.checkpoints import Checkpoints
 from lungseg_jax.config import preprocessing, snapshot_steps
 from lungseg_jax.data.batches import batch_indices, whole_batches
 from lungseg_jax.data.preprocess import PREPROCESSING
@@ -23,8 +31,15 @@ from lungseg_jax.training_log import TrainingLog
 
 
 def is_finished(config: ConfigDict, folder: RunFolder) -> bool:
-    """Whether the last update was done and saved."""
-    return config.train.total_steps in checkpoints.saved_steps(folder.checkpoints)
+    """Whether the last update was done and saved, and is there still."""
+    last = config.train.total_steps
+    if last not in checkpoints.saved_steps(folder.checkpoints):
+        return False
+    try:
+        checkpoints.verify(folder.checkpoints, last)
+    except checkpoints.Damaged:
+        return False
+    return True
 
 
 def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -> None:
@@ -34,6 +49,10 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
     re-estimated; validation and log, where due; the state is saved, where due. A
     checkpoint so holds what the next update sees, and a row in metrics.jsonl is older
     than the checkpoint of its step.
+
+    Raises:
+      UserError: the training diverged, or the disk is full.
+      Stopped: a signal asked for the end; the last update is saved.
     """
     c, total = config, config.train.total_steps
     schedule = make_schedule(total_steps=total, **c.schedule)
@@ -66,28 +85,40 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
         f"{len(split['train'])} slices at {c.data.image_size}x{c.data.image_size}; "
         f"{total} steps of {c.train.batch_size} on {mesh.size} {jax.default_backend()}"
     )
-    with futures.ThreadPoolExecutor(1) as beside:
-        # XLA compiles beside the interpreter, which makes the state meanwhile.
-        compiling = beside.submit(_compile, train_steps, shapes, arrays, c, split_up)
-        state = make_state()
-        train_steps = compiling.result()
-    with checkpoints.open_checkpoints(
-        folder.checkpoints, snapshots=snapshots
-    ) as manager:
-        state = checkpoints.restore(manager, state)
+    with Checkpoints(folder.checkpoints, snapshots=snapshots) as saved:
+        saved.check_room(shapes)
+        with futures.ThreadPoolExecutor(1) as beside:
+            # XLA compiles beside the interpreter, which makes the state meanwhile.
+            compiling = beside.submit(
+                _compile, train_steps, shapes, arrays, c, split_up
+            )
+            state, notes = saved.restore(make_state())
+            train_steps = compiling.result()
         start = int(state.step)
         if start:
             progress.say(f"resuming after step {start}")
         fixed_batches = whole_batches(
             len(split["train"]), c.train.batch_size, seed=c.seed
         )
-        log = TrainingLog(folder, schedule, total=total, start=start)
-        with progress.bar("training", total, done=start, unit="step") as bar:
+        log = TrainingLog(
+            folder,
+            schedule,
+            total=total,
+            start=start,
+            notes=notes,
+            batch_names=lambda step: [
+                split["train"][i] for i in _batch(step, c, split)
+            ],
+        )
+        with (
+            stopping.deferred(),
+            progress.bar("training", total, done=start, unit="step") as bar,
+        ):
             step = start
             while step < total:
                 # Up to the next step after which something is due, in one dispatch.
                 done = min(step + c.train.steps_per_dispatch, _next_due(step, c))
-                indices = _batches(step, done, c, len(split["train"]))
+                indices = _batches(step, done, c, split)
                 state, metrics_of_steps = train_steps(
                     state,
                     arrays["image"],
@@ -101,15 +132,20 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
                 step = done
                 is_snapshot = step in snapshots
                 save_due = is_snapshot or step % c.train.save_every == 0
+                row_due = save_due or step % c.train.log_every == 0
                 if is_snapshot and c.train.population_stats:
                     stats = population_stats(state, arrays["image"], fixed_batches)
                     state = state.replace(batch_stats=stats)
-                if save_due or step % c.train.log_every == 0:
+                if row_due:
                     log.write(step, bar)
                 if is_snapshot or step % c.train.validate_every == 0:
                     log.write_scores(step, is_snapshot, validate(state))
-                if save_due:
-                    checkpoints.save(manager, state)
+                must_stop = processes.any_of_them(stopping.requested, ask=row_due)
+                if save_due or must_stop:
+                    saved.save(state, log.notes())
+                if must_stop:
+                    progress.say(f"saved after step {step} of {total}")
+                    stopping.stop()
 
 
 def _compile(train_steps, state, arrays, c: ConfigDict, split_up):
@@ -129,12 +165,15 @@ def _next_due(step: int, c: ConfigDict) -> int:
     return min(*regular, *(end for end in snapshot_steps(c) if end > step))
 
 
-def _batches(step: int, done: int, c: ConfigDict, n: int) -> np.ndarray:
+def _batch(step: int, c: ConfigDict, split: Split) -> np.ndarray:
+    """Indices `[batch_size]` into the training split, of the update after `step`."""
+    n = len(split["train"])
+    return batch_indices(step, n=n, batch_size=c.train.batch_size, seed=c.seed)
+
+
+def _batches(step: int, done: int, c: ConfigDict, split: Split) -> np.ndarray:
     """Indices `[steps_per_dispatch batch_size]`; rows from `done - step` on are unused."""
-    batches = [
-        batch_indices(s, n=n, batch_size=c.train.batch_size, seed=c.seed)
-        for s in range(step, done)
-    ]
+    batches = [_batch(s, c, split) for s in range(step, done)]
     unused = c.train.steps_per_dispatch - len(batches)
     return np.stack(batches + unused * batches[-1:]).astype(np.int32)
 

@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -10,18 +11,41 @@ from lungseg_jax import processes, progress
 from lungseg_jax.errors import UserError
 from lungseg_jax.run_folder import RunFolder
 
+METRICS = ("loss", "grad_norm")
+
 
 class TrainingLog:
     """Gathers the metrics of steps on the device, and fetches them when a row is due.
 
     Rows of updates after `start` are dropped: those were lost and will be done again.
+
+    Args:
+      folder: of the run.
+      schedule: learning rate by step.
+      total: steps of the run.
+      start: steps done before.
+      notes: of the log that was saved with step `start`.
+      batch_names: the slices that the update after a step sees.
     """
 
-    def __init__(self, folder: RunFolder, schedule, *, total: int, start: int):
+    def __init__(
+        self,
+        folder: RunFolder,
+        schedule,
+        *,
+        total: int,
+        start: int,
+        notes: Mapping[str, Sequence[float]],
+        batch_names: Callable[[int], Sequence[str]],
+    ):
         self._folder, self._schedule, self._total = folder, schedule, total
+        self._batch_names = batch_names
         if processes.is_first():
             folder.forget_metrics_after(start)
+        self._values = {name: list(notes.get(name, ())) for name in METRICS}
+        self._last_row = start - len(self._values["loss"])
         self._pending = []
+        self._unwritten = []
         self._since = start, time.perf_counter()
         self._compiled = None  # step and time when the first row was written
 
@@ -29,29 +53,39 @@ class TrainingLog:
         """Keeps the first `count` values of each metric, which stay on the device."""
         self._pending.append((metrics, count))
 
-    def write(self, done: int, bar) -> None:
-        """A row with the means since the last one; the host waits for the device here."""
-        if not self._pending:
-            return
-        fetched = jax.device_get(self._pending)
+    def notes(self) -> dict[str, list[float]]:
+        """The metrics since the last row; the host waits for the device here.
+
+        Raises:
+          UserError: one is not finite.
+        """
+        for metrics, count in jax.device_get(self._pending):
+            for name in METRICS:
+                self._values[name] += metrics[name][:count].tolist()
         self._pending = []
+        finite = np.isfinite([self._values[name] for name in METRICS]).all(axis=0)
+        if not finite.all():
+            raise self._diverged(int(np.argmin(finite)))
+        return {name: list(values) for name, values in self._values.items()}
 
-        def mean(name):
-            return float(np.mean(np.concatenate([m[name][:n] for m, n in fetched])))
+    def write(self, done: int, bar) -> None:
+        """A row with the means since the last one.
 
+        Raises:
+          UserError: a loss or a gradient is not finite.
+        """
+        values = self.notes()
+        if not values["loss"]:
+            return
         row = {
             "step": done,
             "kind": "train",
-            "loss": mean("loss"),
-            "grad_norm": mean("grad_norm"),
+            **{name: float(np.mean(np.float32(values[name]))) for name in METRICS},
             "learning_rate": float(self._schedule(done - 1)),
             "steps_per_second": self._rate(done),
         }
-        if not np.isfinite(row["loss"]):
-            raise UserError(
-                f"the loss became {row['loss']} before step {done}.",
-                remedy="lower config.schedule.peak, or set config.optimizer.clip_norm=1.",
-            )
+        self._values = {name: [] for name in METRICS}
+        self._last_row = done
         self._append(row)
         rate = row["steps_per_second"]
         if bar.disable:
@@ -76,8 +110,27 @@ class TrainingLog:
             progress.say(f"step {done}  {kind}:{text}")
 
     def _append(self, row: dict) -> None:
-        if processes.is_first():
-            self._folder.append_metrics(row)
+        """A row that the disk does not take is kept for the next time."""
+        if not processes.is_first():
+            return
+        self._unwritten.append(row)
+        try:
+            self._folder.append_metrics(self._unwritten)
+        except OSError as e:
+            if len(self._unwritten) == 1:
+                progress.say(f"{self._folder.metrics} cannot be written: {e.strerror}.")
+        else:
+            self._unwritten = []
+
+    def _diverged(self, index: int) -> UserError:
+        step = self._last_row + index + 1
+        loss, norm = (self._values[name][index] for name in METRICS)
+        return UserError(
+            f"the training diverged: at step {step} the loss is {loss:.4g} and the norm "
+            f"of the gradient {norm:.4g}.",
+            rule=f"the slices of that step: {', '.join(self._batch_names(step - 1))}.",
+            remedy="lower config.schedule.peak, or set config.optimizer.clip_norm=1.",
+        )
 
     def _left(self, done: int) -> str:
         """Time left at the mean rate since the program was compiled."""

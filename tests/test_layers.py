@@ -11,7 +11,7 @@ ROOT = Path(lungseg_jax.__file__).parent
 
 # Lowest first. A module may import from the lines above its own and from no other.
 RANKS = """
-errors
+errors stopping
 schedules optimizers losses metrics sharding cache memory progress run_folder
     models.operators data.readers data.writers data.preprocess data.augment data.batches
     data.splits data.synthetic.canvas
@@ -20,10 +20,10 @@ models.unet data.preflight data.synthetic.chest_wall
 models data.synthetic.cavity data.synthetic.lung
 config train_state training_log datasets.lung_ct.lung_ct
 recipes data.phantom steps datasets.lung_ct
-data.source
+data.source seals
 checkpoints ensemble run_record
 cli
-evaluate report
+evaluate report verify
 train
 predict experiment
 main
@@ -141,12 +141,11 @@ def faults(tree):
             names = caught.elts if isinstance(caught, ast.Tuple) else [caught]
             for one in names:
                 last = getattr(one, "attr", getattr(one, "id", None))
-                if last is None or last == "Exception":
-                    yield node.lineno, f"except {last}"
-                # To clean up after anything, as long as it is raised again.
+                # To clean up after anything or to name it, as long as it is raised.
                 is_raised = isinstance(node.body[-1], ast.Raise)
-                if last == "BaseException" and not is_raised:
-                    yield node.lineno, "except BaseException"
+                broad = last in ("Exception", "BaseException")
+                if last is None or broad and not is_raised:
+                    yield node.lineno, f"except {last}"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -166,7 +165,8 @@ def test_nothing_is_evaluated_unpickled_or_swallowed(name):
         ("np.load(f, allow_pickle=False)", []),
         ("try: f()\nexcept: pass", ["except None"]),
         ("try: f()\nexcept Exception as e: pass", ["except Exception"]),
-        ("try: f()\nexcept (OSError, Exception): raise", ["except Exception"]),
+        ("try: f()\nexcept (OSError, Exception): g()", ["except Exception"]),
+        ("try: f()\nexcept Exception as e:\n  raise g from e", []),
         ("try: f()\nexcept BaseException: pass", ["except BaseException"]),
         ("try: f()\nexcept BaseException:\n  g()\n  raise", []),
         ("try: f()\nexcept (OSError, cv2.error): pass", []),

@@ -58,17 +58,17 @@ class Stop(Exception):
     """Stands for the power cut."""
 
 
-def test_exactly_the_snapshots_and_the_newest_step_are_kept(finished):
+def test_of_a_finished_run_exactly_the_snapshots_are_kept(finished):
     # 7 steps in 2 cycles: ends at 4 (3.5 rounded to even) and 7.
     assert checkpoints.saved_steps(finished.checkpoints) == [4, 7]
 
 
-def test_a_stopped_run_keeps_its_newest_step_too(cache, tmp_path):
+def test_a_stopped_run_keeps_its_newest_two_steps(cache, tmp_path):
     folder = RunFolder(tmp_path / "run")
     stop_after(3, tiny(cache), folder)
     assert checkpoints.saved_steps(folder.checkpoints) == [2]
     stop_after(5, tiny(cache), folder)
-    assert checkpoints.saved_steps(folder.checkpoints) == [4]
+    assert checkpoints.saved_steps(folder.checkpoints) == [2, 4]
     stop_after(6, tiny(cache), folder)
     assert checkpoints.saved_steps(folder.checkpoints) == [4, 6]
 
@@ -198,8 +198,11 @@ def test_a_batch_larger_than_the_split_is_refused(cache, tmp_path):
 def test_a_loss_that_diverges_stops_the_run(cache, tmp_path, monkeypatch):
     monkeypatch.setitem(LOSSES, "bce", lambda logits, masks: jnp.full(3, jnp.nan))
     c = tiny(cache, **{"train.loss": "bce"})
-    with pytest.raises(UserError, match="the loss became nan before step 1"):
+    with pytest.raises(UserError, match="at step 1 the loss is nan") as e:
         experiment.run(c, str(tmp_path / "run"))
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    names = e.value.rule.partition(": ")[2].rstrip(".").split(", ")
+    assert len(names) == 3 and set(names) <= set(run["split"]["train"])
     assert not (tmp_path / "run/evaluation.json").exists()
 
 

@@ -1,0 +1,105 @@
+"""What tells a checkpoint that is whole from one that is not.
+
+A seal is JSON: the step, notes of the training, of every array its name, type, shape and
+SHA-256, and a SHA-256 of all that.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lungseg_jax.errors import UserError
+
+
+class Damaged(UserError):
+    """A checkpoint is not what was saved.
+
+    Args:
+      where: its folder.
+      why: what is wrong with it.
+    """
+
+    def __init__(self, where: Path, why: str):
+        super().__init__(
+            f"checkpoint {where} is damaged: {why}.",
+            rule="every array is what was saved, to the bit.",
+            remedy="restore the folder from a copy; or delete it and those of later "
+            "steps, and run the training command again: it makes them anew.",
+        )
+
+
+def seal(step: int, tree: Any, notes: Mapping[str, Any]) -> dict:
+    """The seal of a tree of arrays; `notes` is JSON.
+
+    Raises:
+      UserError: an array is not finite: such a state is never saved.
+    """
+    arrays = {}
+    for name, leaf in leaves(jax.device_get(tree)).items():
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            raise UserError(
+                f"the training diverged: after step {step} {name} is not finite.",
+                remedy="lower config.schedule.peak, or set config.optimizer.clip_norm=1.",
+            )
+        arrays[name] = {"kind": kind(leaf), "sha256": _digest(leaf)}
+    content = {"step": step, "arrays": arrays, "notes": dict(notes)}
+    return content | {"sha256": digest_of_json(content)}
+
+
+def read_seal(file: Path, step: int) -> dict:
+    """The seal in a file, itself unbroken.
+
+    Raises:
+      Damaged: it is not, or is that of another step.
+    """
+    where = file.parent.parent
+    try:
+        found = json.loads(file.read_bytes())
+        content = {key: found[key] for key in ("step", "arrays", "notes")}
+        broken = found["sha256"] != digest_of_json(content)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+        raise Damaged(where, "its seal cannot be read") from e
+    if broken or content["step"] != step:
+        raise Damaged(where, "its seal is broken")
+    return content
+
+
+def check(sealed: Mapping[str, Any], tree: Any, where: Path) -> None:
+    """Holds each array of a tree against the `arrays` of a seal, which may have more.
+
+    Raises:
+      Damaged: one is another than was sealed.
+    """
+    for name, leaf in leaves(jax.device_get(tree)).items():
+        if name not in sealed or sealed[name]["kind"] != kind(leaf):
+            raise Damaged(where, f"{name} is not what was saved")
+        if sealed[name]["sha256"] != _digest(leaf):
+            raise Damaged(where, f"{name} has other values than were saved")
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by name, as "params/down_1/layer/conv/kernel"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def kind(leaf: Any) -> str:
+    """Type and shape, as "float32[3, 3, 8, 8]"."""
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def digest_of_json(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON object, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(leaf: Any) -> str:
+    return hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()

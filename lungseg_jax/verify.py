@@ -1,0 +1,101 @@
+"""Checks that a run is whole: every file, and every array of every checkpoint.
+
+    python -m lungseg_jax.verify --run=runs/incp_snapshot-phantom
+
+Prints a line for each part. Exit status 0: all of it is what was written; 2: it is not,
+with what is damaged or lost and what to do.
+"""
+
+from lungseg_jax import stopping
+
+if __name__ == "__main__":
+    stopping.listen()
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from absl import flags
+
+from lungseg_jax import checkpoints, cli, progress, run_record
+from lungseg_jax.config import snapshot_steps
+from lungseg_jax.errors import UserError
+from lungseg_jax.run_folder import RunFolder, read_json
+
+FLAGS = flags.FLAGS
+
+
+def verify(folder: RunFolder) -> list[UserError]:
+    """The faults of a run, said as they are found; none where it is whole.
+
+    Raises:
+      UserError: it is no run at all.
+    """
+    folder.require()
+    faults = []
+    for name, check in _parts(folder):
+        try:
+            progress.say(f"{name:24} {check()}")
+        except UserError as e:
+            faults.append(e)
+            progress.say(f"{name:24} DAMAGED")
+    return faults
+
+
+def _parts(folder: RunFolder) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "config.json, run.json", lambda: _record(folder)
+    yield "metrics.jsonl", lambda: _metrics(folder)
+    saved = checkpoints.saved_steps(folder.checkpoints)
+    for step in saved:
+        yield f"checkpoints/{step}", lambda step=step: _checkpoint(folder, step)
+    yield "snapshots", lambda: _snapshots(folder, saved)
+    if folder.evaluation.exists():
+        yield "evaluation.json", lambda: _evaluation(folder)
+
+
+def _record(folder: RunFolder) -> str:
+    config, _ = run_record.read_run(folder)
+    return f"of {config.name}"
+
+
+def _metrics(folder: RunFolder) -> str:
+    steps = [row["step"] for row in folder.read_metrics()]
+    if steps != sorted(steps):
+        raise UserError(f"{folder.metrics} is damaged: its steps are not in order.")
+    return f"{len(steps)} rows"
+
+
+def _checkpoint(folder: RunFolder, step: int) -> str:
+    return f"{checkpoints.verify(folder.checkpoints, step)} arrays"
+
+
+def _snapshots(folder: RunFolder, saved: list[int]) -> str:
+    config, _ = run_record.read_run(folder)
+    due = [step for step in snapshot_steps(config) if step <= max(saved, default=0)]
+    lost = [str(step) for step in due if step not in saved]
+    if lost:
+        raise UserError(f"{folder.checkpoints} has lost {', '.join(lost)}.")
+    return f"{len(due)} of {len(snapshot_steps(config))}"
+
+
+def _evaluation(folder: RunFolder) -> str:
+    evaluation = read_json(folder.evaluation)
+    if not evaluation.keys() >= {"threshold", "n", "members", "ensemble"}:
+        raise UserError(f"{folder.evaluation} is damaged: keys are missing.")
+    return f"{evaluation['n']} slices"
+
+
+def main(words: list[str]) -> None:
+    cli.positional(words, [])
+    faults = verify(RunFolder(Path(FLAGS.run).expanduser()))
+    if faults:
+        raise UserError(
+            f"{FLAGS.run} is not whole:\n" + "\n".join(f"  {e.what}" for e in faults),
+            rule="every file is what was written.",
+            remedy=next((e.remedy for e in faults if e.remedy), ""),
+        )
+    print("the run is whole")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run", None, "Folder of the run.", required=True)
+    cli.run(main, __doc__, when_interrupted="nothing was changed.")
