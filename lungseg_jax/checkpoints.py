@@ -102,7 +102,12 @@ class Checkpoints:
         """
         one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(_parts(like)))
         kept = len(self._snapshots) + NEWEST + 1  # one more while it is written
-        there = sum(f.stat().st_size for f in self._folder.rglob("*") if f.is_file())
+        there = sum(
+            file.stat().st_size
+            for step in saved_steps(self._folder)
+            for file in (self._folder / str(step)).rglob("*")
+            if file.is_file()
+        )
         needed, free = kept * one - there, shutil.disk_usage(self._folder).free
         if needed > free:
             raise UserError(
