@@ -1,6 +1,8 @@
 """The whole loop on tiny data: what is saved, what is logged, what a resume gives."""
 
+import errno
 import json
+import os
 import shutil
 from functools import partial
 
@@ -9,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax import checkpoints, config, experiment, report, train
+from lungseg_jax import checkpoints, config, evaluate, experiment, report, train
 from lungseg_jax.errors import UserError
 from lungseg_jax.losses import LOSSES
 from lungseg_jax.models import make_model
 from lungseg_jax.run_folder import RunFolder
 from lungseg_jax.train_state import init_variables
+from lungseg_jax.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +270,141 @@ def stop_after(step, c, folder):
         m.setattr(train, "batch_indices", indices)
         with pytest.raises(Stop):
             experiment.run(c, str(folder.path))
+
+
+def flip_in_arrays(folder, step):
+    """Bits all over the largest file, which holds the arrays."""
+    files = [p for p in (folder.checkpoints / str(step)).rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    for i in range(50, len(content), 100):
+        content[i] ^= 1
+    largest.write_bytes(content)
+
+
+def test_a_damaged_newest_step_is_made_anew(copied, finished, cache, capsys):
+    flip_in_arrays(copied, 7)
+    with pytest.raises(UserError, match="checkpoints/7 is damaged") as e:
+        evaluate.load_run(copied)
+    assert "--members=4" in e.value.remedy
+    experiment.run(tiny(cache), str(copied.path))
+    said = capsys.readouterr().out
+    assert "checkpoints/7 is damaged" in said and "resuming after step 4" in said
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        variables_of(copied, 7),
+        variables_of(finished, 7),
+    )
+    assert rows_of(copied) == rows_of(finished)
+
+
+def test_a_damaged_snapshot_is_not_ensembled_in_silence(copied, cache):
+    flip_in_arrays(copied, 4)
+    copied.evaluation.unlink()
+    with pytest.raises(UserError, match="checkpoints/4 is damaged"):
+        experiment.run(tiny(cache), str(copied.path))
+    assert evaluate.load_run(copied, "last").steps == [7]
+    assert not copied.evaluation.exists()
+
+
+def rows_of(folder):
+    rows = folder.read_metrics()
+    for row in rows:
+        row.pop("steps_per_second", None)
+    return rows
+
+
+def test_rows_that_the_disk_refuses_are_written_later(
+    cache, finished, tmp_path, monkeypatch, capsys
+):
+    real, refused = RunFolder.append_metrics, []
+
+    def append(self, rows):
+        if 2 <= rows[-1]["step"] <= 5:
+            refused.append(rows)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, rows)
+
+    monkeypatch.setattr(RunFolder, "append_metrics", append)
+    folder = RunFolder(tmp_path / "run")
+    experiment.run(tiny(cache), str(folder.path))
+    assert len(refused) > 3
+    assert rows_of(folder) == rows_of(finished)
+    assert capsys.readouterr().out.count("cannot be written") == 1
+
+
+def test_a_report_that_fails_costs_neither_scores_nor_run(copied, cache, monkeypatch):
+    copied.page.unlink()
+    copied.evaluation.unlink()
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write", fail)
+    assert experiment.run(tiny(cache), str(copied.path))["n"] == 2
+
+
+LONGER = {"train.total_steps": 12, "schedule.cycles": 3}
+EIGHT = {"train.total_steps": 8}
+
+
+def test_a_run_that_is_extended_is_one_that_was_longer_from_the_start(cache, tmp_path):
+    grown, whole = RunFolder(tmp_path / "grown"), RunFolder(tmp_path / "whole")
+    experiment.run(tiny(cache, **EIGHT), str(grown.path))
+    with pytest.raises(UserError, match="cycles: 2 -> 3"):
+        experiment.run(tiny(cache, **LONGER), str(grown.path))
+    evaluation = experiment.run(tiny(cache, **LONGER), str(grown.path), extend=True)
+    assert evaluation == experiment.run(tiny(cache, **LONGER), str(whole.path))
+    assert rows_of(grown) == rows_of(whole)
+    for step in (4, 8, 12):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            variables_of(grown, step),
+            variables_of(whole, step),
+        )
+    assert verify(grown) == []
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"seed": 1, "train.total_steps": 14}, "cannot change other settings:\n  seed"),
+        ({"train.total_steps": 14}, "other learning rates"),  # the same two cycles
+        ({"train.total_steps": 4, "schedule.cycles": 1}, "other learning rates"),
+    ],
+)
+def test_what_is_no_extension_is_refused(finished, cache, change, words):
+    before = finished.config.read_text(), finished.run.read_text()
+    with pytest.raises(UserError, match=words):
+        experiment.run(tiny(cache, **change), str(finished.path), extend=True)
+    assert (finished.config.read_text(), finished.run.read_text()) == before
+
+
+@pytest.mark.parametrize("file", ["config.json", "run.json"])
+def test_a_changed_record_is_refused(copied, cache, file):
+    path = copied.path / file
+    path.write_text(path.read_text().replace("32", "64", 1))
+    with pytest.raises(UserError, match=f"{file} was changed since it was written"):
+        evaluate.load_run(copied)
+    assert len(verify(copied)) > 0
+
+
+def test_a_run_that_is_in_use_is_refused_with_who_has_it(copied, cache):
+    with copied.claimed():
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on "):
+            experiment.run(tiny(cache), str(copied.path))
+    experiment.run(tiny(cache), str(copied.path))
+    assert not list(copied.path.glob(".lock"))
+
+
+def test_verify_says_what_is_whole_and_names_each_fault(copied, capsys):
+    assert verify(copied) == []
+    flip_in_arrays(copied, 4)
+    with copied.metrics.open("a") as f:
+        f.write("{broken\n")
+    shutil.rmtree(copied.checkpoints / "7")
+    faults = [fault.what for fault in verify(copied)]
+    assert "metrics.jsonl is damaged" in faults[0]
+    assert "checkpoints/4 is damaged" in faults[1]
+    assert len(faults) == 2  # what comes after the newest step is not lost but not done
+    assert capsys.readouterr().out.count("DAMAGED") == 2
