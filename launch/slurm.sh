@@ -7,7 +7,7 @@
 # configs/incp_snapshot.py:full, and VENV, the environment, .venv beside launch/. Partition,
 # account and time are sbatch's own: SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT.
 # The checkout and the folder that the job runs in have to lie on a shared file system. A
-# job that was cut off goes on when it is submitted again.
+# minute before its time is up, and when it is preempted, the job saves and is queued again.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}
@@ -24,6 +24,10 @@ if [ $dry_run = 0 ]; then
 fi
 program=$(run_or_show 1 "$VENV/bin/python" -m lungseg_jax.main --distributed \
   --config="$CONFIG" "$@")
+# Status 75: stopped by a signal, and saved.
+again='{ status=$?; [ $status != 75 ] || scontrol requeue $SLURM_JOB_ID; exit $status; }'
 # Every process sees all GPUs of its node, and JAX gives it the one of its own number.
 run_or_show $dry_run sbatch --job-name=lungseg --nodes="$NODES" \
-  --ntasks-per-node="$GPUS" --gpus-per-node="$GPUS" --wrap="srun --gpu-bind=none $program"
+  --ntasks-per-node="$GPUS" --gpus-per-node="$GPUS" \
+  --requeue --signal=USR1@60 --open-mode=append \
+  --wrap="srun --gpu-bind=none $program || $again"

@@ -29,7 +29,22 @@ def test_slurm_starts_a_process_for_each_gpu():
     assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"} <= set(words)
     wrapped = shlex.split(words[-1].removeprefix("--wrap="))
     assert wrapped[0] == "srun" and "--distributed" in wrapped
-    assert wrapped[-1] == "--config.name=two words"
+    assert wrapped[wrapped.index("||") - 1] == "--config.name=two words"
+
+
+@pytest.mark.parametrize("status,queued", [(0, ""), (2, ""), (75, "requeue 17\n")])
+def test_a_slurm_job_that_was_stopped_is_queued_again(status, queued, tmp_path):
+    *_, wrap = shlex.split(launch("slurm.sh", "--dry-run").stdout)
+    for name, line in (("srun", f"exit {status}"), ("scontrol", 'echo "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["/bin/bash", "-c", wrap.removeprefix("--wrap=")],
+        env={"PATH": str(tmp_path), "SLURM_JOB_ID": "17"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (status, queued)
 
 
 def test_tpu_pod_starts_a_process_on_each_host():
