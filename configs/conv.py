@@ -1,6 +1,6 @@
 """Conv U-Net at a constant learning rate: the first notebook.
 
-python -m lungseg_jax.main --config=configs/conv.py         # five minutes, 3x3 kernels
+python -m lungseg_jax.main --config=configs/conv.py         # two minutes, 3x3 kernels
 python -m lungseg_jax.main --config=configs/conv.py:seed    # as in 2018, 1x1 kernels
 python -m lungseg_jax.main --config=configs/conv.py:full    # GPU or TPU, 3x3 kernels
 

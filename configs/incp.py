@@ -1,6 +1,6 @@
 """Inception U-Net at a constant learning rate: the second notebook.
 
-python -m lungseg_jax.main --config=configs/incp.py         # five minutes
+python -m lungseg_jax.main --config=configs/incp.py         # four minutes
 python -m lungseg_jax.main --config=configs/incp.py:seed    # as in 2018
 python -m lungseg_jax.main --config=configs/incp.py:full    # GPU or TPU
 

@@ -1,6 +1,6 @@
 """Inception U-Net, cosine restarts, ensemble of the snapshots: the third notebook.
 
-python -m lungseg_jax.main --config=configs/incp_snapshot.py         # five minutes
+python -m lungseg_jax.main --config=configs/incp_snapshot.py         # four minutes
 python -m lungseg_jax.main --config=configs/incp_snapshot.py:seed    # as in 2018
 python -m lungseg_jax.main --config=configs/incp_snapshot.py:full    # GPU or TPU
 

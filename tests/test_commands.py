@@ -232,3 +232,30 @@ def test_help_shows_examples_and_flags(module, tmp_path):
 def test_every_module_of_a_run_imports_without_tensorflow():
     code = "import sys, lungseg_jax.main; assert 'tensorflow' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_run_goes_on_with_another_number_of_devices(run, cache, tmp_path):
+    """From its first snapshot, on two devices: the same data, equal to rounding."""
+    shutil.copytree(run, tmp_path / "run")
+    for lost in ("checkpoints/12", "evaluation.json", "report/index.html"):
+        path = tmp_path / "run" / lost
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = end(
+        start(
+            "main",
+            *TINY,
+            f"--workdir={tmp_path}/run",
+            cache=cache,
+            XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    assert "on 2 cpu" in done.stdout and "resuming after step 6" in done.stdout
+    one, two = (
+        [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (run, tmp_path / "run")
+    )
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for ours, theirs in zip(one, two, strict=True):
+        if "loss" in ours:
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
