@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-import jax
-
 from lungseg_jax.errors import UserError
+from lungseg_jax.paths import user_path
 
 
 def cache_root(setting: str = "") -> Path:
@@ -14,8 +13,8 @@ def cache_root(setting: str = "") -> Path:
     Raises:
       UserError: it cannot be written.
     """
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(setting).expanduser() if setting else Path(user_cache) / "lungseg_jax"
+    user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    root = user_path(setting or f"{user_cache}/lungseg_jax")
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -28,5 +27,7 @@ def cache_root(setting: str = "") -> Path:
 
 def enable_compilation_cache(root: Path) -> None:
     """Keeps every compiled program: most of ours are small, and compile in a second."""
+    import jax  # here: the rest of this file is of use without it
+
     jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

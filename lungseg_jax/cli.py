@@ -12,8 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from lungseg_jax import config
 from lungseg_jax.errors import UserError
+from lungseg_jax.paths import user_path
 
 INTERRUPTED = 130
 
@@ -84,7 +84,7 @@ def positional(words: list[str], names: list[str]) -> list[Path]:
     if len(words) != len(names):
         wanted = " ".join(names) or "no words beside the flags"
         raise UserError(f"got {words or 'nothing'}, expected {wanted}.")
-    return [Path(word).expanduser() for word in words]
+    return [user_path(word) for word in words]
 
 
 def _joined(argv: list[str]) -> list[str]:
@@ -104,7 +104,7 @@ def _find_config(word: str) -> str:
         return word
     file, colon, variant = value.partition(":")
     checkout = Path(__file__).resolve().parent.parent
-    file = str(Path(file).expanduser())
+    file = str(user_path(file))
     if not Path(file).exists() and (checkout / file).exists():
         file = str(checkout / file)
     if not Path(file).is_file() or not file.endswith(".py"):
@@ -119,8 +119,12 @@ def _find_config(word: str) -> str:
 def _check_config_key(word: str) -> None:
     """ml_collections meets an unknown key with a traceback."""
     key = word.partition("=")[0].lstrip("-").removeprefix("no")
+    if not key.startswith("config."):
+        return
+    from lungseg_jax import config  # it brings JAX, which not every command needs
+
     known = config.knobs()
-    if key.startswith("config.") and key.removeprefix("config.") not in known:
+    if key.removeprefix("config.") not in known:
         near = difflib.get_close_matches(key.removeprefix("config."), known, n=3)
         raise UserError(
             f"unknown config key {key}.",
