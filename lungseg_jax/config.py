@@ -109,10 +109,11 @@ def check(c: ConfigDict) -> None:
         raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
     window = c.data.window_hu
     numbers = all(type(value) in (int, float) for value in window)
-    if not numbers or len(window) != 2 or not window[0] + 1e-3 <= window[1]:
+    if not numbers or len(window) != 2 or not window[0] < window[1]:
         raise _out_of_range("data.window_hu", window, "two numbers that rise")
-    if not -1e9 <= window[0] <= window[1] <= 1e9:  # infinity is none of them
-        raise _out_of_range("data.window_hu", window, "from -1e9 to 1e9")
+    if not -1e9 <= window[0] < window[1] <= 1e9 or window[1] - window[0] < 1e-3:
+        rule = "two numbers from -1e9 to 1e9, 0.001 or more apart"
+        raise _out_of_range("data.window_hu", window, rule)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
     last_peak = c.schedule.peak * c.schedule.peak_decay ** (c.schedule.cycles - 1)
@@ -260,7 +261,9 @@ def _check_knobs(c: ConfigDict) -> None:
         )
     for key, like in known.items():
         kind = (int, float) if isinstance(like, float) else type(like)
-        is_switch = isinstance(given[key], bool)  # an int to Python, and no number to us
+        is_switch = isinstance(
+            given[key], bool
+        )  # an int to Python, and no number to us
         if not isinstance(given[key], kind) or is_switch != isinstance(like, bool):
             kind = type(like).__name__
             raise _out_of_range(key, repr(given[key]), f"{kind}, as {like!r}")
