@@ -55,6 +55,10 @@ def parse(argv: list[str]) -> list[str]:
       UserError: for every fault of a flag, among them unknown keys of a config.
     """
     for word in argv:
+        if _is_flag_file(word):
+            raise UserError(
+                "--flagfile is not known here.", remedy="write the flags out."
+            )
         _check_config_key(word)
     try:
         return flags.FLAGS(["lungseg_jax", *argv])[1:]
@@ -73,6 +77,11 @@ def parse(argv: list[str]) -> list[str]:
         # ml_collections: the config file is missing, or its get_config failed.
         cause = _user_error_behind(e)
         raise cause or UserError(f"--config: {e}") from e
+
+
+def config_words() -> list[str]:
+    """The command line for ml_collections, which opens flag files unasked."""
+    return [word for word in sys.argv if not _is_flag_file(word)]
 
 
 def positional(words: list[str], names: list[str]) -> list[Path]:
@@ -114,6 +123,11 @@ def _find_config(word: str) -> str:
             rule=f"configs/ has {', '.join(recipes)}." if recipes else "",
         )
     return f"{flag}={file}{colon}{variant}"
+
+
+def _is_flag_file(word: str) -> bool:
+    """Of absl: a file of flags, which none of the checks here would see."""
+    return word.startswith("-") and word.lstrip("-").partition("=")[0] == "flagfile"
 
 
 def _check_config_key(word: str) -> None:

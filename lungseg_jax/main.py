@@ -21,7 +21,10 @@ from lungseg_jax import cli, experiment, processes  # noqa: E402
 from lungseg_jax.errors import UserError  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Recipe, configs/NAME.py or configs/NAME.py:VARIANT."
+    "config",
+    None,
+    "Recipe, configs/NAME.py or configs/NAME.py:VARIANT.",
+    sys_argv=cli.config_words(),
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; by default runs/<recipe>-<data>."
