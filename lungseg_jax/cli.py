@@ -5,6 +5,7 @@
 
 import difflib
 import gc
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +31,8 @@ def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{doc.strip()}\n\nFlags:{_flag_help()}")
         sys.exit(0)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     gc.freeze()  # all that was imported stays; looking through it takes seconds
     try:
         words = parse([_find_config(word) for word in _joined(argv)])

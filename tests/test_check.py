@@ -32,7 +32,7 @@ def test_says_what_it_saw(pair_folder, tmp_path):
     (folder / "2d_images" / "b.tif").write_bytes(
         (folder / "2d_images" / "a.tif").read_bytes()
     )
-    before = {path: path.stat() for path in folder.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     done = command(folder, cache=tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     # 305 pixels of a disc of radius 10 less its rim, in 2 of 3 slices; 20 more pixels
@@ -52,7 +52,14 @@ def test_says_what_it_saw(pair_folder, tmp_path):
     ]
     again = command(folder, cache=tmp_path / "cache")
     assert again.stdout == done.stdout.removeprefix("checking: 3 slices\n")
-    assert {path: path.stat() for path in folder.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_path_that_is_no_text_can_be_printed(pair_folder, tmp_path):
+    folder = pair_folder(["a"], folder=os.fsdecode(b"caf\xe9"))
+    (folder / "2d_masks" / "a.tif").write_bytes(b"cut")
+    done = command(folder, cache=tmp_path / "cache")
+    assert done.returncode == 2 and "caf\\udce9/2d_masks/a.tif" in done.stderr
 
 
 def test_many_sizes_are_cut_short(pair_folder):

@@ -105,6 +105,7 @@ def circle():
         (tiff(GRAY)[:-1], "cut short"),
         (tiff(GRAY)[:20], "cut short"),
         (circle(), "circle"),
+        (b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**63), "cut short"),
         (tiff([*GRAY, (256, 4, 1, 9)]), "tag 256 is ambiguous"),
         (tiff([(256, 3, 2, 7), *GRAY[1:]]), "tag 256 is ambiguous"),
         (tiff([(256, 1, 1, 7), *GRAY[1:]]), "tag 256 is ambiguous"),

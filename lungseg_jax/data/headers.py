@@ -59,7 +59,7 @@ def read_header(content: bytes) -> Header:
             header = _tiff(content)
         else:
             raise ValueError("neither TIFF nor PNG")
-    except struct.error as e:
+    except (struct.error, OverflowError) as e:  # an offset beyond the end, or any index
         raise ValueError("cut short") from e
     if not header.width or not header.height:
         raise ValueError("no pixels")

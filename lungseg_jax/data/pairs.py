@@ -109,7 +109,9 @@ def _list(
             )
             continue
         found[path.stem] = path
-        fault = _no_file(path) or (inside and _leads_out(path, inside))
+        fault = _no_file(path)
+        if not fault and inside:
+            fault = _leads_out(path, inside) or _no_text(path)
         if fault:
             faults[path] = fault
     return found, faults
@@ -139,6 +141,20 @@ def _leads_out(path: Path, inside: Path) -> UserError | None:
         rule="the files of a data folder lie in it.",
         remedy="copy the files, or make the whole folder a link.",
     )
+
+
+def _no_text(path: Path) -> UserError | None:
+    """Names go into the run folder and the report, which are UTF-8."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        shown = path.name.encode(errors="backslashreplace").decode()
+        return UserError(
+            f"{path.parent}/{shown} has a name that is no UTF-8.",
+            rule="file names are text.",
+            remedy="rename it, and its partner alike.",
+        )
+    return None
 
 
 def _alone(

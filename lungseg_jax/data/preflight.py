@@ -140,8 +140,7 @@ def check_split(checked: Checked, split: Mapping[str, Sequence[str]]) -> None:
 def fingerprint_of(digests: Mapping[str, str]) -> str:
     """One short name for the content of a whole data folder."""
     rows = "\n".join(f"{path} {digests[path]}" for path in sorted(digests))
-    # As bytes: a file name need not be text.
-    return hashlib.sha256(rows.encode(errors="surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 
 def _digests(pairs: Sequence[Pair]) -> tuple[dict[str, str], dict[Pair, UserError]]:
