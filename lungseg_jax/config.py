@@ -261,9 +261,8 @@ def _check_knobs(c: ConfigDict) -> None:
         )
     for key, like in known.items():
         kind = (int, float) if isinstance(like, float) else type(like)
-        is_switch = isinstance(
-            given[key], bool
-        )  # an int to Python, and no number to us
+        # A bool is an int to Python, and no number to us.
+        is_switch = isinstance(given[key], bool)
         if not isinstance(given[key], kind) or is_switch != isinstance(like, bool):
             kind = type(like).__name__
             raise _out_of_range(key, repr(given[key]), f"{kind}, as {like!r}")

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from lungseg_jax import cache, checkpoints, cli, metrics, progress
 from lungseg_jax.config import preprocessing, snapshot_steps
 from lungseg_jax.data import preflight
-from lungseg_jax.data.pairs import Slice, find_pairs, read_slice
+from lungseg_jax.data.pairs import Slice, read_slice
 from lungseg_jax.data.preprocess import PREPROCESSING, check_domain, soften
 from lungseg_jax.ensemble import Ensemble, disagreement, select_members
 from lungseg_jax.errors import UserError, counted
@@ -173,13 +173,11 @@ def main(words: list[str]) -> None:
         raise UserError(
             f"{file} exists already.", remedy="name another, or pass --overwrite."
         )
-    data = user_path(FLAGS.data)
-    find_pairs(data)  # what it refuses, it refuses at once
-    run = load_run(RunFolder(user_path(FLAGS.run)), FLAGS.members)
-    root = None
+    data, root = user_path(FLAGS.data), None
     with contextlib.suppress(UserError):  # without a cache it is checked every time
-        root = cache.cache_root(run.config.cache_dir)
+        root = cache.cache_root()
     checked = preflight.check_folder(data, cache=root)
+    run = load_run(RunFolder(user_path(FLAGS.run)), FLAGS.members)
     evaluation = score(run, map(read_slice, checked.pairs), len(checked.pairs))
     evaluation["data"] = str(data.absolute())
     evaluation["fingerprint"] = checked.fingerprint

@@ -61,7 +61,7 @@ def plan(source: Path, target: Path, *, overwrite: bool) -> dict[Path, Path]:
     there = [str(path) for path in jobs.values() if path.exists()]
     if there and not overwrite:
         raise UserError(
-            f"{counted(len(there), 'output')} there already:\n{table(there)}",
+            f"{counted(len(there), 'output')} already there:\n{table(there)}",
             remedy="name another output, or pass --overwrite.",
         )
     return jobs

@@ -158,7 +158,7 @@ def test_many_cycles_take_no_time():
     """10,000 is allowed; a sum of all shares for each of them takes seconds."""
     before = time.process_time()
     assert len(cycle_ends(total_steps=10**6, cycles=10_000)) == 10_000
-    assert time.process_time() - before < 0.5
+    assert time.process_time() - before < 0.2
 
 
 @pytest.mark.parametrize("warmup", [5, 6, 10])
