@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from lungseg_jax import cache, checkpoints, cli, metrics, progress
-from lungseg_jax.config import preprocessing, snapshot_steps
+from lungseg_jax.config import check, preprocessing, snapshot_steps
 from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import Slice, read_slice
 from lungseg_jax.data.preprocess import PREPROCESSING, check_domain, soften
@@ -54,7 +54,7 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
       UserError: no run, no such members, or checkpoints of another network.
     """
     folder.require()
-    config = ConfigDict(read_json(folder.config))
+    config, trained_on = _read_settings(folder)
     with contextlib.suppress(UserError):  # a run is of use without its cache, too
         cache.enable_compilation_cache(cache.cache_root(config.cache_dir))
     saved = checkpoints.saved_steps(folder.checkpoints)
@@ -74,7 +74,7 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
     like = abstract_variables(model, channels=PREPROCESSING[config.data.preprocessing])
     return Run(
         config=config,
-        trained_on=read_json(folder.run)["data"]["dtype"],
+        trained_on=trained_on,
         steps=steps,
         ensemble=Ensemble(
             model,
@@ -83,6 +83,24 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
             batch_size=config.evaluate.batch_size,
         ),
     )
+
+
+def _read_settings(folder: RunFolder) -> tuple[ConfigDict, str]:
+    """What the run was trained with, and on which dtype.
+
+    Raises:
+      UserError: its files are damaged, or of something else.
+    """
+    try:
+        config = ConfigDict(read_json(folder.config))
+        trained_on = read_json(folder.run)["data"]["dtype"]
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise UserError(
+            f"{folder.path} is not the folder of a run, or is damaged: {e}.",
+            rule=f"{folder.config.name} and {folder.run.name} are as a training left them.",
+        ) from e
+    check(config)
+    return config, trained_on
 
 
 def _check_none_is_lost(folder: RunFolder, config: ConfigDict, saved) -> None:

@@ -1,5 +1,6 @@
 """A path as a user types it."""
 
+import os
 from pathlib import Path
 
 from lungseg_jax.errors import UserError
@@ -11,8 +12,12 @@ def user_path(text: str) -> Path:
     Raises:
       UserError: there is no such user, or the text cannot be a path.
     """
-    if "\0" in text:
-        raise UserError(f"{text!r} is no path.", rule="a path has no zero bytes.")
+    try:
+        is_path = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a character, out of a recipe
+        is_path = False
+    if not is_path:
+        raise UserError(f"{text!r} is no path.", rule="text without zero bytes.")
     try:
         return Path(text).expanduser()
     except RuntimeError as e:  # of pathlib, where nothing says what ~ is

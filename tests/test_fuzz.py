@@ -6,6 +6,7 @@ The long forms take minutes: `pytest -m slow tests/test_fuzz.py`.
 import contextlib
 import functools
 import io
+import json
 import os
 import resource
 import runpy
@@ -292,7 +293,7 @@ def check_config(changes):
     assert config.snapshot_steps(c)[-1] == c.train.total_steps
 
 
-@lengths(1000, 40_000)
+@lengths(1000, 20_000)
 def test_knobs_of_any_value(n):
     some = st.dictionaries(
         st.sampled_from(config.knobs()), VALUES, min_size=1, max_size=3
@@ -332,8 +333,12 @@ def places(tmp_path, monkeypatch, pair_folder):
     os.mkfifo(tmp_path / "pipe.tif")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"data": [1]}')
-    (tmp_path / "run" / "run.json").write_text("{")
+    (tmp_path / "run" / "run.json").write_text("{}")
     (tmp_path / "file.json").write_text("{}")
+    (tmp_path / "whole").mkdir()  # but without a checkpoint
+    knobs = json.dumps(config.default().to_dict())
+    (tmp_path / "whole" / "config.json").write_text(knobs)
+    (tmp_path / "whole" / "run.json").write_text('{"data": {"dtype": "int16"}}')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -431,3 +436,19 @@ def test_command_lines(n, module, places, monkeypatch):
     try_out(n, command_lines(module, places), trial)
     # There is no whole run here for evaluate and predict.
     assert set(ends) == ({0, 2} if module in ("main", "check") else {2})
+
+
+@pytest.mark.parametrize(
+    "argv,says",
+    [
+        (["evaluate", "--run=run", "--data=good"], "run is not the folder of a run"),
+        (["evaluate", "--run=whole", "--data=good"], "no snapshot yet"),
+        (["predict", "--run=run", "good/2d_images", "new"], "not the folder of a run"),
+        (["check", "good", "--cache_dir=\ud800"], ""),
+        (["main", "--flagfile=bad"], "--flagfile is not known"),
+        (["main", "--workdir=~nobody-here/x", "--config=x.py"], "no config file"),
+    ],
+)
+def test_what_was_found_before(argv, says, places, monkeypatch):
+    status, stderr = run_command(argv[0], argv[1:], monkeypatch)
+    assert says in stderr and status == (2 if says else 0), stderr

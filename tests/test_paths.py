@@ -15,7 +15,12 @@ def test_home_and_others(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text,says", [("~no-such-user/data", "~no-such-user"), ("a\0b", "no path")]
+    "text,says",
+    [
+        ("~no-such-user/data", "~no-such-user"),
+        ("a\0b", "no path"),
+        ("\ud800", "no path"),
+    ],
 )
 def test_what_is_no_path(text, says):
     with pytest.raises(UserError, match=says) as e:
