@@ -70,7 +70,13 @@ def test_both_byte_orders_and_bigtiff(order, big):
 
 def test_tiles_may_be_larger_than_the_picture():
     header = read_header(tiff([*GRAY, (322, 3, 1, 64), (323, 3, 1, 32)]))
-    assert header.tile == (64, 32) and header.pixels == 2048
+    assert header.block == (64, 32) and header.pixels == 2048
+
+
+@pytest.mark.parametrize("rows,pixels", [(2, 35), (5, 35), (50, 350), (2**32 - 1, 35)])
+def test_strips_may_be_larger_than_the_picture(rows, pixels):
+    """The largest number says that one strip has all rows, and no more."""
+    assert read_header(tiff([*GRAY, (278, 4, 1, rows)])).pixels == pixels
 
 
 @pytest.mark.parametrize("n", [2, 3, MOST_PAGES])

@@ -337,7 +337,17 @@ def test_tiles_are_held_whole(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
     path.write_bytes(sized_tiff(10, 10, (322, 4, 2**20), (323, 4, 2**10)))
     monkeypatch.setattr(cv2, "imdecode", refuse_to_decode)
-    with pytest.raises(UserError, match="tiles of 1048576 x 1024 pixels"):
+    with pytest.raises(UserError, match="blocks of 1048576 x 1024 pixels"):
+        read_image(path)
+
+
+def test_strips_are_held_whole(tmp_path, monkeypatch):
+    """Of a picture of 10 x 10 in one strip that says it has room for 2**24 rows."""
+    path = tmp_path / "a.tif"
+    rows = struct.pack("<HHII", 278, 4, 1, 10), struct.pack("<HHII", 278, 4, 1, 2**24)
+    path.write_bytes(sized_tiff(10, 10).replace(*rows))
+    monkeypatch.setattr(cv2, "imdecode", refuse_to_decode)
+    with pytest.raises(UserError, match="blocks of 10 x 16777216 pixels"):
         read_image(path)
 
 

@@ -13,6 +13,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; 3 has a palette
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS = 256, 257, 258, 262, 277
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_STRIP_ROWS, _ALL_ROWS = 278, 2**32 - 1
 _PALETTE = 3  # a value of _PHOTOMETRIC
 _FORMATS = {3: "H", 4: "I", 16: "Q"}  # of a tag's one value: SHORT, LONG, LONG8
 
@@ -26,7 +27,8 @@ class Header:
       channels: 1 is gray.
       bits: of one value.
       pages: pictures in the file; counted up to `MOST_PAGES`.
-      tile: width and height of the tiles of a TIFF, (0, 0) where it has none.
+      block: width and height of what is decoded at once of a TIFF, a tile or a strip,
+        which may be larger than the picture; (0, 0) of a PNG.
     """
 
     width: int
@@ -34,12 +36,12 @@ class Header:
     channels: int
     bits: int
     pages: int = 1
-    tile: tuple[int, int] = (0, 0)
+    block: tuple[int, int] = (0, 0)
 
     @property
     def pixels(self) -> int:
-        """What a decoder holds at once: the picture, or one tile if that is more."""
-        return max(self.width * self.height, self.tile[0] * self.tile[1])
+        """What a decoder holds: the picture, or one block if that is more."""
+        return max(self.width * self.height, self.block[0] * self.block[1])
 
 
 MOST_PAGES = 1000
@@ -114,19 +116,23 @@ def _tiff(content: bytes) -> Header:
         (at,) = struct.unpack_from(order + offset, content, end)
     tags = _tags(first, order)
     palette = tags.get(_PHOTOMETRIC) == _PALETTE
+    tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)
+    rows = tags.get(_STRIP_ROWS, _ALL_ROWS)
+    strip = tags.get(_WIDTH, 0), 0 if rows == _ALL_ROWS else rows
     return Header(
         width=tags.get(_WIDTH, 0),
         height=tags.get(_HEIGHT, 0),
         channels=3 if palette else tags.get(_CHANNELS, 1),
         bits=tags.get(_BITS, 1),
         pages=len(seen),
-        tile=(tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0)),
+        block=max(tile, strip, key=lambda block: block[0] * block[1]),
     )
 
 
 def _tags(entries, order: str) -> dict[int, int]:
     """The values of the tags that are read here; no other reader may see others."""
-    known = _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS, _TILE_WIDTH, _TILE_HEIGHT
+    known = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS}
+    known |= {_TILE_WIDTH, _TILE_HEIGHT, _STRIP_ROWS}
     tags: dict[int, int] = {}
     for tag, kind, count, value in entries:
         if tag not in known or tag == _BITS and count > 1:  # one for each channel

@@ -125,10 +125,10 @@ def _check_header(path: Path, header: Header) -> None:
             remedy="save each page as a file of its own.",
         )
     if header.pixels > MOST_PIXELS:
-        tiled = header.pixels > header.width * header.height
-        width, height = header.tile if tiled else (header.width, header.height)
+        in_blocks = header.pixels > header.width * header.height
+        width, height = header.block if in_blocks else (header.width, header.height)
         raise UserError(
-            f"{path} has {'tiles of ' if tiled else ''}{width} x {height} pixels.",
+            f"{path} has {'blocks of ' if in_blocks else ''}{width} x {height} pixels.",
             rule=f"at most {MOST_PIXELS} pixels, as 8192 x 8192.",
             remedy="cut it into slices or scale it down; if the size is not true, the "
             "file is damaged.",
