@@ -47,8 +47,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_) -> None:
-        with self._writing():
-            self._manager.close()
+        try:
+            with self._writing():
+                self._manager.close()
+        finally:
+            self._discard_unfinished()
 
     def save(self, state: TrainState, notes: Mapping[str, Any]) -> None:
         """Writes the state under its own step; one that is there already is left alone.
@@ -116,17 +119,20 @@ class Checkpoints:
                 remedy="make room, or name another folder with --workdir=DIR.",
             )
 
+    def _discard_unfinished(self) -> None:
+        """What a write that failed has left; after the last, so that none goes on."""
+        if processes.is_first():
+            for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """A disk that takes no more is a UserError, and nothing half is left."""
+        """A disk that takes no more is a UserError."""
         try:
             yield
         except (OSError, ValueError) as e:
             if isinstance(e, ValueError) and "os_error_code" not in str(e):
                 raise  # else tensorstore's words for an errno
-            if processes.is_first():
-                for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(path, ignore_errors=True)
             good = [s for s in saved_steps(self._folder) if s not in self._damaged]
             raise UserError(
                 f"a checkpoint could not be written to {self._folder}: "

@@ -6,6 +6,7 @@ traceback is ours.
 
 import difflib
 import gc
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from pathlib import Path
 
 from absl import flags
 
-from lungseg_jax import config, stopping
+from lungseg_jax import stopping
 from lungseg_jax.errors import UserError
+from lungseg_jax.paths import user_path
 
 
 def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -> None:
@@ -29,6 +31,8 @@ def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -
     if {"-h", "--help", "-help"} & set(argv):
         print(f"{doc.strip()}\n\nFlags:{_flag_help()}")
         sys.exit(0)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     gc.freeze()  # all that was imported stays; looking through it takes seconds
     try:
         with stopping.raised():
@@ -58,6 +62,10 @@ def parse(argv: list[str]) -> list[str]:
       UserError: for every fault of a flag, among them unknown keys of a config.
     """
     for word in argv:
+        if _is_flag_file(word):
+            raise UserError(
+                "--flagfile is not known here.", remedy="write the flags out."
+            )
         _check_config_key(word)
     try:
         return flags.FLAGS(["lungseg_jax", *argv])[1:]
@@ -78,6 +86,11 @@ def parse(argv: list[str]) -> list[str]:
         raise cause or UserError(f"--config: {e}") from e
 
 
+def config_words() -> list[str]:
+    """The command line for ml_collections, which opens flag files unasked."""
+    return [word for word in sys.argv if not _is_flag_file(word)]
+
+
 def positional(words: list[str], names: list[str]) -> list[Path]:
     """The words as paths, one for each name.
 
@@ -87,7 +100,7 @@ def positional(words: list[str], names: list[str]) -> list[Path]:
     if len(words) != len(names):
         wanted = " ".join(names) or "no words beside the flags"
         raise UserError(f"got {words or 'nothing'}, expected {wanted}.")
-    return [Path(word).expanduser() for word in words]
+    return [user_path(word) for word in words]
 
 
 def _joined(argv: list[str]) -> list[str]:
@@ -107,7 +120,7 @@ def _find_config(word: str) -> str:
         return word
     file, colon, variant = value.partition(":")
     checkout = Path(__file__).resolve().parent.parent
-    file = str(Path(file).expanduser())
+    file = str(user_path(file))
     if not Path(file).exists() and (checkout / file).exists():
         file = str(checkout / file)
     if not Path(file).is_file() or not file.endswith(".py"):
@@ -119,11 +132,20 @@ def _find_config(word: str) -> str:
     return f"{flag}={file}{colon}{variant}"
 
 
+def _is_flag_file(word: str) -> bool:
+    """Of absl: a file of flags, which none of the checks here would see."""
+    return word.startswith("-") and word.lstrip("-").partition("=")[0] == "flagfile"
+
+
 def _check_config_key(word: str) -> None:
     """ml_collections meets an unknown key with a traceback."""
     key = word.partition("=")[0].lstrip("-").removeprefix("no")
+    if not key.startswith("config."):
+        return
+    from lungseg_jax import config  # it brings JAX, which not every command needs
+
     known = config.knobs()
-    if key.startswith("config.") and key.removeprefix("config.") not in known:
+    if key.removeprefix("config.") not in known:
         near = difflib.get_close_matches(key.removeprefix("config."), known, n=3)
         raise UserError(
             f"unknown config key {key}.",

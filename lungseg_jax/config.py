@@ -1,5 +1,6 @@
 """Every knob once, and what a set of them must satisfy before anything is built."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lungseg_jax.errors import UserError, unknown_name
 from lungseg_jax.losses import LOSSES
 from lungseg_jax.models import MODELS
 from lungseg_jax.optimizers import OPTIMIZERS
+from lungseg_jax.paths import user_path
 from lungseg_jax.schedules import SCHEDULES, cycle_ends
 
 # Knobs that change where things lie or what is printed, but no number of a run.
@@ -106,9 +108,12 @@ def check(c: ConfigDict) -> None:
     if c.model.kernel_size % 2 == 0:
         raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
     window = c.data.window_hu
-    numbers = all(isinstance(value, int | float) for value in window)
+    numbers = all(type(value) in (int, float) for value in window)
     if not numbers or len(window) != 2 or not window[0] < window[1]:
-        raise _out_of_range("data.window_hu", c.data.window_hu, "two numbers that rise")
+        raise _out_of_range("data.window_hu", window, "two numbers that rise")
+    if not -1e9 <= window[0] < window[1] <= 1e9 or window[1] - window[0] < 1e-3:
+        rule = "two numbers from -1e9 to 1e9, 0.001 or more apart"
+        raise _out_of_range("data.window_hu", window, rule)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
     last_peak = c.schedule.peak * c.schedule.peak_decay ** (c.schedule.cycles - 1)
@@ -192,7 +197,9 @@ def preprocessing(c: ConfigDict) -> dict:
 
 def default_workdir(c: ConfigDict) -> Path:
     """runs/<recipe>-<data folder>, so that other data go elsewhere."""
-    data = Path(c.data.dir).expanduser().resolve().name if c.data.dir else "phantom"
+    data = "phantom"
+    if c.data.dir:  # its own name where it is a link or "."
+        data = os.path.basename(os.path.realpath(user_path(c.data.dir)))
     return Path("runs") / f"{c.name}-{data}"
 
 
@@ -244,14 +251,21 @@ _RANGES = (
 
 def _check_knobs(c: ConfigDict) -> None:
     """A recipe may have built a ConfigDict of its own."""
-    given, known = _flat(c.to_dict()).keys(), set(knobs())
-    wrong = [f"  {key} is unknown" for key in sorted(given - known)]
-    wrong += [f"  {key} is missing" for key in sorted(known - given)]
+    given, known = _flat(c.to_dict()), _flat(default().to_dict())
+    wrong = [f"  {key} is unknown" for key in sorted(given.keys() - known.keys())]
+    wrong += [f"  {key} is missing" for key in sorted(known.keys() - given.keys())]
     if wrong:
         raise UserError(
             "the config has not the keys that are known here:\n" + "\n".join(wrong),
             rule="a recipe starts from lungseg_jax.recipes or config.default().",
         )
+    for key, like in known.items():
+        kind = (int, float) if isinstance(like, float) else type(like)
+        # A bool is an int to Python, and no number to us.
+        is_switch = isinstance(given[key], bool)
+        if not isinstance(given[key], kind) or is_switch != isinstance(like, bool):
+            kind = type(like).__name__
+            raise _out_of_range(key, repr(given[key]), f"{kind}, as {like!r}")
 
 
 def _get(c: ConfigDict, key: str):

@@ -15,7 +15,6 @@ if __name__ == "__main__":
 import contextlib
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -24,11 +23,12 @@ from ml_collections import ConfigDict
 from lungseg_jax import cache, checkpoints, cli, metrics, progress, run_record
 from lungseg_jax.config import preprocessing, snapshot_steps
 from lungseg_jax.data import preflight
-from lungseg_jax.data.pairs import Slice, find_pairs, read_slice
+from lungseg_jax.data.pairs import Slice, read_slice
 from lungseg_jax.data.preprocess import PREPROCESSING, check_domain, soften
 from lungseg_jax.ensemble import Ensemble, disagreement, select_members
-from lungseg_jax.errors import UserError
+from lungseg_jax.errors import UserError, counted
 from lungseg_jax.models import make_model
+from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, write_json
 from lungseg_jax.train_state import abstract_variables
 
@@ -175,7 +175,7 @@ def table(evaluation: dict) -> str:
             + f"   {_number(low)} to {_number(high)}"
         )
     n, threshold = evaluation["n"], evaluation["threshold"]
-    lines.append(f"{n} slices at their own size, threshold {threshold:g}")
+    lines.append(f"{counted(n, 'slice')} at full size, threshold {threshold:g}")
     return "\n".join(lines)
 
 
@@ -185,18 +185,19 @@ def _number(value: float | None) -> str:
 
 def main(words: list[str]) -> None:
     cli.positional(words, [])
-    file = Path(FLAGS.json).expanduser()
+    file = user_path(FLAGS.json)
     if FLAGS.json and file.exists() and not FLAGS.overwrite:
         raise UserError(
             f"{file} exists already.", remedy="name another, or pass --overwrite."
         )
-    pairs = find_pairs(Path(FLAGS.data).expanduser())
-    run = load_run(RunFolder(Path(FLAGS.run).expanduser()), FLAGS.members)
-    with progress.bar("checking", len(pairs)) as bar:
-        preflight.check_pairs(pairs, bar.update)
-    evaluation = score(run, map(read_slice, pairs), len(pairs))
-    evaluation["data"] = str(Path(FLAGS.data).absolute())
-    evaluation["fingerprint"] = preflight.fingerprint(preflight.digests(pairs))
+    data, root = user_path(FLAGS.data), None
+    with contextlib.suppress(UserError):  # without a cache it is checked every time
+        root = cache.cache_root()
+    checked = preflight.check_folder(data, cache=root)
+    run = load_run(RunFolder(user_path(FLAGS.run)), FLAGS.members)
+    evaluation = score(run, map(read_slice, checked.pairs), len(checked.pairs))
+    evaluation["data"] = str(data.absolute())
+    evaluation["fingerprint"] = checked.fingerprint
     if FLAGS.json:
         write_json(file, evaluation)
     print(table(evaluation))

@@ -17,9 +17,11 @@ from lungseg_jax import (
     train,
 )
 from lungseg_jax.config import default_workdir
+from lungseg_jax.data import preflight
 from lungseg_jax.data import source as data_source
 from lungseg_jax.data.source import Source
 from lungseg_jax.data.splits import split_names
+from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
 from lungseg_jax.run_record import Split
 
@@ -36,7 +38,7 @@ def run(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
       UserError: bad input, before anything is compiled.
     """
     config.check(c)
-    folder = RunFolder(Path(workdir).expanduser() if workdir else default_workdir(c))
+    folder = RunFolder(user_path(workdir) if workdir else default_workdir(c))
     root = cache.cache_root(c.cache_dir)
     cache.enable_compilation_cache(root)
     with contextlib.ExitStack() as stack:
@@ -72,7 +74,7 @@ def _run(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> dict
 def _load(c: ConfigDict, root: Path) -> tuple[Source, Split]:
     """The data and their split."""
     source = data_source.load(
-        Path(c.data.dir).expanduser() if c.data.dir else None,
+        user_path(c.data.dir) if c.data.dir else None,
         cache=root,
         phantom_slices=c.data.phantom_slices,
         phantom_seed=c.data.phantom_seed,
@@ -83,6 +85,7 @@ def _load(c: ConfigDict, root: Path) -> tuple[Source, Split]:
         test_fraction=c.data.test_fraction,
         seed=c.data.split_seed,
     )
+    preflight.check_split(source.checked, split)
     config.check_fit(
         c,
         dtype=source.dtype,

@@ -27,7 +27,10 @@ from lungseg_jax import cli, experiment, processes
 from lungseg_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Recipe, configs/NAME.py or configs/NAME.py:VARIANT."
+    "config",
+    None,
+    "Recipe, configs/NAME.py or configs/NAME.py:VARIANT.",
+    sys_argv=cli.config_words(),
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", "", "Folder of the run; by default runs/<recipe>-<data>."

@@ -13,6 +13,7 @@ from lungseg_jax import stopping
 if __name__ == "__main__":
     stopping.listen()
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,12 +21,13 @@ import numpy as np
 from absl import flags
 
 from lungseg_jax import cli, progress
-from lungseg_jax.data.pairs import list_images, table
+from lungseg_jax.data.pairs import list_images
 from lungseg_jax.data.preprocess import check_domain
 from lungseg_jax.data.readers import SUFFIXES, read_image
 from lungseg_jax.data.writers import write_image
-from lungseg_jax.errors import UserError
+from lungseg_jax.errors import UserError, counted, table, together
 from lungseg_jax.evaluate import load_run
+from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder
 
 FLAGS = flags.FLAGS
@@ -58,12 +60,13 @@ def plan(source: Path, target: Path, *, overwrite: bool) -> dict[Path, Path]:
             f"the folder {source} has no images.",
             rule=f"files that end in {', '.join(SUFFIXES)}.",
         )
-    if any(source.resolve() == target.resolve() for source, target in jobs.items()):
+    realpath = os.path.realpath  # unlike Path.resolve, of links in a circle as well
+    if any(realpath(source) == realpath(target) for source, target in jobs.items()):
         raise UserError(f"{target} would overwrite its own input.")
     there = [str(path) for path in jobs.values() if path.exists()]
     if there and not overwrite:
         raise UserError(
-            f"{len(there)} outputs exist already:\n{table(there)}",
+            f"{counted(len(there), 'output')} already there:\n{table(there)}",
             remedy="name another output, or pass --overwrite.",
         )
     return jobs
@@ -96,22 +99,15 @@ def _check_inputs(paths: Iterable[Path], trained_on: str) -> None:
             except UserError as e:
                 faults.append(e)
             bar.update()
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise UserError(
-            f"{len(faults)} of {len(paths)} inputs cannot be used:\n"
-            + table([e.what for e in faults]),
-            remedy="repair them or move them out; nothing was written.",
-        )
+    if faults:  # nothing was written
+        raise together(faults, f"{counted(len(paths), 'input')}, nothing was written")
 
 
 def main(words: list[str]) -> None:
     source, target = cli.positional(words, ["INPUT", "OUTPUT"])
     jobs = plan(source, target, overwrite=FLAGS.overwrite)
-    predict(RunFolder(Path(FLAGS.run).expanduser()), jobs, FLAGS.members)
-    masks = "1 mask" if len(jobs) == 1 else f"{len(jobs)} masks"
-    print(f"wrote {masks} to {target}")
+    predict(RunFolder(user_path(FLAGS.run)), jobs, FLAGS.members)
+    print(f"wrote {counted(len(jobs), 'mask')} to {target}")
 
 
 if __name__ == "__main__":

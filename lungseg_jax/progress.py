@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from lungseg_jax.errors import counted
+
 _silent = False
 
 
@@ -29,7 +31,7 @@ def bar(
     """A tqdm bar of `total` units; without a terminal only the label is printed."""
     on_terminal = sys.stderr.isatty() and not _silent
     if not on_terminal:
-        say(f"{label}: {total - done} {unit}s")
+        say(f"{label}: {counted(total - done, unit)}")
     with tqdm(
         desc=label,
         total=total,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lungseg_jax.config import differences
+from lungseg_jax.config import check, differences
 from lungseg_jax.data.source import Source
 from lungseg_jax.errors import UserError
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
@@ -44,8 +44,8 @@ def open_run(
     """
     if not folder.config.exists() or not folder.run.exists():
         refuse_what_is_no_run(folder)
-        run = _describe(source, split) | {"config_sha256": [_digest(config)]}
-        write_json(folder.run, _sealed(run))
+        run = _describe(source, split) | {"config_sha256": [config_digest(config)]}
+        write_json(folder.run, sealed(run))
         write_json(folder.config, config.to_dict())
         return
     before, run = read_run(folder)
@@ -70,8 +70,8 @@ def open_run(
     _refuse_another_beginning(before, config, changed)
     for file in (folder.page, folder.evaluation):  # of the shorter run
         file.unlink(missing_ok=True)
-    digests = [_digest(config), *run["config_sha256"]]
-    write_json(folder.run, _sealed(run | {"config_sha256": digests}))
+    digests = [config_digest(config), *run["config_sha256"]]
+    write_json(folder.run, sealed(run | {"config_sha256": digests}))
     write_json(folder.config, config.to_dict())
 
 
@@ -82,11 +82,20 @@ def read_run(folder: RunFolder) -> tuple[ConfigDict, dict]:
       UserError: there is no run, or one of the files was changed since it was written.
     """
     folder.require()
-    config, run = ConfigDict(read_json(folder.config)), read_json(folder.run)
-    if run.get("seal") != _sealed(run)["seal"]:
+    try:
+        config, run = ConfigDict(read_json(folder.config)), read_json(folder.run)
+        run_is_whole = run["seal"] == sealed(run)["seal"]
+        config_is_whole = config_digest(config) in run["config_sha256"]
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise UserError(
+            f"{folder.path} is not the folder of a run, or is damaged: {e}.",
+            rule=f"{folder.config.name} and {folder.run.name} are as a training left them.",
+        ) from e
+    if not run_is_whole:
         raise _changed(folder.run)
-    if _digest(config) not in run["config_sha256"]:
+    if not config_is_whole:
         raise _changed(folder.config)
+    check(config)
     return config, run
 
 
@@ -134,12 +143,14 @@ def _refuse_another_beginning(before, config, changed: list[str]) -> None:
         )
 
 
-def _sealed(run: Mapping) -> dict:
+def sealed(run: Mapping) -> dict:
+    """The content of run.json with a seal of its own."""
     content = {key: value for key, value in run.items() if key != "seal"}
     return content | {"seal": digest_of_json(content)}
 
 
-def _digest(config: ConfigDict) -> str:
+def config_digest(config: ConfigDict) -> str:
+    """What run.json says of config.json."""
     return digest_of_json(config.to_dict())
 
 

@@ -18,11 +18,15 @@ def cycle_ends(
     """
     if cycles < 1 or growth <= 0:
         raise ValueError(f"cycles={cycles} and growth={growth} must be positive.")
-    shares = [growth**i for i in range(cycles)]
-    ends, done = [], 0.0
-    for share in shares:
-        done += share
-        ends.append(round(total_steps * done / sum(shares)))
+    try:
+        shares = [growth**i for i in range(cycles)]
+        whole = sum(shares)
+        ends, done = [], 0.0
+        for share in shares:
+            done += share
+            ends.append(round(total_steps * done / whole))
+    except (OverflowError, ValueError):  # infinite shares: the first cycle has none
+        ends = [0]
     if any(stop <= start for start, stop in pairwise([0, *ends])):
         raise ValueError(
             f"total_steps={total_steps} over cycles={cycles} with growth={growth} "

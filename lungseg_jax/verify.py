@@ -12,13 +12,13 @@ if __name__ == "__main__":
     stopping.listen()
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from absl import flags
 
 from lungseg_jax import checkpoints, cli, progress, run_record
 from lungseg_jax.config import snapshot_steps
 from lungseg_jax.errors import UserError
+from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, read_json
 
 FLAGS = flags.FLAGS
@@ -86,7 +86,7 @@ def _evaluation(folder: RunFolder) -> str:
 
 def main(words: list[str]) -> None:
     cli.positional(words, [])
-    faults = verify(RunFolder(Path(FLAGS.run).expanduser()))
+    faults = verify(RunFolder(user_path(FLAGS.run)))
     if faults:
         raise UserError(
             f"{FLAGS.run} is not whole:\n" + "\n".join(f"  {e.what}" for e in faults),

@@ -20,7 +20,8 @@ from lungseg_jax.train_state import create_state
 
 # What Orbax leaves open when it meets damage.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:coroutine .* was never awaited:RuntimeWarning",
 )
 
 

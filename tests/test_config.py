@@ -1,5 +1,6 @@
 """Every recipe loads, checks and builds; every fault is told before that."""
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -92,11 +93,23 @@ def test_seed_schedule_changes_once_an_epoch():
         ("data.test_fraction", 1.0, "data.test_fraction=1.0"),
         ("data.test_fraction", 0.0, "data.test_fraction=0.0"),
         ("evaluate.threshold", 1.5, "evaluate.threshold=1.5"),
+        ("train.total_steps", "many", "train.total_steps='many'"),
+        ("train.total_steps", 1.5, "train.total_steps=1.5"),
+        ("train.total_steps", True, "train.total_steps=True"),
+        ("augment.flip_lr", 1, "augment.flip_lr=1"),
+        ("name", None, "config.name=None"),
+        ("schedule.peak", float("nan"), "schedule.peak=nan"),
+        ("data.window_hu", (-float("inf"), 400.0), "from -1e9 to 1e9"),
+        ("data.window_hu", (0.0, 1e-300), "0.001 or more apart"),
+        ("data.window_hu", (0, 10**400), "from -1e9 to 1e9"),
+        ("data.window_hu", (False, True), "two numbers that rise"),
     ],
 )
 def test_faults_are_refused(key, value, words):
-    c = config.default()
-    c.update_from_flattened_dict({key: value})
+    c = config.default().to_dict()  # as a recipe may build one: any type goes
+    *parents, last = key.split(".")
+    functools.reduce(lambda tree, part: tree[part], parents, c)[last] = value
+    c = ConfigDict(c)
     with pytest.raises(UserError, match=words.replace(".", r"\.")):
         config.check(c)
 
@@ -131,3 +144,16 @@ def test_a_config_built_by_hand_is_told_what_it_lacks():
         config.check(ConfigDict(c))
     assert "model.filters is missing" in caught.value.what
     assert "train.batchsize is unknown" in caught.value.what
+
+
+def test_a_whole_number_does_for_a_knob_that_is_none():
+    c = config.default().to_dict()
+    c["schedule"]["peak"], c["data"]["window_hu"] = 1, [0, 255]
+    config.check(ConfigDict(c))
+
+
+def test_an_unknown_home_is_a_plain_error():
+    c = config.default()
+    c.data.dir = "~no-such-user/data"
+    with pytest.raises(UserError, match="~no-such-user"):
+        config.default_workdir(c)

@@ -12,6 +12,7 @@ ROOT = Path(lungseg_jax.__file__).parent
 # Lowest first. A module may import from the lines above its own and from no other.
 RANKS = """
 errors stopping
+data.headers paths
 schedules optimizers losses metrics sharding cache memory progress run_folder
     models.operators data.readers data.writers data.preprocess data.augment data.batches
     data.splits data.synthetic.canvas
@@ -23,7 +24,7 @@ recipes data.phantom steps datasets.lung_ct
 data.source seals
 checkpoints ensemble run_record
 cli
-evaluate report verify
+evaluate report verify check
 train
 predict experiment
 main

@@ -1,12 +1,14 @@
 """Pairs are found by name; what has no partner is named."""
 
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
 
 from lungseg_jax.data import pairs
-from lungseg_jax.data.pairs import find_pairs, list_images, read_slice, table
+from lungseg_jax.data.pairs import find_pairs, list_images, read_slice, scan
 from lungseg_jax.data.writers import write_image
 from lungseg_jax.errors import UserError
 
@@ -115,11 +117,13 @@ def test_all_that_are_alone_are_named_with_what_is_near(pair_folder):
     with pytest.raises(UserError) as e:
         find_pairs(folder)
     assert e.value.what.splitlines() == [
-        f"files without a partner in {folder}: 4",
+        f"4 faults in {folder}:",
         "  2d_images/ID_0001_Z_0146.tif has no mask (near: ID_O001_Z_0146)",
         "  2d_images/other.png has no mask",
         "  2d_masks/ID_0265_Z_0162.tif has no image",
         "  2d_masks/ID_O001_Z_0146.tif has no image (near: ID_0001_Z_0146)",
+        "    rule:  each file in 2d_images/ has a mask of the same name in 2d_masks/.",
+        "    fix:   add or rename the missing files, or move the lone ones out.",
     ]
 
 
@@ -129,7 +133,8 @@ def test_what_has_a_partner_is_not_offered_as_near(pair_folder):
     (folder / "2d_masks" / "scan_000002.tif").unlink()
     with pytest.raises(UserError) as e:
         find_pairs(folder)
-    assert e.value.what.splitlines()[1:] == ["  2d_images/scan_000002.tif has no mask"]
+    assert e.value.what == "2d_images/scan_000002.tif has no mask"
+    assert "add or rename" in e.value.remedy
 
 
 def test_an_empty_folder_of_masks_leaves_every_image_alone(pair_folder):
@@ -139,8 +144,8 @@ def test_an_empty_folder_of_masks_leaves_every_image_alone(pair_folder):
     with pytest.raises(UserError) as e:
         find_pairs(folder)
     lines = e.value.what.splitlines()
-    assert lines[0].endswith(": 23") and len(lines) == 1 + 20 + 1
-    assert lines[-1] == "  ... and 3 more"
+    assert lines[0] == f"23 faults in {folder}:" and len(lines) == 1 + 20 + 1 + 2
+    assert lines[21] == "  ... and 3 more"
 
 
 @pytest.mark.parametrize("kind", ["2d_images", "2d_masks"])
@@ -158,13 +163,72 @@ def test_list_images_is_by_name(pair_folder):
     assert listed == {"a": folder / "a.tif", "b": folder / "b.tif"}
 
 
-@pytest.mark.parametrize(
-    "rows,most,expected",
-    [
-        (["x"], 2, "  x"),
-        (["x", "y"], 2, "  x\n  y"),
-        (["x", "y", "z"], 2, "  x\n  y\n  ... and 1 more"),
-    ],
-)
-def test_table(rows, most, expected):
-    assert table(rows, most) == expected
+def test_all_that_cannot_be_an_image_is_a_fault(pair_folder, tmp_path):
+    folder = pair_folder(["dead", "dir", "good", "out", "pipe", "turn"])
+    images, masks = folder / "2d_images", folder / "2d_masks"
+    for path in (images / "dead.tif", images / "dir.tif", masks / "out.tif"):
+        path.unlink()
+    (images / "dead.tif").symlink_to("gone.tif")
+    (images / "dir.tif").mkdir()
+    (tmp_path / "far.tif").write_bytes((masks / "good.tif").read_bytes())
+    (masks / "out.tif").symlink_to(tmp_path / "far.tif")
+    for path in (images / "pipe.tif", images / "turn.tif"):
+        path.unlink()
+    os.mkfifo(images / "pipe.tif")
+    (images / "turn.tif").symlink_to("turn.tif")
+    found, faults = scan(folder)
+    assert [pair.name for pair in found] == ["good"]
+    assert [fault.what for fault in faults] == [
+        f"{images / 'dead.tif'} is a link to gone.tif, which is not there.",
+        f"{images / 'dir.tif'} is a folder.",
+        f"{images / 'pipe.tif'} is not a file.",
+        f"{images / 'turn.tif'} is a link to turn.tif, which is not there.",
+        f"{masks / 'out.tif'} is a link to {tmp_path / 'far.tif'}, outside of the "
+        "data folder.",
+    ]
+    assert all(fault.rule and fault.remedy for fault in faults)
+    assert "make the whole folder a link" in faults[-1].remedy
+    with pytest.raises(UserError, match="5 faults in"):
+        find_pairs(folder)
+    with pytest.raises(UserError, match="4 faults in"):  # what predict reads
+        list_images(images)
+    assert list(list_images(masks)) == ["dead", "dir", "good", "out", "pipe", "turn"]
+
+
+def test_a_name_that_is_no_text_is_a_fault(pair_folder):
+    """As of an archive from an older system."""
+    folder = pair_folder(["a", os.fsdecode(b"caf\xe9")])
+    found, faults = scan(folder)
+    assert [pair.name for pair in found] == ["a"]
+    assert [fault.what for fault in faults] == [
+        f"{folder}/{kind}/caf\\udce9.tif has a name that is no UTF-8."
+        for kind in ("2d_images", "2d_masks")
+    ]
+    assert len(list_images(folder / "2d_images")) == 2  # predict can do with it
+
+
+def test_links_that_stay_inside_are_no_fault(pair_folder, tmp_path):
+    """The folder, one of its two, or a file in it that points into it."""
+    folder = pair_folder(["a", "b"])
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "2d_masks").rename(tmp_path / "elsewhere" / "m")
+    (folder / "2d_masks").symlink_to(tmp_path / "elsewhere" / "m")
+    (tmp_path / "elsewhere" / "m" / "b.tif").unlink()
+    (tmp_path / "elsewhere" / "m" / "b.tif").symlink_to("a.tif")
+    (folder / "store").mkdir()
+    (folder / "2d_images" / "b.tif").rename(folder / "store" / "b.tif")
+    (folder / "2d_images" / "b.tif").symlink_to("../store/b.tif")
+    (tmp_path / "link").symlink_to(folder)
+    assert [p.name for p in find_pairs(tmp_path / "link")] == ["a", "b"]
+
+
+def test_many_lone_files_take_no_time(tmp_path):
+    """All names against all would take minutes; 1,500 of each stand in one table."""
+    for kind, tail in (("2d_images", ""), ("2d_masks", "_mask")):
+        (tmp_path / kind).mkdir()
+        for i in range(1500):
+            (tmp_path / kind / f"patient_{i:06d}{tail}.png").touch()
+    before = time.process_time()
+    with pytest.raises(UserError, match="3000 faults in"):
+        find_pairs(tmp_path)
+    assert time.process_time() - before < 10

@@ -1,13 +1,17 @@
 """Every trap that an image file has set for a reader."""
 
+import os
 import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 
+from lungseg_jax.data import readers
 from lungseg_jax.data.readers import read_image, read_mask
 from lungseg_jax.data.writers import write_image
+from lungseg_jax.datasets.lung_ct import LungCT
 from lungseg_jax.errors import UserError
 
 # A slice as scanners give it: padding, air, lung, water, soft tissue, bone. [2 3]
@@ -263,3 +267,164 @@ def test_real_masks(real_data):
     assert {(m.dtype.name, m.shape) for m in masks} == {("uint8", (512, 512))}
     assert all(m.max() == 1 for m in masks)
     assert 0.2 < np.mean([m.mean() for m in masks]) < 0.27
+
+
+# --- what a file asks for, before it is decoded ---
+
+
+def refuse_to_decode(*args):
+    raise AssertionError("decoded")
+
+
+def sized_tiff(width, height, *tags):
+    """A TIFF of any size that has a hundred bytes of pixels."""
+    every = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, height),
+        (279, 4, 100),
+        *tags,
+    ]
+    directory = b"".join(struct.pack("<HHII", t, k, 1, v) for t, k, v in every)
+    start = struct.pack("<2sHI100xH", b"II", 42, 108, len(every))
+    return start + directory + struct.pack("<I", 0)
+
+
+def chunk(kind, data):
+    checksum = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+def sized_png(width, height, bits=8, colour=0, *more):
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", head), *more, chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "width,height", [(8193, 8192), (2**26 + 1, 1), (1, 2**31), (2**31 - 1, 2**31 - 1)]
+)
+@pytest.mark.parametrize("kind", ["tif", "png"])
+def test_bombs_are_refused_before_they_are_decoded(
+    tmp_path, monkeypatch, kind, width, height
+):
+    make = {"tif": sized_tiff, "png": sized_png}[kind]
+    path = tmp_path / f"bomb.{kind}"
+    path.write_bytes(make(width, height))
+    monkeypatch.setattr(cv2, "imdecode", refuse_to_decode)
+    for read in (read_image, read_mask):
+        with pytest.raises(UserError) as e:
+            read(path)
+        assert e.value.what == f"{path} has {width} x {height} pixels."
+        assert "67108864 pixels" in e.value.rule and e.value.remedy
+
+
+def test_the_limit_itself_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MOST_PIXELS", 64 * 48)
+    write_tiff(tmp_path / "a.tif", noise(), 1)
+    assert read_image(tmp_path / "a.tif").shape == (64, 48)
+    write_tiff(tmp_path / "b.tif", noise((64, 49)), 1)
+    with pytest.raises(UserError, match="49 x 64 pixels"):
+        read_image(tmp_path / "b.tif")
+
+
+def test_tiles_are_held_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    path.write_bytes(sized_tiff(10, 10, (322, 4, 2**20), (323, 4, 2**10)))
+    monkeypatch.setattr(cv2, "imdecode", refuse_to_decode)
+    with pytest.raises(UserError, match="blocks of 1048576 x 1024 pixels"):
+        read_image(path)
+
+
+def test_strips_are_held_whole(tmp_path, monkeypatch):
+    """Of a picture of 10 x 10 in one strip that says it has room for 2**24 rows."""
+    path = tmp_path / "a.tif"
+    rows = struct.pack("<HHII", 278, 4, 1, 10), struct.pack("<HHII", 278, 4, 1, 2**24)
+    path.write_bytes(sized_tiff(10, 10).replace(*rows))
+    monkeypatch.setattr(cv2, "imdecode", refuse_to_decode)
+    with pytest.raises(UserError, match="blocks of 10 x 16777216 pixels"):
+        read_image(path)
+
+
+def test_pages_are_counted_and_not_decoded(tmp_path, monkeypatch):
+    """Directories that all show the same hundred bytes: 100,000 pages in a megabyte."""
+    one = sized_tiff(10, 10)
+    head, directory = one[:108], one[108:-4]
+    pages = [
+        directory + struct.pack("<I", 108 + (i + 1) * (len(directory) + 4))
+        for i in range(100_000)
+    ]
+    path = tmp_path / "a.tif"
+    path.write_bytes(head + b"".join(pages) + directory + struct.pack("<I", 0))
+    monkeypatch.setattr(cv2, "imdecode", refuse_to_decode)
+    with pytest.raises(UserError, match="1000 or more pages"):
+        read_image(path)
+
+
+def test_an_animated_png_has_pages(tmp_path):
+    path = tmp_path / "a.png"
+    frames = chunk(b"acTL", struct.pack(">II", 3, 0))
+    path.write_bytes(sized_png(8, 8, 8, 0, frames))
+    with pytest.raises(UserError, match="has 3 pages"):
+        read_image(path)
+
+
+def test_a_file_too_large_is_not_read(tmp_path):
+    path = tmp_path / "a.tif"
+    with path.open("wb") as f:
+        f.truncate(readers.MOST_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(UserError, match=f"has {readers.MOST_BYTES + 1} bytes"):
+        read_image(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(UserError, match="not a file"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_12_bits_are_refused(tmp_path):
+    """OpenCV returns 16 times the value."""
+    path = tmp_path / "a.tif"
+    content = sized_tiff(4, 4).replace(
+        struct.pack("<HHII", 258, 3, 1, 8), struct.pack("<HHII", 258, 3, 1, 12)
+    )
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="12 bits"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint32"])
+def test_other_types_are_refused_for_images_but_not_for_masks(tmp_path, dtype):
+    path = write_tiff(tmp_path / "a.tif", MASK.astype(dtype), 1)
+    with pytest.raises(UserError) as e:
+        read_image(path)
+    assert e.value.what == f"{path} holds {dtype} pixels."
+    np.testing.assert_array_equal(read_mask(path), MASK)
+
+
+def test_every_dtype_that_is_read_can_be_prepared():
+    variants = {f"folder_{dtype}" for dtype in readers.DTYPES}
+    assert variants == {n for n in LungCT.builder_configs if n.startswith("folder_")}
+
+
+@pytest.mark.parametrize("at", [40, 60, 500, 2000])
+def test_a_flipped_bit_in_a_png_is_found(tmp_path, at):
+    content = bytearray(whole(tmp_path, "png")[0])
+    content[at] ^= 16
+    path = tmp_path / "flipped.png"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_image(path)
+
+
+def test_a_jpeg_by_another_name_is_refused(tmp_path):
+    done, content = cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_image(tmp_path / "a.png")

@@ -1,6 +1,7 @@
 """Rates by step, and where the cycles end."""
 
 import math
+import time
 
 import numpy as np
 import optax
@@ -145,6 +146,19 @@ def test_refuses_a_cycle_without_a_step(keywords, message):
         cycle_ends(**keywords)
     with pytest.raises(ValueError, match=message):
         cosine_restarts(**keywords, peak=1.0)
+
+
+@pytest.mark.parametrize("cycles,growth", [(170, 67.0), (169, 66.0), (10_000, 100.0)])
+def test_growth_beyond_all_numbers(cycles, growth):
+    with pytest.raises(ValueError, match="without a step"):
+        cycle_ends(total_steps=10**9, cycles=cycles, growth=growth)
+
+
+def test_many_cycles_take_no_time():
+    """10,000 is allowed; a sum of all shares for each of them takes seconds."""
+    before = time.process_time()
+    assert len(cycle_ends(total_steps=10**6, cycles=10_000)) == 10_000
+    assert time.process_time() - before < 0.2
 
 
 @pytest.mark.parametrize("warmup", [5, 6, 10])

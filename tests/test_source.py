@@ -1,5 +1,6 @@
 """Prepared once, reused, made anew when a file changes; read by name."""
 
+import subprocess
 import sys
 
 import cv2
@@ -145,3 +146,27 @@ def test_network_arrays(tmp_path):
     assert arrays["mask"].shape == (5, 16, 16)
     assert arrays["image"].dtype == arrays["mask"].dtype == np.float32
     assert 0 < arrays["mask"].mean() < 1
+
+
+LOAD = """
+import subprocess
+import sys
+from pathlib import Path
+from lungseg_jax.data import source
+print(len(source.load(None, cache=Path(sys.argv[1]), phantom_slices=12).names))
+"""
+
+
+def test_processes_that_prepare_the_same_data_wait_for_each_other(tmp_path):
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOAD, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outcomes = [process.communicate(timeout=120) for process in both]
+    assert [out.splitlines()[-1] for out, _ in outcomes] == ["12", "12"], outcomes
+    assert sum("preparing" in out for out, _ in outcomes) == 1

@@ -1,4 +1,6 @@
+import os
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -104,30 +106,49 @@ def test_missing_folder_is_an_os_error(tmp_path):
         write_image(tmp_path / "nowhere" / "slice.tif", some_array("int16"))
 
 
-def truncate(path, array, settings):
-    with open(path, "wb") as file:
-        file.write(b"II*")
-    return False
+def refuse(suffix, array, settings):
+    return False, None
 
 
-def raise_error(path, array, settings):
-    with open(path, "wb") as file:
-        file.write(b"II*")
+def raise_error(suffix, array, settings):
     raise cv2.error("no more paper")
 
 
-@pytest.mark.parametrize("broken_imwrite", [truncate, raise_error])
+def full_disk(path, content):
+    with open(path, "wb") as file:
+        file.write(b"II*")
+    raise OSError(28, "slice.tif: no space left on device")
+
+
+@pytest.mark.parametrize(
+    "owner,name,broken",
+    [
+        (cv2, "imencode", refuse),
+        (cv2, "imencode", raise_error),
+        (Path, "write_bytes", full_disk),
+    ],
+)
 def test_failure_keeps_the_old_file_and_leaves_no_other(
-    tmp_path, monkeypatch, broken_imwrite
+    tmp_path, monkeypatch, owner, name, broken
 ):
     path, old = tmp_path / "slice.tif", some_array("int16")
     write_image(path, old)
-    monkeypatch.setattr(cv2, "imwrite", broken_imwrite)
+    monkeypatch.setattr(owner, name, broken)
     with pytest.raises(OSError, match="slice.tif"):
         write_image(path, old + 1)
+    monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["slice.tif"]
     again = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(again, old)
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    """As of an archive from an older system; OpenCV's own writer crashes on it."""
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    write_image(path, some_array("uint8"))
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    again = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(again, some_array("uint8"))
 
 
 def test_replaces_what_was_there(tmp_path):

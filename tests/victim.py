@@ -3,13 +3,23 @@
 SIGKILL comes so many seconds after PLACE is first reached, as no handler can see it.
 """
 
+import importlib
 import os
 import signal
 import sys
 import threading
 
-from lungseg_jax import checkpoints, cli, evaluate, experiment, main, report, train
-from lungseg_jax.run_folder import RunFolder
+PLACES = {  # what is about to be called
+    "start": "",
+    "data": "experiment._load",
+    "compilation": "train._compile",
+    "step": "train._batches",
+    "save": "checkpoints.Checkpoints.save",
+    "statistics": "train.make_population_stats",
+    "row": "run_folder.RunFolder.append_metrics",
+    "scores": "evaluate.score",
+    "report": "report.write",
+}
 
 
 def kill():
@@ -24,29 +34,25 @@ def killing(function, seconds):
     return wrapped
 
 
-def made_killing(make, seconds):
-    """For what makes the function that is meant."""
-    return lambda *args, **kwargs: killing(make(*args, **kwargs), seconds)
+def arm(place, seconds):
+    if not PLACES[place]:
+        threading.Timer(seconds, kill).start()
+        return
+    module, *path, name = PLACES[place].split(".")
+    owner = importlib.import_module(f"lungseg_jax.{module}")
+    for part in path:
+        owner = getattr(owner, part)
+    real = getattr(owner, name)
+    if name.startswith("make_"):  # what it makes is meant
+        setattr(owner, name, lambda *args, **kw: killing(real(*args, **kw), seconds))
+    else:
+        setattr(owner, name, killing(real, seconds))
 
-
-PLACES = {
-    "start": None,
-    "data": (experiment, "_load", killing),
-    "compilation": (train, "_compile", killing),
-    "step": (train, "_batches", killing),
-    "save": (checkpoints.Checkpoints, "save", killing),
-    "statistics": (train, "make_population_stats", made_killing),
-    "row": (RunFolder, "append_metrics", killing),
-    "scores": (evaluate, "score", killing),
-    "report": (report, "write", killing),
-}
 
 if __name__ == "__main__":
     place, seconds = sys.argv[1], float(sys.argv[2])
     sys.argv[1:3] = []
-    if PLACES[place]:
-        owner, name, wrap = PLACES[place]
-        setattr(owner, name, wrap(getattr(owner, name), seconds))
-    else:
-        threading.Timer(seconds, kill).start()
+    from lungseg_jax import cli, main
+
+    arm(place, seconds)
     cli.run(main.main, "", when_interrupted="")

@@ -14,11 +14,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lungseg_jax import progress
+from lungseg_jax.cache import one_at_a_time
 from lungseg_jax.data import phantom, preflight
-from lungseg_jax.data.pairs import Slice, find_pairs
+from lungseg_jax.data.pairs import Slice
+from lungseg_jax.data.preflight import Checked
 from lungseg_jax.data.preprocess import image_to_network, mask_to_network
 from lungseg_jax.datasets.lung_ct.lung_ct import SPLIT, LungCT
-from lungseg_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Source:
       fingerprint: of the content of all files.
       digests: sha256 of each file, by its path in the data folder.
       dtype: of the pixels of all images.
+      checked: what was seen in the files.
     """
 
     variant: str
     fingerprint: str
     digests: Mapping[str, str]
     dtype: str
+    checked: Checked
     _records: Mapping[str, int]
     _read: object
 
@@ -59,36 +62,33 @@ def load(
     reused while they stay the same, and made anew when they change.
 
     Raises:
-      UserError: what `find_pairs` and `check_pairs` refuse.
+      UserError: what `preflight.check_folder` refuses.
     """
     is_phantom = folder is None
     if is_phantom:
-        folder = _phantom_folder(cache, slices=phantom_slices, seed=phantom_seed)
-    pairs = find_pairs(folder)
-    digests = preflight.digests(pairs)
-    fingerprint = preflight.fingerprint(digests)
-    built = cache / "tfds" / fingerprint
-    variant_file = (
-        built / "variant"
-    )  # written last: it says that all before it is there
-    if not variant_file.exists() or not any(built.glob("*/*/*/dataset_info.json")):
-        shutil.rmtree(built, ignore_errors=True)  # what is left of an old one
-        with progress.bar("checking", len(pairs)) as bar:
-            dtype, shape = preflight.check_pairs(pairs, bar.update)
-        variant = "phantom" if is_phantom else _variant(pairs, dtype, shape)
-        builder = LungCT(data_dir=built, config=variant, file_format="array_record")
-        _prepare(builder, folder, len(pairs))
-        variant_file.write_text(variant)
+        with one_at_a_time(cache / "phantom.lock"):
+            folder = _phantom_folder(cache, slices=phantom_slices, seed=phantom_seed)
+    checked = preflight.check_folder(folder, cache=cache)
+    built = cache / "tfds" / checked.fingerprint
+    variant_file = built / "variant"  # written last: all before it is there
+    with one_at_a_time(cache / "tfds" / f"{checked.fingerprint}.lock"):
+        if not variant_file.exists() or not any(built.glob("*/*/*/dataset_info.json")):
+            shutil.rmtree(built, ignore_errors=True)  # what is left of an old one
+            variant = "phantom" if is_phantom else _variant(checked)
+            builder = LungCT(data_dir=built, config=variant, file_format="array_record")
+            _prepare(builder, folder, len(checked.pairs))
+            variant_file.write_text(variant)
     variant = variant_file.read_text()
     builder = tfds.builder_from_directory(
         built / LungCT.name / variant / str(LungCT.VERSION)
     )
     return Source(
         variant=variant,
-        fingerprint=fingerprint,
-        digests=digests,
+        fingerprint=checked.fingerprint,
+        digests=checked.digests,
         dtype=np.dtype(builder.info.features["image"].np_dtype).name,
-        _records={pair.name: i for i, pair in enumerate(pairs)},
+        checked=checked,
+        _records={pair.name: i for i, pair in enumerate(checked.pairs)},
         _read=builder.as_data_source(split=SPLIT),
     )
 
@@ -140,14 +140,13 @@ def _phantom_folder(cache: Path, *, slices: int, seed: int) -> Path:
     return folder
 
 
-def _variant(pairs, dtype: str, shape: tuple[int, int] | None) -> str:
-    variant = f"folder_{dtype}"
-    if variant not in LungCT.builder_configs:
-        raise UserError(f"images of type {dtype} are not supported.")
-    kaggle_names = all(re.fullmatch(r"ID_\d{4}_Z_\d{4}", pair.name) for pair in pairs)
-    if kaggle_names and (dtype, shape) == ("int16", (512, 512)):
+def _variant(checked: Checked) -> str:
+    kaggle_names = all(
+        re.fullmatch(r"ID_\d{4}_Z_\d{4}", pair.name) for pair in checked.pairs
+    )
+    if kaggle_names and (checked.dtype, checked.shape) == ("int16", (512, 512)):
         return "kaggle"
-    return variant
+    return f"folder_{checked.dtype}"
 
 
 def _prepare(builder: LungCT, folder: Path, total: int) -> None:

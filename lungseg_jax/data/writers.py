@@ -35,14 +35,16 @@ def write_image(path: Path, array: np.ndarray) -> None:
     suffix = path.suffix.lower()
     _check(path, suffix, array)
     array = np.ascontiguousarray(array)
-    # OpenCV chooses the format by the suffix, so the temporary name has to keep it.
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{suffix}")
     try:
-        if not cv2.imwrite(str(partial), array, _settings(suffix, array)):
-            raise OSError(f"{path}: OpenCV could not write {partial}.")
+        # Not imwrite, which crashes on a name that is no UTF-8.
+        done, content = cv2.imencode(suffix, array, _settings(suffix, array))
+        if not done:
+            raise OSError(f"{path}: OpenCV could not encode it.")
+        partial.write_bytes(content)
         os.replace(partial, path)
     except cv2.error as error:
-        raise OSError(f"{path}: OpenCV could not write {partial}: {error}") from error
+        raise OSError(f"{path}: OpenCV could not encode it: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,0 +1,68 @@
+"""Reads every file of a data folder and says what is in it, or all that is wrong.
+
+    python -m lungseg_jax.check DIR
+    python -m lungseg_jax.check DIR --cache_dir=/scratch/cache
+
+DIR holds 2d_images/ and 2d_masks/ with equal file names. Nothing is written to it. A
+training makes the same check before it compiles anything; where nothing has changed
+since, neither decodes the files again.
+"""
+
+from lungseg_jax import stopping
+
+if __name__ == "__main__":
+    stopping.listen()
+
+import contextlib
+from collections import Counter
+
+from absl import flags
+
+from lungseg_jax import cache, cli
+from lungseg_jax.data import preflight
+from lungseg_jax.data.preflight import Checked
+from lungseg_jax.errors import UserError, counted, table
+
+FLAGS = flags.FLAGS
+
+
+def describe(checked: Checked) -> str:
+    """What was seen, as text."""
+    seen = checked.seen
+    sizes = Counter((one.width, one.height) for one in seen)
+    widest = [
+        f"{w} x {h} ({counted(n, 'slice')})" for (w, h), n in sizes.most_common(6)
+    ]
+    more = [f"and {len(sizes) - 6} more"] if len(sizes) > 6 else []
+    low, high = min(one.low for one in seen), max(one.high for one in seen)
+    pixels = sum(one.width * one.height for one in seen)
+    share = sum(one.lung for one in seen) / pixels
+    empty = [one.name for one in seen if not one.lung]
+    duplicates = [" = ".join(group) for group in checked.duplicates]
+    lines = [
+        f"slices:       {len(seen)}",
+        f"type:         {checked.dtype}, values {low:g} to {high:g}",
+        f"width height: {', '.join(widest + more)}",
+        f"lung:         {share:.1%} of all pixels",
+        f"empty masks:  {len(empty)}",
+        *([table(empty)] if empty else []),
+        f"equal images: {len(duplicates)}",
+        *([table(duplicates)] if duplicates else []),
+        f"fingerprint:  {checked.fingerprint}",
+    ]
+    if duplicates:
+        lines.append("A training refuses equal images that fall into different splits.")
+    return "\n".join(lines)
+
+
+def main(words: list[str]) -> None:
+    (folder,) = cli.positional(words, ["DIR"])
+    root = None
+    with contextlib.suppress(UserError):  # without a cache it is checked every time
+        root = cache.cache_root(FLAGS.cache_dir)
+    print(describe(preflight.check_folder(folder, cache=root)))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("cache_dir", "", "Keeps results; empty: ~/.cache/lungseg_jax.")
+    cli.run(main, __doc__, when_interrupted="nothing was written.")
