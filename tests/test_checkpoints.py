@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -143,6 +144,7 @@ def same(found, wanted):
 
 
 def harmed(two_saved, tmp_path, harm):
+    gc.collect()  # what Orbax left open, while the warnings of it are ignored
     folder = tmp_path / "checkpoints"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(two_saved, folder)
