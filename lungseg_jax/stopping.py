@@ -96,7 +96,7 @@ def _handle(number, frame) -> None:
     if _deferred:
         return
     if not _raises:
-        os._exit(STATUS[received])
+        _end(received)
     stop(received)
 
 
@@ -107,19 +107,24 @@ def _hear(end: int) -> None:
             if number not in STATUS:
                 continue
             heard += 1
+            received = signal.Signals(number)
             if heard > 1:
-                os._exit(STATUS[number])
+                _end(received)
             if _deferred:
-                name = signal.Signals(number).name
                 _say(
-                    f"\n{name}: saving after this step; a second signal ends at once\n"
+                    f"{received.name}: saving after this step; a second one ends at once"
                 )
             else:
-                end_late = threading.Timer(PATIENCE_S, os._exit, [STATUS[number]])
+                end_late = threading.Timer(PATIENCE_S, _end, [received])
                 end_late.daemon = True
                 end_late.start()
 
 
+def _end(received: signal.Signals) -> None:
+    _say(f"stopped by {received.name}")
+    os._exit(STATUS[received])
+
+
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # a terminal that is gone
-        os.write(2, text.encode())
+        os.write(2, f"\n{text}\n".encode())
