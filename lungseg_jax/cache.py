@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from lungseg_jax import progress
 from lungseg_jax.errors import UserError
 from lungseg_jax.paths import user_path
 
@@ -33,7 +34,11 @@ def one_at_a_time(file: Path) -> Iterator[None]:
     """Within, other processes wait at the same file; one that is killed lets them go on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say(f"waiting for another process that holds {file}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

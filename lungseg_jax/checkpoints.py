@@ -4,6 +4,7 @@ Orbax restores a flipped bit without a word, so each state has a seal beside it.
 """
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -111,7 +112,9 @@ class Checkpoints:
             for file in (self._folder / str(step)).rglob("*")
             if file.is_file()
         )
-        needed, free = kept * one - there, shutil.disk_usage(self._folder).free
+        # Orbax' own files, the seal; and beside all checkpoints the rows and the page.
+        needed = kept * (1.1 * one + 2e5) + 1e6 - there
+        free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise UserError(
                 f"the disk of {self._folder} has {_mb(free)} free.",
@@ -201,7 +204,8 @@ def saved_steps(folder: Path) -> list[int]:
     """The steps that were saved completely, in order; none where there is no folder."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+    names = [path.name for path in folder.iterdir() if path.is_dir()]
+    return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
 def _read(manager, folder: Path, step: int, like: Any) -> tuple[Any, dict]:
@@ -256,7 +260,7 @@ def _parts(state: TrainState) -> dict[str, Any]:
     return {part: getattr(state, part) for part in PARTS}
 
 
-def _mb(n: int) -> str:
+def _mb(n: float) -> str:
     return f"{n / 1e6:.1f} MB"
 
 

@@ -28,14 +28,17 @@ def run(main: Callable[[list[str]], None], doc: str, *, when_interrupted: str) -
       when_interrupted: what is left, and what to do, after Ctrl-C or SIGTERM.
     """
     argv = sys.argv[1:]
-    if {"-h", "--help", "-help"} & set(argv):
-        print(f"{doc.strip()}\n\nFlags:{_flag_help()}")
-        sys.exit(0)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called
+            setattr(sys, name, open(os.devnull, "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     gc.freeze()  # all that was imported stays; looking through it takes seconds
     try:
-        with stopping.raised():
+        if {"-h", "--help", "-help"} & set(argv):
+            print(f"{doc.strip()}\n\nFlags:{_flag_help()}", flush=True)
+            return
+        with stopping.raised(when_interrupted):
             words = parse([_find_config(word) for word in _joined(argv)])
             main(words)
     except UserError as e:

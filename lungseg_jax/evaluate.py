@@ -74,6 +74,11 @@ def load_run(folder: RunFolder, members: str = "all") -> Run:
             if row["kind"] == "snapshot" and "iou_pooled" in row
         },
     )
+    if len(snapshots) < len(snapshot_steps(config)):
+        progress.say(
+            f"the run is not finished: {len(snapshots)} of "
+            f"{len(snapshot_steps(config))} snapshots"
+        )
     model = make_model(**config.model)
     like = abstract_variables(model, channels=PREPROCESSING[config.data.preprocessing])
     return Run(
@@ -103,7 +108,7 @@ def _restore(folder: RunFolder, step: int, steps: list[int], like):
 
 
 def _check_none_is_lost(folder: RunFolder, config: ConfigDict, saved) -> None:
-    due = [step for step in snapshot_steps(config) if step <= max(saved, default=0)]
+    due = run_record.due_snapshots(config, folder, saved)
     lost = [str(step) for step in due if step not in saved]
     if lost:
         left = ",".join(str(step) for step in due if step in saved)

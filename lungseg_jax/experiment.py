@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax import (
     cache,
+    checkpoints,
     config,
     evaluate,
     processes,
@@ -21,9 +22,11 @@ from lungseg_jax.data import preflight
 from lungseg_jax.data import source as data_source
 from lungseg_jax.data.source import Source
 from lungseg_jax.data.splits import split_names
+from lungseg_jax.errors import UserError
 from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
 from lungseg_jax.run_record import Split
+from lungseg_jax.seals import is_whole, sealed
 
 
 def run(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
@@ -47,7 +50,8 @@ def run(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
             run_record.refuse_what_is_no_run(folder)
             if processes.is_first():
                 stack.enter_context(folder.claimed())
-            run_record.open_run(c, folder, source, split, extend=extend)
+            done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
+            run_record.open_run(c, folder, source, split, done=done, extend=extend)
         return _run(c, folder, source, split)
 
 
@@ -62,7 +66,7 @@ def _run(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> dict
     else:
         train.train(c, folder, source, split)
     with processes.first_then_others():
-        if not folder.evaluation.exists() or not folder.page.exists():
+        if not _is_scored(c, folder):
             _score(c, folder, source, split["test"])
         else:
             progress.say(evaluate.table(read_json(folder.evaluation)))
@@ -95,6 +99,18 @@ def _load(c: ConfigDict, root: Path) -> tuple[Source, Split]:
     return source, split
 
 
+def _is_scored(c: ConfigDict, folder: RunFolder) -> bool:
+    """Whether scores and page are there, of all snapshots."""
+    if not folder.evaluation.exists() or not folder.page.exists():
+        return False
+    try:
+        evaluation = read_json(folder.evaluation)
+    except UserError:  # nothing that scoring again does not give
+        return False
+    steps = [str(step) for step in config.snapshot_steps(c)]
+    return is_whole(evaluation) and list(evaluation["members"]) == steps
+
+
 def _score(c: ConfigDict, folder: RunFolder, source: Source, test: list[str]) -> None:
     """Writes evaluation.json and the report, of the run's own test split.
 
@@ -104,7 +120,8 @@ def _score(c: ConfigDict, folder: RunFolder, source: Source, test: list[str]) ->
     evaluation = evaluate.score(trained, source.slices(test), len(test))
     evaluation |= {"split": "test", "split_seed": c.data.split_seed}
     progress.say(evaluate.table(evaluation))
-    write_json(folder.evaluation, evaluation)
+    folder.page.unlink(missing_ok=True)
+    write_json(folder.evaluation, sealed(evaluation))
     try:
         report.write(
             folder,

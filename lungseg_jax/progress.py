@@ -1,6 +1,7 @@
 """Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -17,11 +18,30 @@ def silence() -> None:
     _silent = True
 
 
+class _Lasting:
+    """A stream whose end, a reader that has gone or a full disk, does not end the work."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def flush(self) -> None:
+        pass
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
 def say(line: str) -> None:
     """One line for the reader, above a bar that may be running."""
     if not _silent:
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        tqdm.write(line, file=_Lasting(sys.stdout))
 
 
 @contextlib.contextmanager
@@ -34,6 +54,7 @@ def bar(
         say(f"{label}: {counted(total - done, unit)}")
     with tqdm(
         desc=label,
+        file=_Lasting(sys.stderr),
         total=total,
         initial=done,
         unit=unit,

@@ -49,7 +49,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = self._lock.open("a+")
+            lock = self._lock.open("a+", errors="replace")
         except OSError as e:
             raise UserError(f"{self._lock} cannot be written: {e.strerror}.") from e
         with lock:
@@ -99,15 +99,22 @@ class RunFolder:
         """
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text().split("\n")
-        try:
-            return [json.loads(line) for line in lines[:-1]]
-        except ValueError as e:
-            raise UserError(
-                f"{self.metrics} is damaged: {e}.",
-                rule="each line is one JSON object.",
-                remedy="delete the damaged line and run the command again.",
-            ) from e
+        lines = self.metrics.read_bytes().split(b"\n")
+        rows = []
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                row = json.loads(line)
+                is_row = isinstance(row["step"], int) and isinstance(row["kind"], str)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                is_row = False
+            if not is_row:
+                raise UserError(
+                    f"line {number} of {self.metrics} is damaged.",
+                    rule='each line is one JSON object with a "step" and a "kind".',
+                    remedy="delete that line and run the command again.",
+                )
+            rows.append(row)
+        return rows
 
     def forget_metrics_after(self, step: int) -> None:
         """Drops the rows of updates that were lost and will be done again."""
@@ -125,8 +132,10 @@ def read_json(path: Path) -> dict:
         return json.loads(path.read_text())
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}.") from e
-    except ValueError as e:
-        raise UserError(f"{path} is damaged: {e}.") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(
+            f"{path} is damaged: {e}.", remedy="restore it from a copy."
+        ) from e
 
 
 def write_json(path: Path, value: dict) -> None:

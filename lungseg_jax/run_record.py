@@ -1,5 +1,6 @@
 """config.json and run.json: what a run is, so that no other takes its folder."""
 
+import contextlib
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -9,12 +10,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lungseg_jax.config import check, differences
+from lungseg_jax.config import check, differences, snapshot_steps
 from lungseg_jax.data.source import Source
 from lungseg_jax.errors import UserError
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
 from lungseg_jax.schedules import make_schedule
-from lungseg_jax.seals import digest_of_json
+from lungseg_jax.seals import digest_of_json, is_whole, sealed
 
 Split = Mapping[str, Sequence[str]]  # names by "train", "validation", "test"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "lungseg-jax")
@@ -28,6 +29,7 @@ def open_run(
     source: Source,
     split: Split,
     *,
+    done: int = 0,
     extend: bool = False,
 ) -> None:
     """Writes config.json and run.json, or finds the same ones there.
@@ -37,19 +39,27 @@ def open_run(
       folder: that it is to have.
       source: the data.
       split: their names.
-      extend: take a config with more steps, where those done are steps of it as well.
+      done: steps that are saved.
+      extend: take a config of another length, where those done are steps of it as well.
 
     Raises:
       UserError: the folder holds another run, or something else; nothing is changed.
     """
     if not folder.config.exists() or not folder.run.exists():
         refuse_what_is_no_run(folder)
+        if extend:
+            raise UserError(
+                f"--extend: {folder.path} holds no run.",
+                remedy="name the folder of the run with --workdir=DIR.",
+            )
         run = _describe(source, split) | {"config_sha256": [config_digest(config)]}
         write_json(folder.run, sealed(run))
         write_json(folder.config, config.to_dict())
         return
     before, run = read_run(folder)
     changed = differences(before.to_dict(), config.to_dict())
+    # Back to what it was before an extension is always asked for.
+    extend = extend or config_digest(config) in run["config_sha256"]
     if changed and not extend:
         rows = "\n".join(f"  {row}" for row in changed)
         raise UserError(
@@ -67,12 +77,21 @@ def open_run(
         )
     if not changed:
         return
-    _refuse_another_beginning(before, config, changed)
-    for file in (folder.page, folder.evaluation):  # of the shorter run
-        file.unlink(missing_ok=True)
+    _refuse_another_beginning(before, config, changed, done)
     digests = [config_digest(config), *run["config_sha256"]]
     write_json(folder.run, sealed(run | {"config_sha256": digests}))
     write_json(folder.config, config.to_dict())
+
+
+def due_snapshots(config: ConfigDict, folder: RunFolder, saved: Sequence[int]) -> list:
+    """The snapshots that a run has to have: of what is saved, and of what is scored."""
+    reached = max(saved, default=0)
+    with contextlib.suppress(
+        UserError, ValueError, KeyError, AttributeError, TypeError
+    ):
+        scored = map(int, read_json(folder.evaluation)["members"])
+        reached = max(reached, *scored)
+    return [step for step in snapshot_steps(config) if step <= reached]
 
 
 def read_run(folder: RunFolder) -> tuple[ConfigDict, dict]:
@@ -84,7 +103,7 @@ def read_run(folder: RunFolder) -> tuple[ConfigDict, dict]:
     folder.require()
     try:
         config, run = ConfigDict(read_json(folder.config)), read_json(folder.run)
-        run_is_whole = run["seal"] == sealed(run)["seal"]
+        run_is_whole = is_whole(run)
         config_is_whole = config_digest(config) in run["config_sha256"]
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise UserError(
@@ -117,8 +136,8 @@ def refuse_what_is_no_run(folder: RunFolder) -> None:
         )
 
 
-def _refuse_another_beginning(before, config, changed: list[str]) -> None:
-    """The steps that are done have to be steps of the longer run."""
+def _refuse_another_beginning(before, config, changed: list[str], done: int) -> None:
+    """The steps that are done have to be steps of the run of another length."""
     other = [row for row in changed if row.split(":")[0] not in LENGTH]
     if other:
         rows = "\n".join(f"  {row}" for row in other)
@@ -127,26 +146,26 @@ def _refuse_another_beginning(before, config, changed: list[str]) -> None:
             rule=f"{' and '.join(LENGTH)} alone make a run longer.",
             remedy=NEW_FOLDER,
         )
-    steps = np.arange(before.train.total_steps)
+    if config.train.total_steps < done:
+        raise UserError(
+            f"train.total_steps={config.train.total_steps}: {done} steps are done.",
+            rule="a run can be made longer.",
+            remedy=NEW_FOLDER,
+        )
+    steps = np.arange(done)
     rates = [
         jax.vmap(make_schedule(total_steps=c.train.total_steps, **c.schedule))(steps)
         for c in (before, config)
     ]
-    longer = config.train.total_steps > before.train.total_steps
-    if not longer or not np.allclose(*rates, rtol=1e-5, atol=0):
+    if not np.allclose(*rates, rtol=1e-5, atol=0):
         raise UserError(
             f"--extend: with {', '.join(changed)} the steps that are done would have had "
             "other learning rates.",
             rule="a run is made longer by whole cycles: of "
             f"{before.schedule.cycles} in {before.train.total_steps} steps, each "
             f"{before.schedule.growth:g} times the length of the one before.",
+            remedy="set both config.schedule.cycles and config.train.total_steps.",
         )
-
-
-def sealed(run: Mapping) -> dict:
-    """The content of run.json with a seal of its own."""
-    content = {key: value for key, value in run.items() if key != "seal"}
-    return content | {"seal": digest_of_json(content)}
 
 
 def config_digest(config: ConfigDict) -> str:

@@ -16,6 +16,11 @@ import numpy as np
 
 from lungseg_jax.errors import UserError
 
+REMEDY = (
+    "start again in another folder, --workdir=DIR, with a lower --config.schedule.peak "
+    "or --config.optimizer.weight_decay, or with --config.optimizer.clip_norm=1."
+)
+
 
 class Damaged(UserError):
     """A checkpoint is not what was saved.
@@ -45,7 +50,7 @@ def seal(step: int, tree: Any, notes: Mapping[str, Any]) -> dict:
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
             raise UserError(
                 f"the training diverged: after step {step} {name} is not finite.",
-                remedy="lower config.schedule.peak, or set config.optimizer.clip_norm=1.",
+                remedy=REMEDY,
             )
         arrays[name] = {"kind": kind(leaf), "sha256": _digest(leaf)}
     content = {"step": step, "arrays": arrays, "notes": dict(notes)}
@@ -81,6 +86,17 @@ def check(sealed: Mapping[str, Any], tree: Any, where: Path) -> None:
             raise Damaged(where, f"{name} is not what was saved")
         if sealed[name]["sha256"] != _digest(leaf):
             raise Damaged(where, f"{name} has other values than were saved")
+
+
+def sealed(content: Mapping[str, Any]) -> dict:
+    """A JSON object with a seal of its own, the SHA-256 of all else."""
+    rest = {key: value for key, value in content.items() if key != "seal"}
+    return rest | {"seal": digest_of_json(rest)}
+
+
+def is_whole(content: Mapping[str, Any]) -> bool:
+    """Whether it is what `sealed` gave."""
+    return isinstance(content, dict) and content == sealed(content)
 
 
 def leaves(tree: Any) -> dict[str, Any]:

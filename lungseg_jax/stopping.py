@@ -15,6 +15,7 @@ PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: starting again is worth it
 STATUS = {
     signal.SIGINT: INTERRUPTED,
     signal.SIGTERM: PREEMPTED,
+    signal.SIGHUP: PREEMPTED,  # the terminal is gone
     signal.SIGUSR1: PREEMPTED,  # Slurm's warning, with --signal=USR1@60
 }
 PATIENCE_S = 5.0  # for what is open to be closed, where nothing is to be saved
@@ -22,6 +23,7 @@ PATIENCE_S = 5.0  # for what is open to be closed, where nothing is to be saved
 _listening = False
 _raises = False  # else the process just ends: what could catch is not imported yet
 _deferred = False
+_last_words = ""
 _received: signal.Signals | None = None
 
 
@@ -38,8 +40,10 @@ def listen() -> None:
     """From here on the signals do what this module says; from the main thread."""
     global _listening
     for number in STATUS:
-        signal.signal(number, _handle)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _handle)
     if not _listening:
+        _fill_descriptors()
         _listening = True
         end, start = os.pipe()
         os.set_blocking(start, False)
@@ -48,10 +52,10 @@ def listen() -> None:
 
 
 @contextlib.contextmanager
-def raised() -> Iterator[None]:
-    """Within, a signal raises Stopped."""
-    global _raises
-    _raises = True
+def raised(last_words: str) -> Iterator[None]:
+    """Within, a signal raises Stopped; where that takes long, the last words are said."""
+    global _raises, _last_words
+    _raises, _last_words = True, last_words
     try:
         yield
     finally:
@@ -101,18 +105,21 @@ def _handle(number, frame) -> None:
 
 
 def _hear(end: int) -> None:
-    heard = 0
+    heard = set()
     while True:
         for number in os.read(end, 64):
             if number not in STATUS:
                 continue
-            heard += 1
             received = signal.Signals(number)
-            if heard > 1:
+            # SIGTERM after SIGHUP, or after SIGUSR1, is the same end once more.
+            if received in heard or heard and received == signal.SIGINT:
                 _end(received)
+            heard.add(received)
+            if len(heard) > 1:
+                continue
             if _deferred:
                 _say(
-                    f"{received.name}: saving after this step; a second one ends at once"
+                    f"{received.name}: saving after this step; the same again ends at once"
                 )
             else:
                 end_late = threading.Timer(PATIENCE_S, _end, [received])
@@ -121,8 +128,17 @@ def _hear(end: int) -> None:
 
 
 def _end(received: signal.Signals) -> None:
-    _say(f"stopped by {received.name}")
+    _say(f"stopped by {received.name}; {_last_words}".rstrip("; "))
     os._exit(STATUS[received])
+
+
+def _fill_descriptors() -> None:
+    """A file that took the place of a closed stderr would get what is said there."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from lungseg_jax import processes, progress
 from lungseg_jax.errors import UserError
 from lungseg_jax.run_folder import RunFolder
+from lungseg_jax.seals import REMEDY
 
 METRICS = ("loss", "grad_norm")
 
@@ -129,7 +130,7 @@ class TrainingLog:
             f"the training diverged: at step {step} the loss is {loss:.4g} and the norm "
             f"of the gradient {norm:.4g}.",
             rule=f"the slices of that step: {', '.join(self._batch_names(step - 1))}.",
-            remedy="lower config.schedule.peak, or set config.optimizer.clip_norm=1.",
+            remedy=REMEDY,
         )
 
     def _left(self, done: int) -> str:

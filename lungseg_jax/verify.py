@@ -20,6 +20,7 @@ from lungseg_jax.config import snapshot_steps
 from lungseg_jax.errors import UserError
 from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, read_json
+from lungseg_jax.seals import is_whole
 
 FLAGS = flags.FLAGS
 
@@ -58,10 +59,17 @@ def _record(folder: RunFolder) -> str:
 
 
 def _metrics(folder: RunFolder) -> str:
-    steps = [row["step"] for row in folder.read_metrics()]
+    rows = folder.read_metrics()
+    steps = [row["step"] for row in rows]
     if steps != sorted(steps):
         raise UserError(f"{folder.metrics} is damaged: its steps are not in order.")
-    return f"{len(steps)} rows"
+    config, _ = run_record.read_run(folder)
+    scored = {row["step"] for row in rows if row["kind"] == "snapshot"}
+    saved = set(checkpoints.saved_steps(folder.checkpoints))
+    lost = sorted(saved & set(snapshot_steps(config)) - scored)
+    if lost:
+        raise UserError(f"{folder.metrics} has lost the row of snapshot {lost[0]}.")
+    return f"{len(rows)} rows"
 
 
 def _checkpoint(folder: RunFolder, step: int) -> str:
@@ -70,7 +78,7 @@ def _checkpoint(folder: RunFolder, step: int) -> str:
 
 def _snapshots(folder: RunFolder, saved: list[int]) -> str:
     config, _ = run_record.read_run(folder)
-    due = [step for step in snapshot_steps(config) if step <= max(saved, default=0)]
+    due = run_record.due_snapshots(config, folder, saved)
     lost = [str(step) for step in due if step not in saved]
     if lost:
         raise UserError(f"{folder.checkpoints} has lost {', '.join(lost)}.")
@@ -79,8 +87,11 @@ def _snapshots(folder: RunFolder, saved: list[int]) -> str:
 
 def _evaluation(folder: RunFolder) -> str:
     evaluation = read_json(folder.evaluation)
-    if not evaluation.keys() >= {"threshold", "n", "members", "ensemble"}:
-        raise UserError(f"{folder.evaluation} is damaged: keys are missing.")
+    if not is_whole(evaluation):
+        raise UserError(
+            f"{folder.evaluation} was changed since it was written.",
+            remedy="delete it; the training command scores again.",
+        )
     return f"{evaluation['n']} slices"
 
 
@@ -89,7 +100,8 @@ def main(words: list[str]) -> None:
     faults = verify(RunFolder(user_path(FLAGS.run)))
     if faults:
         raise UserError(
-            f"{FLAGS.run} is not whole:\n" + "\n".join(f"  {e.what}" for e in faults),
+            f"{FLAGS.run} is not whole:\n"
+            + "\n".join(dict.fromkeys(f"  {e.what}" for e in faults)),
             rule="every file is what was written.",
             remedy=next((e.remedy for e in faults if e.remedy), ""),
         )

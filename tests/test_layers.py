@@ -13,7 +13,8 @@ ROOT = Path(lungseg_jax.__file__).parent
 RANKS = """
 errors stopping
 data.headers paths
-schedules optimizers losses metrics sharding cache memory progress run_folder
+progress
+schedules optimizers losses metrics sharding cache memory run_folder seals
     models.operators data.readers data.writers data.preprocess data.augment data.batches
     data.splits data.synthetic.canvas
 processes models.blocks data.pairs data.synthetic.patient data.synthetic.scanner
@@ -21,7 +22,7 @@ models.unet data.preflight data.synthetic.chest_wall
 models data.synthetic.cavity data.synthetic.lung
 config train_state training_log datasets.lung_ct.lung_ct
 recipes data.phantom steps datasets.lung_ct
-data.source seals
+data.source
 checkpoints ensemble run_record
 cli
 evaluate report verify check

@@ -170,3 +170,21 @@ def test_processes_that_prepare_the_same_data_wait_for_each_other(tmp_path):
     outcomes = [process.communicate(timeout=120) for process in both]
     assert [out.splitlines()[-1] for out, _ in outcomes] == ["12", "12"], outcomes
     assert sum("preparing" in out for out, _ in outcomes) == 1
+
+
+def test_a_cache_without_room_is_one_error(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("write() failed: No space left on device")
+
+    monkeypatch.setattr(source, "_prepare", fail)
+    folder = write_pairs(tmp_path / "d")
+    with pytest.raises(UserError, match="could not be prepared") as e:
+        source.load(folder, cache=tmp_path / "c")
+    assert "--config.cache_dir=DIR" in e.value.remedy
+
+
+def test_what_is_prepared_is_read_without_writing(tmp_path, monkeypatch):
+    folder = write_pairs(tmp_path / "d")
+    source.load(folder, cache=tmp_path / "c")
+    monkeypatch.setattr(source, "one_at_a_time", None)
+    assert source.load(folder, cache=tmp_path / "c").names

@@ -71,7 +71,12 @@ def content(folder):
 
 @pytest.mark.parametrize(
     "sent,status",
-    [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGUSR1, 75)],
+    [
+        (signal.SIGTERM, 75),
+        (signal.SIGINT, 130),
+        (signal.SIGUSR1, 75),
+        (signal.SIGHUP, 75),
+    ],
 )
 def test_a_training_that_is_stopped_saves_and_its_command_goes_on(
     sent, status, whole, cache, tmp_path
@@ -80,6 +85,9 @@ def test_a_training_that_is_stopped_saves_and_its_command_goes_on(
     process = start(*COMMAND, f"--workdir={folder.path}", cache=cache)
     wait_for_rows(folder, process)
     process.send_signal(sent)
+    if sent == signal.SIGHUP:  # as a session ends
+        time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
     then = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert process.returncode == status
@@ -141,7 +149,7 @@ def test_a_second_signal_ends_at_once_even_in_native_code():
 
 
 def test_where_nothing_is_to_be_saved_the_first_one_ends_native_code_soon():
-    process = busy("stopping.raised()")
+    process = busy("stopping.raised('type more')")
     process.send_signal(signal.SIGINT)
     assert process.wait(9) == 130
     process.communicate()
@@ -154,3 +162,34 @@ def test_the_end_of_what_was_deferred_stops():
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert "Stopped: SIGTERM" in err and "went on" not in out
+
+
+def test_a_signal_that_was_ignored_before_stays_so():
+    code = BUSY.replace("10**9", "10**6") + "print('went on')"
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + code
+    process = start("-c", code.format(block="stopping.deferred()"))
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=30)
+    assert out == "went on\n", err
+
+
+def test_the_last_words_are_said_where_the_end_is_forced():
+    process = busy("stopping.raised('type more')")
+    process.send_signal(signal.SIGTERM)
+    assert "stopped by SIGTERM; type more" in process.communicate(timeout=30)[1]
+
+
+@pytest.mark.parametrize("streams", ["| head -1", ">&- 2>&-", "> /dev/full"])
+def test_a_training_goes_on_without_a_reader(streams, cache, tmp_path):
+    words = [*COMMAND, "--config.train.total_steps=20", f"--workdir={tmp_path}/run"]
+    command = f"{shlex.join([sys.executable, *words])} {streams}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert (tmp_path / "run/report/index.html").exists()

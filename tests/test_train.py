@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax import checkpoints, config, evaluate, experiment, report, train
+from lungseg_jax import (
+    checkpoints,
+    config,
+    evaluate,
+    experiment,
+    report,
+    run_record,
+    train,
+)
+from lungseg_jax.checkpoints import Checkpoints
 from lungseg_jax.errors import UserError
 from lungseg_jax.losses import LOSSES
 from lungseg_jax.models import make_model
@@ -370,7 +379,7 @@ def test_a_run_that_is_extended_is_one_that_was_longer_from_the_start(cache, tmp
     [
         ({"seed": 1, "train.total_steps": 14}, "cannot change other settings:\n  seed"),
         ({"train.total_steps": 14}, "other learning rates"),  # the same two cycles
-        ({"train.total_steps": 4, "schedule.cycles": 1}, "other learning rates"),
+        ({"train.total_steps": 4, "schedule.cycles": 1}, "7 steps are done"),
     ],
 )
 def test_what_is_no_extension_is_refused(finished, cache, change, words):
@@ -406,5 +415,59 @@ def test_verify_says_what_is_whole_and_names_each_fault(copied, capsys):
     faults = [fault.what for fault in verify(copied)]
     assert "metrics.jsonl is damaged" in faults[0]
     assert "checkpoints/4 is damaged" in faults[1]
-    assert len(faults) == 2  # what comes after the newest step is not lost but not done
-    assert capsys.readouterr().out.count("DAMAGED") == 2
+    assert "has lost 7" in faults[2]  # it was scored
+    assert capsys.readouterr().out.count("DAMAGED") == len(faults) == 3
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe", b"[1]", b'{"a": 1}', b"[" * 100_000, b'{"step": 1']
+)
+def test_a_damaged_row_is_named_by_its_line(copied, line):
+    rows = copied.metrics.read_bytes().splitlines(keepends=True)
+    copied.metrics.write_bytes(b"".join([*rows[:2], line + b"\n", *rows[2:]]))
+    with pytest.raises(UserError, match="line 3 of .* is damaged"):
+        copied.read_metrics()
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "{}", '{"members": {}}', "\xff", "[" * 10**5]
+)
+def test_scores_that_were_changed_are_made_anew(copied, finished, cache, content):
+    copied.evaluation.write_text(content)
+    assert any("evaluation.json" in fault.what for fault in verify(copied))
+    again = experiment.run(tiny(cache), str(copied.path))
+    assert again == json.loads(finished.evaluation.read_text())
+    assert verify(copied) == []
+
+
+def test_an_extension_that_was_a_mistake_can_be_taken_back(copied, finished, cache):
+    """Typed ten times as long as was meant, and stopped by a disk without room."""
+    scores = copied.evaluation.read_text()
+    c = tiny(cache, **{"train.total_steps": 7, "schedule.cycles": 2})
+    mistake = tiny(cache, **{"train.total_steps": 70, "schedule.cycles": 20})
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(run_record.np, "allclose", lambda *a, **k: True)  # 7 is no multiple
+        m.setattr(Checkpoints, "check_room", fail)
+        with pytest.raises(UserError, match="no room"):
+            experiment.run(mistake, str(copied.path), extend=True)
+    assert copied.evaluation.read_text() == scores and copied.page.exists()
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(run_record.np, "allclose", lambda *a, **k: True)
+        assert experiment.run(c, str(copied.path)) == json.loads(scores)
+    assert rows_of(copied) == rows_of(finished)
+
+
+def fail(*args, **kwargs):
+    raise UserError("no room")
+
+
+def test_extend_without_a_run_is_refused(cache, tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        experiment.run(tiny(cache), str(tmp_path / "typo"), extend=True)
+
+
+def test_an_ensemble_of_an_unfinished_run_says_so(cache, tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    stop_after(5, tiny(cache), folder)
+    assert evaluate.load_run(folder).steps == [4]
+    assert "not finished: 1 of 2 snapshots" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preflight import Checked
 from lungseg_jax.data.preprocess import image_to_network, mask_to_network
 from lungseg_jax.datasets.lung_ct.lung_ct import SPLIT, LungCT
+from lungseg_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,18 +67,24 @@ def load(
     """
     is_phantom = folder is None
     if is_phantom:
-        with one_at_a_time(cache / "phantom.lock"):
-            folder = _phantom_folder(cache, slices=phantom_slices, seed=phantom_seed)
+        folder = _phantom_folder(cache, slices=phantom_slices, seed=phantom_seed)
     checked = preflight.check_folder(folder, cache=cache)
     built = cache / "tfds" / checked.fingerprint
     variant_file = built / "variant"  # written last: all before it is there
-    with one_at_a_time(cache / "tfds" / f"{checked.fingerprint}.lock"):
-        if not variant_file.exists() or not any(built.glob("*/*/*/dataset_info.json")):
-            shutil.rmtree(built, ignore_errors=True)  # what is left of an old one
-            variant = "phantom" if is_phantom else _variant(checked)
-            builder = LungCT(data_dir=built, config=variant, file_format="array_record")
-            _prepare(builder, folder, len(checked.pairs))
-            variant_file.write_text(variant)
+
+    def is_ready() -> bool:
+        return variant_file.exists() and any(built.glob("*/*/*/dataset_info.json"))
+
+    if not is_ready():
+        with _making(cache, f"tfds/{checked.fingerprint}.lock"):
+            if not is_ready():
+                shutil.rmtree(built, ignore_errors=True)  # what is left of an old one
+                variant = "phantom" if is_phantom else _variant(checked)
+                builder = LungCT(
+                    data_dir=built, config=variant, file_format="array_record"
+                )
+                _prepare(builder, folder, len(checked.pairs))
+                variant_file.write_text(variant)
     variant = variant_file.read_text()
     builder = tfds.builder_from_directory(
         built / LungCT.name / variant / str(LungCT.VERSION)
@@ -123,21 +130,42 @@ def network_arrays(
     return {"image": np.stack(images), "mask": np.stack(masks)}
 
 
+@contextlib.contextmanager
+def _making(cache: Path, lock: str) -> Iterator[None]:
+    """What is made in the cache is made by one process, or there is no room for it."""
+    try:
+        with one_at_a_time(cache / lock):
+            yield
+    except (OSError, RuntimeError) as e:  # array_record knows no OSError
+        raise UserError(
+            f"the data could not be prepared in {cache}: {e}",
+            rule=f"{shutil.disk_usage(cache).free / 1e6:.0f} MB are free there.",
+            remedy="make room, or name another folder with --config.cache_dir=DIR.",
+        ) from e
+
+
 def _phantom_folder(cache: Path, *, slices: int, seed: int) -> Path:
     name = f"v{phantom.VERSION}-{slices}-slices-seed-{seed}"
     folder = cache / "phantom" / name
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Made under another name, so that an interrupted start leaves no half set.
-        partial = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder.parent))
-        try:
-            with progress.bar("drawing phantoms", slices) as bar:
-                phantom.write(partial, slices=slices, seed=seed, progress=bar.update)
-            os.replace(partial, folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    if folder.exists():
+        return folder
+    with _making(cache, "phantom.lock"):
+        if not folder.exists():
+            _draw(folder, slices=slices, seed=seed)
     return folder
+
+
+def _draw(folder: Path, *, slices: int, seed: int) -> None:
+    """Under another name first, so that an interrupted start leaves no half set."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        with progress.bar("drawing phantoms", slices) as bar:
+            phantom.write(partial, slices=slices, seed=seed, progress=bar.update)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _variant(checked: Checked) -> str:
