@@ -282,13 +282,14 @@ def stop_after(step, c, folder):
 
 
 def flip_in_arrays(folder, step):
-    """Bits all over the largest file, which holds the arrays."""
-    files = [p for p in (folder.checkpoints / str(step)).rglob("*") if p.is_file()]
-    largest = max(files, key=lambda p: p.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    for i in range(50, len(content), 100):
-        content[i] ^= 1
-    largest.write_bytes(content)
+    """Bits all over the files that hold arrays, whichever of them Orbax reads."""
+    files = list((folder.checkpoints / str(step) / "state").rglob("d/*"))
+    assert files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        for i in range(50, len(content), 100):
+            content[i] ^= 1
+        file.write_bytes(content)
 
 
 def test_a_damaged_newest_step_is_made_anew(copied, finished, cache, capsys):
