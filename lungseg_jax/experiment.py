@@ -22,11 +22,10 @@ from lungseg_jax.data import preflight
 from lungseg_jax.data import source as data_source
 from lungseg_jax.data.source import Source
 from lungseg_jax.data.splits import split_names
-from lungseg_jax.errors import UserError
 from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
 from lungseg_jax.run_record import Split
-from lungseg_jax.seals import is_whole, sealed
+from lungseg_jax.seals import sealed
 
 
 def run(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
@@ -101,14 +100,10 @@ def _load(c: ConfigDict, root: Path) -> tuple[Source, Split]:
 
 def _is_scored(c: ConfigDict, folder: RunFolder) -> bool:
     """Whether scores and page are there, of all snapshots."""
-    if not folder.evaluation.exists() or not folder.page.exists():
+    evaluation = run_record.read_evaluation(folder)
+    if evaluation is None or not folder.page.exists():
         return False
-    try:
-        evaluation = read_json(folder.evaluation)
-    except UserError:  # nothing that scoring again does not give
-        return False
-    steps = [str(step) for step in config.snapshot_steps(c)]
-    return is_whole(evaluation) and list(evaluation["members"]) == steps
+    return list(evaluation["members"]) == [str(s) for s in config.snapshot_steps(c)]
 
 
 def _score(c: ConfigDict, folder: RunFolder, source: Source, test: list[str]) -> None:

@@ -1,6 +1,5 @@
 """config.json and run.json: what a run is, so that no other takes its folder."""
 
-import contextlib
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -85,13 +84,18 @@ def open_run(
 
 def due_snapshots(config: ConfigDict, folder: RunFolder, saved: Sequence[int]) -> list:
     """The snapshots that a run has to have: of what is saved, and of what is scored."""
-    reached = max(saved, default=0)
-    with contextlib.suppress(
-        UserError, ValueError, KeyError, AttributeError, TypeError
-    ):
-        scored = map(int, read_json(folder.evaluation)["members"])
-        reached = max(reached, *scored)
+    scored = (read_evaluation(folder) or {"members": ()})["members"]
+    reached = max([0, *saved, *map(int, scored)])
     return [step for step in snapshot_steps(config) if step <= reached]
+
+
+def read_evaluation(folder: RunFolder) -> dict | None:
+    """evaluation.json; None where there is none that is whole: it can be made anew."""
+    try:
+        evaluation = read_json(folder.evaluation)
+    except UserError:
+        return None
+    return evaluation if is_whole(evaluation) else None
 
 
 def read_run(folder: RunFolder) -> tuple[ConfigDict, dict]:

@@ -1,4 +1,4 @@
-"""What SIGINT, SIGTERM and SIGUSR1 do: a training saves first, all else ends at once.
+"""What the signals of STATUS do: a training saves first, all else ends at once.
 
 Python runs its handlers between two bytecodes, which a compilation may hold up for
 minutes. A thread therefore hears each signal as it comes, through the wake-up file.
