@@ -16,9 +16,12 @@ setup(
     package_data={
         "lungseg_jax.datasets.lung_ct": ["README.md", "TAGS.txt", "CITATIONS.bib"]
     },
+    entry_points={"console_scripts": ["lungseg=lungseg_jax.__main__:main"]},
     install_requires=[
+        "SimpleITK>=2.4",
         "absl-py>=2.1",
         "array_record>=0.8",
+        "flatbuffers>=24",  # jax.export
         "flax>=0.12",
         "importlib_resources",  # etils, which tensorflow-datasets uses, forgets it
         "jax>=0.10",
@@ -28,6 +31,8 @@ setup(
         "opencv-python-headless>=4.13",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
+        "safetensors>=0.5",
+        "scipy>=1.14",
         "tensorflow-datasets>=4.9.10",
         "tqdm>=4.66",
     ],

@@ -8,6 +8,7 @@ import difflib
 import gc
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,14 @@ def parse(argv: list[str]) -> list[str]:
 def config_words() -> list[str]:
     """The command line for ml_collections, which opens flag files unasked."""
     return [word for word in sys.argv if not _is_flag_file(word)]
+
+
+def command_line() -> str:
+    """What was typed, to be typed again."""
+    program, *words = sys.orig_argv[1:]
+    if os.path.basename(program) == "lungseg":  # a script of this package
+        return shlex.join(["lungseg", *words])
+    return shlex.join(["python", program, *words])
 
 
 def positional(words: list[str], names: list[str]) -> list[Path]:

@@ -1,6 +1,7 @@
 """The whole path of one command: data, training, ensemble, scores, report."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -15,17 +16,25 @@ from lungseg_jax import (
     progress,
     report,
     run_record,
+    scoring,
+    snapshots,
     train,
 )
+from lungseg_jax.average import average_members
 from lungseg_jax.config import default_workdir
 from lungseg_jax.data import preflight
 from lungseg_jax.data import source as data_source
 from lungseg_jax.data.source import Source
 from lungseg_jax.data.splits import split_names
+from lungseg_jax.errors import UserError
 from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
 from lungseg_jax.run_record import Split
 from lungseg_jax.seals import sealed
+from lungseg_jax.segmenter import LungSegmenter
+from lungseg_jax.selection import AVERAGE, EVERY
+from lungseg_jax.tuning import tune
+from lungseg_jax.weights import write_weights
 
 
 def run(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
@@ -66,7 +75,7 @@ def _run(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> dict
         train.train(c, folder, source, split)
     with processes.first_then_others():
         if not _is_scored(c, folder):
-            _score(c, folder, source, split["test"])
+            _score(c, folder, source, split)
         else:
             progress.say(evaluate.table(read_json(folder.evaluation)))
     if folder.page.exists():
@@ -106,13 +115,16 @@ def _is_scored(c: ConfigDict, folder: RunFolder) -> bool:
     return list(evaluation["members"]) == [str(s) for s in config.snapshot_steps(c)]
 
 
-def _score(c: ConfigDict, folder: RunFolder, source: Source, test: list[str]) -> None:
+def _score(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> None:
     """Writes evaluation.json and the report, of the run's own test split.
 
     The report is not worth failing for: the same command writes it another time.
     """
-    trained = evaluate.load_run(folder)
-    evaluation = evaluate.score(trained, source.slices(test), len(test))
+    if not _is_tuned(c, folder):
+        _tune(c, folder, source, split)
+    trained = snapshots.load_run(folder, EVERY)
+    test = split["test"]
+    evaluation = scoring.score(trained, source.slices(test), len(test))
     evaluation |= {"split": "test", "split_seed": c.data.split_seed}
     progress.say(evaluate.table(evaluation))
     folder.page.unlink(missing_ok=True)
@@ -124,7 +136,36 @@ def _score(c: ConfigDict, folder: RunFolder, source: Source, test: list[str]) ->
             title=f"{c.name}: {c.model.name} U-Net on {source.variant} data",
             window_hu=c.data.window_hu,
             read=source.slices,
-            segment=trained.ensemble.probabilities,
+            segment=LungSegmenter(snapshots.load_run(folder)).stream,
         )
     except OSError as e:
         progress.say(f"the report could not be written: {e}")
+
+
+def _is_tuned(c: ConfigDict, folder: RunFolder) -> bool:
+    """Whether what is decided on the validation split is there, of all snapshots."""
+    steps = config.snapshot_steps(c)
+    if run_record.read_tuning(folder, steps) is None:
+        return False
+    try:
+        snapshots.load_run(folder, EVERY)
+    except UserError:  # of the average: the snapshots were verified
+        return False
+    return True
+
+
+def _tune(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> None:
+    """Writes tuning.json, and the average of several snapshots."""
+    trained = snapshots.load_run(folder)
+    if len(trained.members) > 1:
+        images = train.network_images(c, source, split["train"])
+        average = average_members(
+            trained, images, batch_size=c.train.batch_size, seed=c.seed
+        )
+        of = {"of": list(trained.members)}
+        write_weights(folder.average, {AVERAGE: average}, of)
+        members = {**trained.members, AVERAGE: average}
+        trained = dataclasses.replace(trained, members=members)
+    validation = split["validation"]
+    tuning = tune(trained, lambda: source.slices(validation), len(validation))
+    write_json(folder.tuning, sealed(tuning))

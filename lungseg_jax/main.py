@@ -17,9 +17,6 @@ if __name__ == "__main__":  # before the imports, which take a second
     memory.restart_with_huge_pages()
     stopping.listen()
 
-import shlex
-import sys
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -56,8 +53,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(
-        main,
-        __doc__,
-        when_interrupted="go on with\n  " + shlex.join(["python", *sys.orig_argv[1:]]),
-    )
+    cli.run(main, __doc__, when_interrupted=f"go on with\n  {cli.command_line()}")

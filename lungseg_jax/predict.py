@@ -1,11 +1,18 @@
-"""Writes lung masks for an image or for a folder of images.
+"""Writes lung masks for a slice, a folder of slices, a volume or a DICOM series.
 
-    python -m lungseg_jax.predict --run=runs/incp_snapshot-phantom slice.tif mask.png
-    python -m lungseg_jax.predict --run=RUN --members=last images/ masks/
+    lungseg predict --run=runs/incp_snapshot-phantom slice.tif mask.png
+    lungseg predict --run=RUN --overlay --csv=lungs.csv images/ masks/
+    lungseg predict --run=RUN scan.nii.gz lungs.nii.gz
+    lungseg predict --run=RUN --uncertainty dicom_folder/ lungs.mha
+    lungseg predict --run=BUNDLE --members=last --quiet scan.nrrd lungs.nrrd
 
-INPUT is a TIFF or PNG with one gray slice, or a folder of them. OUTPUT is a file for a
-file and a folder for a folder, where each mask takes the name of its image. Masks have
-the size of their input and the values 0 and 255.
+INPUT is a TIFF, PNG or NumPy file, a NIfTI, NRRD or MetaImage volume, a DICOM file or the
+folder of a DICOM series, or a folder of such files. OUTPUT is a file for one input and a
+folder for several, where each mask takes the name of its input. Masks have the size and
+the geometry of their input; they are 0 and 255 for a slice, 0 and 1 for a volume. Inputs
+are never written to.
+
+`python -m lungseg_jax.predict` is the same command.
 """
 
 from lungseg_jax import stopping
@@ -13,105 +20,208 @@ from lungseg_jax import stopping
 if __name__ == "__main__":
     stopping.listen()
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 from absl import flags
 
 from lungseg_jax import cli, progress
-from lungseg_jax.data.pairs import list_images
-from lungseg_jax.data.preprocess import check_domain
-from lungseg_jax.data.readers import SUFFIXES, read_image
-from lungseg_jax.data.writers import write_image
-from lungseg_jax.errors import UserError, counted, table, together
-from lungseg_jax.evaluate import load_run
+from lungseg_jax.data.arrays import ARRAY, read_array, write_array
+from lungseg_jax.data.domain import DOMAINS, check_domain, range_of
+from lungseg_jax.data.overlay import Sheet, overlay
+from lungseg_jax.data.readers import read_image
+from lungseg_jax.data.volume_writer import VolumeWriter
+from lungseg_jax.data.volumes import Volume, is_dicom, open_volume
+from lungseg_jax.data.writers import write_image, write_picture
+from lungseg_jax.errors import UserError, counted, together
+from lungseg_jax.findings import Findings
+from lungseg_jax.jobs import Job, plan, split_suffix
 from lungseg_jax.paths import user_path
-from lungseg_jax.run_folder import RunFolder
+from lungseg_jax.segmenter import LungSegmenter, Segmentation
 
 FLAGS = flags.FLAGS
+SAMPLED = 9  # slices of a volume that are looked at before any is segmented
 
 
-def plan(source: Path, target: Path, *, overwrite: bool) -> dict[Path, Path]:
-    """Which file gives which mask.
+def predict(
+    segmenter: LungSegmenter, jobs: list[Job], findings: Findings, *, series: str = ""
+) -> None:
+    """Segments every input and writes what its job names.
+
+    Args:
+      segmenter: of the run.
+      jobs: of `jobs.plan`.
+      findings: gets a row for each slice and each volume.
+      series: UID of the DICOM series, where a folder has several.
 
     Raises:
-      UserError: nothing to read, an output that exists, or one that is its own input.
+      UserError: an input that cannot be used; nothing is written then, but for volumes
+        before one that turns out to be damaged in its midst.
     """
-    if source.is_dir():
-        if target.suffix.lower() in SUFFIXES:
-            raise UserError(f"{source} is a folder and {target} names one file.")
-        images = list_images(source)
-        jobs = {path: target / path.name for path in images.values()}
-    elif source.is_file():
-        if target.is_dir():
-            target = target / source.name
-        elif target.suffix.lower() not in SUFFIXES:
-            raise UserError(
-                f"the output {target} is no image file that is known here.",
-                rule=f"it ends in one of {', '.join(SUFFIXES)}, or is a folder.",
-            )
-        jobs = {source: target}
-    else:
-        raise UserError(f"the input {source} does not exist.")
+    _check_inputs(segmenter, jobs, series)
+    slices = [job for job in jobs if not job.is_volume]
+    _predict_slices(segmenter, slices, findings, series)
+    for job in jobs:
+        if job.is_volume:
+            _predict_volume(segmenter, job, findings, series)
+
+
+def _predict_slices(segmenter, jobs: list[Job], findings: Findings, series) -> None:
     if not jobs:
-        raise UserError(
-            f"the folder {source} has no images.",
-            rule=f"files that end in {', '.join(SUFFIXES)}.",
-        )
-    realpath = os.path.realpath  # unlike Path.resolve, of links in a circle as well
-    if any(realpath(source) == realpath(target) for source, target in jobs.items()):
-        raise UserError(f"{target} would overwrite its own input.")
-    there = [str(path) for path in jobs.values() if path.exists()]
-    if there and not overwrite:
-        raise UserError(
-            f"{counted(len(there), 'output')} already there:\n{table(there)}",
-            remedy="name another output, or pass --overwrite.",
-        )
-    return jobs
-
-
-def predict(run_folder: RunFolder, jobs: dict[Path, Path], members: str) -> None:
-    """Segments every input of `jobs` and writes its mask.
-
-    Raises:
-      UserError: no run, or an input that cannot be read; nothing is written then.
-    """
-    run = load_run(run_folder, members)
-    _check_inputs(jobs, run.trained_on)
-    outputs = run.ensemble.probabilities(map(read_image, jobs))
+        return
+    images = (_read(job, series) for job in jobs)
     with progress.bar("predicting", len(jobs)) as bar:
-        for target, probabilities in zip(jobs.values(), outputs, strict=True):
-            mask = probabilities.mean(axis=0) > run.config.evaluate.threshold
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_image(target, mask.astype(np.uint8) * np.uint8(255))
+        for job, (image, found) in zip(
+            jobs, _segmented(segmenter, images), strict=True
+        ):
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            _write(job.target, found.mask.astype(np.uint8) * np.uint8(255))
+            if job.uncertainty:
+                _write(job.uncertainty, found.uncertainty)
+            if job.overlay:
+                write_picture(job.overlay, _picture(segmenter, image, found))
+            findings.add_slice(str(job.source), None, image, found)
             bar.update()
 
 
-def _check_inputs(paths: Iterable[Path], trained_on: str) -> None:
-    """Reads every file once, before the first mask is written."""
-    paths, faults = list(paths), []
-    with progress.bar("checking", len(paths)) as bar:
-        for path in paths:
+def _predict_volume(segmenter, job: Job, findings: Findings, series: str) -> None:
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        volume = stack.enter_context(open_volume(job.source, series=series))
+        masks = stack.enter_context(VolumeWriter(job.target, volume, np.uint8))
+        doubts = None
+        if job.uncertainty:
+            writer = VolumeWriter(job.uncertainty, volume, np.float32)
+            doubts = stack.enter_context(writer)
+        sheet = Sheet(volume.count)
+        bar = stack.enter_context(progress.bar(job.source.name, volume.count))
+        for k, (image, found) in enumerate(_segmented(segmenter, volume.slices())):
+            masks.write(k, found.mask.astype(np.uint8))
+            if doubts:
+                doubts.write(k, found.uncertainty)
+            if job.overlay and sheet.wants(k):
+                picture = _picture(segmenter, image, found)
+                sheet.add(k, picture, review=bool(found.review))
+            findings.add_slice(
+                str(job.source), k, image, found, spacing_mm=volume.spacing_mm
+            )
+            bar.update()
+        findings.end_volume(str(job.source), volume.spacing_mm)
+    if job.overlay:
+        write_picture(job.overlay, sheet.picture())
+
+
+def _segmented(segmenter, images) -> Iterator[tuple[np.ndarray, Segmentation]]:
+    """Each image with what was found in it; a batch of them is in memory."""
+    waiting = []
+
+    def taken():
+        for image in images:
+            waiting.append(image)
+            yield image
+
+    for found in segmenter.stream(taken()):
+        yield waiting.pop(0), found
+
+
+def _picture(segmenter, image, found) -> np.ndarray:
+    window = segmenter.trained.preprocessing["window_hu"]
+    return overlay(image, found.mask, found.uncertainty, window_hu=window)
+
+
+def _check_inputs(segmenter: LungSegmenter, jobs: list[Job], series: str) -> None:
+    """Reads every slice, and some of each volume, before the first mask is written."""
+    faults, domains, ranges = [], set(), []
+    with progress.bar("checking", len(jobs), unit="input") as bar:
+        for job in jobs:
             try:
-                check_domain(read_image(path), trained_on, str(path))
+                low, high = _range(job, series)
+                trained_on = segmenter.trained.domain
+                domains.add(check_domain(low, high, trained_on, str(job.source)))
+                ranges.append((low, high))
             except UserError as e:
                 faults.append(e)
             bar.update()
     if faults:  # nothing was written
-        raise together(faults, f"{counted(len(paths), 'input')}, nothing was written")
+        raise together(faults, f"{counted(len(jobs), 'input')}, nothing was written")
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    words = " and ".join(DOMAINS[domain] for domain in sorted(domains))
+    progress.say(f"intensities: {words} ({low:g} to {high:g})")
+
+
+def _range(job: Job, series: str) -> tuple[float, float]:
+    if not job.is_volume:
+        return range_of([_read(job, series)])
+    with open_volume(job.source, series=series) as volume:
+        return range_of(volume.read(k) for k in _sampled(volume))
+
+
+def _sampled(volume: Volume) -> list[int]:
+    n = min(volume.count, SAMPLED)
+    return np.linspace(0, volume.count - 1, n).round().astype(int).tolist()
+
+
+def _read(job: Job, series: str) -> np.ndarray:
+    if split_suffix(job.source)[1] == ARRAY:
+        return read_array(job.source)
+    if is_dicom(job.source):
+        with open_volume(job.source, series=series) as volume:
+            return volume.read(0)
+    return read_image(job.source)
+
+
+def _write(path, array: np.ndarray) -> None:
+    if split_suffix(path)[1] == ARRAY:
+        write_array(path, array)
+    else:
+        write_image(path, array)
 
 
 def main(words: list[str]) -> None:
     source, target = cli.positional(words, ["INPUT", "OUTPUT"])
-    jobs = plan(source, target, overwrite=FLAGS.overwrite)
-    predict(RunFolder(user_path(FLAGS.run)), jobs, FLAGS.members)
-    print(f"wrote {counted(len(jobs), 'mask')} to {target}")
+    if FLAGS.quiet:
+        progress.silence()
+    table = user_path(FLAGS.csv) if FLAGS.csv else None
+    jobs = plan(
+        source,
+        target,
+        format=FLAGS.format,
+        uncertainty=FLAGS.uncertainty,
+        overlay=FLAGS.overlay,
+        others=(table,) if table else (),
+        overwrite=FLAGS.overwrite,
+    )
+    segmenter = LungSegmenter.from_run(
+        user_path(FLAGS.run),
+        members=FLAGS.members,
+        flips=FLAGS.flips,
+        postprocessing=FLAGS.postprocessing,
+    )
+    with Findings(table, domain=segmenter.trained.domain) as findings:
+        predict(segmenter, jobs, findings, series=FLAGS.series)
+    progress.say(findings.summary())
+    progress.say(f"wrote {counted(len(jobs), 'mask')} to {target}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run", None, "Folder of the run.", required=True)
-    flags.DEFINE_string("members", "all", "all, last, best, or steps as 180,360.")
+    flags.DEFINE_string("run", None, "Folder of a run, or a bundle.", required=True)
+    flags.DEFINE_string(
+        "members", "all", "all, last, best, greedy, average, or steps as 400,600."
+    )
+    flags.DEFINE_bool(
+        "flips", False, "Average over mirror images: four times the work."
+    )
+    flags.DEFINE_string(
+        "postprocessing", "tuned", "none, or another; tuned: chosen on validation."
+    )
+    flags.DEFINE_bool("uncertainty", False, "Write the entropy in bits, too.")
+    flags.DEFINE_bool("overlay", False, "Write pictures of the masks on the slices.")
+    flags.DEFINE_string(
+        "csv", "", "File for area, density and certainty of each slice."
+    )
+    flags.DEFINE_string("format", "", "Of masks in a folder: .png, .nii.gz, ...")
+    flags.DEFINE_string("series", "", "UID of a DICOM series, where there are several.")
     flags.DEFINE_bool("overwrite", False, "Replace outputs that exist.")
+    flags.DEFINE_bool("quiet", False, "Print errors alone.")
     cli.run(main, __doc__, when_interrupted="masks written so far are whole.")

@@ -1,23 +1,31 @@
-"""The page of a run, report/index.html, and its figures; the only matplotlib here."""
+"""The page of a run, report/index.html: how good, what is bad, how far to trust it."""
 
+import csv
 import html
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from lungseg_jax import figures
 from lungseg_jax.data.pairs import Slice
+from lungseg_jax.errors import counted
+from lungseg_jax.postprocess import POSTPROCESSING
 from lungseg_jax.run_folder import RunFolder, write_text
+from lungseg_jax.segmenter import Segmentation
 
-TRUE, PREDICTED, LINE = "#35d0ff", "#ff9f1c", "#3b4cc0"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem;
        padding: 1rem; color: #1d2433; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.headline { font-size: 2.6rem; font-weight: 700; line-height: 1.2; margin: .5rem 0; }
-.headline small { font-size: 1rem; font-weight: 400; color: #566; display: block; }
+h1 { font-size: 1.4rem; margin: .3rem 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr));
+         gap: .8rem; margin: 1rem 0; }
+.card { border: 1px solid #dde; border-radius: .5rem; padding: .7rem 1rem; }
+.card b { font-size: 2.1rem; line-height: 1.2; display: block; }
+.card h2 { margin: 0; font-size: .95rem; font-weight: 600; color: #566; }
+.card p { margin: .2rem 0 0; font-size: .92rem; overflow-wrap: anywhere; }
+.bad { border-left: .35rem solid #c76f00; } .good { border-left: .35rem solid #2a7f4f; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid #dde; }
 th:first-child, td:first-child { text-align: left; }
@@ -26,207 +34,260 @@ img { max-width: 100%; height: auto; } figcaption, .note { color: #566; }
 figure { margin: 1rem 0; } summary { cursor: pointer; }
 code { background: #f2f4f8; padding: .1rem .3rem; overflow-wrap: anywhere; }
 """
+NAMED = 6  # slices that a card names
+METRICS = {
+    "iou_pooled": ("IoU, pooled", "all pixels of all slices together"),
+    "iou_mean": ("IoU", "mean over slices"),
+    "dice_mean": ("Dice", "mean over slices"),
+    "sensitivity_mean": ("sensitivity", "share of the true lung that is found"),
+    "precision_mean": ("precision", "share of the mask that is lung"),
+    "nsd_mean": ("NSD", "share of the boundary within the tolerance"),
+    "hd95_mean": ("HD95", "95 % of the boundary lies nearer"),
+    "assd_mean": ("ASSD", "mean distance of the boundaries"),
+    "area_error_mean": ("area error", "signed, relative; + is too much"),
+}
+IN_UNIT = ("hd95_mean", "assd_mean")
+COLUMNS = {
+    "iou": ("IoU", ".4f"),
+    "expected_iou": ("expected", ".3f"),
+    "review": ("review", ""),
+    "dice": ("Dice", ".4f"),
+    "nsd": ("NSD", ".3f"),
+    "hd95": ("HD95", ".1f"),
+    "area_error": ("area error", "+.1%"),
+    "disagreement": ("disagreement", ".1%"),
+}
 
 
 def write(
     folder: RunFolder,
-    evaluation: dict,
+    evaluation: Mapping[str, Any],
     *,
     title: str,
     window_hu: tuple[float, float],
     read: Callable[[Sequence[str]], Iterator[Slice]],
-    segment: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]],
+    segment: Callable[[Iterable[np.ndarray]], Iterator[Segmentation]],
 ) -> None:
-    """Writes index.html and its PNG figures into the run's report folder.
+    """Writes index.html, its PNG figures and slices.csv into the run's report folder.
 
     Args:
       folder: of the run; metrics.jsonl is read from it.
-      evaluation: what `evaluate.score` returned.
+      evaluation: what `scoring.score` returned.
       title: the heading.
       window_hu: pixel values shown as black and as white.
       read: the slices of some names.
-      segment: the members' probabilities `[m h w]` of images.
+      segment: what the ensemble finds in images.
     """
-    folder.report.mkdir(parents=True, exist_ok=True)
-    rows = folder.read_metrics()
-    _save(_curves(rows), folder.report / "curves.png")
-    _save(_scores(evaluation), folder.report / "scores.png")
-    chosen = _choose(evaluation["slices"])
-    cases = {}
+    report = folder.report
+    report.mkdir(parents=True, exist_ok=True)
+    slices = evaluation["slices"]
+    chosen = _choose(slices)
     names = list(dict.fromkeys(chosen.values()))
     images = [one.image for one in read(names)]
-    for one, probabilities in zip(read(names), segment(images), strict=True):
-        cases[one.name] = one, probabilities
-    threshold = evaluation["threshold"]
-    figure = _cases(
-        {label: cases[name] for label, name in chosen.items()},
-        evaluation["slices"],
-        threshold,
-        window_hu,
-    )
-    _save(figure, folder.report / "slices.png")
+    found = {
+        one.name: (one, answer)
+        for one, answer in zip(read(names), segment(images), strict=True)
+    }
+    cases = {label: found[name] for label, name in chosen.items()}
+    for name, figure in (
+        ("curves", figures.curves(folder.read_metrics())),
+        ("scores", figures.scores(_labelled(evaluation))),
+        ("slices", figures.cases(cases, slices, window_hu)),
+        ("trust", figures.trust(evaluation)),
+        ("calibration", figures.reliability(evaluation["calibration"])),
+    ):
+        figures.save(figure, report / f"{name}.png")
+    write_text(report / "slices.csv", _csv(slices))
     write_text(folder.page, _page(evaluation, title))
 
 
-def _choose(slices: dict) -> dict[str, str]:
-    """Names by the reason to show them: by the ensemble's IoU, and by disagreement."""
-    scored = sorted(
-        (name for name in slices if slices[name]["iou"] is not None),
-        key=lambda name: slices[name]["iou"],
-    )
-    by_disagreement = sorted(slices, key=lambda name: slices[name]["disagreement"])
-    chosen = {"members disagree most": by_disagreement[-1]}
+def _choose(slices: Mapping[str, Mapping]) -> dict[str, str]:
+    """Names by the reason to show them."""
+    scored = _worst_first(slices, only_scored=True)
+    surest_last = sorted(slices, key=lambda name: slices[name]["expected_iou"])
+    chosen = {"least sure": surest_last[0]}
     if scored:
-        ranked = {
-            "best": scored[-1],
-            "median": scored[len(scored) // 2],
-            "worst": scored[0],
-        }
-        chosen = ranked | chosen
+        worst = {"worst": scored[0]}
+        if len(scored) > 3:
+            worst |= {"second worst": scored[1]}
+        ranked = {"median": scored[len(scored) // 2], "best": scored[-1]}
+        chosen = worst | chosen | ranked
     return chosen
 
 
-def _curves(rows: list[dict]) -> Figure:
-    """Loss above, learning rate below, over steps; snapshots marked in both."""
-    figure = Figure(figsize=(9, 5.2), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    train = [row for row in rows if row["kind"] == "train"]
-    steps = [row["step"] for row in train]
-    above.plot(steps, [row["loss"] for row in train], color=LINE, label="training")
-    checked = [row for row in rows if row["kind"] != "train" and "loss" in row]
-    if checked:
-        above.plot(
-            [row["step"] for row in checked],
-            [row["loss"] for row in checked],
-            "o-",
-            color=PREDICTED,
-            markersize=4,
-            label="validation",
-        )
-    below.plot(steps, [row["learning_rate"] for row in train], color=LINE)
-    for i, row in enumerate(row for row in rows if row["kind"] == "snapshot"):
-        for axes in (above, below):
-            label = "snapshot" if i == 0 and axes is above else None
-            axes.axvline(row["step"], color="#888", linestyle="--", lw=1, label=label)
-    above.set_yscale("log")
-    above.set_ylabel("loss")
-    above.legend(frameon=False)
-    below.set_ylabel("learning rate")
-    below.set_xlabel("updates applied")
-    _plain(above, below)
-    return figure
+def _worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str]:
+    """Names by their IoU; slices without one come last."""
+
+    def by_iou(name):
+        iou = slices[name]["iou"]
+        return 2.0 if iou is None else iou
+
+    kept = [n for n in slices if not only_scored or slices[n]["iou"] is not None]
+    return sorted(kept, key=by_iou)
 
 
-def _scores(evaluation: dict) -> Figure:
-    """Pooled IoU of each member and of the ensemble, with its interval."""
-    labelled = [
-        (f"snapshot {step}", scores) for step, scores in evaluation["members"].items()
-    ] + [("ensemble", evaluation["ensemble"])]
-    figure = Figure(figsize=(9, 0.9 + 0.42 * len(labelled)), layout="constrained")
-    axes = figure.subplots()
-    for y, (label, scores) in enumerate(reversed(labelled)):
-        low, high = scores["iou_pooled_ci95"]
-        if low is None:
-            continue
-        color = PREDICTED if label == "ensemble" else LINE
-        axes.plot([low, high], [y, y], color=color, lw=2)
-        axes.plot(scores["iou_pooled"], y, "o", color=color)
-        axes.annotate(
-            f"{scores['iou_pooled']:.4f}",
-            (scores["iou_pooled"], y),
-            xytext=(0, 6),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-        )
-    axes.set_yticks(range(len(labelled)), [label for label, _ in reversed(labelled)])
-    axes.set_ylim(-0.6, len(labelled) - 0.3)
-    axes.set_xlabel("pooled IoU, line: 95 % of bootstrap resamples of the slices")
-    _plain(axes)
-    return figure
+def _labelled(evaluation: Mapping) -> list[tuple[str, Mapping]]:
+    """What is compared: snapshots, choices, and last what `predict` writes."""
+    rows = [(f"snapshot {step}", s) for step, s in evaluation["members"].items()]
+    for choice, found in evaluation["choices"].items():
+        members = found["members"]
+        same = {"last", "best", "greedy"}
+        if choice in same and len(members) == 1:
+            continue  # a row of its own already
+        rows.append((f"{choice} ({len(members)})", found["scores"]))
+    return [*rows, ("as predict writes it", evaluation["ensemble"])]
 
 
-def _cases(cases: dict, slices: dict, threshold: float, window_hu) -> Figure:
-    """A row for each case: the slice, both outlines, where the members disagree."""
-    figure = Figure(figsize=(9, 3.15 * len(cases)), layout="constrained")
-    grid = figure.subplots(len(cases), 3, squeeze=False)
-    for (label, (one, probabilities)), axes in zip(cases.items(), grid, strict=True):
-        for ax in axes:
-            ax.imshow(one.image, cmap="gray", vmin=window_hu[0], vmax=window_hu[1])
-            ax.set_axis_off()
-        score = slices[one.name]
-        iou = "no lung" if score["iou"] is None else f"IoU {score['iou']:.4f}"
-        axes[0].set_title(
-            f"{label}:\n{one.name}",
-            fontsize=9,
-            loc="left",
-            parse_math=False,  # a name may hold a $
-        )
-        axes[1].set_title(f"truth and ensemble, {iou}", fontsize=9, loc="left")
-        axes[2].set_title(
-            f"disagreement {score['disagreement']:.1%}", fontsize=9, loc="left"
-        )
-        _outline(axes[1], one.mask > 0, TRUE)
-        _outline(axes[1], probabilities.mean(axis=0) > threshold, PREDICTED)
-        spread = probabilities.std(axis=0)
-        shown = axes[2].imshow(
-            np.ma.masked_less(spread, 0.02), cmap="inferno", vmin=0, vmax=0.5, alpha=0.9
-        )
-        figure.colorbar(shown, ax=axes[2], shrink=0.75, label="spread of probability")
-    return figure
-
-
-def _outline(axes, mask: np.ndarray, color: str) -> None:
-    if mask.any() and not mask.all():
-        axes.contour(mask, levels=[0.5], colors=[color], linewidths=0.9)
-
-
-def _plain(*all_axes) -> None:
-    for axes in all_axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure).print_png(str(path))
-
-
-def _page(evaluation: dict, title: str) -> str:
-    ensemble = evaluation["ensemble"]
-    low, high = (_number(x) for x in ensemble["iou_pooled_ci95"])
+def _page(evaluation: Mapping, title: str) -> str:
     split = evaluation.get("split", "labelled")
     seed = evaluation.get("split_seed")
     drawn = f" (split seed {seed})" if seed is not None else ""
-    members = len(evaluation["members"])
+    over = evaluation["intervals_over"]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<p class="headline">{_number(ensemble["iou_pooled"])}
-<small>pooled IoU of the ensemble of {members}; 95 % interval {low} to {high}</small></p>
-<p>{evaluation["n"]} {split} slices{drawn} at their own size, lung where the probability
-is above {evaluation["threshold"]:g}. The interval is a bootstrap over slices: it says how
-much the score depends on which slices were drawn, not how another hospital's would do.</p>
-<h2>Scores</h2>
-<div class="scroll">{_score_table(evaluation)}</div>
-<figure>{_image("scores.png", "Pooled IoU of each member and of the ensemble")}</figure>
+<div class="cards">{_quality_card(evaluation)}{_slices_card(evaluation)}
+{_trust_card(evaluation)}</div>
+<p>Of {evaluation["n"]} {split} slices{
+        drawn
+    } at their own size, lung where the probability
+is above {evaluation["threshold"]:g}. Intervals are a bootstrap over {
+        over
+    }: they say how much
+a score depends on which {over} were drawn, not how another hospital's would do.</p>
 <h2>Slices</h2>
-<figure>{_image("slices.png", "Best, median and worst slices")}
+<figure>{_image("slices.png", "Worst, least sure, median and best slices")}
 <figcaption>Outlines: <b style="color:#0b93bd">blue true</b>,
-<b style="color:#c76f00">orange ensemble</b>. Right: standard deviation of the members'
-probabilities; "disagreement" is the share of pixels that some member calls lung and not
-all do.</figcaption></figure>
+<b style="color:#c76f00">orange mask</b>. Right: where the ensemble is unsure.</figcaption>
+</figure>
 <details><summary>All slices, worst first</summary>
-<div class="scroll">{_slice_table(evaluation["slices"])}</div></details>
+<div class="scroll">{_slice_table(evaluation["slices"])}</div>
+<p class="note"><a href="slices.csv">slices.csv</a> has more columns.</p></details>
+<h2>Scores</h2>
+<div class="scroll">{_metric_table(evaluation)}</div>
+<p class="note">{_empty_policy(evaluation)}</p>
+<h2>How far to trust it</h2>
+<figure>{_image("trust.png", "Expected against true IoU; risk over coverage")}
+<figcaption>The expected IoU is computed from the probabilities, without the label. {
+        _trust_words(evaluation)
+    }</figcaption></figure>
+<figure>{_image("calibration.png", "Reliability before and after the temperature")}
+<figcaption>{_calibration_words(evaluation["calibration"])}</figcaption></figure>
+<h2>What the ensemble bought</h2>
+<figure>{_image("scores.png", "Pooled IoU of members, choices and the ensemble")}
+<figcaption>{_choice_words(evaluation)}</figcaption></figure>
+<div class="scroll">{_choice_table(evaluation)}</div>
+<h2>Clean-up of the masks</h2>
+<div class="scroll">{_postprocessing_table(evaluation)}</div>
 <h2>Training</h2>
 <figure>{_image("curves.png", "Loss and learning rate over steps")}
 <figcaption>Dashed: snapshots, taken after the last update of each cycle.</figcaption>
 </figure>
-<p class="note">Numbers: evaluation.json and metrics.jsonl in the run folder.
+<p class="note">Numbers: evaluation.json, tuning.json and metrics.jsonl in the run folder.
 Not a medical device.</p>
 </body></html>
 """
+
+
+def _quality_card(evaluation: Mapping) -> str:
+    scores = evaluation["ensemble"]
+    low, high = (_number(x) for x in scores["iou_pooled_ci95"])
+    dice = _number(scores["dice_mean"])
+    return (
+        f'<div class="card good"><h2>How good</h2><b>{_number(scores["iou_pooled"])}</b>'
+        f"<p>pooled IoU, 95 % interval {low} to {high}; Dice {dice}, mean over slices</p>"
+        "</div>"
+    )
+
+
+def _slices_card(evaluation: Mapping) -> str:
+    low_iou = evaluation["uncertainty"]["low_iou"]
+    slices = evaluation["slices"]
+    ranked = _worst_first(slices, only_scored=True)
+    bad = [name for name in ranked if slices[name]["iou"] < low_iou]
+    named = (bad or ranked[:1])[:NAMED]
+    rows = ", ".join(f"{html.escape(n)} {slices[n]['iou']:.3f}" for n in named)
+    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    label = "" if bad else "the worst: "
+    return (
+        f'<div class="card {"bad" if bad else "good"}"><h2>Bad slices</h2>'
+        f"<b>{len(bad)} of {len(ranked)}</b><p>have an IoU below {low_iou:g}; "
+        f"{label}{rows}{more}</p></div>"
+    )
+
+
+def _trust_card(evaluation: Mapping) -> str:
+    found = evaluation["uncertainty"]
+    flagged = found["flagged"]
+    if flagged is None:
+        return (
+            '<div class="card bad"><h2>Trust</h2><b>unknown</b><p>no validation split: '
+            "nothing says which masks to review</p></div>"
+        )
+    caught = f"{found['flagged_low']} of the {counted(found['n_low'], 'bad one')}"
+    if not found["n_low"]:
+        caught = "there was no bad one to find"
+    return (
+        '<div class="card"><h2>Flagged for review</h2>'
+        f"<b>{flagged} of {evaluation['n']}</b><p>among them {caught}; flagged is an "
+        f"expected IoU below {found['review_below']:.3f}</p></div>"
+    )
+
+
+def _trust_words(evaluation: Mapping) -> str:
+    found = evaluation["uncertainty"]
+    if not found["n_low"] or found["auroc"]["expected_iou"] is None:
+        return (
+            f"No slice has an IoU below {found['low_iou']:g}, so nothing can be said here "
+            "of finding such slices."
+        )
+    rows = ", ".join(
+        f"{key.replace('_', ' ')} {value:.3f}" for key, value in found["auroc"].items()
+    )
+    few = " With so few, these are anecdotes." if found["n_low"] < 10 else ""
+    return (
+        f"AUROC of finding the {found['n_low']} slices below {found['low_iou']:g}: "
+        f"{rows}.{few}"
+    )
+
+
+def _calibration_words(calibration: Mapping) -> str:
+    image, boundary = calibration["image"], calibration["boundary"]
+    fitted = calibration["fitted_on"]
+    by = (
+        f"Temperature {calibration['temperature']:.3f}, fitted on the {fitted} split"
+        if fitted
+        else "No temperature was fitted: there is no validation split"
+    )
+    return (
+        f"{by}. Expected calibration error of all pixels "
+        f"{_number(image['before']['ece'])} before and "
+        f"{_number(image['after']['ece'])} after; "
+        f"near the boundary {_number(boundary['before']['ece'])} and "
+        f"{_number(boundary['after']['ece'])}. Brier score of all pixels "
+        f"{_number(image['before']['brier'])} and {_number(image['after']['brier'])}."
+    )
+
+
+def _choice_words(evaluation: Mapping) -> str:
+    members = [s["iou_pooled"] or 0 for s in evaluation["members"].values()]
+    gain = (evaluation["ensemble"]["iou_pooled"] or 0) - max(members)
+    return (
+        f"The ensemble against its best member on these slices: {gain:+.4f}. "
+        "Orange: as predict writes it, with the clean-up that was chosen."
+    )
+
+
+def _empty_policy(evaluation: Mapping) -> str:
+    unit = evaluation["unit"]
+    empty = counted(evaluation["ensemble"]["n_both_empty"], "slice")
+    return (
+        f"Distances in {unit}, NSD at {evaluation['tolerance']:g} {unit}. Slices empty in "
+        f"truth and mask have no score ({empty}); one that is empty on one side scores "
+        "0, and the image's diagonal as its distance."
+    )
 
 
 def _image(file: str, alt: str) -> str:
@@ -234,33 +295,88 @@ def _image(file: str, alt: str) -> str:
     return f'<a href="{file}"><img src="{file}" alt="{alt}"></a>'
 
 
-def _score_table(evaluation: dict) -> str:
-    columns = ("iou_pooled", "iou_mean", "iou_min", "dice_pooled", "dice_mean")
+def _metric_table(evaluation: Mapping) -> str:
+    scores, unit = evaluation["ensemble"], evaluation["unit"]
+    rows = []
+    for key, (label, meaning) in METRICS.items():
+        low, high = scores[f"{key}_ci95"]
+        shown = f"{label}, {unit}" if key in IN_UNIT else label
+        value, interval = _number(scores[key]), f"{_number(low)} to {_number(high)}"
+        rows.append(("", (shown, value, interval, meaning)))
+    return _table(("", "value", "95 % interval", ""), rows)
+
+
+def _choice_table(evaluation: Mapping) -> str:
+    keys = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")
     labelled = [
-        ("", f"snapshot {step}", s) for step, s in evaluation["members"].items()
-    ] + [("last", "ensemble", evaluation["ensemble"])]
-    head = "".join(f"<th>{c}</th>" for c in ("", *columns))
+        (f"snapshot {step}", step, s) for step, s in evaluation["members"].items()
+    ]
+    for choice, found in evaluation["choices"].items():
+        labelled.append((choice, ", ".join(found["members"]), found["scores"]))
+    rows = [
+        ("", (label, members, *(_number(s[k]) for k in keys)))
+        for label, members, s in labelled
+    ]
+    mine = evaluation["ensemble"]
+    final = ("as predict writes it", "", *(_number(mine[k]) for k in keys))
+    return _table(("", "members", *keys), [*rows, ("last", final)])
+
+
+def _postprocessing_table(evaluation: Mapping) -> str:
+    keys = ("iou_pooled", "iou_mean", "iou_min")
+    chosen = evaluation["postprocessing"]["chosen"]
+    rows = [
+        (
+            "last" if name == chosen else "",
+            (
+                name,
+                *(_number(s[k]) for k in keys),
+                ("chosen; " if name == chosen else "") + POSTPROCESSING[name],
+            ),
+        )
+        for name, s in evaluation["postprocessing"]["scores"].items()
+    ]
+    return _table(("", *keys, ""), rows)
+
+
+def _slice_table(slices: Mapping[str, Mapping]) -> str:
+    rows = []
+    for name in _worst_first(slices, only_scored=False):
+        cells = [
+            _cell(slices[name][key], format) for key, (_, format) in COLUMNS.items()
+        ]
+        rows.append(("", (name, *cells)))
+    return _table(("slice", *(label for label, _ in COLUMNS.values())), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Of cells of text; a row has a class."""
+    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join(
-        f'<tr class="{style}"><td>{label}</td>'
-        + "".join(f"<td>{_number(s[c])}</td>" for c in columns)
+        f'<tr class="{style}">'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         + "</tr>"
-        for style, label, s in labelled
+        for style, cells in rows
     )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f"<table><tr>{top}</tr>{body}</table>"
 
 
-def _slice_table(slices: dict) -> str:
-    def by_iou(name):
-        iou = slices[name]["iou"]
-        return 2.0 if iou is None else iou
+def _csv(slices: Mapping[str, Mapping]) -> str:
+    text = io.StringIO()
+    names = _worst_first(slices, only_scored=False)
+    columns = ["slice", *slices[names[0]]]
+    rows = csv.DictWriter(text, columns, lineterminator="\n")
+    rows.writeheader()
+    rows.writerows({"slice": name} | dict(slices[name]) for name in names)
+    return text.getvalue()
 
-    body = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{_number(slices[name]['iou'])}</td>"
-        f"<td>{slices[name]['disagreement']:.1%}</td></tr>"
-        for name in sorted(slices, key=by_iou)
-    )
-    head = "<tr><th>slice</th><th>IoU</th><th>disagreement</th></tr>"
-    return f"<table>{head}{body}</table>"
+
+def _cell(value: Any, format: str) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "review" if value else ""
+    return f"{value:{format}}"
 
 
 def _number(value: float | None) -> str:

@@ -21,6 +21,8 @@ class RunFolder:
         self.run = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
+        self.average = self.path / "average.safetensors"
+        self.tuning = self.path / "tuning.json"
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report"
         self.page = self.report / "index.html"  # written last

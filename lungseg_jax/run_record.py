@@ -91,11 +91,22 @@ def due_snapshots(config: ConfigDict, folder: RunFolder, saved: Sequence[int]) -
 
 def read_evaluation(folder: RunFolder) -> dict | None:
     """evaluation.json; None where there is none that is whole: it can be made anew."""
+    return _read_whole(folder.evaluation)
+
+
+def read_tuning(folder: RunFolder, snapshots: Sequence[int]) -> dict | None:
+    """tuning.json; None where there is none that is whole and of these snapshots."""
+    tuning = _read_whole(folder.tuning)
+    names = [str(step) for step in snapshots]
+    return tuning if tuning and tuning["choices"]["all"]["members"] == names else None
+
+
+def _read_whole(file: Path) -> dict | None:
     try:
-        evaluation = read_json(folder.evaluation)
+        content = read_json(file)
     except UserError:
         return None
-    return evaluation if is_whole(evaluation) else None
+    return content if is_whole(content) else None
 
 
 def read_run(folder: RunFolder) -> tuple[ConfigDict, dict]:
@@ -194,6 +205,7 @@ def _describe(source: Source, split: Split) -> dict:
             "variant": source.variant,
             "fingerprint": source.fingerprint,
             "dtype": source.dtype,
+            "domain": source.checked.domain,
         },
         "split": {name: list(names) for name, names in split.items()},
         "sha256": dict(source.digests),

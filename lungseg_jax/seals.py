@@ -52,7 +52,7 @@ def seal(step: int, tree: Any, notes: Mapping[str, Any]) -> dict:
                 f"the training diverged: after step {step} {name} is not finite.",
                 remedy=REMEDY,
             )
-        arrays[name] = {"kind": kind(leaf), "sha256": _digest(leaf)}
+        arrays[name] = {"kind": kind(leaf), "sha256": digest_of_array(leaf)}
     content = {"step": step, "arrays": arrays, "notes": dict(notes)}
     return content | {"sha256": digest_of_json(content)}
 
@@ -84,7 +84,7 @@ def check(sealed: Mapping[str, Any], tree: Any, where: Path) -> None:
     for name, leaf in leaves(jax.device_get(tree)).items():
         if name not in sealed or sealed[name]["kind"] != kind(leaf):
             raise Damaged(where, f"{name} is not what was saved")
-        if sealed[name]["sha256"] != _digest(leaf):
+        if sealed[name]["sha256"] != digest_of_array(leaf):
             raise Damaged(where, f"{name} has other values than were saved")
 
 
@@ -117,5 +117,6 @@ def digest_of_json(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(leaf: Any) -> str:
+def digest_of_array(leaf: Any) -> str:
+    """SHA-256 of the values of an array."""
     return hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()

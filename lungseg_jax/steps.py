@@ -15,6 +15,7 @@ from lungseg_jax.losses import damp_outliers
 from lungseg_jax.train_state import TrainState
 
 Variables = Mapping[str, Any]  # {"params": ..., "batch_stats": ...}
+FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
 
 
 def make_train_step(
@@ -106,7 +107,9 @@ def _make_update(loss, outlier_knee, augmentation, seed):
     return update
 
 
-def make_ensemble_predict(model: nn.Module, *, vectorize: bool) -> Callable:
+def make_ensemble_predict(
+    model: nn.Module, *, vectorize: bool, flips: bool = False
+) -> Callable:
     """`predict(members, images [b h w c]) -> probabilities [m b h w]`, one program.
 
     Args:
@@ -114,6 +117,8 @@ def make_ensemble_predict(model: nn.Module, *, vectorize: bool) -> Callable:
       vectorize: run the members at once, as `vmap`, or one after the other. At once is
         for accelerators: on the CPU the batched kernels become grouped convolutions,
         1.8 times slower than the loop (`benchmarks/formulations.py --size 256`).
+      flips: average each member over the image and its three mirror images, for four
+        times the work.
 
     Returns:
       A compiled function of `members`, variables with a leading axis m on each array.
@@ -121,7 +126,14 @@ def make_ensemble_predict(model: nn.Module, *, vectorize: bool) -> Callable:
 
     def predict(members: Variables, images: jax.Array) -> jax.Array:
         def one(variables):
-            return jax.nn.sigmoid(model.apply(variables, images, train=False))
+            def probabilities(x):
+                return jax.nn.sigmoid(model.apply(variables, x, train=False))
+
+            if not flips:
+                return probabilities(images)
+            mirrored = jnp.stack([jnp.flip(images, axes) for axes in FLIPS])
+            back = zip(jax.lax.map(probabilities, mirrored), FLIPS, strict=True)
+            return jnp.stack([jnp.flip(p, axes) for p, axes in back]).mean(0)
 
         return jax.vmap(one)(members) if vectorize else jax.lax.map(one, members)
 
@@ -152,7 +164,7 @@ def make_eval_step(
 def make_population_stats(
     model: nn.Module, *, sharding: jax.sharding.Sharding | None = None
 ) -> Callable:
-    """`estimate(state, images [n h w c], batches [k b]) -> batch_stats`, compiled.
+    """`estimate(variables, images [n h w c], batches [k b]) -> batch_stats`, compiled.
 
     The running averages lag behind the weights and have seen them change; here the same
     weights see k batches of a training set. Means and second moments are averaged over
@@ -164,9 +176,7 @@ def make_population_stats(
     # With momentum 0 the "running" statistics after a batch are those of the batch.
     model = model.clone(bn_momentum=0.0)
 
-    def estimate(state: TrainState, images: jax.Array, batches: jax.Array):
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-
+    def estimate(variables: Variables, images: jax.Array, batches: jax.Array):
         def moments(indices):
             _, updated = model.apply(
                 variables, images[indices], train=True, mutable=["batch_stats"]

@@ -134,7 +134,9 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
                 save_due = is_snapshot or step % c.train.save_every == 0
                 row_due = save_due or step % c.train.log_every == 0
                 if is_snapshot and c.train.population_stats:
-                    stats = population_stats(state, arrays["image"], fixed_batches)
+                    stats = population_stats(
+                        state.variables, arrays["image"], fixed_batches
+                    )
                     state = state.replace(batch_stats=stats)
                 if row_due:
                     log.write(step, bar)
@@ -146,6 +148,11 @@ def train(config: ConfigDict, folder: RunFolder, source: Source, split: Split) -
                 if must_stop:
                     progress.say(f"saved after step {step} of {total}")
                     stopping.stop()
+
+
+def network_images(config: ConfigDict, source: Source, names) -> np.ndarray:
+    """The named slices as the network sees them, `[n s s c]`."""
+    return _network_arrays(config, source, names)["image"]
 
 
 def _compile(train_steps, state, arrays, c: ConfigDict, split_up):
@@ -196,12 +203,11 @@ def _make_validate(c: ConfigDict, model, mesh, source: Source, names):
     ]
 
     def validate(state) -> dict:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
         losses, rows = [], []
         for batch in batches:
             inputs = arrays["image"][batch], arrays["mask"][batch]
             inputs = jax.device_put(inputs, sharding.by_example(mesh))
-            out = jax.device_get(eval_step(variables, *inputs))
+            out = jax.device_get(eval_step(state.variables, *inputs))
             fresh = len(np.unique(batch))  # what fills up the last batch is left out
             losses += out[0][:fresh].tolist()
             rows += out[1][:fresh].tolist()

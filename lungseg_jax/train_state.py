@@ -16,6 +16,11 @@ class TrainState(train_state.TrainState):
 
     batch_stats: Any
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the model's `apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
 
 def init_variables(model: nn.Module, *, channels: int, seed: int) -> Any:
     """Initial {"params", "batch_stats"}; they depend on the channels and `seed` alone."""

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocess import image_to_network, to_slice
-from lungseg_jax.ensemble import Ensemble, disagreement, select_members, stack
-from lungseg_jax.errors import UserError
+from lungseg_jax.ensemble import Ensemble, stack, with_answers
 from lungseg_jax.models import make_model
 from lungseg_jax.steps import make_ensemble_predict
 from lungseg_jax.train_state import init_variables
@@ -66,45 +66,40 @@ def test_images_are_taken_batch_by_batch(model, members):
     assert taken == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "masks,expected",
-    [
-        ([[[1, 1, 0, 0]], [[1, 1, 0, 0]]], 0.0),
-        ([[[1, 1, 0, 0]], [[0, 1, 1, 0]]], 2 / 3),  # 1 of 3 pixels in common
-        ([[[1, 0, 0, 0]], [[0, 1, 0, 0]]], 1.0),
-        ([[[0, 0, 0, 0]], [[0, 0, 0, 0]]], 0.0),  # none sees lung: they agree
-        ([[[1, 0, 1, 0]]], 0.0),  # one member
-    ],
-)
-def test_disagreement(masks, expected):
-    assert disagreement(np.array(masks, bool)) == pytest.approx(expected)
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_flips_are_the_mean_over_mirror_images(model, members, vectorize):
+    images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
+    predict = make_ensemble_predict(model, vectorize=vectorize, flips=True)
+    together = predict(stack(members), images)
+    assert together.shape == (3, 2, 32, 32)
+    for member, one in zip(members, together, strict=True):
+        views = []
+        for axes in ((), (1,), (2,), (1, 2)):
+            seen = model.apply(member, np.flip(images, axes), train=False)
+            views.append(np.flip(jax.nn.sigmoid(seen), axes))
+        np.testing.assert_allclose(one, np.mean(views, axis=0), atol=1e-6)
+    assert abs(views[0] - views[3]).max() > 1e-3  # the views do differ
 
 
-@pytest.mark.parametrize(
-    "choice,expected",
-    [
-        ("all", [10, 20, 30]),
-        ("last", [30]),
-        ("best", [20]),
-        ("30, 10", [10, 30]),
-        ("20", [20]),
-    ],
-)
-def test_select_members(choice, expected):
-    chosen = select_members(
-        choice, snapshots=[10, 20, 30], validation_iou={10: 0.9, 20: 0.95, 30: 0.94}
-    )
-    assert chosen == expected
+def test_a_slice_alone_is_the_slice_in_a_batch(model, members):
+    ensemble = Ensemble(model, members, preprocessing=PREPROCESSING, batch_size=4)
+    rng = np.random.default_rng(2)
+    images = [rng.integers(-1000, 400, (32, 32), np.int16) for _ in range(3)]
+    in_batch = list(ensemble.probabilities(images))
+    for image, expected in zip(images, in_batch, strict=True):
+        (alone,) = ensemble.probabilities([image])
+        np.testing.assert_allclose(alone, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("choice", ["11", "10,x", "", "worst"])
-def test_unknown_members_are_refused(choice):
-    with pytest.raises(UserError, match="no snapshot of this run"):
-        select_members(choice, snapshots=[10, 20], validation_iou={})
-
-
-def test_best_needs_validation_and_any_choice_a_snapshot():
-    with pytest.raises(UserError, match="validation"):
-        select_members("best", snapshots=[10], validation_iou={})
-    with pytest.raises(UserError, match="no snapshot yet"):
-        select_members("all", snapshots=[], validation_iou={})
+def test_answers_stay_with_their_slices(model, members):
+    ensemble = Ensemble(model, members, preprocessing=PREPROCESSING, batch_size=2)
+    rng = np.random.default_rng(3)
+    slices = [
+        Slice(str(i), rng.integers(-1000, 400, (32, 32), np.int16), None)
+        for i in range(5)
+    ]
+    answered = list(with_answers(ensemble, iter(slices)))
+    assert [one.name for one, _ in answered] == ["0", "1", "2", "3", "4"]
+    for one, members_of_it in answered:
+        (alone,) = ensemble.probabilities([one.image])
+        np.testing.assert_allclose(members_of_it, alone, atol=1e-6)

@@ -11,21 +11,27 @@ ROOT = Path(lungseg_jax.__file__).parent
 
 # Lowest first. A module may import from the lines above its own and from no other.
 RANKS = """
-errors stopping
-data.headers paths
+errors stopping __main__ model_card
+data.headers data.domain data.arrays data.overlay data.geometry paths
+    uncertainty calibration postprocess quantities surfaces
 progress
 schedules optimizers losses metrics sharding cache memory run_folder seals
     models.operators data.readers data.writers data.preprocess data.augment data.batches
     data.splits data.synthetic.canvas
-processes models.blocks data.pairs data.synthetic.patient data.synthetic.scanner
-models.unet data.preflight data.synthetic.chest_wall
-models data.synthetic.cavity data.synthetic.lung
-config train_state training_log datasets.lung_ct.lung_ct
+processes models.blocks data.pairs data.unpack data.synthetic.patient data.synthetic.scanner
+    weights selection
+models.unet data.preflight data.dicom data.synthetic.chest_wall
+models data.volumes data.synthetic.cavity data.synthetic.lung
+config data.volume_writer train_state training_log datasets.lung_ct.lung_ct
 recipes data.phantom steps datasets.lung_ct
-data.source
-checkpoints ensemble run_record
-cli
-evaluate report verify check
+data.source ensemble
+checkpoints run_record trained
+snapshots program average tuning
+bundle
+segmenter
+findings figures scoring
+cli jobs
+evaluate report verify check export compare
 train
 predict experiment
 main
@@ -101,11 +107,13 @@ def test_imports_lower_ranks_only(name):
     [
         ("cv2", lambda name: name.startswith("data.")),
         ("orbax", {"checkpoints"}.__contains__),
-        ("matplotlib", {"report"}.__contains__),
+        ("matplotlib", {"figures"}.__contains__),
         (
             "tensorflow_datasets",
             {"data.source", "datasets.lung_ct.lung_ct"}.__contains__,
         ),
+        ("SimpleITK", lambda name: name.startswith("data.")),
+        ("safetensors", {"weights"}.__contains__),
         ("tensorflow", lambda name: False),
         ("pickle", lambda name: False),
         ("dill", lambda name: False),
@@ -117,7 +125,8 @@ def test_imports_lower_ranks_only(name):
 def test_who_imports_what(library, allowed):
     users = {name for name in FILES if library in third_party(name)}
     assert not {name for name in users if not allowed(name)}
-    if library in ("cv2", "orbax", "matplotlib", "tensorflow_datasets"):
+    watched = ("cv2", "orbax", "matplotlib", "tensorflow_datasets", "SimpleITK")
+    if library in (*watched, "safetensors"):
         assert users  # or this row watches nothing
 
 

@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.metrics import count, dice, iou, scores
+from lungseg_jax import metrics
+from lungseg_jax.metrics import (
+    area_error,
+    count,
+    dice,
+    iou,
+    precision,
+    scores,
+    sensitivity,
+)
 
 # prediction, truth, (tp, fp, fn)
 COUNTS = [
@@ -95,16 +104,69 @@ def test_one_empty_side_scores_zero(one_empty):
 
 @pytest.mark.parametrize("rows", [[], [[0, 0, 0]], [[0, 0, 0]] * 3])
 def test_nothing_to_score_gives_none(rows):
-    assert scores(rows) == {
-        "n": len(rows),
-        "n_both_empty": len(rows),
-        "iou_pooled": None,
-        "iou_pooled_ci95": [None, None],
-        "dice_pooled": None,
-        "iou_mean": None,
-        "iou_min": None,
-        "dice_mean": None,
-    }
+    found = scores(rows, surfaces=np.full((len(rows), 3), np.nan))
+    assert found.pop("n") == found.pop("n_both_empty") == len(rows)
+    for name, value in found.items():
+        assert value == ([None, None] if name.endswith("_ci95") else None), name
+
+
+def test_sensitivity_precision_and_area_error_by_hand():
+    row = [6, 2, 4]  # of 10 true pixels 6 are found, and 2 others
+    assert (sensitivity(row), precision(row), area_error(row)) == (0.6, 0.75, -0.2)
+    result = scores([row, [10, 0, 0]])
+    assert result["sensitivity_mean"] == pytest.approx(0.8)
+    assert result["precision_mean"] == pytest.approx(0.875)
+    assert result["area_error_mean"] == pytest.approx(-0.1)
+    assert scores([row, [5, 5, 0]])["area_error_abs_mean"] == pytest.approx(0.6)
+
+
+def test_what_is_undefined_is_left_out_of_its_own_mean_alone():
+    found, missed, invented = [8, 1, 2], [0, 0, 9], [0, 9, 0]
+    result = scores([found, missed, invented])
+    assert result["sensitivity_mean"] == pytest.approx((0.8 + 0) / 2)
+    assert result["precision_mean"] == pytest.approx((8 / 9 + 0) / 2)
+    assert result["area_error_mean"] == pytest.approx((-0.1 - 1) / 2)
+    assert result["iou_mean"] == pytest.approx(8 / 11 / 3)
+
+
+def test_boundaries_are_averaged_where_there_are_any():
+    surfaces = [[1.0, 2.0, 0.5], [np.nan] * 3, [0.0, 90.0, 90.0]]
+    result = scores([[5, 0, 0], [0, 0, 0], [0, 0, 7]], surfaces=np.array(surfaces))
+    assert result["nsd_mean"] == 0.5 and result["hd95_mean"] == 46.0
+    assert result["assd_mean"] == pytest.approx(45.25)
+    assert result["hd95_mean_ci95"] == [2.0, 90.0]
+
+
+def test_patients_are_drawn_with_all_of_their_slices():
+    """Slices of a patient that are all alike say no more than one of them."""
+    rows = some_rows(12)
+    patients = [f"p{i:02}" for i in range(12)]
+    alone = scores(rows, groups=patients)
+    assert alone == scores(rows)  # each is a patient of its own
+    ten_each = scores(np.repeat(rows, 10, axis=0), groups=np.repeat(patients, 10))
+    np.testing.assert_allclose(ten_each["iou_mean_ci95"], alone["iou_mean_ci95"])
+    as_if_independent = scores(np.repeat(rows, 10, axis=0))["iou_mean_ci95"]
+    assert np.ptp(as_if_independent) < 0.5 * np.ptp(alone["iou_mean_ci95"])
+
+
+def test_one_slice_or_one_patient_has_no_interval():
+    assert scores([[5, 1, 1]])["iou_pooled_ci95"] == [None, None]
+    one = scores(some_rows(5), groups=["p"] * 5)
+    assert one["iou_mean_ci95"] == [None, None] and one["iou_mean"] is not None
+
+
+def test_intervals_do_not_depend_on_how_much_is_drawn_at_once(monkeypatch):
+    rows = some_rows()
+    expected = scores(rows)
+
+    def blocks(n, groups, seed, resamples):
+        draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
+        for draw in draws:
+            yield np.bincount(draw, minlength=n)[None]
+
+    monkeypatch.setattr(metrics, "_resamples", blocks)
+    for name, value in scores(rows).items():
+        assert value == pytest.approx(expected[name]), name
 
 
 @pytest.mark.parametrize("xp", [np, jnp])

@@ -5,13 +5,12 @@ import pytest
 
 from lungseg_jax.data.preprocess import (
     PREPROCESSING,
-    check_domain,
     image_to_network,
     mask_to_network,
     soften,
     to_slice,
+    true_mask,
 )
-from lungseg_jax.errors import UserError
 
 WINDOW = {"preprocessing": "window", "window_hu": (-1000.0, 400.0)}
 SEED = {"preprocessing": "seed", "window_hu": (-1000.0, 400.0)}
@@ -193,25 +192,14 @@ def test_seed_blurs_the_mask():
     np.testing.assert_array_equal(soften(mask, preprocessing="window"), mask)
 
 
-@pytest.mark.parametrize(
-    "dtype,trained_on,passes",
-    [
-        ("uint8", "uint8", True),
-        ("int16", "int16", True),
-        ("float32", "int16", True),  # Hounsfield units may come as any wide type
-        ("uint16", "int16", True),
-        ("uint8", "int16", False),
-        ("int16", "uint8", False),
-        ("float32", "uint8", False),
-    ],
-)
-def test_check_domain(dtype, trained_on, passes):
-    image = np.zeros((4, 4), dtype)
-    if passes:
-        check_domain(image, trained_on, "a.png")
-        return
-    with pytest.raises(UserError) as e:
-        check_domain(image, trained_on, "a.png")
-    assert e.value.what == (
-        f"a.png holds {dtype} pixels; the run was trained on {trained_on}."
-    )
+def test_true_mask():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[:, 4:] = 1
+    whole = true_mask(mask, preprocessing="window", threshold=0.9)
+    np.testing.assert_array_equal(whole, mask > 0)
+    # Under seed the edge is blurred, and cut where the prediction is.
+    soft = soften(mask, preprocessing="seed")
+    for threshold in (0.2, 0.784):
+        cut = true_mask(mask, preprocessing="seed", threshold=threshold)
+        np.testing.assert_array_equal(cut, soft > threshold)
+    assert cut.sum() < whole.sum()

@@ -103,7 +103,7 @@ def test_population_stats_of_the_first_layer_are_those_of_the_whole_set(data):
     state, copied = new_state()
     estimate = make_population_stats(make_model("conv", filters=2), sharding=copied)
     batches = np.array([[0, 1], [2, 3], [4, 5]])
-    stats = estimate(state, images, batches)
+    stats = estimate(state.variables, images, batches)
     conv = state.params["down_1"]["layer"]["conv"]
     response = jax.lax.conv_general_dilated(
         images,

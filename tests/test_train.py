@@ -14,7 +14,6 @@ import pytest
 from lungseg_jax import (
     checkpoints,
     config,
-    evaluate,
     experiment,
     report,
     run_record,
@@ -25,6 +24,7 @@ from lungseg_jax.errors import UserError
 from lungseg_jax.losses import LOSSES
 from lungseg_jax.models import make_model
 from lungseg_jax.run_folder import RunFolder
+from lungseg_jax.snapshots import load_run
 from lungseg_jax.train_state import init_variables
 from lungseg_jax.verify import verify
 
@@ -295,7 +295,7 @@ def flip_in_arrays(folder, step):
 def test_a_damaged_newest_step_is_made_anew(copied, finished, cache, capsys):
     flip_in_arrays(copied, 7)
     with pytest.raises(UserError, match="checkpoints/7 is damaged") as e:
-        evaluate.load_run(copied)
+        load_run(copied)
     assert "--members=4" in e.value.remedy
     experiment.run(tiny(cache), str(copied.path))
     said = capsys.readouterr().out
@@ -313,7 +313,7 @@ def test_a_damaged_snapshot_is_not_ensembled_in_silence(copied, cache):
     copied.evaluation.unlink()
     with pytest.raises(UserError, match="checkpoints/4 is damaged"):
         experiment.run(tiny(cache), str(copied.path))
-    assert evaluate.load_run(copied, "last").steps == [7]
+    assert list(load_run(copied, "last").members) == ["7"]
     assert not copied.evaluation.exists()
 
 
@@ -395,7 +395,7 @@ def test_a_changed_record_is_refused(copied, cache, file):
     path = copied.path / file
     path.write_text(path.read_text().replace("32", "64", 1))
     with pytest.raises(UserError, match=f"{file} was changed since it was written"):
-        evaluate.load_run(copied)
+        load_run(copied)
     assert len(verify(copied)) > 0
 
 
@@ -470,5 +470,5 @@ def test_extend_without_a_run_is_refused(cache, tmp_path):
 def test_an_ensemble_of_an_unfinished_run_says_so(cache, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
     stop_after(5, tiny(cache), folder)
-    assert evaluate.load_run(folder).steps == [4]
+    assert list(load_run(folder).members) == ["4"]
     assert "not finished: 1 of 2 snapshots" in capsys.readouterr().out

@@ -17,7 +17,7 @@ PLACES = {  # what is about to be called
     "save": "checkpoints.Checkpoints.save",
     "statistics": "train.make_population_stats",
     "row": "run_folder.RunFolder.append_metrics",
-    "scores": "evaluate.score",
+    "scores": "scoring.score",
     "report": "report.write",
 }
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lungseg_jax import progress
+from lungseg_jax.data.domain import domain_of
 from lungseg_jax.data.pairs import Pair, scan
 from lungseg_jax.data.readers import read_image, read_mask
 from lungseg_jax.errors import UserError, counted, together
@@ -61,6 +62,13 @@ class Checked:
     def dtype(self) -> str:
         """Of all images."""
         return self.seen[0].dtype
+
+    @property
+    def domain(self) -> str:
+        """What the values are, a key of `data.domain.DOMAINS`."""
+        return domain_of(
+            min(one.low for one in self.seen), max(one.high for one in self.seen)
+        )
 
     @property
     def shape(self) -> tuple[int, int] | None:

@@ -13,8 +13,6 @@ int16 (the high byte of each pixel, as three equal channels), a 5x5 blur, divisi
 import cv2
 import numpy as np
 
-from lungseg_jax.errors import UserError
-
 PREPROCESSING = {"window": 1, "seed": 3}  # by name: the channels of the network input
 
 
@@ -55,26 +53,21 @@ def soften(mask: np.ndarray, *, preprocessing: str) -> np.ndarray:
     return mask.astype(np.float32)
 
 
+def true_mask(mask: np.ndarray, *, preprocessing: str, threshold: float) -> np.ndarray:
+    """The mask `[h w]` that a prediction is scored against, boolean.
+
+    Under `seed` the blurred mask is cut at the threshold of the prediction, as in the
+    notebooks.
+    """
+    soft = soften(mask, preprocessing=preprocessing)
+    return soft > (threshold if preprocessing == "seed" else 0.5)
+
+
 def to_slice(square: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A network output `[s s]` -> float32 of a slice's `shape`, bilinearly."""
     top, left, height, width = _placement(shape, square.shape[0])
     inner = np.ascontiguousarray(square[top : top + height, left : left + width])
     return cv2.resize(inner, shape[::-1], interpolation=cv2.INTER_LINEAR)
-
-
-def check_domain(image: np.ndarray, trained_on: str, where: str) -> None:
-    """Refuses 8-bit pictures for a network of Hounsfield units, and the reverse.
-
-    Raises:
-      UserError: the network would answer, and the answer would mean nothing.
-    """
-    is_eight_bit, was_eight_bit = image.dtype == np.uint8, trained_on == "uint8"
-    if is_eight_bit != was_eight_bit:
-        raise UserError(
-            f"{where} holds {image.dtype} pixels; the run was trained on {trained_on}.",
-            rule="the values mean the same in training and in use.",
-            remedy="use the original CT files, or a run trained on such pictures.",
-        )
 
 
 def _to_square(image: np.ndarray, size: int) -> np.ndarray:

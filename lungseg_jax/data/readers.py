@@ -46,14 +46,22 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
       UserError: as `read_image`, or the file has other values.
     """
-    mask = _gray(path)
+    return binary(_gray(path), str(path))
+
+
+def binary(mask: np.ndarray, where: str) -> np.ndarray:
+    """A mask `[h w]` of {0, 1} or {0, 255} as uint8 in {0, 1}.
+
+    Raises:
+      UserError: it has other values; `where` names it.
+    """
     high = mask.max()
     if high not in (0, 1, 255) or not np.all((mask == 0) | (mask == high)):
         values = np.unique(mask)
         shown = ", ".join(str(v) for v in values[:6].tolist())
         more = ", ..." if len(values) > 6 else ""
         raise UserError(
-            f"{path} has the values {shown}{more}.",
+            f"{where} has the values {shown}{more}.",
             rule="a mask has two values: {0, 255} or {0, 1}.",
             remedy="binarise it; several labels in one file are not supported.",
         )

@@ -34,11 +34,24 @@ def write_image(path: Path, array: np.ndarray) -> None:
     path = Path(path)
     suffix = path.suffix.lower()
     _check(path, suffix, array)
-    array = np.ascontiguousarray(array)
+    _write(path, np.ascontiguousarray(array), _settings(suffix, array))
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes a PNG in colour, uint8 [height width 3], blue green red; see `write_image`.
+
+    Raises:
+        OSError: the file could not be written; nothing is left behind.
+    """
+    _write(Path(path), np.ascontiguousarray(picture), [])
+
+
+def _write(path: Path, array: np.ndarray, settings: list[int]) -> None:
+    suffix = path.suffix.lower()
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{suffix}")
     try:
         # Not imwrite, which crashes on a name that is no UTF-8.
-        done, content = cv2.imencode(suffix, array, _settings(suffix, array))
+        done, content = cv2.imencode(suffix, array, settings)
         if not done:
             raise OSError(f"{path}: OpenCV could not encode it.")
         partial.write_bytes(content)

@@ -1,0 +1,218 @@
+"""DICOM series: which files make a volume, and in what order."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lungseg_jax.data import unpack
+from lungseg_jax.data.geometry import Geometry
+from lungseg_jax.data.readers import MOST_PIXELS
+from lungseg_jax.errors import UserError, counted, table
+
+MAGIC, PREAMBLE = b"DICM", 128
+DIRECTORY = "DICOMDIR"
+TOLERANCE = 0.01  # of the distance of slices: what rounding in the files makes
+DESCRIPTION, UID = "0008|103e", "0020|000e"
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether it is a DICOM file, or a folder with one directly in it."""
+    if path.is_dir():
+        return any(map(_has_magic, path.iterdir()))
+    return _has_magic(path)
+
+
+def gather(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]:
+    """The slices of a series in one file in `scratch`, as float32, and their geometry.
+
+    Args:
+      path: a file, or a folder with the files of one or more series.
+      series: UID of the one that is meant; "" where there is one alone.
+      scratch: an empty folder.
+
+    Raises:
+      UserError: several series and none chosen, a damaged file, slices that are no stack
+        of equal distances, or that lie twice.
+    """
+    files = _files(path, series) if path.is_dir() else [path]
+    headers = [_Header(file) for file in files]
+    headers.sort(key=lambda header: header.position)
+    geometry = _geometry(headers)
+    raw = scratch / "voxels.raw"
+    try:
+        with raw.open("wb") as out:
+            for header in headers:
+                out.write(header.voxels().tobytes())
+    except OSError as e:
+        raise UserError(
+            f"{path} cannot be unpacked into {scratch.parent}: {e.strerror}.",
+            rule=f"{4e-6 * np.prod(geometry.size):.0f} MB are needed there.",
+            remedy="make room, or name another folder by TMPDIR.",
+        ) from e
+    return unpack.point_at(raw, geometry, sitk.sitkFloat32, scratch), geometry
+
+
+class _Header:
+    """A DICOM file before its pixels are read."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self._reader = sitk.ImageFileReader()
+        self._reader.SetImageIO("GDCMImageIO")
+        self._reader.SetFileName(str(file))
+        try:
+            self._reader.ReadImageInformation()
+        except RuntimeError as e:
+            raise _damaged(file) from e
+        self.size = self._reader.GetSize()
+        if len(self.size) != 3 or self._reader.GetNumberOfComponents() != 1:
+            raise UserError(
+                f"{file} has {self._reader.GetNumberOfComponents()} values in a pixel.",
+                rule="CT slices are gray.",
+            )
+        if not 0 < self.size[0] * self.size[1] <= MOST_PIXELS:
+            raise UserError(
+                f"{file} declares {self.size[0]} x {self.size[1]} pixels.",
+                rule=f"at most {MOST_PIXELS}.",
+                remedy="if the size is not true, the file is damaged.",
+            )
+        self.spacing = self._reader.GetSpacing()
+        self.origin = np.array(self._reader.GetOrigin())
+        self.direction = self._reader.GetDirection()
+        self.position = float(self.origin @ self.normal)
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Of the slice, towards the next."""
+        return np.reshape(self.direction, (3, 3))[:, 2]
+
+    def voxels(self) -> np.ndarray:
+        """`[z y x]` float32, in Hounsfield units where slope and intercept are given."""
+        try:
+            image = self._reader.Execute()
+        except RuntimeError as e:
+            raise _damaged(self.file) from e
+        return sitk.GetArrayFromImage(image).astype(np.float32)
+
+
+def _files(folder: Path, series: str) -> list[Path]:
+    """The files of the series that is meant."""
+    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    by_series = {name: [Path(f) for f in _names_of(folder, name)] for name in names}
+    known = {file.resolve() for files in by_series.values() for file in files}
+    lost = [
+        str(file)
+        for file in sorted(folder.iterdir())
+        if _has_magic(file) and file.resolve() not in known and file.name != DIRECTORY
+    ]
+    if lost:
+        raise UserError(
+            f"{counted(len(lost), 'DICOM file')} cannot be read:\n{table(lost)}",
+            rule="every DICOM file in a folder is whole.",
+            remedy="copy them again, or move them out of the folder.",
+        )
+    if series and series not in by_series:
+        raise UserError(
+            f"{folder} has no series {series}.\n{_listed(by_series)}",
+            rule="--series is one of those above.",
+        )
+    if len(by_series) > 1 and not series:
+        raise UserError(
+            f"{folder} has {len(by_series)} series:\n{_listed(by_series)}",
+            rule="a mask is of one series.",
+            remedy="choose one with --series=UID.",
+        )
+    return by_series[series or names[0]]
+
+
+def _names_of(folder: Path, name: str) -> Sequence[str]:
+    return sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
+
+
+def _listed(by_series) -> str:
+    rows = []
+    for name, files in by_series.items():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(files[0]))
+        reader.ReadImageInformation()
+        has = reader.HasMetaDataKey(DESCRIPTION)
+        words = reader.GetMetaData(DESCRIPTION).strip() if has else "no description"
+        rows.append(f"{name}  {counted(len(files), 'file')}  {words}")
+    return table(rows)
+
+
+def _geometry(headers: Sequence[_Header]) -> Geometry:
+    """Of a stack, in the order of its positions."""
+    first = headers[0]
+    if len(headers) == 1:
+        return Geometry(
+            tuple(first.size),
+            tuple(first.spacing),
+            tuple(first.origin.tolist()),
+            tuple(first.direction),
+        )
+    for header in headers:
+        alike = (
+            header.size == first.size
+            and header.size[2] == 1
+            and np.allclose(header.direction, first.direction, atol=1e-4)
+            and np.allclose(header.spacing[:2], first.spacing[:2], rtol=1e-4)
+        )
+        if not alike:
+            raise UserError(
+                f"{header.file} and {first.file} have different sizes, spacings or "
+                "orientations.",
+                rule="the slices of a series are alike.",
+                remedy="move localizers and reformatted slices out of the folder.",
+            )
+    steps = np.diff([header.position for header in headers])
+    distance = float(np.median(steps))
+    for header, other, step in zip(headers, headers[1:], steps, strict=False):
+        if step < TOLERANCE * max(distance, 1e-3):
+            raise UserError(
+                f"{header.file} and {other.file} lie in one place.",
+                rule="each slice of a series has a position of its own.",
+                remedy="move one of them out of the folder.",
+            )
+        if abs(step - distance) > max(TOLERANCE * distance, 0.01):
+            raise UserError(
+                f"between {header.file} and {other.file} are {step:.3f} mm, and "
+                f"{distance:.3f} mm between most slices.",
+                rule="the slices of a series lie at equal distances.",
+                remedy="add what is missing; or segment the files one by one.",
+            )
+    across = (headers[-1].origin - first.origin) / (len(headers) - 1)
+    if np.linalg.norm(np.cross(across, first.normal)) > TOLERANCE * distance:
+        raise UserError(
+            f"the slices of {first.file.parent} are shifted sideways (a tilted gantry).",
+            rule="slices lie above each other.",
+            remedy="resample the series to a straight one first.",
+        )
+    mean = float(np.mean(steps))
+    return Geometry(
+        (*first.size[:2], len(headers)),
+        (*first.spacing[:2], mean),
+        tuple(first.origin.tolist()),
+        tuple(first.direction),
+    )
+
+
+def _has_magic(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            file.seek(PREAMBLE)
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError(
+        f"{file} is damaged: it cannot be read as DICOM.",
+        rule="a whole DICOM file of a CT slice.",
+        remedy="copy it again, or move it out of the folder.",
+    )

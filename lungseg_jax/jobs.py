@@ -1,0 +1,183 @@
+"""Which input gives which outputs: all of it known, and allowed, before any is made."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lungseg_jax.data.arrays import ARRAY, read_shape
+from lungseg_jax.data.pairs import list_images
+from lungseg_jax.data.readers import SUFFIXES as PICTURES
+from lungseg_jax.data.volumes import VOLUME_SUFFIXES, is_dicom, is_volume
+from lungseg_jax.errors import UserError, counted, table
+
+IMAGES = (*PICTURES, ARRAY)  # what holds one slice; an array may hold a volume as well
+OUTPUTS = (*PICTURES, *VOLUME_SUFFIXES)
+FOR_DICOM = ".nii.gz"  # where the output names no format
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One input and its mask.
+
+    Attributes:
+      source: a file, or the folder of a DICOM series.
+      target: the file of the mask.
+      is_volume: whether it is read and written slice by slice.
+      uncertainty, overlay: the other files that are to be written, or None.
+    """
+
+    source: Path
+    target: Path
+    is_volume: bool
+    uncertainty: Path | None = None
+    overlay: Path | None = None
+
+    @property
+    def outputs(self) -> list[Path]:
+        files = self.target, self.uncertainty, self.overlay
+        return [file for file in files if file is not None]
+
+
+def plan(
+    source: Path,
+    target: Path,
+    *,
+    format: str = "",
+    uncertainty: bool = False,
+    overlay: bool = False,
+    others: tuple[Path, ...] = (),
+    overwrite: bool = False,
+) -> list[Job]:
+    """What is to be done.
+
+    Args:
+      source: a file, a folder of files, or the folder of a DICOM series.
+      target: a file for a file or a series, else a folder.
+      format: suffix of the masks in a folder; empty: that of the input.
+      uncertainty, overlay: write these files, too.
+      others: further outputs of the command.
+      overwrite: outputs may exist.
+
+    Raises:
+      UserError: nothing to read, an output that exists or cannot be of that format, or
+        one that is an input.
+    """
+    if format and format not in OUTPUTS:
+        raise UserError(
+            f"the format {format} is not known.",
+            rule=f"one of {', '.join(OUTPUTS)}.",
+        )
+    if source.is_dir() and not is_dicom(source):
+        jobs = list(_of_folder(source, target, format))
+    elif source.exists():
+        jobs = [_of_one(source, _file_for(source, target, format))]
+    else:
+        raise UserError(f"the input {source} does not exist.")
+    jobs = [_with_others(job, uncertainty, overlay) for job in jobs]
+    _check_outputs(jobs, others, overwrite)
+    return jobs
+
+
+def split_suffix(path: Path) -> tuple[str, str]:
+    """ "scan.nii.gz" is "scan" and ".nii.gz"; a suffix that is not known here is none."""
+    name = path.name
+    for suffix in sorted(OUTPUTS, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)], suffix
+    return name, ""
+
+
+def _of_folder(source: Path, target: Path, format: str) -> Iterator[Job]:
+    if split_suffix(target)[1]:
+        raise UserError(f"{source} is a folder and {target} names one file.")
+    files = list(list_images(source).values())
+    files += [
+        path
+        for path in sorted(source.iterdir())
+        if is_volume(path) and not path.name.startswith(".") and path.is_file()
+    ]
+    if not files:
+        raise UserError(
+            f"the folder {source} has no images.",
+            rule=f"files that end in {', '.join(OUTPUTS)}, or DICOM files.",
+        )
+    for path in files:
+        yield _of_one(path, _file_for(path, target, format, in_folder=True))
+
+
+def _file_for(
+    source: Path, target: Path, format: str, *, in_folder: bool = False
+) -> Path:
+    """The file of a mask, where the target may be a folder."""
+    stem, suffix = split_suffix(source)
+    own = suffix or FOR_DICOM
+    if in_folder or target.is_dir():
+        return target / f"{stem or source.resolve().name}{format or own}"
+    if format:
+        raise UserError(
+            f"--format={format} with the file {target}.",
+            rule="the name of an output file says its format.",
+        )
+    return target
+
+
+def _of_one(source: Path, target: Path) -> Job:
+    suffix = split_suffix(target)[1]
+    if split_suffix(source)[1] == ARRAY:
+        as_volume, allowed = len(read_shape(source)) == 3, IMAGES
+        if as_volume:
+            allowed = (ARRAY,)
+    elif is_volume(source) or source.is_dir():
+        as_volume, allowed = True, VOLUME_SUFFIXES
+    elif split_suffix(source)[1] in PICTURES:
+        as_volume, allowed = False, IMAGES
+    elif is_dicom(source):
+        as_volume, allowed = suffix not in IMAGES, OUTPUTS
+    else:
+        raise UserError(
+            f"the input {source} is not a file that is known here.",
+            rule=f"one of {', '.join(OUTPUTS)}, or DICOM.",
+        )
+    if suffix not in allowed:
+        raise UserError(
+            f"the mask of {source} cannot be {target}.",
+            rule=f"its name ends in one of {', '.join(allowed)}, or is a folder's.",
+        )
+    return Job(source, target, is_volume=as_volume)
+
+
+def _with_others(job: Job, uncertainty: bool, overlay: bool) -> Job:
+    stem, suffix = split_suffix(job.target)
+    # 8 bits do not hold an entropy.
+    suffix = ".tif" if suffix in PICTURES else suffix
+    beside = job.target.parent
+    return dataclasses.replace(
+        job,
+        uncertainty=beside / f"{stem}_uncertainty{suffix}" if uncertainty else None,
+        overlay=beside / f"{stem}_overlay.png" if overlay else None,
+    )
+
+
+def _check_outputs(jobs: list[Job], others: tuple[Path, ...], overwrite: bool) -> None:
+    realpath = os.path.realpath  # unlike Path.resolve, of links in a circle as well
+    outputs = [file for job in jobs for file in job.outputs] + list(others)
+    inputs = {realpath(job.source) for job in jobs}
+    for file in outputs:
+        if any(realpath(above) in inputs for above in (file, file.parent)):
+            raise UserError(f"{file} would be written over, or into, an input.")
+    names, twice = set(), set()
+    for file in outputs:
+        (twice if realpath(file) in names else names).add(realpath(file))
+    if twice:
+        raise UserError(
+            f"two outputs have one name: {', '.join(sorted(twice)[:3])}.",
+            rule="each output is a file of its own.",
+            remedy="rename the inputs, or leave out --format.",
+        )
+    there = [str(file) for file in outputs if file.exists()]
+    if there and not overwrite:
+        raise UserError(
+            f"{counted(len(there), 'output')} already there:\n{table(there)}",
+            remedy="name another output, or pass --overwrite.",
+        )

@@ -1,0 +1,221 @@
+"""Labelled slices and a trained ensemble -> evaluation.json."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from lungseg_jax import calibration, metrics, progress, uncertainty
+from lungseg_jax.data.domain import check_domain, range_of
+from lungseg_jax.data.pairs import Slice
+from lungseg_jax.data.preprocess import true_mask
+from lungseg_jax.ensemble import with_answers
+from lungseg_jax.postprocess import POSTPROCESSING, postprocess
+from lungseg_jax.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.selection import AVERAGE
+from lungseg_jax.surfaces import SURFACE_SCORES, surface_scores
+from lungseg_jax.trained import Trained
+from lungseg_jax.tuning import LOW_IOU
+
+TOLERANCE = 2.0  # of NSD: pixels, or mm where the spacing is known
+FLIPS = "all+flips"
+DOUBTS = ("expected_iou", "disagreement", "uncertainty", "mutual_information")
+
+Spacing = Callable[[str], tuple[float, float] | None]  # mm between rows and columns
+
+
+def score(
+    trained: Trained,
+    slices: Iterable[Slice],
+    total: int,
+    *,
+    flips: bool = False,
+    patients: Sequence[str] | None = None,
+    spacing: Spacing = lambda name: None,
+) -> dict:
+    """The content of evaluation.json for some labelled slices.
+
+    Args:
+      trained: the members. With an average among them every choice is scored, and the
+        ensemble is that of all snapshots; without, it is that of the members.
+      slices: to score.
+      total: their number.
+      flips: average over mirror images.
+      patients: of each slice, for the intervals.
+      spacing: of the slice of a name.
+
+    Returns:
+      "threshold", "n", "unit", "tolerance"; "members" {name: scores}; "ensemble" scores,
+      of the masks that `predict` writes; "choices" {choice: {"members", "scores"}} and
+      "postprocessing" {"chosen", "scores"}, each without the other; "calibration",
+      "uncertainty", "slices".
+    """
+    names = list(trained.members)
+    own = [name for name in names if name != AVERAGE] or names
+    choices = _choices(trained, own)
+    deployed = LungSegmenter(trained.only(own), flips=flips)
+    rows = {
+        choice: [names.index(n) for n in chosen] for choice, chosen in choices.items()
+    }
+    counts = {name: [] for name in [*names, *choices, "ensemble"]}
+    cleaned = {name: [] for name in POSTPROCESSING}
+    tally = _Tally(deployed)
+    first, second = itertools.tee(_of_domain(slices, trained.domain))
+    answers = with_answers(trained.ensemble(flips=flips), first)
+    mirrored = itertools.repeat(None, total)
+    if choices:
+        counts[FLIPS] = []
+        mirrored = with_answers(trained.only(own).ensemble(flips=True), second)
+    with progress.bar("scoring", total) as bar:
+        for (one, members), flipped in zip(answers, mirrored, strict=True):
+            truth = true_mask(
+                one.mask,
+                preprocessing=trained.preprocessing["preprocessing"],
+                threshold=trained.threshold,
+            )
+
+            def counted_against(probability, truth=truth):
+                return metrics.count(probability > trained.threshold, truth)
+
+            for name, probability in zip(names, members, strict=True):
+                counts[name].append(counted_against(probability))
+            for choice, chosen in rows.items():
+                counts[choice].append(counted_against(members[chosen].mean(axis=0)))
+            if flipped is not None:
+                counts[FLIPS].append(counted_against(flipped[1].mean(axis=0)))
+            of_own = members[[names.index(name) for name in own]]
+            raw = of_own.mean(axis=0) > trained.threshold
+            for name, rows_of_name in cleaned.items():
+                rows_of_name.append(metrics.count(postprocess(raw, name), truth))
+            found = deployed.decide(of_own)
+            counts["ensemble"].append(metrics.count(found.mask, truth))
+            tally.add(one.name, of_own.mean(axis=0), found, truth, spacing(one.name))
+            bar.update()
+
+    def scores(count_rows, **more) -> dict:
+        return metrics.scores(np.reshape(count_rows, (-1, 3)), groups=patients, **more)
+
+    return {
+        "threshold": trained.threshold,
+        "n": total,
+        "unit": tally.unit,
+        "tolerance": TOLERANCE,
+        "intervals_over": "slices" if patients is None else "patients",
+        "members": {name: scores(counts[name]) for name in own},
+        "ensemble": scores(counts["ensemble"], surfaces=tally.surfaces),
+        "choices": {
+            choice: {"members": chosen, "scores": scores(counts[choice])}
+            for choice, chosen in (choices | _flipped(choices)).items()
+        },
+        "postprocessing": {
+            "chosen": deployed.decision.postprocessing,
+            "scores": {name: scores(found) for name, found in cleaned.items()},
+        },
+        "calibration": tally.calibration(),
+        "uncertainty": tally.uncertainty(),
+        "slices": tally.slices,
+    }
+
+
+class _Tally:
+    """What is gathered of each slice beyond its counts."""
+
+    def __init__(self, deployed: LungSegmenter):
+        self.slices: dict[str, dict] = {}
+        self.unit = "px"
+        self._decision = deployed.decision
+        self._pixels = {"image": 0, "boundary": 0}  # histograms add up
+
+    def add(self, name, mean, found: Segmentation, truth, spacing) -> None:
+        self.unit = "mm" if spacing else "px"
+        row = metrics.count(found.mask, truth)
+        surfaces = surface_scores(
+            found.mask, truth, spacing=spacing, tolerance=TOLERANCE
+        )
+        self._pixels["image"] += calibration.histogram(mean, truth)
+        self._pixels["boundary"] += calibration.histogram(
+            mean, truth, calibration.boundary_band(truth)
+        )
+        self.slices[name] = {
+            "iou": _plain(metrics.iou(row)),
+            "dice": _plain(metrics.dice(row)),
+            "sensitivity": _plain(metrics.sensitivity(row)),
+            "precision": _plain(metrics.precision(row)),
+            "area_error": _plain(metrics.area_error(row)),
+            **{key: _plain(value) for key, value in surfaces.items()},
+            "expected_iou": float(found.expected_iou),
+            "review": None if found.review is None else bool(found.review),
+            "disagreement": float(found.disagreement),
+            "uncertainty": float(found.uncertainty.mean()),
+            "mutual_information": float(found.mutual_information.mean()),
+        }
+
+    @property
+    def surfaces(self) -> np.ndarray:
+        """`[n 3]`, in the order of `SURFACE_SCORES`; NaN where undefined."""
+        rows = [[one[key] for key in SURFACE_SCORES] for one in self.slices.values()]
+        return np.array(rows, float).reshape(-1, len(SURFACE_SCORES))
+
+    def calibration(self) -> dict:
+        """Before and after the temperature; of all pixels and near the boundary."""
+        after = self._decision.temperature
+        return {
+            "temperature": after,
+            "fitted_on": "validation" if self._decision.choice else None,
+        } | {
+            where: {
+                label: calibration.scores(histogram, temperature)
+                | {"reliability": calibration.reliability(histogram, temperature)}
+                for label, temperature in (("before", 1.0), ("after", after))
+            }
+            for where, histogram in self._pixels.items()
+        }
+
+    def uncertainty(self) -> dict:
+        """How well the doubts of the ensemble find the slices that it gets wrong."""
+        scored = [one for one in self.slices.values() if one["iou"] is not None]
+        iou = np.array([one["iou"] for one in scored])
+        low = iou < LOW_IOU
+        doubt = {key: np.array([one[key] for one in scored]) for key in DOUBTS}
+        doubt["expected_iou"] = -doubt["expected_iou"]  # the less, the more doubt
+        result = {
+            "low_iou": LOW_IOU,
+            "n_low": int(low.sum()),
+            "auroc": {key: uncertainty.auroc(d, low) for key, d in doubt.items()},
+            "review_below": self._decision.review_below,
+            "flagged": None,
+            "flagged_low": None,
+        }
+        if self._decision.review_below is not None:
+            flagged = np.array([one["review"] for one in scored], bool)
+            result |= {
+                "flagged": int(flagged.sum()),
+                "flagged_low": int((flagged & low).sum()),
+            }
+        if len(scored):
+            result["risk_coverage"] = uncertainty.risk_coverage(
+                -doubt["expected_iou"], 1 - iou
+            )
+        return result
+
+
+def _choices(trained: Trained, own: Sequence[str]) -> dict[str, list[str]]:
+    """The members of each choice, where an average says that all of them are wanted."""
+    if AVERAGE not in trained.members or not trained.tuning:
+        return {}
+    decided = trained.tuning["choices"]
+    return {"all": list(own)} | {c: d["members"] for c, d in decided.items()}
+
+
+def _flipped(choices: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    return {FLIPS: choices["all"]} if choices else {}
+
+
+def _of_domain(slices: Iterable[Slice], domain: str) -> Iterable[Slice]:
+    for one in slices:
+        check_domain(*range_of([one.image]), domain, one.name)
+        yield one
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
