@@ -21,6 +21,7 @@ from absl import flags
 from lungseg_jax import cache, cli
 from lungseg_jax.data import preflight
 from lungseg_jax.data.preflight import Checked
+from lungseg_jax.data.slice_table import SliceTable
 from lungseg_jax.errors import UserError, counted, table
 
 FLAGS = flags.FLAGS
@@ -48,11 +49,24 @@ def describe(checked: Checked) -> str:
         *([table(empty)] if empty else []),
         f"equal images: {len(duplicates)}",
         *([table(duplicates)] if duplicates else []),
+        *_known(checked.table),
         f"fingerprint:  {checked.fingerprint}",
     ]
     if duplicates:
         lines.append("A training refuses equal images that fall into different splits.")
     return "\n".join(lines)
+
+
+def _known(table: SliceTable) -> list[str]:
+    """What slices.csv adds."""
+    lines = []
+    if table.patients:
+        lines.append(f"patients:     {len(set(table.patients.values()))}")
+    if table.spacings:
+        rows, columns = zip(*table.spacings.values(), strict=True)
+        low, high = min(rows + columns), max(rows + columns)
+        lines.append(f"spacing:      {low:g} to {high:g} mm")
+    return lines
 
 
 def main(words: list[str]) -> None:

@@ -69,6 +69,7 @@ def main(words: list[str]) -> None:
         map(read_slice, checked.pairs),
         len(checked.pairs),
         flips=FLAGS.flips,
+        **scoring.known_of(checked.table, [pair.name for pair in checked.pairs]),
     )
     evaluation["data"] = str(data.absolute())
     evaluation["fingerprint"] = checked.fingerprint

@@ -96,6 +96,7 @@ def _load(c: ConfigDict, root: Path) -> tuple[Source, Split]:
         validation_fraction=c.data.validation_fraction,
         test_fraction=c.data.test_fraction,
         seed=c.data.split_seed,
+        patients=source.checked.table.patients,
     )
     preflight.check_split(source.checked, split)
     config.check_fit(
@@ -124,7 +125,10 @@ def _score(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> No
         _tune(c, folder, source, split)
     trained = snapshots.load_run(folder, EVERY)
     test = split["test"]
-    evaluation = scoring.score(trained, source.slices(test), len(test))
+    table = source.checked.table
+    evaluation = scoring.score(
+        trained, source.slices(test), len(test), **scoring.known_of(table, test)
+    )
     evaluation |= {"split": "test", "split_seed": c.data.split_seed}
     progress.say(evaluate.table(evaluation))
     folder.page.unlink(missing_ok=True)

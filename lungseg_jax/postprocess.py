@@ -72,10 +72,9 @@ def _fill_holes(mask):
     labels, _ = ndimage.label(~mask)
     areas = np.bincount(labels.ravel())
     is_hole = areas < HOLE * mask.sum()
-    is_hole[0] = False  # the lung
     edges = labels[0], labels[-1], labels[:, 0], labels[:, -1]
     is_hole[np.unique(np.concatenate(edges))] = False
-    return mask | is_hole[labels]
+    return mask | is_hole[labels]  # label 0 is the mask itself
 
 
 def _drop_islands(mask):

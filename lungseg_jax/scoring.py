@@ -1,7 +1,7 @@
 """Labelled slices and a trained ensemble -> evaluation.json."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from lungseg_jax import calibration, metrics, progress, uncertainty
 from lungseg_jax.data.domain import check_domain, range_of
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocess import true_mask
+from lungseg_jax.data.slice_table import SliceTable
 from lungseg_jax.ensemble import with_answers
 from lungseg_jax.postprocess import POSTPROCESSING, postprocess
 from lungseg_jax.segmenter import LungSegmenter, Segmentation
@@ -21,8 +22,6 @@ TOLERANCE = 2.0  # of NSD: pixels, or mm where the spacing is known
 FLIPS = "all+flips"
 DOUBTS = ("expected_iou", "disagreement", "uncertainty", "mutual_information")
 
-Spacing = Callable[[str], tuple[float, float] | None]  # mm between rows and columns
-
 
 def score(
     trained: Trained,
@@ -31,7 +30,7 @@ def score(
     *,
     flips: bool = False,
     patients: Sequence[str] | None = None,
-    spacing: Spacing = lambda name: None,
+    spacings: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict:
     """The content of evaluation.json for some labelled slices.
 
@@ -42,7 +41,7 @@ def score(
       total: their number.
       flips: average over mirror images.
       patients: of each slice, for the intervals.
-      spacing: of the slice of a name.
+      spacings: mm between rows and columns, by name of the slice.
 
     Returns:
       "threshold", "n", "unit", "tolerance"; "members" {name: scores}; "ensemble" scores,
@@ -89,7 +88,13 @@ def score(
                 rows_of_name.append(metrics.count(postprocess(raw, name), truth))
             found = deployed.decide(of_own)
             counts["ensemble"].append(metrics.count(found.mask, truth))
-            tally.add(one.name, of_own.mean(axis=0), found, truth, spacing(one.name))
+            tally.add(
+                one.name,
+                of_own.mean(axis=0),
+                found,
+                truth,
+                (spacings or {}).get(one.name),
+            )
             bar.update()
 
     def scores(count_rows, **more) -> dict:
@@ -115,6 +120,12 @@ def score(
         "uncertainty": tally.uncertainty(),
         "slices": tally.slices,
     }
+
+
+def known_of(table: SliceTable, names: Sequence[str]) -> dict:
+    """What a data folder says of its slices, as keywords of `score`."""
+    patients = [table.patients[name] for name in names] if table.patients else None
+    return {"patients": patients, "spacings": table.spacings}
 
 
 class _Tally:

@@ -31,8 +31,6 @@ def mutual_information(members: np.ndarray) -> np.ndarray:
     Args:
       members: probabilities `[m h w]`.
     """
-    if len(members) == 1:
-        return np.zeros(members.shape[1:], np.float32)
     information = entropy(members.mean(axis=0)) - entropy(members).mean(axis=0)
     return np.maximum(information, 0)  # of rounding
 

@@ -1,6 +1,7 @@
-"""Checks that a run is whole: every file, and every array of every checkpoint.
+"""Checks that a run or a bundle is whole: every file, every array of every checkpoint.
 
-    python -m lungseg_jax.verify --run=runs/incp_snapshot-phantom
+    lungseg verify --run=runs/incp_snapshot-phantom
+    lungseg verify --run=BUNDLE
 
 Prints a line for each part. Exit status 0: all of it is what was written; 2: it is not,
 with what is damaged or lost and what to do.
@@ -12,15 +13,18 @@ if __name__ == "__main__":
     stopping.listen()
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from absl import flags
 
-from lungseg_jax import checkpoints, cli, progress, run_record
+from lungseg_jax import bundle, checkpoints, cli, progress, run_record
 from lungseg_jax.config import snapshot_steps
-from lungseg_jax.errors import UserError
+from lungseg_jax.errors import UserError, counted
 from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, read_json
 from lungseg_jax.seals import is_whole
+from lungseg_jax.trained import like_members
+from lungseg_jax.weights import read_weights
 
 FLAGS = flags.FLAGS
 
@@ -49,8 +53,11 @@ def _parts(folder: RunFolder) -> Iterator[tuple[str, Callable[[], str]]]:
     for step in saved:
         yield f"checkpoints/{step}", lambda step=step: _checkpoint(folder, step)
     yield "snapshots", lambda: _snapshots(folder, saved)
-    if folder.evaluation.exists():
-        yield "evaluation.json", lambda: _evaluation(folder)
+    if folder.average.exists():
+        yield folder.average.name, lambda: _average(folder)
+    for file, count in ((folder.tuning, "validation"), (folder.evaluation, "scored")):
+        if file.exists():
+            yield file.name, lambda f=file, count=count: f"{_whole(f)['n']} {count}"
 
 
 def _record(folder: RunFolder) -> str:
@@ -85,18 +92,30 @@ def _snapshots(folder: RunFolder, saved: list[int]) -> str:
     return f"{len(due)} of {len(snapshot_steps(config))}"
 
 
-def _evaluation(folder: RunFolder) -> str:
-    evaluation = read_json(folder.evaluation)
-    if not is_whole(evaluation):
+def _average(folder: RunFolder) -> str:
+    config, _ = run_record.read_run(folder)
+    like = like_members(config.model.to_dict(), config.data.preprocessing)
+    _, about = read_weights(folder.average, like)
+    return f"of {counted(len(about['of']), 'snapshot')}"
+
+
+def _whole(file: Path) -> dict:
+    content = read_json(file)
+    if not is_whole(content):
         raise UserError(
-            f"{folder.evaluation} was changed since it was written.",
-            remedy="delete it; the training command scores again.",
+            f"{file} was changed since it was written.",
+            remedy="delete it; the training command makes it again.",
         )
-    return f"{evaluation['n']} slices"
+    return content
 
 
 def main(words: list[str]) -> None:
     cli.positional(words, [])
+    if bundle.is_bundle(user_path(FLAGS.run)):
+        for name in bundle.verify(user_path(FLAGS.run)):
+            progress.say(f"{name:24} whole")
+        print("the bundle is whole")
+        return
     faults = verify(RunFolder(user_path(FLAGS.run)))
     if faults:
         raise UserError(
@@ -109,5 +128,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run", None, "Folder of the run.", required=True)
+    flags.DEFINE_string("run", None, "Folder of a run, or a bundle.", required=True)
     cli.run(main, __doc__, when_interrupted="nothing was changed.")

@@ -1,5 +1,7 @@
 """Splits are functions of names and a seed; one of them is the notebooks'."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,3 +98,62 @@ def test_sizes_by_hand(n, fraction, expected):
 def test_refuses_to_leave_nothing_to_train_on(n, validation, test):
     with pytest.raises(UserError, match=f"{n} slices leave none to train on"):
         split([str(i) for i in range(n)], validation, test)
+
+
+def patients_of(names, slices_each):
+    return {name: f"P{i // slices_each}" for i, name in enumerate(sorted(names))}
+
+
+@given(
+    st.integers(20, 80),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 0.2]),
+)
+def test_a_patient_is_in_one_split(n, slices_each, seed, validation_fraction):
+    names = [f"s{i:03}" for i in range(n)]
+    patients = patients_of(names, slices_each)
+    split = split_names(
+        names,
+        validation_fraction=validation_fraction,
+        test_fraction=0.1,
+        seed=seed,
+        patients=patients,
+    )
+    assert sorted(sum(split.values(), [])) == names
+    where = {}
+    for part, members in split.items():
+        for name in members:
+            where.setdefault(patients[name], set()).add(part)
+    assert all(len(parts) == 1 for parts in where.values())
+    for part, share in (("test", 0.1), ("validation", validation_fraction)):
+        wanted = max(1, math.ceil(round(share * n, 9))) if share else 0
+        assert wanted <= len(split[part]) < wanted + slices_each
+    again = split_names(
+        names[::-1],
+        validation_fraction=validation_fraction,
+        test_fraction=0.1,
+        seed=seed,
+        patients=patients,
+    )
+    assert again == split
+
+
+def test_a_patient_for_each_slice_is_no_patient_at_all():
+    names = [f"s{i:03}" for i in range(40)]
+    options = {"validation_fraction": 0.1, "test_fraction": 0.1, "seed": 3}
+    plain = split_names(names, **options)
+    assert split_names(names, **options, patients=patients_of(names, 1)) == plain
+    assert split_names(names, **options, patients={}) == plain
+
+
+def test_too_few_patients():
+    names = [f"s{i}" for i in range(12)]
+    with pytest.raises(UserError, match="2 patients are too few"):
+        split_names(
+            names,
+            validation_fraction=0.1,
+            test_fraction=0.1,
+            seed=0,
+            patients=patients_of(names, 6),
+        )

@@ -12,6 +12,7 @@ from lungseg_jax import progress
 from lungseg_jax.data.domain import domain_of
 from lungseg_jax.data.pairs import Pair, scan
 from lungseg_jax.data.readers import read_image, read_mask
+from lungseg_jax.data.slice_table import TABLE, SliceTable, read_table
 from lungseg_jax.errors import UserError, counted, together
 from lungseg_jax.run_folder import write_text
 
@@ -51,12 +52,14 @@ class Checked:
       digests: sha256 of each file, by its path in the data folder.
       fingerprint: one short name for all of them.
       seen: in the order of the pairs.
+      table: what slices.csv says.
     """
 
     pairs: Sequence[Pair]
     digests: Mapping[str, str]
     fingerprint: str
     seen: Sequence[Seen]
+    table: SliceTable
 
     @property
     def dtype(self) -> str:
@@ -100,6 +103,11 @@ def check_folder(folder: Path, *, cache: Path | None = None) -> Checked:
     """
     pairs, faults = scan(folder)
     digests, unreadable = _digests(pairs)
+    table = SliceTable({}, {})
+    if not faults:
+        table = read_table(folder, [pair.name for pair in pairs])
+        if table != SliceTable({}, {}):
+            digests[TABLE] = _sha256(folder / TABLE)
     fingerprint = fingerprint_of(digests)
     kept = cache and cache / "checked" / f"{fingerprint}.json"
     seen = _recall(kept, pairs) if kept and not faults and not unreadable else None
@@ -111,7 +119,7 @@ def check_folder(folder: Path, *, cache: Path | None = None) -> Checked:
             raise together(faults, str(folder))
         if kept:
             _keep(kept, seen)
-    return Checked(pairs, digests, fingerprint, seen)
+    return Checked(pairs, digests, fingerprint, seen, table)
 
 
 def check_split(checked: Checked, split: Mapping[str, Sequence[str]]) -> None:

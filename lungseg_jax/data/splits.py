@@ -1,7 +1,7 @@
 """Which slices train, which choose, which judge: a function of names and a seed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def split_names(
-    names: Sequence[str], *, validation_fraction: float, test_fraction: float, seed: int
+    names: Sequence[str],
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+    patients: Mapping[str, str] | None = None,
 ) -> dict[str, list[str]]:
     """Names by split, in drawing order: test is drawn first, then validation.
 
@@ -19,6 +24,9 @@ def split_names(
     ceil(test_fraction * n) of them: what scikit-learn's `train_test_split` does. With the
     267 slices of the Kaggle set, seed 3 and a tenth, the test set is that of the
     notebooks, whatever the share of validation. A fraction above 0 gives at least one.
+
+    With `patients`, by name of the slice, a slice takes all others of its patient along:
+    a split then has that many slices or a few more.
 
     Raises:
       UserError: none are left to train on.
@@ -40,8 +48,34 @@ def split_names(
         )
     # RandomState, not Generator: its stream is frozen, and the original split is in it.
     drawn = [names[i] for i in np.random.RandomState(seed).permutation(n)]
+    if patients:
+        return _by_patient(drawn, patients, n_validation, n_test)
     return {
         "train": drawn[n_test + n_validation :],
         "validation": drawn[n_test : n_test + n_validation],
         "test": drawn[:n_test],
     }
+
+
+def _by_patient(
+    drawn: Sequence[str], patients: Mapping[str, str], n_validation: int, n_test: int
+) -> dict[str, list[str]]:
+    slices: dict[str, list[str]] = {}
+    for name in drawn:
+        slices.setdefault(patients[name], []).append(name)
+    split = {"train": [], "validation": [], "test": []}
+    for names in slices.values():
+        if len(split["test"]) < n_test:
+            split["test"] += names
+        elif len(split["validation"]) < n_validation:
+            split["validation"] += names
+        else:
+            split["train"] += names
+    if not split["train"] or len(split["validation"]) < n_validation:
+        raise UserError(
+            f"{len(slices)} patients are too few for train, validation and test.",
+            rule="all slices of a patient are in one split.",
+            remedy="add patients, or lower config.data.test_fraction and "
+            "config.data.validation_fraction.",
+        )
+    return split
