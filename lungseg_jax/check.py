@@ -1,11 +1,13 @@
 """Reads every file of a data folder and says what is in it, or all that is wrong.
 
-    python -m lungseg_jax.check DIR
-    python -m lungseg_jax.check DIR --cache_dir=/scratch/cache
+    lungseg check DIR
+    lungseg check --cache_dir=/scratch/cache DIR
 
 DIR holds 2d_images/ and 2d_masks/ with equal file names. Nothing is written to it. A
 training makes the same check before it compiles anything; where nothing has changed
 since, neither decodes the files again.
+
+`python -m lungseg_jax.check` is the same command.
 """
 
 from lungseg_jax import stopping

@@ -1,10 +1,13 @@
 """Scores a run on a labelled folder, at the slices' own size.
 
-    python -m lungseg_jax.evaluate --run=runs/incp_snapshot-phantom --data=DIR
-    python -m lungseg_jax.evaluate --run=RUN --data=DIR --members=last --json=scores.json
+    lungseg evaluate --run=runs/incp_snapshot-phantom --data=DIR
+    lungseg evaluate --run=RUN --data=DIR --members=last --json=scores.json
 
-DIR holds 2d_images/ and 2d_masks/ with equal file names. Every member and the ensemble
-of them are scored at the threshold of the run.
+DIR holds 2d_images/ and 2d_masks/ with equal file names, and slices.csv where patients or
+pixel spacing are known. Every member, every choice of members and the ensemble as
+`predict` uses it are scored at the threshold of the run.
+
+`python -m lungseg_jax.evaluate` is the same command.
 """
 
 from lungseg_jax import stopping

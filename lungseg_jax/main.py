@@ -4,8 +4,9 @@
     python -m lungseg_jax.main --config=configs/incp_snapshot.py --config.data.dir=DIR
     python -m lungseg_jax.main --config=configs/conv.py:seed --workdir=runs/notebook
 
-Without --config.data.dir the data are the embedded phantom slices. DIR holds 2d_images/
-and 2d_masks/ with equal file names. Every key of lungseg_jax/config.py can be set as
+`lungseg train` is the same command. Without --config.data.dir the data are the embedded
+phantom slices. DIR holds 2d_images/ and 2d_masks/ with equal file names, and slices.csv
+where patients or pixel spacing are known. Every key of lungseg_jax/config.py can be set as
 --config.KEY=VALUE. The same command resumes a run that was stopped; on Ctrl-C or SIGTERM
 it saves first. A run that is finished is made longer by --extend with more steps, as in
 --extend --config.schedule.cycles=4 --config.train.total_steps=750.

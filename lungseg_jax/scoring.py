@@ -56,14 +56,16 @@ def score(
     rows = {
         choice: [names.index(n) for n in chosen] for choice, chosen in choices.items()
     }
-    counts = {name: [] for name in [*names, *choices, "ensemble"]}
-    cleaned = {name: [] for name in POSTPROCESSING}
+    of_member = {name: [] for name in names}  # count rows
+    of_choice = {choice: [] for choice in choices}
+    of_cleaned = {name: [] for name in POSTPROCESSING}
+    of_ensemble = []
     tally = _Tally(deployed)
     first, second = itertools.tee(_of_domain(slices, trained.domain))
     answers = with_answers(trained.ensemble(flips=flips), first)
     mirrored = itertools.repeat(None, total)
     if choices:
-        counts[FLIPS] = []
+        of_choice[FLIPS] = []
         mirrored = with_answers(trained.only(own).ensemble(flips=True), second)
     with progress.bar("scoring", total) as bar:
         for (one, members), flipped in zip(answers, mirrored, strict=True):
@@ -77,17 +79,17 @@ def score(
                 return metrics.count(probability > trained.threshold, truth)
 
             for name, probability in zip(names, members, strict=True):
-                counts[name].append(counted_against(probability))
+                of_member[name].append(counted_against(probability))
             for choice, chosen in rows.items():
-                counts[choice].append(counted_against(members[chosen].mean(axis=0)))
+                of_choice[choice].append(counted_against(members[chosen].mean(axis=0)))
             if flipped is not None:
-                counts[FLIPS].append(counted_against(flipped[1].mean(axis=0)))
+                of_choice[FLIPS].append(counted_against(flipped[1].mean(axis=0)))
             of_own = members[[names.index(name) for name in own]]
             raw = of_own.mean(axis=0) > trained.threshold
-            for name, rows_of_name in cleaned.items():
-                rows_of_name.append(metrics.count(postprocess(raw, name), truth))
+            for name, cleaned in of_cleaned.items():
+                cleaned.append(metrics.count(postprocess(raw, name), truth))
             found = deployed.decide(of_own)
-            counts["ensemble"].append(metrics.count(found.mask, truth))
+            of_ensemble.append(metrics.count(found.mask, truth))
             tally.add(
                 one.name,
                 of_own.mean(axis=0),
@@ -106,15 +108,15 @@ def score(
         "unit": tally.unit,
         "tolerance": TOLERANCE,
         "intervals_over": "slices" if patients is None else "patients",
-        "members": {name: scores(counts[name]) for name in own},
-        "ensemble": scores(counts["ensemble"], surfaces=tally.surfaces),
+        "members": {name: scores(of_member[name]) for name in own},
+        "ensemble": scores(of_ensemble, surfaces=tally.surfaces),
         "choices": {
-            choice: {"members": chosen, "scores": scores(counts[choice])}
+            choice: {"members": chosen, "scores": scores(of_choice[choice])}
             for choice, chosen in (choices | _flipped(choices)).items()
         },
         "postprocessing": {
             "chosen": deployed.decision.postprocessing,
-            "scores": {name: scores(found) for name, found in cleaned.items()},
+            "scores": {name: scores(found) for name, found in of_cleaned.items()},
         },
         "calibration": tally.calibration(),
         "uncertainty": tally.uncertainty(),
@@ -212,7 +214,7 @@ class _Tally:
 
 def _choices(trained: Trained, own: Sequence[str]) -> dict[str, list[str]]:
     """The members of each choice, where an average says that all of them are wanted."""
-    if AVERAGE not in trained.members or not trained.tuning:
+    if not trained.tuning or set(trained.members) - set(own) != {AVERAGE}:
         return {}
     decided = trained.tuning["choices"]
     return {"all": list(own)} | {c: d["members"] for c, d in decided.items()}

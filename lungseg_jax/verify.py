@@ -5,6 +5,8 @@
 
 Prints a line for each part. Exit status 0: all of it is what was written; 2: it is not,
 with what is damaged or lost and what to do.
+
+`python -m lungseg_jax.verify` is the same command.
 """
 
 from lungseg_jax import stopping

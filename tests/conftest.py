@@ -58,3 +58,78 @@ def pair_folder(tmp_path):
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """Three members that were never trained, with a tuning as if they had been.
+
+    Their window makes what is dark a higher probability than what is bright, so that masks
+    are neither empty nor full.
+    """
+    from lungseg_jax.models import make_model
+    from lungseg_jax.train_state import init_variables
+    from lungseg_jax.trained import Trained
+
+    model = {"name": "conv", "filters": 1}
+    names = ["10", "20", "30"]
+    review = {
+        "threshold": 0.6,
+        "flagged": 0.1,
+        "n_low": 1,
+        "caught": 1,
+        "rule": "made up",
+    }
+    return Trained(
+        path=Path("nowhere"),
+        model=model,
+        preprocessing={
+            "preprocessing": "window",
+            "image_size": 32,
+            "window_hu": (-1000.0, 400.0),
+        },
+        threshold=0.5,
+        batch_size=2,
+        domain="HU",
+        members={
+            name: init_variables(make_model(**model), channels=1, seed=seed)
+            for seed, name in enumerate(names)
+        },
+        tuning={
+            "n": 5,
+            "choices": {
+                "all": {
+                    "members": names,
+                    "iou_pooled": 0.9,
+                    "temperature": 1.5,
+                    "review_below": 0.6,
+                    "review": review,
+                },
+                "last": {
+                    "members": ["30"],
+                    "iou_pooled": 0.9,
+                    "temperature": 2.0,
+                    "review_below": 0.5,
+                    "review": review,
+                },
+            },
+            "postprocessing": {"chosen": "fill_holes", "iou_pooled": {}},
+        },
+    )
+
+
+@pytest.fixture
+def slices():
+    """`slices(n, seed=0, shape=(40, 36))`: slices in Hounsfield units with a lung each."""
+    from lungseg_jax.data.pairs import Slice
+
+    def make(n, *, seed=0, shape=(40, 36)):
+        rng = np.random.default_rng(seed)
+        rows, columns = np.mgrid[: shape[0], : shape[1]]
+        for i in range(n):
+            centre = rng.uniform(0.4, 0.6, 2) * shape
+            lung = np.hypot(rows - centre[0], columns - centre[1]) < rng.uniform(8, 14)
+            image = np.where(lung, -700, 0) + rng.integers(-100, 100, shape)
+            yield Slice(f"s{i:02}", image.astype(np.int16), lung.astype(np.uint8))
+
+    return make

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lungseg_jax.__main__ import COMMANDS
 from lungseg_jax.data import phantom
 from lungseg_jax.data.writers import write_image
 
@@ -99,7 +100,9 @@ def test_members_last_is_the_last_alone(run, labelled, cache, tmp_path):
     words = [f"--run={run}", f"--data={labelled}", "--members=last", f"--json={file}"]
     assert command("evaluate", *words, cache=cache).returncode == 0
     scores = json.loads(file.read_text())
-    assert scores["members"] == {"12": scores["ensemble"]}
+    assert scores["members"].keys() == {"12"} and scores["choices"] == {}
+    cleaned = scores["postprocessing"]["scores"]
+    assert cleaned["none"]["iou_pooled"] == scores["members"]["12"]["iou_pooled"]
 
 
 def test_predict_writes_a_mask_for_an_image_and_for_a_folder(
@@ -131,11 +134,12 @@ def test_predict_writes_a_mask_for_an_image_and_for_a_folder(
 def test_predict_refuses_pictures_for_a_network_of_hounsfield_units(
     run, cache, tmp_path
 ):
-    write_image(tmp_path / "photo.png", np.full((64, 64), 100, np.uint8))
+    write_image(tmp_path / "photo.png", np.mgrid[:64, :64][0].astype(np.uint8))
     words = [f"--run={run}", tmp_path / "photo.png", tmp_path / "m.png"]
     done = command("predict", *words, cache=cache)
     assert done.returncode == 2
-    assert "photo.png holds uint8" in done.stderr and "int16" in done.stderr
+    assert "photo.png has gray values from 0 to 255" in done.stderr
+    assert "trained on Hounsfield units" in done.stderr
     assert not (tmp_path / "m.png").exists()
 
 
@@ -235,12 +239,22 @@ def test_mistakes_get_one_plain_error(module, words, says, cache, tmp_path):
     assert not list(tmp_path.glob("unused/lungseg_jax/*"))  # prepared, compiled: none
 
 
-@pytest.mark.parametrize("module", ["main", "evaluate", "predict"])
-def test_help_shows_examples_and_flags(module, tmp_path):
-    done = command(module, "--help", cache=tmp_path)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_examples_and_flags(name, tmp_path):
+    done = command("__main__", name, "--help", cache=tmp_path)
     assert done.returncode == 0
-    assert f"python -m lungseg_jax.{module} --" in done.stdout
+    assert f"lungseg {name} " in done.stdout
     assert "Flags:" in done.stdout
+
+
+def test_lungseg_lists_its_commands_and_knows_no_others(tmp_path):
+    done = command("__main__", "--help", cache=tmp_path)
+    assert done.returncode == 0
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    wrong = command("__main__", "predcit", "a", cache=tmp_path)
+    assert wrong.returncode == 2 and "fix:   lungseg predict" in wrong.stderr
+    none = command("__main__", cache=tmp_path)
+    assert none.returncode == 2 and "no command was named" in none.stderr
 
 
 def test_every_module_of_a_run_imports_without_tensorflow():

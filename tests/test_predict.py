@@ -1,57 +1,159 @@
-"""Which image gives which mask, and what is refused before a network is loaded."""
+"""Masks of every kind of input are the network's answer, in the input's own geometry."""
 
+import csv
+
+import cv2
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
+from lungseg_jax import predict as command
 from lungseg_jax.data.writers import write_image
 from lungseg_jax.errors import UserError
-from lungseg_jax.predict import _check_inputs, plan
+from lungseg_jax.findings import COLUMNS, Findings
+from lungseg_jax.jobs import plan
+from lungseg_jax.segmenter import LungSegmenter
+
+
+@pytest.fixture(scope="module")
+def segmenter(trained):
+    return LungSegmenter(trained)
 
 
 @pytest.fixture
-def images(tmp_path):
-    for name in ("a", "b"):
-        write_image(tmp_path / "in" / f"{name}.tif", np.zeros((4, 4), np.int16))
-    return tmp_path / "in"
+def images(slices):
+    return np.stack([one.image for one in slices(5)])
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path):
+def predict(segmenter, source, target, *, table=None, **options):
+    jobs = plan(source, target, **options)
+    with Findings(table) as findings:
+        command.predict(segmenter, jobs, findings)
+    return findings
+
+
+def test_a_folder_of_slices(segmenter, images, tmp_path):
     (tmp_path / "in").mkdir()
+    for i, image in enumerate(images):
+        write_image(tmp_path / "in" / f"s{i}.tif", image)
+    np.save(tmp_path / "in" / "t.npy", images[0])
+    options = {"uncertainty": True, "overlay": True}
+    predict(segmenter, tmp_path / "in", tmp_path / "out", **options)
+    for i, image in enumerate(images):
+        expected = segmenter(image)
+        mask = cv2.imread(str(tmp_path / f"out/s{i}.tif"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(mask, expected.mask * np.uint8(255))
+        file = tmp_path / f"out/s{i}_uncertainty.tif"
+        doubt = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_allclose(doubt, expected.uncertainty, atol=1e-5)
+        picture = cv2.imread(str(tmp_path / f"out/s{i}_overlay.png"))
+        assert picture.shape == (*image.shape, 3)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "out/t.npy"), segmenter(images[0]).mask * np.uint8(255)
+    )
 
 
-def test_a_file_for_a_file_and_a_folder_for_a_folder(images, tmp_path):
-    assert plan(images, tmp_path / "out", overwrite=False) == {
-        images / name: tmp_path / "out" / name for name in ("a.tif", "b.tif")
-    }
-    one = plan(images / "a.tif", tmp_path / "m.png", overwrite=False)
-    assert one == {images / "a.tif": tmp_path / "m.png"}
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_a_volume(segmenter, images, suffix, tmp_path):
+    """Stored head first and front last: turned for the network, and back."""
+    turned = images[::-1, ::-1]
+    volume = sitk.GetImageFromArray(np.ascontiguousarray(turned))
+    volume.SetSpacing((0.7, 0.8, 2.5))
+    volume.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, -1))
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    sitk.WriteImage(volume, str(source))
+    table = tmp_path / "t.csv"
+    options = {"uncertainty": True, "overlay": True, "table": table}
+    findings = predict(segmenter, source, target, **options)
+    expected = segmenter(images)
+    mask = sitk.ReadImage(str(target))
+    assert mask.GetDirection() == volume.GetDirection()
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(mask)[::-1, ::-1], expected.mask.astype(np.uint8)
+    )
+    doubt = sitk.GetArrayFromImage(
+        sitk.ReadImage(str(tmp_path / f"out_uncertainty{suffix}"))
+    )
+    np.testing.assert_allclose(doubt[::-1, ::-1], expected.uncertainty, atol=1e-5)
+    assert cv2.imread(str(tmp_path / "out_overlay.png")).shape == (512, 768, 3)
+
+    rows = list(csv.DictReader(table.open()))
+    assert [row["slice"] for row in rows] == ["0", "1", "2", "3", "4", "all"]
+    inside = images[expected.mask]
+    assert float(rows[-1]["mean_hu"]) == pytest.approx(inside.mean(), rel=1e-4)
+    millilitres = inside.size * 0.7 * 0.8 * 2.5 / 1000
+    assert float(rows[-1]["volume_ml"]) == pytest.approx(millilitres, rel=1e-4)
+    for k in range(5):
+        assert float(rows[k]["area_px"]) == expected.mask[k].sum()
+        assert float(rows[k]["area_mm2"]) == pytest.approx(
+            expected.mask[k].sum() * 0.7 * 0.8, rel=1e-4
+        )
+        assert float(rows[k]["expected_iou"]) == pytest.approx(
+            expected.expected_iou[k], abs=1e-4
+        )
+        assert rows[k]["review"] == str(int(expected.review[k]))
+    flagged = int(expected.review.sum())
+    assert f"{flagged} of 5 slices to review" in findings.summary()
+    assert "lung" in findings.summary() and " ml, mean " in findings.summary()
 
 
-def test_an_input_is_not_written_to_by_any_name(images, tmp_path):
-    (tmp_path / "link").symlink_to(images)
-    with pytest.raises(UserError, match="own input"):
-        plan(images, tmp_path / "link", overwrite=True)
+def test_a_volume_without_geometry(segmenter, images, tmp_path):
+    np.save(tmp_path / "in.npy", images)
+    predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), segmenter(images).mask)
 
 
-def test_a_target_that_is_a_link_to_itself(images, tmp_path):
-    (tmp_path / "turn.png").symlink_to("turn.png")
-    jobs = plan(images / "a.tif", tmp_path / "turn.png", overwrite=False)
-    assert list(jobs.values()) == [tmp_path / "turn.png"]
-
-
-def test_outputs_that_exist_are_counted(images, tmp_path):
-    (tmp_path / "m.png").touch()
-    with pytest.raises(UserError, match="^error: 1 output already there:"):
-        plan(images / "a.tif", tmp_path / "m.png", overwrite=False)
-
-
-def test_faults_of_the_inputs_come_with_their_remedies(images):
-    paths = [images / "a.tif", images / "b.tif"]
-    write_image(paths[0], np.zeros((4, 4), np.uint8))
-    paths[1].write_bytes(b"cut")
+def test_faults_of_the_inputs_come_with_their_remedies(segmenter, images, tmp_path):
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in/a.tif", images[0])
+    write_image(tmp_path / "in/b.tif", np.arange(16, dtype=np.uint8).reshape(4, 4))
+    (tmp_path / "in/c.tif").write_bytes(b"cut")
     with pytest.raises(UserError) as e:
-        _check_inputs(paths, "int16")
+        predict(segmenter, tmp_path / "in", tmp_path / "out", table=tmp_path / "t.csv")
     lines = e.value.what.splitlines()
-    assert lines[0] == "2 faults in 2 inputs, nothing was written:"
+    assert lines[0] == "2 faults in 3 inputs, nothing was written:"
     assert sum(line.startswith("    fix:   ") for line in lines) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_volume_that_is_no_ct_is_refused_before_anything_is_written(
+    segmenter, images, tmp_path
+):
+    shifted = sitk.GetImageFromArray((images + 1100).astype(np.uint16))
+    sitk.WriteImage(shifted, str(tmp_path / "in.nii"))
+    with pytest.raises(UserError, match="before the offset is added"):
+        predict(segmenter, tmp_path / "in.nii", tmp_path / "out.nii")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.nii"]
+
+
+def test_a_volume_that_turns_out_to_be_damaged_leaves_no_mask(
+    segmenter, tmp_path, slices
+):
+    images = np.stack([one.image for one in slices(30)]).astype(np.float32)
+    images[11, 3, 3] = np.nan  # none of the slices that are looked at first
+    sitk.WriteImage(sitk.GetImageFromArray(images), str(tmp_path / "in.nrrd"))
+    with pytest.raises(UserError, match="slice 11"):
+        predict(
+            segmenter, tmp_path / "in.nrrd", tmp_path / "out.nrrd", table=tmp_path / "t"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["in.nrrd"]
+
+
+def test_without_a_limit_nothing_is_said_of_review(trained, images, tmp_path):
+    import dataclasses
+
+    plain = LungSegmenter(dataclasses.replace(trained, tuning={}))
+    write_image(tmp_path / "a.tif", images[0])
+    table = tmp_path / "t.csv"
+    findings = predict(plain, tmp_path / "a.tif", tmp_path / "m.png", table=table)
+    (row,) = csv.DictReader(table.open())
+    assert tuple(row) == COLUMNS and row["review"] == "" == row["area_mm2"]
+    assert "review" not in findings.summary()
+    assert "expected IoU" in findings.summary()
+
+
+def test_no_density_of_what_is_not_in_hounsfield_units(segmenter, images, tmp_path):
+    with Findings(tmp_path / "t.csv", domain="8-bit") as findings:
+        findings.add_slice("a", None, images[0], segmenter(images[0]))
+    (row,) = csv.DictReader((tmp_path / "t.csv").open())
+    assert row["mean_hu"] == "" and int(row["area_px"]) > 0

@@ -92,6 +92,8 @@ def test_run_folder_is_as_the_readme_says(finished):
         "run.json",
         "metrics.jsonl",
         "checkpoints",
+        "average.safetensors",
+        "tuning.json",
         "evaluation.json",
         "report",
     }

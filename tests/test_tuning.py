@@ -1,0 +1,85 @@
+"""What is decided on validation slices, against the same worked out from all pixels."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
+
+from lungseg_jax import tuning
+from lungseg_jax.models import make_model
+from lungseg_jax.selection import AVERAGE
+from lungseg_jax.train_state import init_variables
+from lungseg_jax.tuning import tune
+
+
+@pytest.fixture(scope="module")
+def every(trained):
+    average = init_variables(make_model(**trained.model), channels=1, seed=9)
+    members = {**trained.members, AVERAGE: average}
+    return dataclasses.replace(trained, members=members, tuning={})
+
+
+def pixels_of(trained, names, slices):
+    """Mean probability and truth of all pixels together."""
+    outputs = trained.only(names).ensemble().probabilities(s.image for s in slices)
+    mean = np.concatenate([m.mean(axis=0).ravel() for m in outputs])
+    return mean, np.concatenate([s.mask.ravel() > 0 for s in slices])
+
+
+def test_every_choice_is_scored_and_calibrated(every, slices):
+    some = list(slices(5))
+    found = tune(every, lambda: iter(some), 5)
+    assert found["n"] == 5
+    assert found["choices"].keys() == {"all", "last", "best", "greedy", AVERAGE}
+    assert found["choices"]["all"]["members"] == ["10", "20", "30"]
+    assert found["choices"]["last"]["members"] == ["30"]
+    best = max(["10", "20", "30"], key=lambda name: found["members"][name])
+    assert found["choices"]["best"]["members"] == [best]
+    for decided in found["choices"].values():
+        p, truth = pixels_of(every, decided["members"], some)
+        iou = (truth & (p > 0.5)).sum() / (truth | (p > 0.5)).sum()
+        assert decided["iou_pooled"] == pytest.approx(iou)
+
+        def loss(t, p=p, truth=truth):
+            q = np.clip(expit(logit(p.astype(float)) / t), 1e-12, 1 - 1e-12)
+            return -np.where(truth, np.log(q), np.log(1 - q)).mean()
+
+        direct = minimize_scalar(loss, bounds=(0.05, 20), method="bounded").x
+        assert loss(decided["temperature"]) == pytest.approx(loss(direct), abs=1e-4)
+        assert decided["review_below"] == decided["review"]["threshold"]
+    assert found["postprocessing"]["iou_pooled"]["none"] == pytest.approx(
+        found["choices"]["all"]["iou_pooled"]
+    )
+
+
+def test_few_answers_are_kept_and_many_computed_again(every, slices, monkeypatch):
+    some, reads = list(slices(4)), []
+
+    def read():
+        reads.append(1)
+        return iter(some)
+
+    kept = tune(every, read, 4)
+    assert len(reads) == 1
+    monkeypatch.setattr(tuning, "KEPT", 1)
+    again = tune(every, read, 4)
+    assert len(reads) == 4
+    assert again == kept
+
+
+def test_without_validation_nothing_is_decided(every):
+    found = tune(every, lambda: iter(()), 0)
+    assert found["n"] == 0
+    assert found["choices"].keys() == {"all", "last", AVERAGE}
+    for decided in found["choices"].values():
+        assert decided["temperature"] == 1.0 and decided["review_below"] is None
+    assert found["postprocessing"]["chosen"] == "none"
+
+
+def test_one_snapshot_has_no_average(trained, slices):
+    one = dataclasses.replace(trained.only(["10"]), tuning={})
+    found = tune(one, lambda: slices(3), 3)
+    assert AVERAGE not in found["choices"]
+    assert all(d["members"] == ["10"] for d in found["choices"].values())
