@@ -40,6 +40,14 @@ setup(
         "bench": ["keras>=3.10", "torch"],  # tensorflow, if wanted, under Keras
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "test": ["hypothesis", "keras>=3.10", "pytest>=8", "pytest-xdist", "ruff"],
+        "test": [
+            "hypothesis",
+            "keras>=3.10",
+            "nibabel",
+            "pydicom>=3",
+            "pytest>=8",
+            "pytest-xdist",
+            "ruff",
+        ],
     },
 )

@@ -71,9 +71,8 @@ def test_a_volume(segmenter, images, suffix, tmp_path):
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(mask)[::-1, ::-1], expected.mask.astype(np.uint8)
     )
-    doubt = sitk.GetArrayFromImage(
-        sitk.ReadImage(str(tmp_path / f"out_uncertainty{suffix}"))
-    )
+    file = tmp_path / f"out_uncertainty{suffix}"
+    doubt = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
     np.testing.assert_allclose(doubt[::-1, ::-1], expected.uncertainty, atol=1e-5)
     assert cv2.imread(str(tmp_path / "out_overlay.png")).shape == (512, 768, 3)
 

@@ -111,7 +111,8 @@ def test_run_folder_is_as_the_readme_says(finished):
         wanted = {"iou_pooled", "iou_mean", "iou_min", "dice_mean", "dice_pooled"}
         assert wanted <= scores.keys()
     page = (finished.report / "index.html").read_text()
-    for figure in ("curves.png", "scores.png", "slices.png"):
+    for name in ("curves", "scores", "slices", "trust", "calibration"):
+        figure = f"{name}.png"
         assert f'src="{figure}"' in page
         assert (finished.report / figure).read_bytes().startswith(b"\x89PNG")
     assert "http://" not in page and "https://" not in page

@@ -1,0 +1,108 @@
+"""Time and memory of `lungseg predict`, from one slice to a volume of 800.
+
+    python benchmarks/volumes.py RUN
+    python benchmarks/volumes.py RUN --slices=50,200,800 --suffix=.nii.gz
+
+RUN is a finished run or a bundle. Slices are phantoms of 512 x 512, int16. Each size is a
+process of its own; printed are its start (imports, weights, compilation), the time of a
+slice after that, and how much its memory grew over the start: the largest resident size of
+the work less that after the first slice.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lungseg_jax.data import phantom
+from lungseg_jax.data.readers import read_image
+
+SIZE = 512
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="a finished run, or a bundle")
+    parser.add_argument("--slices", default="1,50,200,800")
+    parser.add_argument("--suffix", default=".nii.gz", help="of input and output")
+    parser.add_argument("--members", default="all")
+    parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def write_volume(path: Path, n: int) -> None:
+    """Some phantoms, over and over."""
+    with tempfile.TemporaryDirectory() as folder:
+        phantom.write(Path(folder), slices=8, seed=0, size=SIZE)
+        images = [read_image(p) for p in sorted((Path(folder) / "2d_images").iterdir())]
+    stack = np.stack([images[k % len(images)] for k in range(n)])
+    image = sitk.GetImageFromArray(stack)
+    image.SetSpacing((0.8, 0.8, 1.0))
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def work(args: argparse.Namespace) -> None:
+    """The worker: what `lungseg predict` does, with times in between."""
+    start = time.perf_counter()
+    from lungseg_jax import predict, progress
+    from lungseg_jax.findings import Findings
+    from lungseg_jax.jobs import plan
+    from lungseg_jax.segmenter import LungSegmenter
+
+    progress.silence()
+    segmenter = LungSegmenter.from_run(args.run, members=args.members)
+    blank = np.full((SIZE, SIZE), -1000, np.int16)
+    segmenter(blank)
+    segmenter(np.stack([blank, blank]))
+    started, before = time.perf_counter() - start, peak_mb()
+    source = Path(args.worker)
+    jobs = plan(source, source.with_name(f"mask{args.suffix}"))
+    start = time.perf_counter()
+    with Findings(None) as findings:
+        predict.predict(segmenter, jobs, findings)
+    seconds, grown = time.perf_counter() - start, peak_mb() - before
+    print(
+        json.dumps(
+            {"start": started, "seconds": seconds, "grown": grown, "before": before}
+        )
+    )
+
+
+def main() -> None:
+    args = parse()
+    if args.worker:
+        work(args)
+        return
+    print(f"volumes: {SIZE} x {SIZE}, {args.suffix}, members {args.members}")
+    for n in map(int, args.slices.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / f"scan{args.suffix}"
+            write_volume(source, n)
+            command = [sys.executable, __file__, args.run, f"--worker={source}"]
+            command += [f"--suffix={args.suffix}", f"--members={args.members}"]
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True
+            )
+            found = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"  {n:4} slices: start {found['start']:5.1f} s, then {found['seconds']:6.2f} s, "
+            f"{1e3 * found['seconds'] / n:5.0f} ms a slice; memory {found['before']:4.0f} MB "
+            f"at the start, {found['grown']:+4.0f} MB"
+        )
+
+
+if __name__ == "__main__":
+    main()
