@@ -98,9 +98,10 @@ def main() -> None:
             )
             found = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"  {n:4} slices: start {found['start']:5.1f} s, then {found['seconds']:6.2f} s, "
-            f"{1e3 * found['seconds'] / n:5.0f} ms a slice; memory {found['before']:4.0f} MB "
-            f"at the start, {found['grown']:+4.0f} MB"
+            f"  {n:4} slices: start {found['start']:5.1f} s, "
+            f"then {found['seconds']:6.2f} s, {1e3 * found['seconds'] / n:5.0f} ms a "
+            f"slice; memory {found['before']:4.0f} MB at the start, "
+            f"{found['grown']:+4.0f} MB"
         )
 
 

@@ -2,9 +2,9 @@
 
     python -m lungseg_jax.main --config=configs/incp_snapshot.py
     python -m lungseg_jax.main --config=configs/incp_snapshot.py --config.data.dir=DIR
-    python -m lungseg_jax.main --config=configs/conv.py:seed --workdir=runs/notebook
+    lungseg train --config=configs/conv.py:seed --workdir=runs/notebook
 
-`lungseg train` is the same command. Without --config.data.dir the data are the embedded
+Both names are the same command. Without --config.data.dir the data are the embedded
 phantom slices. DIR holds 2d_images/ and 2d_masks/ with equal file names, and slices.csv
 where patients or pixel spacing are known. Every key of lungseg_jax/config.py can be set as
 --config.KEY=VALUE. The same command resumes a run that was stopped; on Ctrl-C or SIGTERM
