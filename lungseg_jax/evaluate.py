@@ -2,10 +2,12 @@
 
     lungseg evaluate --run=runs/incp_snapshot-phantom --data=DIR
     lungseg evaluate --run=RUN --data=DIR --members=last --json=scores.json
+    lungseg evaluate --run=RUN --data=DIR --report=page
 
 DIR holds 2d_images/ and 2d_masks/ with equal file names, and slices.csv where patients or
 pixel spacing are known. Every member, every choice of members and the ensemble as
-`predict` uses it are scored at the threshold of the run.
+`predict` uses it are scored at the threshold of the run. --report writes the page that a
+training ends with, of these slices: figures, and a CSV file with a row for each.
 
 `python -m lungseg_jax.evaluate` is the same command.
 """
@@ -19,7 +21,7 @@ import contextlib
 
 from absl import flags
 
-from lungseg_jax import cache, cli, scoring, segmenter
+from lungseg_jax import cache, cli, progress, report, scoring, segmenter
 from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import read_slice
 from lungseg_jax.errors import UserError, counted
@@ -31,22 +33,26 @@ FLAGS = flags.FLAGS
 
 
 def table(evaluation: dict) -> str:
-    """The scores as text, a row for each member and one for the ensemble."""
-    rows = [(f"snapshot {step}", s) for step, s in evaluation["members"].items()]
-    rows.append((f"ensemble of {len(evaluation['members'])}", evaluation["ensemble"]))
+    """The scores as text: members, choices of them, and what `predict` writes."""
     columns = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")
     lines = [
-        f"{'':18}" + "".join(f"{c:>12}" for c in columns) + "   95 % of iou_pooled"
+        f"{'':20}" + "".join(f"{c:>12}" for c in columns) + "   95 % of iou_pooled"
     ]
-    for label, s in rows:
+    for label, s in scoring.labelled(evaluation):
         low, high = s["iou_pooled_ci95"]
         lines.append(
-            f"{label:18}"
+            f"{label:20}"
             + "".join(f"{_number(s[c]):>12}" for c in columns)
             + f"   {_number(low)} to {_number(high)}"
         )
     n, threshold = evaluation["n"], evaluation["threshold"]
     lines.append(f"{counted(n, 'slice')} at full size, threshold {threshold:g}")
+    doubts = evaluation["uncertainty"]
+    if doubts["flagged"] is not None:
+        lines.append(
+            f"{doubts['flagged']} of {n} flagged for review, with {doubts['flagged_low']} "
+            f"of the {doubts['n_low']} whose IoU is below {doubts['low_iou']:g}"
+        )
     return "\n".join(lines)
 
 
@@ -56,19 +62,21 @@ def _number(value: float | None) -> str:
 
 def main(words: list[str]) -> None:
     cli.positional(words, [])
-    file = user_path(FLAGS.json)
-    if FLAGS.json and file.exists() and not FLAGS.overwrite:
-        raise UserError(
-            f"{file} exists already.", remedy="name another, or pass --overwrite."
-        )
+    file, page = user_path(FLAGS.json), user_path(FLAGS.report)
+    for flag, path in (("json", file), ("report", page)):
+        if FLAGS[flag].value and path.exists() and not FLAGS.overwrite:
+            raise UserError(
+                f"{path} exists already.", remedy="name another, or pass --overwrite."
+            )
     data, root = user_path(FLAGS.data), None
     with contextlib.suppress(UserError):  # without a cache it is checked every time
         root = cache.cache_root()
     checked = preflight.check_folder(data, cache=root)
     # The choices are worth a row each where none was made.
     members = EVERY if FLAGS.members == "all" else FLAGS.members
+    trained = segmenter.load(user_path(FLAGS.run), members=members)
     evaluation = scoring.score(
-        segmenter.load(user_path(FLAGS.run), members=members),
+        trained,
         map(read_slice, checked.pairs),
         len(checked.pairs),
         flips=FLAGS.flips,
@@ -78,6 +86,18 @@ def main(words: list[str]) -> None:
     evaluation["fingerprint"] = checked.fingerprint
     if FLAGS.json:
         write_json(file, evaluation)
+    if FLAGS.report:
+        own = trained.only(list(evaluation["members"]))
+        by_name = {pair.name: pair for pair in checked.pairs}
+        report.write(
+            page,
+            evaluation,
+            title=f"{trained.path.name} on {data.absolute().name}",
+            window_hu=trained.preprocessing["window_hu"],
+            read=lambda names: [read_slice(by_name[name]) for name in names],
+            segment=segmenter.LungSegmenter(own, flips=FLAGS.flips).stream,
+        )
+        progress.say(f"report: {page / 'index.html'}")
     print(table(evaluation))
 
 
@@ -91,5 +111,6 @@ if __name__ == "__main__":
         "flips", False, "Average over mirror images: four times the work."
     )
     flags.DEFINE_string("json", "", "File to write the scores to.")
-    flags.DEFINE_bool("overwrite", False, "Replace that file if it exists.")
+    flags.DEFINE_string("report", "", "Folder to write a page of the scores to.")
+    flags.DEFINE_bool("overwrite", False, "Replace that file or page if it exists.")
     cli.run(main, __doc__, when_interrupted="nothing was written.")

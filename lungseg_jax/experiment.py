@@ -135,12 +135,13 @@ def _score(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> No
     write_json(folder.evaluation, sealed(evaluation))
     try:
         report.write(
-            folder,
+            folder.report,
             evaluation,
             title=f"{c.name}: {c.model.name} U-Net on {source.variant} data",
             window_hu=c.data.window_hu,
             read=source.slices,
-            segment=LungSegmenter(snapshots.load_run(folder)).stream,
+            segment=LungSegmenter(trained.only(list(evaluation["members"]))).stream,
+            rows=folder.read_metrics(),
         )
     except OSError as e:
         progress.say(f"the report could not be written: {e}")

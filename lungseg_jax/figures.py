@@ -102,7 +102,8 @@ def trust(evaluation: Mapping[str, Any]) -> Figure:
     ):
         left.plot(expected[chosen], iou[chosen], "o", color=color, ms=5, label=label)
     both = np.concatenate([expected, iou, [1.0]])
-    edge = [both.min() - 0.02 * np.ptp(both), 1 + 0.02 * np.ptp(both)]
+    margin = max(0.02 * np.ptp(both), 1e-3)
+    edge = [both.min() - margin, 1 + margin]
     left.plot(edge, edge, color=PALE, lw=1, label="as expected")
     limit = doubts["review_below"]
     if limit is not None:

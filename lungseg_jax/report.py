@@ -4,6 +4,7 @@ import csv
 import html
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from lungseg_jax import figures
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.errors import counted
 from lungseg_jax.postprocess import POSTPROCESSING
-from lungseg_jax.run_folder import RunFolder, write_text
+from lungseg_jax.run_folder import write_text
+from lungseg_jax.scoring import labelled
 from lungseg_jax.segmenter import Segmentation
 
 STYLE = """
@@ -60,26 +62,27 @@ COLUMNS = {
 
 
 def write(
-    folder: RunFolder,
+    folder: Path,
     evaluation: Mapping[str, Any],
     *,
     title: str,
     window_hu: tuple[float, float],
-    read: Callable[[Sequence[str]], Iterator[Slice]],
+    read: Callable[[Sequence[str]], Iterable[Slice]],
     segment: Callable[[Iterable[np.ndarray]], Iterator[Segmentation]],
+    rows: Sequence[Mapping] = (),
 ) -> None:
-    """Writes index.html, its PNG figures and slices.csv into the run's report folder.
+    """Writes PNG figures, slices.csv and, last, index.html.
 
     Args:
-      folder: of the run; metrics.jsonl is read from it.
+      folder: of the report; made where it is not there.
       evaluation: what `scoring.score` returned.
       title: the heading.
       window_hu: pixel values shown as black and as white.
       read: the slices of some names.
       segment: what the ensemble finds in images.
+      rows: of metrics.jsonl, where the page is to show the training.
     """
-    report = folder.report
-    report.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     slices = evaluation["slices"]
     chosen = _choose(slices)
     names = list(dict.fromkeys(chosen.values()))
@@ -89,16 +92,18 @@ def write(
         for one, answer in zip(read(names), segment(images), strict=True)
     }
     cases = {label: found[name] for label, name in chosen.items()}
-    for name, figure in (
-        ("curves", figures.curves(folder.read_metrics())),
-        ("scores", figures.scores(_labelled(evaluation))),
-        ("slices", figures.cases(cases, slices, window_hu)),
-        ("trust", figures.trust(evaluation)),
-        ("calibration", figures.reliability(evaluation["calibration"])),
-    ):
-        figures.save(figure, report / f"{name}.png")
-    write_text(report / "slices.csv", _csv(slices))
-    write_text(folder.page, _page(evaluation, title))
+    drawn = {
+        "scores": figures.scores(labelled(evaluation)),
+        "slices": figures.cases(cases, slices, window_hu),
+        "trust": figures.trust(evaluation),
+        "calibration": figures.reliability(evaluation["calibration"]),
+    }
+    if rows:
+        drawn["curves"] = figures.curves(rows)
+    for name, figure in drawn.items():
+        figures.save(figure, folder / f"{name}.png")
+    write_text(folder / "slices.csv", _csv(slices))
+    write_text(folder / "index.html", _page(evaluation, title, trained=bool(rows)))
 
 
 def _choose(slices: Mapping[str, Mapping]) -> dict[str, str]:
@@ -126,19 +131,7 @@ def _worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[st
     return sorted(kept, key=by_iou)
 
 
-def _labelled(evaluation: Mapping) -> list[tuple[str, Mapping]]:
-    """What is compared: snapshots, choices, and last what `predict` writes."""
-    rows = [(f"snapshot {step}", s) for step, s in evaluation["members"].items()]
-    for choice, found in evaluation["choices"].items():
-        members = found["members"]
-        same = {"last", "best", "greedy"}
-        if choice in same and len(members) == 1:
-            continue  # a row of its own already
-        rows.append((f"{choice} ({len(members)})", found["scores"]))
-    return [*rows, ("as predict writes it", evaluation["ensemble"])]
-
-
-def _page(evaluation: Mapping, title: str) -> str:
+def _page(evaluation: Mapping, title: str, *, trained: bool) -> str:
     split = evaluation.get("split", "labelled")
     seed = evaluation.get("split_seed")
     drawn = f" (split seed {seed})" if seed is not None else ""
@@ -181,22 +174,29 @@ a score depends on which {over} were drawn, not how another hospital's would do.
 <div class="scroll">{_choice_table(evaluation)}</div>
 <h2>Clean-up of the masks</h2>
 <div class="scroll">{_postprocessing_table(evaluation)}</div>
-<h2>Training</h2>
+{_training() if trained else ""}
+<p class="note">Not a medical device.</p>
+</body></html>
+"""
+
+
+def _training() -> str:
+    return f"""<h2>Training</h2>
 <figure>{_image("curves.png", "Loss and learning rate over steps")}
 <figcaption>Dashed: snapshots, taken after the last update of each cycle.</figcaption>
 </figure>
-<p class="note">Numbers: evaluation.json, tuning.json and metrics.jsonl in the run folder.
-Not a medical device.</p>
-</body></html>
-"""
+<p class="note">Numbers: evaluation.json, tuning.json and metrics.jsonl in the run
+folder.</p>"""
 
 
 def _quality_card(evaluation: Mapping) -> str:
     scores = evaluation["ensemble"]
     low, high = (_number(x) for x in scores["iou_pooled_ci95"])
     dice = _number(scores["dice_mean"])
+    is_good = (scores["iou_pooled"] or 0) >= evaluation["uncertainty"]["low_iou"]
     return (
-        f'<div class="card good"><h2>How good</h2><b>{_number(scores["iou_pooled"])}</b>'
+        f'<div class="card {"good" if is_good else "bad"}"><h2>How good</h2>'
+        f"<b>{_number(scores['iou_pooled'])}</b>"
         f"<p>pooled IoU, 95 % interval {low} to {high}; Dice {dice}, mean over slices</p>"
         "</div>"
     )

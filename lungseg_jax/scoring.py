@@ -124,6 +124,16 @@ def score(
     }
 
 
+def labelled(evaluation: Mapping) -> list[tuple[str, Mapping]]:
+    """What is compared: snapshots, choices, and last what `predict` writes."""
+    rows = [(f"snapshot {step}", s) for step, s in evaluation["members"].items()]
+    for choice, found in evaluation["choices"].items():
+        if choice in ("last", "best", "greedy") and len(found["members"]) == 1:
+            continue  # a row of its own already
+        rows.append((f"{choice} ({len(found['members'])})", found["scores"]))
+    return [*rows, ("as predict writes it", evaluation["ensemble"])]
+
+
 def known_of(table: SliceTable, names: Sequence[str]) -> dict:
     """What a data folder says of its slices, as keywords of `score`."""
     patients = [table.patients[name] for name in names] if table.patients else None

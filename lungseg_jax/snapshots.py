@@ -52,7 +52,7 @@ def load_run(folder: RunFolder, members: str = "all") -> Trained:
         preprocessing=preprocessing(config),
         threshold=config.evaluate.threshold,
         batch_size=config.evaluate.batch_size,
-        domain=run["data"]["domain"],
+        domain=run["data"].get("domain", "unknown"),
         members={name: _restore(folder, name, names, like) for name in names},
         tuning=tuning,
     )

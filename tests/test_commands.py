@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from lungseg_jax.__main__ import COMMANDS
 from lungseg_jax.data import phantom
@@ -66,23 +67,22 @@ def run(cache, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     done = command("main", *TINY, cwd=elsewhere, cache=cache)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ensemble of 2" in done.stdout
+    assert "as predict writes it" in done.stdout
     return elsewhere / "runs/smoke-phantom"
 
 
 def test_evaluate_writes_the_scores_of_a_folder(run, labelled, cache, tmp_path):
-    file = tmp_path / "scores.json"
-    done = command(
-        "evaluate", f"--run={run}", f"--data={labelled}", f"--json={file}", cache=cache
-    )
+    file, page = tmp_path / "scores.json", tmp_path / "page"
+    words = [f"--run={run}", f"--data={labelled}", f"--json={file}", f"--report={page}"]
+    done = command("evaluate", *words, cache=cache)
     assert done.returncode == 0, done.stderr
     scores = json.loads(file.read_text())
     assert scores["n"] == 3 and scores["members"].keys() == {"6", "12"}
     assert f"{scores['ensemble']['iou_pooled']:.4f}" in done.stdout
-    again = command(
-        "evaluate", f"--run={run}", f"--data={labelled}", f"--json={file}", cache=cache
-    )
-    assert again.returncode == 2 and "--overwrite" in again.stderr
+    assert {"index.html", "slices.csv", "trust.png"} <= {p.name for p in page.iterdir()}
+    for others in (words, [*words[:2], words[3]]):
+        again = command("evaluate", *others, cache=cache)
+        assert again.returncode == 2 and "--overwrite" in again.stderr
 
 
 def test_predict_checks_all_inputs_before_it_writes(run, labelled, cache, tmp_path):
@@ -141,6 +141,47 @@ def test_predict_refuses_pictures_for_a_network_of_hounsfield_units(
     assert "photo.png has gray values from 0 to 255" in done.stderr
     assert "trained on Hounsfield units" in done.stderr
     assert not (tmp_path / "m.png").exists()
+
+
+def test_a_bundle_predicts_a_volume_as_its_run_does(run, labelled, cache, tmp_path):
+    """Through `lungseg`, from another folder; and a damaged bundle is told."""
+    files = sorted((labelled / "2d_images").iterdir())
+    stack = np.stack([cv2.imread(str(f), cv2.IMREAD_UNCHANGED) for f in files])
+    scan = sitk.GetImageFromArray(stack)
+    scan.SetSpacing((0.7, 0.8, 2.5))
+    sitk.WriteImage(scan, str(tmp_path / "scan.nii.gz"))
+
+    def lungseg(*words):
+        return command("__main__", *words, cwd=tmp_path, cache=cache)
+
+    done = lungseg("export", f"--run={run}", "bundle")
+    assert done.returncode == 0 and "2 networks" in done.stdout, done.stderr
+    assert lungseg("verify", "--run=bundle").returncode == 0
+    masks = []
+    for source in (run, "bundle"):
+        words = [f"--run={source}", "--overwrite", "--csv=lungs.csv", "--overlay"]
+        done = lungseg("predict", *words, "scan.nii.gz", "lungs.mha")
+        assert done.returncode == 0, done.stderr
+        mask = sitk.ReadImage(str(tmp_path / "lungs.mha"))
+        assert mask.GetSpacing() == pytest.approx((0.7, 0.8, 2.5))
+        masks.append(sitk.GetArrayFromImage(mask))
+    np.testing.assert_array_equal(*masks)
+    assert len((tmp_path / "lungs.csv").read_text().splitlines()) == 1 + 3 + 1
+    assert (tmp_path / "lungs_overlay.png").exists()
+    refused = lungseg("export", f"--run={run}", "bundle")
+    assert refused.returncode == 2 and "exists already" in refused.stderr
+
+    weights = tmp_path / "bundle/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for words in (
+        ["verify", "--run=bundle"],
+        ["predict", "--run=bundle", "scan.nii.gz", "other.mha"],
+    ):
+        damaged = lungseg(*words)
+        assert damaged.returncode == 2 and "model.safetensors" in damaged.stderr
+    assert not (tmp_path / "other.mha").exists()
 
 
 def start_job(*words, cache, cwd=ROOT):

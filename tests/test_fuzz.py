@@ -390,8 +390,12 @@ def run_command(module, argv, monkeypatch):
 
 FLAGS_OF = {
     "main": ["config", "workdir"],
-    "evaluate": ["run", "data", "members", "json", "overwrite", "nooverwrite"],
-    "predict": ["run", "members", "overwrite"],
+    "evaluate": "run data members flips json report overwrite nooverwrite".split(),
+    "predict": "run members flips postprocessing uncertainty overlay csv format series "
+    "overwrite quiet".split(),
+    "compare": "tolerance csv json overwrite quiet".split(),
+    "export": ["run", "members"],
+    "verify": ["run"],
     "check": ["cache_dir"],
 }
 # No slash, no dot and no zero byte: nothing is made elsewhere, and none comes in argv.
@@ -422,7 +426,7 @@ def command_lines(module, places):
             st.lists(recipe, min_size=0, max_size=1) | st.lists(recipe, min_size=1),
             st.lists(knob | knob | word, max_size=4),
         )
-    must = {"evaluate": ["run", "data"], "predict": ["run"], "check": []}[module]
+    must = [name for name in ("run", "data") if name in FLAGS_OF[module]]
     start = st.tuples(*(st.builds(f"--{name}={{}}".format, value) for name in must))
     paths = st.lists(st.sampled_from(places), max_size=2)
     return st.builds(lambda *parts: sum(map(list, parts), []), start, paths) | st.lists(
@@ -443,8 +447,8 @@ def test_command_lines(n, module, places, monkeypatch):
             ends.append(status)
 
     try_out(n, command_lines(module, places), trial)
-    # There is no whole run here for evaluate and predict.
-    assert set(ends) == ({0, 2} if module in ("main", "check") else {2})
+    # There is no whole run here for the others.
+    assert set(ends) == ({0, 2} if module in ("main", "check", "compare") else {2})
 
 
 @pytest.mark.parametrize(

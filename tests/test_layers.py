@@ -30,8 +30,8 @@ snapshots program average tuning
 bundle
 segmenter
 findings figures scoring
-cli jobs
-evaluate report verify check export compare
+cli jobs report
+evaluate verify check export compare
 train
 predict experiment
 main
