@@ -3,10 +3,11 @@
     python benchmarks/volumes.py RUN
     python benchmarks/volumes.py RUN --slices=50,200,800 --suffix=.nii.gz
 
-RUN is a finished run or a bundle. Slices are phantoms of 512 x 512, int16. Each size is a
-process of its own; printed are its start (imports, weights, compilation), the time of a
-slice after that, and how much its memory grew over the start: the largest resident size of
-the work less that after the first slice.
+RUN is a finished run or a bundle; suffix .dcm stands for a DICOM series, whose mask is a
+NIfTI file. Slices are phantoms of 512 x 512, int16, compressed where the format knows it.
+Each size is a process of its own; printed are its start (imports, weights, compilation),
+the time of a slice after that, and how much its memory grew over the start: the largest
+resident size of the work less that after the first slice.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import SimpleITK as sitk
 from lungseg_jax.data import phantom
 from lungseg_jax.data.readers import read_image
 
-SIZE = 512
+SIZE, DICOM = 512, ".dcm"
 
 
 def parse() -> argparse.Namespace:
@@ -33,21 +34,43 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("run", help="a finished run, or a bundle")
     parser.add_argument("--slices", default="1,50,200,800")
-    parser.add_argument("--suffix", default=".nii.gz", help="of input and output")
+    parser.add_argument("--suffix", default=".nii.gz", help="of the input")
     parser.add_argument("--members", default="all")
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def write_volume(path: Path, n: int) -> None:
-    """Some phantoms, over and over."""
+def write_scan(path: Path, n: int) -> None:
+    """Some phantoms, over and over, as a file or as the folder of a DICOM series."""
     with tempfile.TemporaryDirectory() as folder:
         phantom.write(Path(folder), slices=8, seed=0, size=SIZE)
         images = [read_image(p) for p in sorted((Path(folder) / "2d_images").iterdir())]
-    stack = np.stack([images[k % len(images)] for k in range(n)])
-    image = sitk.GetImageFromArray(stack)
+    stack = [images[k % len(images)].astype(np.int16) for k in range(n)]
+    if path.suffix == DICOM:
+        path.mkdir()
+        for k, slice_ in enumerate(stack):
+            write_dicom(path / f"{k:04}{DICOM}", slice_, k)
+        return
+    image = sitk.GetImageFromArray(np.stack(stack))
     image.SetSpacing((0.8, 0.8, 1.0))
     sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def write_dicom(file: Path, array: np.ndarray, k: int) -> None:
+    """Slice `k` of a series."""
+    image = sitk.GetImageFromArray(array[None])
+    image.SetSpacing((0.8, 0.8, 1.0))
+    for tag, value in {
+        "0008|0060": "CT",
+        "0020|000e": "1.2.3",  # UID of the series
+        "0020|0032": f"0\\0\\{k}",  # position
+        "0020|0037": "1\\0\\0\\0\\1\\0",  # orientation
+    }.items():
+        image.SetMetaData(tag, value)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(file))
+    writer.Execute(image)
 
 
 def peak_mb() -> float:
@@ -69,7 +92,8 @@ def work(args: argparse.Namespace) -> None:
     segmenter(np.stack([blank, blank]))
     started, before = time.perf_counter() - start, peak_mb()
     source = Path(args.worker)
-    jobs = plan(source, source.with_name(f"mask{args.suffix}"))
+    suffix = ".nii.gz" if args.suffix == DICOM else args.suffix
+    jobs = plan(source, source.with_name(f"mask{suffix}"))
     start = time.perf_counter()
     with Findings(None) as findings:
         predict.predict(segmenter, jobs, findings)
@@ -90,7 +114,7 @@ def main() -> None:
     for n in map(int, args.slices.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / f"scan{args.suffix}"
-            write_volume(source, n)
+            write_scan(source, n)
             command = [sys.executable, __file__, args.run, f"--worker={source}"]
             command += [f"--suffix={args.suffix}", f"--members={args.members}"]
             done = subprocess.run(
