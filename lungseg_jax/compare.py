@@ -27,7 +27,7 @@ from lungseg_jax.data.pairs import list_images
 from lungseg_jax.data.readers import binary, read_mask
 from lungseg_jax.data.volumes import is_dicom, is_volume, open_volume
 from lungseg_jax.errors import UserError, counted, table
-from lungseg_jax.paths import user_path
+from lungseg_jax.paths import check_outputs, user_path
 from lungseg_jax.run_folder import write_json, write_text
 from lungseg_jax.surfaces import SURFACE_SCORES, surface_scores
 
@@ -198,13 +198,14 @@ def _csv(found: dict) -> str:
 
 def main(words: list[str]) -> None:
     truth, mask = cli.positional(words, ["TRUTH", "MASK"])
-    outputs = {flag: user_path(FLAGS[flag].value) for flag in ("csv", "json")}
-    outputs = {flag: path for flag, path in outputs.items() if FLAGS[flag].value}
-    for path in outputs.values():
-        if path.exists() and not FLAGS.overwrite:
-            raise UserError(
-                f"{path} exists already.", remedy="name another, or pass --overwrite."
-            )
+    outputs = {
+        flag: user_path(FLAGS[flag].value)
+        for flag in ("csv", "json")
+        if FLAGS[flag].value
+    }
+    check_outputs(
+        list(outputs.values()), inputs=[truth, mask], overwrite=FLAGS.overwrite
+    )
     if FLAGS.quiet:
         progress.silence()
     total, pairs = find(truth, mask)

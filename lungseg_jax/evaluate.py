@@ -25,7 +25,7 @@ from lungseg_jax import cache, cli, progress, report, scoring, segmenter
 from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import read_slice
 from lungseg_jax.errors import UserError, counted
-from lungseg_jax.paths import user_path
+from lungseg_jax.paths import check_outputs, user_path
 from lungseg_jax.run_folder import write_json
 from lungseg_jax.selection import EVERY
 
@@ -62,13 +62,13 @@ def _number(value: float | None) -> str:
 
 def main(words: list[str]) -> None:
     cli.positional(words, [])
-    file, page = user_path(FLAGS.json), user_path(FLAGS.report)
-    for flag, path in (("json", file), ("report", page)):
-        if FLAGS[flag].value and path.exists() and not FLAGS.overwrite:
-            raise UserError(
-                f"{path} exists already.", remedy="name another, or pass --overwrite."
-            )
+    outputs = {
+        flag: user_path(FLAGS[flag].value)
+        for flag in ("json", "report")
+        if FLAGS[flag].value
+    }
     data, root = user_path(FLAGS.data), None
+    check_outputs(list(outputs.values()), inputs=[data], overwrite=FLAGS.overwrite)
     with contextlib.suppress(UserError):  # without a cache it is checked every time
         root = cache.cache_root()
     checked = preflight.check_folder(data, cache=root)
@@ -84,20 +84,20 @@ def main(words: list[str]) -> None:
     )
     evaluation["data"] = str(data.absolute())
     evaluation["fingerprint"] = checked.fingerprint
-    if FLAGS.json:
-        write_json(file, evaluation)
-    if FLAGS.report:
+    if "json" in outputs:
+        write_json(outputs["json"], evaluation)
+    if "report" in outputs:
         own = trained.only(list(evaluation["members"]))
         by_name = {pair.name: pair for pair in checked.pairs}
         report.write(
-            page,
+            outputs["report"],
             evaluation,
             title=f"{trained.path.name} on {data.absolute().name}",
             window_hu=trained.preprocessing["window_hu"],
             read=lambda names: [read_slice(by_name[name]) for name in names],
             segment=segmenter.LungSegmenter(own, flips=FLAGS.flips).stream,
         )
-        progress.say(f"report: {page / 'index.html'}")
+        progress.say(f"report: {outputs['report'] / 'index.html'}")
     print(table(evaluation))
 
 

@@ -1,7 +1,6 @@
 """Which input gives which outputs: all of it known, and allowed, before any is made."""
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from lungseg_jax.data.arrays import ARRAY, read_shape
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.data.readers import SUFFIXES as PICTURES
 from lungseg_jax.data.volumes import VOLUME_SUFFIXES, is_dicom, is_volume
-from lungseg_jax.errors import UserError, counted, table
+from lungseg_jax.errors import UserError
+from lungseg_jax.paths import check_outputs
 
 IMAGES = (*PICTURES, ARRAY)  # what holds one slice; an array may hold a volume as well
 OUTPUTS = (*PICTURES, *VOLUME_SUFFIXES)
@@ -75,7 +75,11 @@ def plan(
     else:
         raise UserError(f"the input {source} does not exist.")
     jobs = [_with_others(job, uncertainty, overlay) for job in jobs]
-    _check_outputs(jobs, others, overwrite)
+    check_outputs(
+        [*(file for job in jobs for file in job.outputs), *others],
+        inputs=[job.source for job in jobs],
+        overwrite=overwrite,
+    )
     return jobs
 
 
@@ -157,27 +161,3 @@ def _with_others(job: Job, uncertainty: bool, overlay: bool) -> Job:
         uncertainty=beside / f"{stem}_uncertainty{suffix}" if uncertainty else None,
         overlay=beside / f"{stem}_overlay.png" if overlay else None,
     )
-
-
-def _check_outputs(jobs: list[Job], others: tuple[Path, ...], overwrite: bool) -> None:
-    realpath = os.path.realpath  # unlike Path.resolve, of links in a circle as well
-    outputs = [file for job in jobs for file in job.outputs] + list(others)
-    inputs = {realpath(job.source) for job in jobs}
-    for file in outputs:
-        if any(realpath(above) in inputs for above in (file, file.parent)):
-            raise UserError(f"{file} would be written over, or into, an input.")
-    names, twice = set(), set()
-    for file in outputs:
-        (twice if realpath(file) in names else names).add(realpath(file))
-    if twice:
-        raise UserError(
-            f"two outputs have one name: {', '.join(sorted(twice)[:3])}.",
-            rule="each output is a file of its own.",
-            remedy="rename the inputs, or leave out --format.",
-        )
-    there = [str(file) for file in outputs if file.exists()]
-    if there and not overwrite:
-        raise UserError(
-            f"{counted(len(there), 'output')} already there:\n{table(there)}",
-            remedy="name another output, or pass --overwrite.",
-        )

@@ -1,9 +1,10 @@
-"""A path as a user types it."""
+"""Paths as users type them: what they mean, and whether they may be written to."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from lungseg_jax.errors import UserError
+from lungseg_jax.errors import UserError, counted, table
 
 
 def user_path(text: str) -> Path:
@@ -26,3 +27,38 @@ def user_path(text: str) -> Path:
             rule="~ is the folder that HOME names, ~NAME that of a user.",
             remedy="write the path out.",
         ) from e
+
+
+def check_outputs(
+    outputs: Sequence[Path], *, inputs: Sequence[Path], overwrite: bool
+) -> None:
+    """Whether a command may write these files.
+
+    Args:
+      outputs: files, or folders that are made.
+      inputs: files and folders that it reads.
+      overwrite: outputs may exist.
+
+    Raises:
+      UserError: one is an input or lies directly in one, two are one file, or one exists.
+    """
+    realpath = os.path.realpath  # unlike Path.resolve, of links in a circle as well
+    read = {realpath(path) for path in inputs}
+    for path in outputs:
+        if any(realpath(above) in read for above in (path, path.parent)):
+            raise UserError(f"{path} would be written over, or into, an input.")
+    names, twice = set(), set()
+    for path in outputs:
+        (twice if realpath(path) in names else names).add(realpath(path))
+    if twice:
+        raise UserError(
+            f"two outputs have one name: {', '.join(sorted(twice)[:3])}.",
+            rule="each output is a file of its own.",
+            remedy="name another, rename the inputs, or leave out --format.",
+        )
+    there = [str(path) for path in outputs if path.exists()]
+    if there and not overwrite:
+        raise UserError(
+            f"{counted(len(there), 'output')} already there:\n{table(there)}",
+            remedy="name another output, or pass --overwrite.",
+        )

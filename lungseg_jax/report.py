@@ -30,7 +30,7 @@ h1 { font-size: 1.4rem; margin: .3rem 0; } h2 { font-size: 1.15rem; margin-top: 
 .bad { border-left: .35rem solid #c76f00; } .good { border-left: .35rem solid #2a7f4f; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid #dde; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .words td:last-child { text-align: left; }
 .scroll { overflow-x: auto; } .last { font-weight: 700; }
 img { max-width: 100%; height: auto; } figcaption, .note { color: #566; }
 figure { margin: 1rem 0; } summary { cursor: pointer; }
@@ -303,7 +303,7 @@ def _metric_table(evaluation: Mapping) -> str:
         shown = f"{label}, {unit}" if key in IN_UNIT else label
         value, interval = _number(scores[key]), f"{_number(low)} to {_number(high)}"
         rows.append(("", (shown, value, interval, meaning)))
-    return _table(("", "value", "95 % interval", ""), rows)
+    return _table(("", "value", "95 % interval", ""), rows, style="words")
 
 
 def _choice_table(evaluation: Mapping) -> str:
@@ -336,7 +336,7 @@ def _postprocessing_table(evaluation: Mapping) -> str:
         )
         for name, s in evaluation["postprocessing"]["scores"].items()
     ]
-    return _table(("", *keys, ""), rows)
+    return _table(("", *keys, ""), rows, style="words")
 
 
 def _slice_table(slices: Mapping[str, Mapping]) -> str:
@@ -349,16 +349,18 @@ def _slice_table(slices: Mapping[str, Mapping]) -> str:
     return _table(("slice", *(label for label, _ in COLUMNS.values())), rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Of cells of text; a row has a class."""
+def _table(
+    head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], *, style: str = ""
+) -> str:
+    """Of cells of text; the table and each row have a class."""
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join(
-        f'<tr class="{style}">'
+        f'<tr class="{of_row}">'
         + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         + "</tr>"
-        for style, cells in rows
+        for of_row, cells in rows
     )
-    return f"<table><tr>{top}</tr>{body}</table>"
+    return f'<table class="{style}"><tr>{top}</tr>{body}</table>'
 
 
 def _csv(slices: Mapping[str, Mapping]) -> str:

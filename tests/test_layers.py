@@ -1,6 +1,7 @@
 """The house stands: a file imports only files of a lower rank, and nothing odd."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,13 @@ def test_every_module_has_a_rank_and_every_rank_a_module():
     for name in EMPTY:  # a docstring at most
         code = [n for n in parse(name).body if not isinstance(n, ast.Expr)]
         assert not code, f"{FILES[name]} has code: give it a rank"
+
+
+def test_the_readme_knows_every_room():
+    house = (ROOT.parent / "README.md").read_text().split("## The house")[1]
+    words = set(re.findall(r"\w+", house))
+    rooms = {name for name in ranks() if not name.startswith("data.synthetic.")}
+    assert {name.split(".")[-1] for name in rooms} <= words
 
 
 @pytest.mark.parametrize("name", ranks())
