@@ -22,7 +22,7 @@ def text(description: Mapping[str, Any]) -> str:
     Args:
       description: the content of bundle.json.
     """
-    data, members = description["data"], description["members"]
+    data = description["data"]
     size = description["preprocessing"]["image_size"]
     low, high = description["preprocessing"]["window_hu"]
     return f"""---
@@ -31,8 +31,7 @@ tags: [image-segmentation, medical, ct, lung, jax]
 ---
 # {description["name"]}
 
-{len(members)} snapshots of a {description["model"]["name"]} U-Net that find the lungs in
-axial CT slices, used as an ensemble. Trained by lungseg_jax
+{_networks(description)} the lungs in axial CT slices. Trained by lungseg_jax
 {description["versions"]["lungseg-jax"]}. **Not a medical device.**
 
 ## Use
@@ -84,6 +83,13 @@ some of these, not all. Check masks before relying on them.
 
 `sha256sum -c SHA256SUMS` checks them. Nothing here is executed when it is read.
 """
+
+
+def _networks(description: Mapping[str, Any]) -> str:
+    n, kind = len(description["members"]), description["model"]["name"]
+    if n == 1:
+        return f"A U-Net with {kind} blocks that finds"
+    return f"{n} U-Nets with {kind} blocks, used as an ensemble, that find"
 
 
 def _domain(domain: str) -> str:

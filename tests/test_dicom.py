@@ -5,7 +5,13 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    XRayRadiationDoseSRStorage,
+    generate_uid,
+)
 
 from lungseg_jax.data.volume_writer import VolumeWriter
 from lungseg_jax.data.volumes import is_dicom, open_volume
@@ -184,3 +190,46 @@ def test_colour_is_refused(tmp_path):
     d.PixelData = bytes(3 * d.Rows * d.Columns)
     d.save_as(file)
     refused(file, "3 values in a pixel")
+
+
+def write_other(file, kind):
+    """A DICOM file that is no image."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = kind
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    d = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    d.SeriesInstanceUID = generate_uid()
+    d.save_as(file, enforce_file_format=True)
+
+
+def test_reports_beside_the_slices_are_passed_over(tmp_path):
+    write_series(tmp_path / "in")
+    write_other(tmp_path / "in/DOSE", XRayRadiationDoseSRStorage)
+    write_other(tmp_path / "in/DICOMDIR", MediaStorageDirectoryStorage)
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.count == len(stored())
+
+
+def test_a_disc_with_its_slices_in_folders_below(tmp_path):
+    write_other(tmp_path / "DICOMDIR", MediaStorageDirectoryStorage)
+    write_series(tmp_path / "in")
+    refused(tmp_path, "no slices among them")
+
+
+@pytest.mark.parametrize(
+    "lost,name",
+    [
+        ("ImagePositionPatient", "position"),
+        ("ImageOrientationPatient", "orientation"),
+        ("PixelSpacing", "pixel spacing"),
+    ],
+)
+def test_slices_that_do_not_say_where_they_lie(lost, name, tmp_path):
+    """ITK would take them for slices at 0, of pixels of 1 mm."""
+    write_series(tmp_path / "in")
+    for file in (tmp_path / "in").iterdir():
+        d = pydicom.dcmread(file)
+        del d[lost]
+        d.save_as(file)
+    refused(tmp_path / "in", f"does not say its {name}")

@@ -12,9 +12,15 @@ from lungseg_jax.data.readers import MOST_PIXELS
 from lungseg_jax.errors import UserError, counted, table
 
 MAGIC, PREAMBLE = b"DICM", 128
-DIRECTORY = "DICOMDIR"
 TOLERANCE = 0.01  # of the distance of slices: what rounding in the files makes
-DESCRIPTION, UID = "0008|103e", "0020|000e"
+DESCRIPTION = "0008|103e"
+PLACE = {  # without these a slice lies anywhere, and ITK says nothing
+    "0028|0030": "pixel spacing",
+    "0020|0032": "position",
+    "0020|0037": "orientation",
+}
+# What a file is says element (0002,0002), near its beginning; of CT it starts like this.
+CLASS, CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.5.1.4.1.1.2"
 
 
 def is_dicom(path: Path) -> bool:
@@ -78,6 +84,13 @@ class _Header:
                 rule=f"at most {MOST_PIXELS}.",
                 remedy="if the size is not true, the file is damaged.",
             )
+        for tag, name in PLACE.items():
+            if self.size[2] == 1 and not self._reader.HasMetaDataKey(tag):
+                raise UserError(
+                    f"{file} does not say its {name} ({tag.replace('|', ',')}).",
+                    rule="a CT slice says where in the patient it lies.",
+                    remedy="export the series again with these elements.",
+                )
         self.spacing = self._reader.GetSpacing()
         self.origin = np.array(self._reader.GetOrigin())
         self.direction = self._reader.GetDirection()
@@ -105,13 +118,19 @@ def _files(folder: Path, series: str) -> list[Path]:
     lost = [
         str(file)
         for file in sorted(folder.iterdir())
-        if _has_magic(file) and file.resolve() not in known and file.name != DIRECTORY
+        if _is_ct(file) and file.resolve() not in known
     ]
     if lost:
         raise UserError(
             f"{counted(len(lost), 'DICOM file')} cannot be read:\n{table(lost)}",
             rule="every DICOM file in a folder is whole.",
             remedy="copy them again, or move them out of the folder.",
+        )
+    if not by_series:
+        raise UserError(
+            f"{folder} has DICOM files and no slices among them.",
+            rule="the files of a CT series lie in one folder.",
+            remedy="name the folder in which the slices lie, maybe one below.",
         )
     if series and series not in by_series:
         raise UserError(
@@ -208,6 +227,15 @@ def _has_magic(path: Path) -> bool:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
+
+
+def _is_ct(path: Path) -> bool:
+    """Whether it says so; a report or a structure set may lie beside the slices."""
+    if not _has_magic(path):
+        return False
+    with path.open("rb") as file:
+        start = file.read(1024)
+    return start.partition(CLASS)[2][2:].startswith(CT)
 
 
 def _damaged(file: Path) -> UserError:
