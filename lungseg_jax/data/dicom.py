@@ -1,6 +1,6 @@
 """DICOM series: which files make a volume, and in what order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from lungseg_jax.errors import UserError, counted, table
 
 MAGIC, PREAMBLE = b"DICM", 128
 TOLERANCE = 0.01  # of the distance of slices: what rounding in the files makes
-DESCRIPTION = "0008|103e"
+SERIES, DESCRIPTION = "0020|000e", "0008|103e"
 PLACE = {  # without these a slice lies anywhere, and ITK says nothing
     "0028|0030": "pixel spacing",
     "0020|0032": "position",
@@ -42,8 +42,9 @@ def gather(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]:
       UserError: several series and none chosen, a damaged file, slices that are no stack
         of equal distances, or that lie twice.
     """
-    files = _files(path, series) if path.is_dir() else [path]
-    headers = [_Header(file) for file in files]
+    headers = _chosen(path, series) if path.is_dir() else [_Header(path)]
+    for header in headers:
+        header.check()
     headers.sort(key=lambda header: header.position)
     geometry = _geometry(headers)
     raw = scratch / "voxels.raw"
@@ -61,7 +62,7 @@ def gather(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]:
 
 
 class _Header:
-    """A DICOM file before its pixels are read."""
+    """A DICOM file that holds an image, before its pixels are read."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -73,28 +74,46 @@ class _Header:
         except RuntimeError as e:
             raise _damaged(file) from e
         self.size = self._reader.GetSize()
+        self.spacing = self._reader.GetSpacing()
+        self.origin = np.array(self._reader.GetOrigin())
+        self.direction = self._reader.GetDirection()
+
+    def says(self, tag: str) -> str | None:
+        """An element as text; None where there is none."""
+        if not self._reader.HasMetaDataKey(tag):
+            return None
+        return self._reader.GetMetaData(tag).strip()
+
+    def check(self) -> None:
+        """Whether it can be part of a volume.
+
+        Raises:
+          UserError: it is no gray slice of a size that anyone has, or lies nowhere.
+        """
         if len(self.size) != 3 or self._reader.GetNumberOfComponents() != 1:
             raise UserError(
-                f"{file} has {self._reader.GetNumberOfComponents()} values in a pixel.",
+                f"{self.file} has {self._reader.GetNumberOfComponents()} values in a "
+                "pixel.",
                 rule="CT slices are gray.",
             )
         if not 0 < self.size[0] * self.size[1] <= MOST_PIXELS:
             raise UserError(
-                f"{file} declares {self.size[0]} x {self.size[1]} pixels.",
+                f"{self.file} declares {self.size[0]} x {self.size[1]} pixels.",
                 rule=f"at most {MOST_PIXELS}.",
                 remedy="if the size is not true, the file is damaged.",
             )
         for tag, name in PLACE.items():
-            if self.size[2] == 1 and not self._reader.HasMetaDataKey(tag):
+            if self.size[2] == 1 and self.says(tag) is None:
                 raise UserError(
-                    f"{file} does not say its {name} ({tag.replace('|', ',')}).",
+                    f"{self.file} does not say its {name} ({tag.replace('|', ',')}).",
                     rule="a CT slice says where in the patient it lies.",
                     remedy="export the series again with these elements.",
                 )
-        self.spacing = self._reader.GetSpacing()
-        self.origin = np.array(self._reader.GetOrigin())
-        self.direction = self._reader.GetDirection()
-        self.position = float(self.origin @ self.normal)
+
+    @property
+    def position(self) -> float:
+        """Along the normal, in mm."""
+        return float(self.origin @ self.normal)
 
     @property
     def normal(self) -> np.ndarray:
@@ -110,16 +129,20 @@ class _Header:
         return sitk.GetArrayFromImage(image).astype(np.float32)
 
 
-def _files(folder: Path, series: str) -> list[Path]:
+def _chosen(folder: Path, series: str) -> list[_Header]:
     """The files of the series that is meant."""
-    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    by_series = {name: [Path(f) for f in _names_of(folder, name)] for name in names}
-    known = {file.resolve() for files in by_series.values() for file in files}
-    lost = [
-        str(file)
-        for file in sorted(folder.iterdir())
-        if _is_ct(file) and file.resolve() not in known
-    ]
+    by_series: dict[str, list[_Header]] = {}
+    lost = []
+    for file in sorted(folder.iterdir()):
+        if not _has_magic(file):
+            continue
+        try:
+            header = _Header(file)
+        except UserError:
+            if _is_ct(file):  # others are reports or structure sets, and not images
+                lost.append(str(file))
+            continue
+        by_series.setdefault(header.says(SERIES) or "none", []).append(header)
     if lost:
         raise UserError(
             f"{counted(len(lost), 'DICOM file')} cannot be read:\n{table(lost)}",
@@ -143,22 +166,14 @@ def _files(folder: Path, series: str) -> list[Path]:
             rule="a mask is of one series.",
             remedy="choose one with --series=UID.",
         )
-    return by_series[series or names[0]]
+    return by_series[series or next(iter(by_series))]
 
 
-def _names_of(folder: Path, name: str) -> Sequence[str]:
-    return sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
-
-
-def _listed(by_series) -> str:
+def _listed(by_series: Mapping[str, Sequence[_Header]]) -> str:
     rows = []
-    for name, files in by_series.items():
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(files[0]))
-        reader.ReadImageInformation()
-        has = reader.HasMetaDataKey(DESCRIPTION)
-        words = reader.GetMetaData(DESCRIPTION).strip() if has else "no description"
-        rows.append(f"{name}  {counted(len(files), 'file')}  {words}")
+    for name, headers in by_series.items():
+        words = headers[0].says(DESCRIPTION) or "no description"
+        rows.append(f"{name}  {counted(len(headers), 'file')}  {words}")
     return table(rows)
 
 
@@ -230,9 +245,7 @@ def _has_magic(path: Path) -> bool:
 
 
 def _is_ct(path: Path) -> bool:
-    """Whether it says so; a report or a structure set may lie beside the slices."""
-    if not _has_magic(path):
-        return False
+    """Whether a DICOM file says so."""
     with path.open("rb") as file:
         start = file.read(1024)
     return start.partition(CLASS)[2][2:].startswith(CT)
