@@ -50,8 +50,9 @@ def table(evaluation: dict) -> str:
     doubts = evaluation["uncertainty"]
     if doubts["flagged"] is not None:
         lines.append(
-            f"{doubts['flagged']} of {n} flagged for review, with {doubts['flagged_low']} "
-            f"of the {doubts['n_low']} whose IoU is below {doubts['low_iou']:g}"
+            f"{doubts['flagged']} of {n} flagged for review, among them "
+            f"{doubts['flagged_low']} of {doubts['n_low']} with an IoU below "
+            f"{doubts['low_iou']:g}"
         )
     return "\n".join(lines)
 

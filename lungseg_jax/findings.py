@@ -45,7 +45,7 @@ class Findings:
         self._review: list[str] = []
         self._expected: list[float] = []
         self._volumes: list[str] = []
-        self._slices = 0
+        self._slices = self._empty = 0
         self._reviewable = True
 
     def __enter__(self) -> "Findings":
@@ -77,6 +77,7 @@ class Findings:
     ) -> None:
         """A slice of an image file (`k` None) or of a volume, whose spacing is given."""
         self._slices += 1
+        self._empty += not found.mask.any()
         where = name if k is None else f"{name}:{k}"
         if found.review is None:
             self._reviewable = False
@@ -119,6 +120,10 @@ class Findings:
     def summary(self) -> str:
         """Some lines for the reader."""
         lines = list(self._volumes)
+        if self._empty:
+            lines.append(
+                f"no lung was found in {self._empty} of {counted(self._slices, 'slice')}"
+            )
         if self._reviewable:
             named = ", ".join(self._review[:SHOWN])
             more = len(self._review) - SHOWN
@@ -127,7 +132,9 @@ class Findings:
                 + (f": {named}" if named else "")
                 + (f" and {more} more" if more > 0 else "")
             )
-        if self._expected:
+        if len(self._expected) == 1:
+            lines.append(f"expected IoU: {self._expected[0]:.3f}")
+        elif self._expected:
             lines.append(
                 f"expected IoU: median {np.median(self._expected):.3f}, lowest "
                 f"{np.min(self._expected):.3f}"

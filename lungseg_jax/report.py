@@ -226,9 +226,9 @@ def _trust_card(evaluation: Mapping) -> str:
             '<div class="card bad"><h2>Trust</h2><b>unknown</b><p>no validation split: '
             "nothing says which masks to review</p></div>"
         )
-    caught = f"{found['flagged_low']} of the {counted(found['n_low'], 'bad one')}"
+    caught = f"{found['flagged_low']} of {counted(found['n_low'], 'bad slice')}"
     if not found["n_low"]:
-        caught = "there was no bad one to find"
+        caught = "no bad slice, as there is none"
     return (
         '<div class="card"><h2>Flagged for review</h2>'
         f"<b>{flagged} of {evaluation['n']}</b><p>among them {caught}; flagged is an "

@@ -1,6 +1,7 @@
 """Masks of every kind of input are the network's answer, in the input's own geometry."""
 
 import csv
+import dataclasses
 
 import cv2
 import numpy as np
@@ -139,8 +140,6 @@ def test_a_volume_that_turns_out_to_be_damaged_leaves_no_mask(
 
 
 def test_without_a_limit_nothing_is_said_of_review(trained, images, tmp_path):
-    import dataclasses
-
     plain = LungSegmenter(dataclasses.replace(trained, tuning={}))
     write_image(tmp_path / "a.tif", images[0])
     table = tmp_path / "t.csv"
@@ -156,3 +155,13 @@ def test_no_density_of_what_is_not_in_hounsfield_units(segmenter, images, tmp_pa
         findings.add_slice("a", None, images[0], segmenter(images[0]))
     (row,) = csv.DictReader((tmp_path / "t.csv").open())
     assert row["mean_hu"] == "" and int(row["area_px"]) > 0
+
+
+def test_empty_masks_are_said(segmenter, images):
+    found = segmenter(images[0])
+    nothing = dataclasses.replace(found, mask=np.zeros_like(found.mask))
+    with Findings(None) as findings:
+        findings.add_slice("a", None, images[0], found)
+        assert "no lung" not in findings.summary()
+        findings.add_slice("b", None, images[0], nothing)
+    assert "no lung was found in 1 of 2 slices" in findings.summary()
