@@ -7,7 +7,7 @@ from pathlib import Path
 from lungseg_jax.errors import UserError, counted, table
 
 
-def user_path(text: str) -> Path:
+def user_path(text: str | os.PathLike[str]) -> Path:
     """`text` as a path, with `~` and `~NAME` for a home folder.
 
     Raises:

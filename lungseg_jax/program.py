@@ -50,7 +50,8 @@ def export_program(trained: Trained) -> bytes:
 
     shape = f"b, {size}, {size}" + ("" if windowed else f", {channels}")
     images = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
-    return export.export(jax.jit(program), platforms=PLATFORMS)(images).serialize()
+    exported = export.export(jax.jit(program), platforms=PLATFORMS)(images)
+    return bytes(exported.serialize())
 
 
 def _entropy(p: jax.Array) -> jax.Array:

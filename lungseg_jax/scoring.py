@@ -134,6 +134,17 @@ def labelled(evaluation: Mapping) -> list[tuple[str, Mapping]]:
     return [*rows, ("as predict writes it", evaluation["ensemble"])]
 
 
+def worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str]:
+    """Names by their IoU; slices without one come last."""
+
+    def by_iou(name):
+        iou = slices[name]["iou"]
+        return 2.0 if iou is None else iou
+
+    kept = [n for n in slices if not only_scored or slices[n]["iou"] is not None]
+    return sorted(kept, key=by_iou)
+
+
 def known_of(table: SliceTable, names: Sequence[str]) -> dict:
     """What a data folder says of its slices, as keywords of `score`."""
     patients = [table.patients[name] for name in names] if table.patients else None

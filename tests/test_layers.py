@@ -31,7 +31,8 @@ snapshots program average tuning
 bundle
 segmenter
 findings figures scoring
-cli jobs report
+cli jobs page
+report
 evaluate verify check export compare
 train
 predict experiment
