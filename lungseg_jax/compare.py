@@ -29,7 +29,7 @@ from lungseg_jax.data.volumes import is_dicom, is_volume, open_volume
 from lungseg_jax.errors import UserError, counted, table
 from lungseg_jax.paths import check_outputs, user_path
 from lungseg_jax.run_folder import write_json, write_text
-from lungseg_jax.surfaces import SURFACE_SCORES, surface_scores
+from lungseg_jax.scoreboard import Scoreboard
 
 FLAGS = flags.FLAGS
 ROWS = {
@@ -58,32 +58,16 @@ def compare(pairs: Iterator[Masks], *, tolerance: float) -> dict:
       "unit", "tolerance", "scores" as `metrics.scores`, "pooled_area_error" (of a volume
       that of the volume), "slices" {name: scores}.
     """
-    rows, surfaces, slices, unit = [], [], {}, "px"
+    board = Scoreboard(tolerance)
     for name, truth, mask, spacing in pairs:
-        unit = "mm" if spacing else "px"
-        row = metrics.count(mask, truth)
-        found = surface_scores(mask, truth, spacing=spacing, tolerance=tolerance)
-        rows.append(row)
-        surfaces.append([found[key] for key in SURFACE_SCORES])
-        of_slice = {
-            "iou": metrics.iou(row),
-            "dice": metrics.dice(row),
-            "sensitivity": metrics.sensitivity(row),
-            "precision": metrics.precision(row),
-            "area_error": metrics.area_error(row),
-        } | found
-        slices[name] = {
-            key: None if np.isnan(value) else float(value)
-            for key, value in of_slice.items()
-        }
-    counts = np.reshape(rows, (-1, 3))
-    whole = metrics.area_error(counts.sum(axis=0))
+        board.add(name, mask, truth, spacing)
+    whole = metrics.area_error(board.counts.sum(axis=0))
     return {
-        "unit": unit,
+        "unit": board.unit,
         "tolerance": tolerance,
-        "scores": metrics.scores(counts, surfaces=np.reshape(surfaces, (-1, 3))),
+        "scores": board.scores(),
         "pooled_area_error": None if np.isnan(whole) else float(whole),
-        "slices": slices,
+        "slices": board.slices,
     }
 
 

@@ -1,7 +1,7 @@
 """Snapshots used together: members stacked, one compiled call."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocess import image_to_network, to_slice
 from lungseg_jax.steps import make_ensemble_predict
 
@@ -61,18 +60,28 @@ class Ensemble:
 
 
 def with_answers(
-    ensemble: Ensemble, slices: Iterable[Slice]
-) -> Iterator[tuple[Slice, np.ndarray]]:
-    """Each slice with the members' probabilities `[m h w]` of it."""
-    waiting = deque()  # the ensemble has taken them and not answered yet
+    answer: Callable[[Iterable[np.ndarray]], Iterator[Any]],
+    items: Iterable[Any],
+    *,
+    image_of: Callable[[Any], np.ndarray] = lambda item: item,
+) -> Iterator[tuple[Any, Any]]:
+    """Each item with the answer to its image.
+
+    Args:
+      answer: answers images in their order, as `Ensemble.probabilities` does; it may take
+        several before it gives the first answer.
+      items: images `[h w]`, or what has one.
+      image_of: the image of an item.
+    """
+    waiting = deque()  # taken and not answered yet
 
     def images():
-        for one in slices:
-            waiting.append(one)
-            yield one.image
+        for item in items:
+            waiting.append(item)
+            yield image_of(item)
 
-    for members in ensemble.probabilities(images()):
-        yield waiting.popleft(), members
+    for found in answer(images()):
+        yield waiting.popleft(), found
 
 
 def stack(members: Sequence[Any]) -> Any:

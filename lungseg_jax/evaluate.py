@@ -24,41 +24,13 @@ from absl import flags
 from lungseg_jax import cache, cli, progress, report, scoring, segmenter
 from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import read_slice
-from lungseg_jax.errors import UserError, counted
+from lungseg_jax.errors import UserError
+from lungseg_jax.evaluation import summary
 from lungseg_jax.paths import check_outputs, user_path
 from lungseg_jax.run_folder import write_json
 from lungseg_jax.selection import EVERY
 
 FLAGS = flags.FLAGS
-
-
-def table(evaluation: dict) -> str:
-    """The scores as text: members, choices of them, and what `predict` writes."""
-    columns = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")
-    lines = [
-        f"{'':20}" + "".join(f"{c:>12}" for c in columns) + "   95 % of iou_pooled"
-    ]
-    for label, s in scoring.labelled(evaluation):
-        low, high = s["iou_pooled_ci95"]
-        lines.append(
-            f"{label:20}"
-            + "".join(f"{_number(s[c]):>12}" for c in columns)
-            + f"   {_number(low)} to {_number(high)}"
-        )
-    n, threshold = evaluation["n"], evaluation["threshold"]
-    lines.append(f"{counted(n, 'slice')} at full size, threshold {threshold:g}")
-    doubts = evaluation["uncertainty"]
-    if doubts["flagged"] is not None:
-        lines.append(
-            f"{doubts['flagged']} of {n} flagged for review, among them "
-            f"{doubts['flagged_low']} of {doubts['n_low']} with an IoU below "
-            f"{doubts['low_iou']:g}"
-        )
-    return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def main(words: list[str]) -> None:
@@ -99,7 +71,7 @@ def main(words: list[str]) -> None:
             segment=segmenter.LungSegmenter(own, flips=FLAGS.flips).stream,
         )
         progress.say(f"report: {outputs['report'] / 'index.html'}")
-    print(table(evaluation))
+    print(summary(evaluation))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from lungseg_jax import (
     cache,
     checkpoints,
     config,
-    evaluate,
     processes,
     progress,
     report,
@@ -27,6 +26,7 @@ from lungseg_jax.data import source as data_source
 from lungseg_jax.data.source import Source
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.errors import UserError
+from lungseg_jax.evaluation import summary
 from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
 from lungseg_jax.run_record import Split
@@ -77,7 +77,7 @@ def _run(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> dict
         if not _is_scored(c, folder):
             _score(c, folder, source, split)
         else:
-            progress.say(evaluate.table(read_json(folder.evaluation)))
+            progress.say(summary(read_json(folder.evaluation)))
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return read_json(folder.evaluation)
@@ -130,7 +130,7 @@ def _score(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> No
         trained, source.slices(test), len(test), **scoring.known_of(table, test)
     )
     evaluation |= {"split": "test", "split_seed": c.data.split_seed}
-    progress.say(evaluate.table(evaluation))
+    progress.say(summary(evaluation))
     folder.page.unlink(missing_ok=True)
     write_json(folder.evaluation, sealed(evaluation))
     try:

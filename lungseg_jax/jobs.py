@@ -1,7 +1,7 @@
 """Which input gives which outputs: all of it known, and allowed, before any is made."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lungseg_jax.data.arrays import ARRAY, read_shape
@@ -24,19 +24,20 @@ class Job:
       source: a file, or the folder of a DICOM series.
       target: the file of the mask.
       is_volume: whether it is read and written slice by slice.
-      uncertainty, overlay: the other files that are to be written, or None.
+      overlay: the file of a picture, or None.
+      maps: further images by what they show, fields of a Segmentation.
     """
 
     source: Path
     target: Path
     is_volume: bool
-    uncertainty: Path | None = None
     overlay: Path | None = None
+    maps: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
     @property
     def outputs(self) -> list[Path]:
-        files = self.target, self.uncertainty, self.overlay
-        return [file for file in files if file is not None]
+        pictures = [self.overlay] if self.overlay else []
+        return [self.target, *self.maps.values(), *pictures]
 
 
 def plan(
@@ -44,7 +45,7 @@ def plan(
     target: Path,
     *,
     format: str = "",
-    uncertainty: bool = False,
+    maps: Sequence[str] = (),
     overlay: bool = False,
     others: tuple[Path, ...] = (),
     overwrite: bool = False,
@@ -55,7 +56,8 @@ def plan(
       source: a file, a folder of files, or the folder of a DICOM series.
       target: a file for a file or a series, else a folder.
       format: suffix of the masks in a folder; empty: that of the input.
-      uncertainty, overlay: write these files, too.
+      maps: write these images, too.
+      overlay: and a picture.
       others: further outputs of the command.
       overwrite: outputs may exist.
 
@@ -74,7 +76,7 @@ def plan(
         jobs = [_of_one(source, _file_for(source, target, format))]
     else:
         raise UserError(f"the input {source} does not exist.")
-    jobs = [_with_others(job, uncertainty, overlay) for job in jobs]
+    jobs = [_with_others(job, maps, overlay) for job in jobs]
     check_outputs(
         [*(file for job in jobs for file in job.outputs), *others],
         inputs=[job.source for job in jobs],
@@ -151,13 +153,13 @@ def _of_one(source: Path, target: Path) -> Job:
     return Job(source, target, is_volume=as_volume)
 
 
-def _with_others(job: Job, uncertainty: bool, overlay: bool) -> Job:
+def _with_others(job: Job, maps: Sequence[str], overlay: bool) -> Job:
     stem, suffix = split_suffix(job.target)
-    # 8 bits do not hold an entropy.
+    # 8 bits do not hold a probability or an entropy.
     suffix = ".tif" if suffix in PICTURES else suffix
     beside = job.target.parent
     return dataclasses.replace(
         job,
-        uncertainty=beside / f"{stem}_uncertainty{suffix}" if uncertainty else None,
+        maps={what: beside / f"{stem}_{what}{suffix}" for what in maps},
         overlay=beside / f"{stem}_overlay.png" if overlay else None,
     )

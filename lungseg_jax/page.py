@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lungseg_jax.errors import counted
+from lungseg_jax.evaluation import worst_first
 from lungseg_jax.postprocess import POSTPROCESSING
-from lungseg_jax.scoring import worst_first
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem;

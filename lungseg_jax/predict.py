@@ -21,7 +21,6 @@ if __name__ == "__main__":
     stopping.listen()
 
 import contextlib
-from collections.abc import Iterator
 
 import numpy as np
 from absl import flags
@@ -34,13 +33,19 @@ from lungseg_jax.data.readers import read_image
 from lungseg_jax.data.volume_writer import VolumeWriter
 from lungseg_jax.data.volumes import Volume, is_dicom, open_volume
 from lungseg_jax.data.writers import write_image, write_picture
+from lungseg_jax.ensemble import with_answers
 from lungseg_jax.errors import UserError, counted, together
 from lungseg_jax.findings import Findings
 from lungseg_jax.jobs import Job, plan, split_suffix
 from lungseg_jax.paths import user_path
-from lungseg_jax.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.segmenter import LungSegmenter
 
 FLAGS = flags.FLAGS
+MAPS = {  # fields of a Segmentation that may be written, float32
+    "probability": "calibrated probability of lung",
+    "uncertainty": "entropy of that probability, in bits",
+    "mutual_information": "part of it that is disagreement of the members, in bits",
+}
 SAMPLED = 9  # slices of a volume that are looked at before any is segmented
 
 
@@ -72,13 +77,12 @@ def _predict_slices(segmenter, jobs: list[Job], findings: Findings, series) -> N
         return
     images = (_read(job, series) for job in jobs)
     with progress.bar("predicting", len(jobs)) as bar:
-        for job, (image, found) in zip(
-            jobs, _segmented(segmenter, images), strict=True
-        ):
+        answers = with_answers(segmenter.stream, images)
+        for job, (image, found) in zip(jobs, answers, strict=True):
             job.target.parent.mkdir(parents=True, exist_ok=True)
             _write(job.target, found.mask.astype(np.uint8) * np.uint8(255))
-            if job.uncertainty:
-                _write(job.uncertainty, found.uncertainty)
+            for what, path in job.maps.items():
+                _write(path, getattr(found, what))
             if job.overlay:
                 write_picture(job.overlay, _picture(segmenter, image, found))
             findings.add_slice(str(job.source), None, image, found)
@@ -90,16 +94,17 @@ def _predict_volume(segmenter, job: Job, findings: Findings, series: str) -> Non
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(open_volume(job.source, series=series))
         masks = stack.enter_context(VolumeWriter(job.target, volume, np.uint8))
-        doubts = None
-        if job.uncertainty:
-            writer = VolumeWriter(job.uncertainty, volume, np.float32)
-            doubts = stack.enter_context(writer)
+        maps = {
+            what: stack.enter_context(VolumeWriter(path, volume, np.float32))
+            for what, path in job.maps.items()
+        }
         sheet = Sheet(volume.count)
         bar = stack.enter_context(progress.bar(job.source.name, volume.count))
-        for k, (image, found) in enumerate(_segmented(segmenter, volume.slices())):
+        answers = with_answers(segmenter.stream, volume.slices())
+        for k, (image, found) in enumerate(answers):
             masks.write(k, found.mask.astype(np.uint8))
-            if doubts:
-                doubts.write(k, found.uncertainty)
+            for what, writer in maps.items():
+                writer.write(k, getattr(found, what))
             if job.overlay and sheet.wants(k):
                 picture = _picture(segmenter, image, found)
                 sheet.add(k, picture, review=bool(found.review))
@@ -110,19 +115,6 @@ def _predict_volume(segmenter, job: Job, findings: Findings, series: str) -> Non
         findings.end_volume(str(job.source), volume.spacing_mm)
     if job.overlay:
         write_picture(job.overlay, sheet.picture())
-
-
-def _segmented(segmenter, images) -> Iterator[tuple[np.ndarray, Segmentation]]:
-    """Each image with what was found in it; a batch of them is in memory."""
-    waiting = []
-
-    def taken():
-        for image in images:
-            waiting.append(image)
-            yield image
-
-    for found in segmenter.stream(taken()):
-        yield waiting.pop(0), found
 
 
 def _picture(segmenter, image, found) -> np.ndarray:
@@ -187,7 +179,7 @@ def main(words: list[str]) -> None:
         source,
         target,
         format=FLAGS.format,
-        uncertainty=FLAGS.uncertainty,
+        maps=[what for what in MAPS if FLAGS[what].value],
         overlay=FLAGS.overlay,
         others=(table,) if table else (),
         overwrite=FLAGS.overwrite,
@@ -215,7 +207,8 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "postprocessing", "tuned", "none, or another; tuned: chosen on validation."
     )
-    flags.DEFINE_bool("uncertainty", False, "Write the entropy in bits, too.")
+    for what, meaning in MAPS.items():
+        flags.DEFINE_bool(what, False, f"Write an image of the {meaning}, too.")
     flags.DEFINE_bool("overlay", False, "Write pictures of the masks on the slices.")
     flags.DEFINE_string(
         "csv", "", "File for area, density and certainty of each slice."

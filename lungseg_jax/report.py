@@ -10,8 +10,8 @@ import numpy as np
 
 from lungseg_jax import figures, page
 from lungseg_jax.data.pairs import Slice
+from lungseg_jax.evaluation import labelled, worst_first
 from lungseg_jax.run_folder import write_text
-from lungseg_jax.scoring import labelled, worst_first
 from lungseg_jax.segmenter import Segmentation
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -12,9 +13,9 @@ from lungseg_jax.data.preprocess import true_mask
 from lungseg_jax.data.slice_table import SliceTable
 from lungseg_jax.ensemble import with_answers
 from lungseg_jax.postprocess import POSTPROCESSING, postprocess
+from lungseg_jax.scoreboard import Scoreboard
 from lungseg_jax.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.selection import AVERAGE
-from lungseg_jax.surfaces import SURFACE_SCORES, surface_scores
 from lungseg_jax.trained import Trained
 from lungseg_jax.tuning import LOW_IOU
 
@@ -59,14 +60,13 @@ def score(
     of_member = {name: [] for name in names}  # count rows
     of_choice = {choice: [] for choice in choices}
     of_cleaned = {name: [] for name in POSTPROCESSING}
-    of_ensemble = []
     tally = _Tally(deployed)
     first, second = itertools.tee(_of_domain(slices, trained.domain))
-    answers = with_answers(trained.ensemble(flips=flips), first)
+    answers = _answers(trained, first, flips=flips)
     mirrored = itertools.repeat(None, total)
     if choices:
         of_choice[FLIPS] = []
-        mirrored = with_answers(trained.only(own).ensemble(flips=True), second)
+        mirrored = _answers(trained.only(own), second, flips=True)
     with progress.bar("scoring", total) as bar:
         for (one, members), flipped in zip(answers, mirrored, strict=True):
             truth = true_mask(
@@ -89,7 +89,6 @@ def score(
             for name, cleaned in of_cleaned.items():
                 cleaned.append(metrics.count(postprocess(raw, name), truth))
             found = deployed.decide(of_own)
-            of_ensemble.append(metrics.count(found.mask, truth))
             tally.add(
                 one.name,
                 of_own.mean(axis=0),
@@ -99,17 +98,17 @@ def score(
             )
             bar.update()
 
-    def scores(count_rows, **more) -> dict:
-        return metrics.scores(np.reshape(count_rows, (-1, 3)), groups=patients, **more)
+    def scores(count_rows) -> dict:
+        return metrics.scores(np.reshape(count_rows, (-1, 3)), groups=patients)
 
     return {
         "threshold": trained.threshold,
         "n": total,
-        "unit": tally.unit,
+        "unit": tally.board.unit,
         "tolerance": TOLERANCE,
         "intervals_over": "slices" if patients is None else "patients",
         "members": {name: scores(of_member[name]) for name in own},
-        "ensemble": scores(of_ensemble, surfaces=tally.surfaces),
+        "ensemble": tally.board.scores(patients),
         "choices": {
             choice: {"members": chosen, "scores": scores(of_choice[choice])}
             for choice, chosen in (choices | _flipped(choices)).items()
@@ -120,29 +119,8 @@ def score(
         },
         "calibration": tally.calibration(),
         "uncertainty": tally.uncertainty(),
-        "slices": tally.slices,
+        "slices": tally.board.slices,
     }
-
-
-def labelled(evaluation: Mapping) -> list[tuple[str, Mapping]]:
-    """What is compared: snapshots, choices, and last what `predict` writes."""
-    rows = [(f"snapshot {step}", s) for step, s in evaluation["members"].items()]
-    for choice, found in evaluation["choices"].items():
-        if choice in ("last", "best", "greedy") and len(found["members"]) == 1:
-            continue  # a row of its own already
-        rows.append((f"{choice} ({len(found['members'])})", found["scores"]))
-    return [*rows, ("as predict writes it", evaluation["ensemble"])]
-
-
-def worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str]:
-    """Names by their IoU; slices without one come last."""
-
-    def by_iou(name):
-        iou = slices[name]["iou"]
-        return 2.0 if iou is None else iou
-
-    kept = [n for n in slices if not only_scored or slices[n]["iou"] is not None]
-    return sorted(kept, key=by_iou)
 
 
 def known_of(table: SliceTable, names: Sequence[str]) -> dict:
@@ -155,40 +133,23 @@ class _Tally:
     """What is gathered of each slice beyond its counts."""
 
     def __init__(self, deployed: LungSegmenter):
-        self.slices: dict[str, dict] = {}
-        self.unit = "px"
+        self.board = Scoreboard(TOLERANCE)
         self._decision = deployed.decision
         self._pixels = {"image": 0, "boundary": 0}  # histograms add up
 
     def add(self, name, mean, found: Segmentation, truth, spacing) -> None:
-        self.unit = "mm" if spacing else "px"
-        row = metrics.count(found.mask, truth)
-        surfaces = surface_scores(
-            found.mask, truth, spacing=spacing, tolerance=TOLERANCE
-        )
         self._pixels["image"] += calibration.histogram(mean, truth)
         self._pixels["boundary"] += calibration.histogram(
             mean, truth, calibration.boundary_band(truth)
         )
-        self.slices[name] = {
-            "iou": _plain(metrics.iou(row)),
-            "dice": _plain(metrics.dice(row)),
-            "sensitivity": _plain(metrics.sensitivity(row)),
-            "precision": _plain(metrics.precision(row)),
-            "area_error": _plain(metrics.area_error(row)),
-            **{key: _plain(value) for key, value in surfaces.items()},
+        row = self.board.add(name, found.mask, truth, spacing)
+        row |= {
             "expected_iou": float(found.expected_iou),
             "review": None if found.review is None else bool(found.review),
             "disagreement": float(found.disagreement),
             "uncertainty": float(found.uncertainty.mean()),
             "mutual_information": float(found.mutual_information.mean()),
         }
-
-    @property
-    def surfaces(self) -> np.ndarray:
-        """`[n 3]`, in the order of `SURFACE_SCORES`; NaN where undefined."""
-        rows = [[one[key] for key in SURFACE_SCORES] for one in self.slices.values()]
-        return np.array(rows, float).reshape(-1, len(SURFACE_SCORES))
 
     def calibration(self) -> dict:
         """Before and after the temperature; of all pixels and near the boundary."""
@@ -207,7 +168,7 @@ class _Tally:
 
     def uncertainty(self) -> dict:
         """How well the doubts of the ensemble find the slices that it gets wrong."""
-        scored = [one for one in self.slices.values() if one["iou"] is not None]
+        scored = [one for one in self.board.slices.values() if one["iou"] is not None]
         iou = np.array([one["iou"] for one in scored])
         low = iou < LOW_IOU
         doubt = {key: np.array([one[key] for one in scored]) for key in DOUBTS}
@@ -245,11 +206,13 @@ def _flipped(choices: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     return {FLIPS: choices["all"]} if choices else {}
 
 
+def _answers(trained: Trained, slices: Iterable[Slice], *, flips: bool):
+    """Each slice with the members' probabilities `[m h w]` of it."""
+    answer = trained.ensemble(flips=flips).probabilities
+    return with_answers(answer, slices, image_of=attrgetter("image"))
+
+
 def _of_domain(slices: Iterable[Slice], domain: str) -> Iterable[Slice]:
     for one in slices:
         check_domain(*range_of([one.image]), domain, one.name)
         yield one
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -4,6 +4,7 @@ The test split plays no part in any of it, so that its scores stay honest.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,10 @@ class _Answers:
             yield from self._kept
             return
         kept, room = [], KEPT
-        for one, members in with_answers(self._ensemble, self._read()):
+        answers = with_answers(
+            self._ensemble.probabilities, self._read(), image_of=attrgetter("image")
+        )
+        for one, members in answers:
             truth = true_mask(
                 one.mask,
                 preprocessing=self._trained.preprocessing["preprocessing"],

@@ -104,7 +104,7 @@ def test_mistakes_get_one_plain_error(words, says, tmp_path):
 def test_help_shows_examples_and_flags(tmp_path):
     done = command("--help", cache=tmp_path)
     assert done.returncode == 0
-    assert "python -m lungseg_jax.check DIR" in done.stdout
+    assert "lungseg check DIR" in done.stdout
     assert "--cache_dir" in done.stdout
 
 

@@ -98,7 +98,11 @@ def test_answers_stay_with_their_slices(model, members):
         Slice(str(i), rng.integers(-1000, 400, (32, 32), np.int16), None)
         for i in range(5)
     ]
-    answered = list(with_answers(ensemble, iter(slices)))
+    answered = list(
+        with_answers(
+            ensemble.probabilities, iter(slices), image_of=lambda one: one.image
+        )
+    )
     assert [one.name for one, _ in answered] == ["0", "1", "2", "3", "4"]
     for one, members_of_it in answered:
         (alone,) = ensemble.probabilities([one.image])

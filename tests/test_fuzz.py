@@ -391,8 +391,8 @@ def run_command(module, argv, monkeypatch):
 FLAGS_OF = {
     "main": ["config", "workdir"],
     "evaluate": "run data members flips json report overwrite nooverwrite".split(),
-    "predict": "run members flips postprocessing uncertainty overlay csv format series "
-    "overwrite quiet".split(),
+    "predict": "run members flips postprocessing uncertainty probability overlay csv "
+    "format series overwrite quiet".split(),
     "compare": "tolerance csv json overwrite quiet".split(),
     "export": ["run", "members"],
     "verify": ["run"],
@@ -428,7 +428,8 @@ def command_lines(module, places):
         )
     must = [name for name in ("run", "data") if name in FLAGS_OF[module]]
     start = st.tuples(*(st.builds(f"--{name}={{}}".format, value) for name in must))
-    paths = st.lists(st.sampled_from(places), max_size=2)
+    # Some that can be compared, so that not all trials end at once.
+    paths = st.lists(st.sampled_from([*places, *["good/2d_masks"] * 9]), max_size=2)
     return st.builds(lambda *parts: sum(map(list, parts), []), start, paths) | st.lists(
         word, max_size=6
     )

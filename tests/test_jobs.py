@@ -77,15 +77,16 @@ def test_the_format_of_masks_in_a_folder(images, tmp_path):
 
 
 def test_other_files_beside_the_masks(images, volume, tmp_path):
-    options = {"uncertainty": True, "overlay": True}
+    options = {"maps": ["probability", "uncertainty"], "overlay": True}
     (job,) = plan(images / "a.tif", tmp_path / "m.png", **options)
     assert [path.name for path in job.outputs] == [
         "m.png",
+        "m_probability.tif",
         "m_uncertainty.tif",
         "m_overlay.png",
     ]
     (job,) = plan(volume, tmp_path / "m.nii.gz", **options)
-    assert job.uncertainty.name == "m_uncertainty.nii.gz"
+    assert job.maps["uncertainty"].name == "m_uncertainty.nii.gz"
 
 
 def test_an_input_is_not_written_to_by_any_name(images, volume, tmp_path):

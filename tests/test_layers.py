@@ -14,13 +14,13 @@ ROOT = Path(lungseg_jax.__file__).parent
 RANKS = """
 errors stopping __main__ model_card
 data.headers data.domain data.arrays data.overlay data.geometry data.slice_table paths
-    uncertainty calibration postprocess quantities surfaces
+    uncertainty calibration postprocess quantities surfaces evaluation
 progress
 schedules optimizers losses metrics sharding cache memory run_folder seals
     models.operators data.readers data.writers data.preprocess data.augment data.batches
     data.splits data.synthetic.canvas
 processes models.blocks data.pairs data.unpack data.synthetic.patient data.synthetic.scanner
-    weights selection
+    weights selection scoreboard
 models.unet data.preflight data.dicom data.synthetic.chest_wall
 models data.volumes data.synthetic.cavity data.synthetic.lung
 config data.volume_writer train_state training_log datasets.lung_ct.lung_ct

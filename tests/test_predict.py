@@ -38,15 +38,21 @@ def test_a_folder_of_slices(segmenter, images, tmp_path):
     for i, image in enumerate(images):
         write_image(tmp_path / "in" / f"s{i}.tif", image)
     np.save(tmp_path / "in" / "t.npy", images[0])
-    options = {"uncertainty": True, "overlay": True}
-    predict(segmenter, tmp_path / "in", tmp_path / "out", **options)
+    predict(
+        segmenter,
+        tmp_path / "in",
+        tmp_path / "out",
+        maps=list(command.MAPS),
+        overlay=True,
+    )
     for i, image in enumerate(images):
         expected = segmenter(image)
         mask = cv2.imread(str(tmp_path / f"out/s{i}.tif"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(mask, expected.mask * np.uint8(255))
-        file = tmp_path / f"out/s{i}_uncertainty.tif"
-        doubt = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_allclose(doubt, expected.uncertainty, atol=1e-5)
+        for what in command.MAPS:
+            file = tmp_path / f"out/s{i}_{what}.tif"
+            values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_allclose(values, getattr(expected, what), atol=1e-5)
         picture = cv2.imread(str(tmp_path / f"out/s{i}_overlay.png"))
         assert picture.shape == (*image.shape, 3)
     np.testing.assert_array_equal(
@@ -64,7 +70,7 @@ def test_a_volume(segmenter, images, suffix, tmp_path):
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
     sitk.WriteImage(volume, str(source))
     table = tmp_path / "t.csv"
-    options = {"uncertainty": True, "overlay": True, "table": table}
+    options = {"maps": list(command.MAPS), "overlay": True, "table": table}
     findings = predict(segmenter, source, target, **options)
     expected = segmenter(images)
     mask = sitk.ReadImage(str(target))
@@ -72,9 +78,13 @@ def test_a_volume(segmenter, images, suffix, tmp_path):
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(mask)[::-1, ::-1], expected.mask.astype(np.uint8)
     )
-    file = tmp_path / f"out_uncertainty{suffix}"
-    doubt = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
-    np.testing.assert_allclose(doubt[::-1, ::-1], expected.uncertainty, atol=1e-5)
+    for what in command.MAPS:
+        values = sitk.GetArrayFromImage(
+            sitk.ReadImage(str(tmp_path / f"out_{what}{suffix}"))
+        )
+        np.testing.assert_allclose(
+            values[::-1, ::-1], getattr(expected, what), atol=1e-5
+        )
     assert cv2.imread(str(tmp_path / "out_overlay.png")).shape == (512, 768, 3)
 
     rows = list(csv.DictReader(table.open()))
