@@ -8,10 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lungseg_jax.data.pairs import Slice
-from lungseg_jax.segmenter import Segmentation
-
-TRUE, PREDICTED, LINE, PALE = "#35d0ff", "#ff9f1c", "#3b4cc0", "#8a93a6"
+STANDING_OUT, LINE, PALE = "#ff9f1c", "#3b4cc0", "#8a93a6"
 WIDTH = 9  # inches of a figure
 
 
@@ -37,7 +34,7 @@ def curves(rows: Sequence[Mapping]) -> Figure:
             [row["step"] for row in checked],
             [row["loss"] for row in checked],
             "o-",
-            color=PREDICTED,
+            color=STANDING_OUT,
             markersize=4,
             label="validation",
         )
@@ -68,7 +65,7 @@ def scores(labelled: Sequence[tuple[str, Mapping]]) -> Figure:
         value = found["iou_pooled"]
         if value is None:
             continue
-        color = PREDICTED if y == 0 else LINE
+        color = STANDING_OUT if y == 0 else LINE
         if low is not None:
             axes.plot([low, high], [y, y], color=color, lw=2)
         axes.plot(value, y, "o", color=color)
@@ -98,7 +95,7 @@ def trust(evaluation: Mapping[str, Any]) -> Figure:
     low = iou < doubts["low_iou"]
     for chosen, color, label in (
         (~low, LINE, "slice"),
-        (low, PREDICTED, f"IoU below {doubts['low_iou']:g}"),
+        (low, STANDING_OUT, f"IoU below {doubts['low_iou']:g}"),
     ):
         left.plot(expected[chosen], iou[chosen], "o", color=color, ms=5, label=label)
     both = np.concatenate([expected, iou, [1.0]])
@@ -107,8 +104,10 @@ def trust(evaluation: Mapping[str, Any]) -> Figure:
     left.plot(edge, edge, color=PALE, lw=1, label="as expected")
     limit = doubts["review_below"]
     if limit is not None:
-        left.axvspan(min(edge[0], limit), limit, color=PREDICTED, alpha=0.12, lw=0)
-        left.axvline(limit, color=PREDICTED, lw=1, ls="--", label="review left of this")
+        left.axvspan(min(edge[0], limit), limit, color=STANDING_OUT, alpha=0.12, lw=0)
+        left.axvline(
+            limit, color=STANDING_OUT, lw=1, ls="--", label="review left of this"
+        )
     left.set(
         xlabel="expected IoU", ylabel="IoU against the label", xlim=edge, ylim=edge
     )
@@ -156,47 +155,6 @@ def reliability(calibration: Mapping[str, Any]) -> Figure:
         _plain(axes)
     figure.axes[0].set_ylabel("share that is lung")
     return figure
-
-
-def cases(
-    chosen: Mapping[str, tuple[Slice, Segmentation]],
-    slices: Mapping[str, Mapping],
-    window_hu: tuple[float, float],
-) -> Figure:
-    """A row for each case: the slice, both outlines, where the ensemble is unsure.
-
-    Args:
-      chosen: a slice and what was found in it, by the reason to show it.
-      slices: "slices" of evaluation.json.
-      window_hu: values shown as black and as white.
-    """
-    figure = Figure(figsize=(WIDTH, 3.15 * len(chosen)), layout="constrained")
-    grid = figure.subplots(len(chosen), 3, squeeze=False)
-    for (label, (one, found)), axes in zip(chosen.items(), grid, strict=True):
-        for ax in axes:
-            ax.imshow(one.image, cmap="gray", vmin=window_hu[0], vmax=window_hu[1])
-            ax.set_axis_off()
-        score = slices[one.name]
-        iou = "no lung" if score["iou"] is None else f"IoU {score['iou']:.4f}"
-        titles = (
-            f"{label}:\n{one.name}",
-            f"truth and mask, {iou}",
-            f"unsure here; expected IoU {score['expected_iou']:.3f}",
-        )
-        for ax, title in zip(axes, titles, strict=True):
-            # A name may hold a $.
-            ax.set_title(title, fontsize=9, loc="left", parse_math=False)
-        _outline(axes[1], one.mask > 0, TRUE)
-        _outline(axes[1], found.mask, PREDICTED)
-        unsure = np.ma.masked_less(found.uncertainty, 0.1)
-        shown = axes[2].imshow(unsure, cmap="inferno", vmin=0, vmax=1, alpha=0.9)
-        figure.colorbar(shown, ax=axes[2], shrink=0.75, label="entropy, bits")
-    return figure
-
-
-def _outline(axes, mask: np.ndarray, color: str) -> None:
-    if mask.any() and not mask.all():
-        axes.contour(mask, levels=[0.5], colors=[color], linewidths=0.9)
 
 
 def _plain(*all_axes) -> None:

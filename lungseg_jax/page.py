@@ -12,6 +12,11 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem;
        padding: 1rem; color: #1d2433; background: #fff; }
 h1 { font-size: 1.4rem; margin: .3rem 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+h3 { font-size: 1rem; margin: 1.2rem 0 0; overflow-wrap: anywhere; } h3 + p { margin: 0; }
+.pictures { display: grid; gap: .4rem; margin: .3rem 0;
+            grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
+@media (max-width: 34rem) { .pictures a:nth-child(3) { display: none; } }
+.pictures img { display: block; width: 100%; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr));
          gap: .8rem; margin: 1rem 0; }
 .card { border: 1px solid #dde; border-radius: .5rem; padding: .7rem 1rem; }
@@ -28,6 +33,7 @@ figure { margin: 1rem 0; } summary { cursor: pointer; }
 code { background: #f2f4f8; padding: .1rem .3rem; overflow-wrap: anywhere; }
 """
 NAMED = 6  # slices that a card names
+PICTURES = {"mask": "mask and truth", "doubt": "doubt", "slice": "slice alone"}
 METRICS = {
     "iou_pooled": ("IoU, pooled", "all pixels of all slices together"),
     "iou_mean": ("IoU", "mean over slices"),
@@ -52,12 +58,15 @@ COLUMNS = {
 }
 
 
-def text(evaluation: Mapping, title: str, *, trained: bool) -> str:
+def text(
+    evaluation: Mapping, title: str, *, cases: Mapping[str, str], trained: bool
+) -> str:
     """The page, which needs the figures and slices.csv beside it and nothing else.
 
     Args:
       evaluation: what `scoring.score` returned.
       title: the heading.
+      cases: the reason to show a slice, by its name; `picture_of` has their pictures.
       trained: whether there is a figure of the training.
     """
     split = evaluation.get("split", "labelled")
@@ -79,10 +88,10 @@ is above {evaluation["threshold"]:g}. Intervals are a bootstrap over {
     }: they say how much
 a score depends on which {over} were drawn, not how another hospital's would do.</p>
 <h2>Slices</h2>
-<figure>{_image("slices.png", "Worst, least sure, median and best slices")}
-<figcaption>Outlines: <b style="color:#0b93bd">blue true</b>,
-<b style="color:#c76f00">orange mask</b>. Right: where the ensemble is unsure.</figcaption>
-</figure>
+<p>Outline: the mask. <b style="color:#c76f00">Orange</b> is too much,
+<b style="color:#0b7fa5">blue</b> is missed; <b style="color:#c8202c">red</b> is where the
+ensemble is unsure.</p>
+{"".join(_case(evaluation["slices"], *one) for one in enumerate(cases.items()))}
 <details><summary>All slices, worst first</summary>
 <div class="scroll">{_slice_table(evaluation["slices"])}</div>
 <p class="note"><a href="slices.csv">slices.csv</a> has more columns.</p></details>
@@ -106,6 +115,27 @@ a score depends on which {over} were drawn, not how another hospital's would do.
 <p class="note">Not a medical device.</p>
 </body></html>
 """
+
+
+def picture_of(case: int, kind: str) -> str:
+    """The file of a picture; `kind` is of `PICTURES`."""
+    return f"case{case}_{kind}.png"
+
+
+def _case(slices: Mapping[str, Mapping], case: int, chosen: tuple[str, str]) -> str:
+    name, why = chosen
+    score = slices[name]
+    iou = "no lung" if score["iou"] is None else f"IoU {score['iou']:.4f}"
+    review = {True: ", flagged", False: ", not flagged", None: ""}[score["review"]]
+    shown = html.escape(name)
+    pictures = "".join(
+        _image(picture_of(case, kind), f"{shown}: {words}")
+        for kind, words in PICTURES.items()
+    )
+    return (
+        f"<h3>{why}: {shown}</h3><p>{iou}, expected {score['expected_iou']:.3f}{review}"
+        f'</p><div class="pictures">{pictures}</div>'
+    )
 
 
 def _training() -> str:

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 
 from lungseg_jax import figures, page
+from lungseg_jax.data.overlay import errors, gray, overlay, within
 from lungseg_jax.data.pairs import Slice
+from lungseg_jax.data.writers import write_picture
 from lungseg_jax.evaluation import labelled, worst_first
 from lungseg_jax.run_folder import write_text
 from lungseg_jax.segmenter import Segmentation
+
+SHOWN = 6  # bad slices
+PICTURE = 512  # pixels of their longer side
 
 
 def write(
@@ -25,7 +30,7 @@ def write(
     segment: Callable[[Iterable[np.ndarray]], Iterator[Segmentation]],
     rows: Sequence[Mapping] = (),
 ) -> None:
-    """Writes PNG figures, slices.csv and, last, index.html.
+    """Writes PNG pictures and figures, slices.csv and, last, index.html.
 
     Args:
       folder: of the report; made where it is not there.
@@ -38,17 +43,22 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     slices = evaluation["slices"]
-    chosen = _choose(slices)
-    names = list(dict.fromkeys(chosen.values()))
+    cases = _choose(slices, evaluation["uncertainty"]["low_iou"])
+    names = list(cases)
     images = [one.image for one in read(names)]
-    found = {
-        one.name: (one, answer)
-        for one, answer in zip(read(names), segment(images), strict=True)
-    }
-    cases = {label: found[name] for label, name in chosen.items()}
+    for name, one, found in zip(names, read(names), segment(images), strict=True):
+        pictures = {
+            "mask": errors(one.image, found.mask, one.mask > 0, window_hu=window_hu),
+            "doubt": overlay(
+                one.image, found.mask, found.uncertainty, window_hu=window_hu
+            ),
+            "slice": gray(one.image, window_hu=window_hu),
+        }
+        for kind, picture in pictures.items():
+            file = folder / page.picture_of(names.index(name), kind)
+            write_picture(file, within(picture, PICTURE))
     drawn = {
         "scores": figures.scores(labelled(evaluation)),
-        "slices": figures.cases(cases, slices, window_hu),
         "trust": figures.trust(evaluation),
         "calibration": figures.reliability(evaluation["calibration"]),
     }
@@ -57,20 +67,22 @@ def write(
     for name, figure in drawn.items():
         figures.save(figure, folder / f"{name}.png")
     write_text(folder / "slices.csv", _csv(slices))
-    write_text(folder / "index.html", page.text(evaluation, title, trained=bool(rows)))
+    text = page.text(evaluation, title, cases=cases, trained=bool(rows))
+    write_text(folder / "index.html", text)
 
 
-def _choose(slices: Mapping[str, Mapping]) -> dict[str, str]:
-    """Names by the reason to show them."""
+def _choose(slices: Mapping[str, Mapping], low_iou: float) -> dict[str, str]:
+    """The reason to show a slice, by its name."""
     scored = worst_first(slices, only_scored=True)
-    surest_last = sorted(slices, key=lambda name: slices[name]["expected_iou"])
-    chosen = {"least sure": surest_last[0]}
-    if scored:
-        worst = {"worst": scored[0]}
-        if len(scored) > 3:
-            worst |= {"second worst": scored[1]}
-        ranked = {"median": scored[len(scored) // 2], "best": scored[-1]}
-        chosen = worst | chosen | ranked
+    least_sure = min(slices, key=lambda name: slices[name]["expected_iou"])
+    reasons = [(name, "worst") for name in scored[:1]]
+    reasons += [(n, "bad") for n in scored[1:SHOWN] if slices[n]["iou"] < low_iou]
+    reasons += [(least_sure, "least sure")]
+    reasons += [(name, "median") for name in scored[len(scored) // 2 :][:1]]
+    reasons += [(name, "best") for name in scored[-1:]]
+    chosen: dict[str, str] = {}
+    for name, why in reasons:
+        chosen.setdefault(name, why)
     return chosen
 
 

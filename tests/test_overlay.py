@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from lungseg_jax.data.overlay import DOUBT, OUTLINE, TILE, Sheet, overlay
+from lungseg_jax.data.overlay import (
+    DOUBT,
+    MISSED,
+    OUTLINE,
+    TILE,
+    Sheet,
+    errors,
+    gray,
+    overlay,
+    within,
+)
 
 WINDOW = {"window_hu": (-1000.0, 400.0)}
 
@@ -21,6 +31,24 @@ def test_gray_outline_and_doubt():
     assert picture[5, 5:15].tolist() == [list(OUTLINE)] * 10
     red = 0.3 * 127.5 + 0.7 * np.array(DOUBT)
     np.testing.assert_allclose(picture[18, 18], red, atol=1)
+
+
+def test_too_much_and_missed_have_colours_of_their_own():
+    image = np.full((20, 20), -300, np.int16)
+    mask, truth = np.zeros((2, 20, 20), bool)
+    mask[5:15, 2:12], truth[5:15, 6:18] = True, True
+    picture = errors(image, mask, truth, **WINDOW)
+    plain = gray(image, **WINDOW)[0, 0]
+    for where, color in (((10, 4), OUTLINE), ((10, 15), MISSED)):
+        expected = 0.25 * plain + 0.75 * np.array(color)
+        np.testing.assert_allclose(picture[where], expected, atol=1)
+    assert picture[10, 8].tolist() == picture[2, 2].tolist() == [plain] * 3
+
+
+def test_pictures_of_any_shape_fit():
+    for shape in ((40, 80), (80, 40, 3), (1, 999), (512, 512)):
+        fitted = within(np.zeros(shape, np.uint8), 64)
+        assert max(fitted.shape[:2]) == 64 and fitted.ndim == len(shape)
 
 
 def test_an_empty_mask_has_no_outline():

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import re
 
+import cv2
 import pytest
 
 from lungseg_jax import report
@@ -72,6 +73,31 @@ def test_the_cards_say_how_good_and_what_is_bad(page):
     _, words = card(text, "Flagged for review")
     flagged = sum(one["review"] for one in found["slices"].values())
     assert f"{flagged} of 6" in words
+
+
+def test_bad_slices_are_shown_with_what_is_wrong(page, tmp_path):
+    text, found = page()
+    shown = re.findall(r"<h3>([\w ]+): (\w+)</h3><p>([^<]*)</p>", text)
+    worst = sorted(found["slices"], key=lambda name: found["slices"][name]["iou"])
+    assert [name for why, name, _ in shown if why in ("worst", "bad")] == worst
+    for name, words in ((name, words) for _, name, words in shown):
+        row = found["slices"][name]
+        assert f"IoU {row['iou']:.4f}" in words
+        assert words.endswith("not flagged") != row["review"]
+    for case in range(len(shown)):
+        for kind in ("mask", "doubt", "slice"):
+            picture = cv2.imread(str(tmp_path / f"page/case{case}_{kind}.png"))
+            assert picture.shape == (512, 461, 3)  # of 40 x 36
+
+
+def test_the_median_and_the_best_are_shown_as_well(page):
+    def good(found):
+        for i, one in enumerate(found["slices"].values()):
+            one["iou"], one["expected_iou"] = 0.97 + i / 1000, 0.99 - i / 1000
+
+    text, _ = page(change=good)
+    shown = re.findall(r"<h3>([\w ]+): (\w+)</h3>", text)
+    assert shown == [("worst", "s00"), ("least sure", "s05"), ("median", "s03")]
 
 
 def test_a_good_run_is_green(page):

@@ -1,9 +1,10 @@
-"""Pictures of a mask on its slice."""
+"""Pictures of a mask on its slice, and of what is wrong with it."""
 
 import cv2
 import numpy as np
 
 OUTLINE = (28, 159, 255)  # blue, green, red, as OpenCV has them: orange
+MISSED = (255, 208, 53)  # blue
 DOUBT = (60, 40, 230)  # red
 TILE = 256  # side of a slice in a sheet, pixels
 
@@ -26,11 +27,52 @@ def overlay(
     Returns:
       uint8 `[h w 3]`, blue green red.
     """
-    low, high = window_hu
-    gray = (np.clip(image.astype(np.float32), low, high) - low) / (high - low) * 255
-    picture = np.repeat(gray[..., None], 3, axis=-1)
     weight = 0.7 * np.clip(uncertainty, 0, 1)[..., None]
-    picture = (picture * (1 - weight) + np.array(DOUBT) * weight).astype(np.uint8)
+    picture = gray(image, window_hu=window_hu)[..., None]
+    return _outlined(_blended(picture, DOUBT, weight), mask)
+
+
+def errors(
+    image: np.ndarray,
+    mask: np.ndarray,
+    truth: np.ndarray,
+    *,
+    window_hu: tuple[float, float],
+) -> np.ndarray:
+    """The slice in gray, the mask's outline in orange; too much orange, missed blue.
+
+    Args: those of `overlay`, and `truth` `[h w]` bool.
+
+    Returns:
+      uint8 `[h w 3]`, blue green red.
+    """
+    picture = np.repeat(gray(image, window_hu=window_hu)[..., None], 3, axis=-1)
+    for where, color in ((mask & ~truth, OUTLINE), (truth & ~mask, MISSED)):
+        picture = _blended(picture, color, 0.75 * where[..., None])
+    return _outlined(picture, mask)
+
+
+def gray(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
+    """The slice alone, uint8 `[h w]`."""
+    low, high = window_hu
+    scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low) * 255
+    return scaled.astype(np.uint8)
+
+
+def within(picture: np.ndarray, side: int) -> np.ndarray:
+    """`[h w]` or `[h w 3]`, scaled so that the longer side has `side` pixels."""
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    return cv2.resize(picture, size, interpolation=how)
+
+
+def _blended(picture, color, weight):
+    return (picture * (1 - weight) + np.array(color) * weight).astype(np.uint8)
+
+
+def _outlined(picture, mask):
     outlines, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
     )
@@ -58,13 +100,9 @@ class Sheet:
 
     def add(self, k: int, picture: np.ndarray, *, review: bool) -> None:
         """Slice `k` as `overlay` gave it; `review` is said on it."""
-        height, width = picture.shape[:2]
-        scale = TILE / max(height, width)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = within(picture, TILE)
         tile = np.zeros((TILE, TILE, 3), np.uint8)
-        tile[: size[1], : size[0]] = cv2.resize(
-            picture, size, interpolation=cv2.INTER_AREA
-        )
+        tile[: small.shape[0], : small.shape[1]] = small
         text = f"{k} review" if review else f"{k}"
         font = cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(tile, text, (6, 18), font, 0.5, (255, 255, 255), 1, cv2.LINE_AA)

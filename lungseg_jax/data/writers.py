@@ -18,6 +18,10 @@ _DTYPES = {
     ".png": ("uint8", "uint16"),
 }
 _TIFF_UNCOMPRESSED = 1
+_SMALL = [
+    cv2.IMWRITE_PNG_COMPRESSION,
+    3,
+]  # half of what 1, the default, makes of colour
 
 
 def write_image(path: Path, array: np.ndarray) -> None:
@@ -38,12 +42,16 @@ def write_image(path: Path, array: np.ndarray) -> None:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes a PNG in colour, uint8 [height width 3], blue green red; see `write_image`.
+    """Writes a PNG to look at, whole or not at all; a file of that name is replaced.
+
+    Args:
+        path: ends in .png.
+        picture: uint8, [height width], or [height width 3] blue green red.
 
     Raises:
         OSError: the file could not be written; nothing is left behind.
     """
-    _write(Path(path), np.ascontiguousarray(picture), [])
+    _write(Path(path), np.ascontiguousarray(picture), _SMALL)
 
 
 def _write(path: Path, array: np.ndarray, settings: list[int]) -> None:
