@@ -7,12 +7,11 @@ RUN is a finished run or a bundle; suffix .dcm stands for a DICOM series, whose 
 NIfTI file. Slices are phantoms of 512 x 512, int16, compressed where the format knows it.
 Each size is a process of its own; printed are its start (imports, weights, compilation),
 the time of a slice after that, and how much its memory grew over the start: the largest
-resident size of the work less that after the first slice.
+resident size during the work less that before it (Linux).
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -73,8 +72,18 @@ def write_dicom(file: Path, array: np.ndarray, k: int) -> None:
     writer.Execute(image)
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory_mb(what: str) -> float:
+    """ "VmRSS", the resident size now, or "VmHWM", the largest since `forget_peak`.
+
+    Not getrusage: its largest size may be that of the parent before the fork.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(what))
+    return int(line.split()[1]) / 1024
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def work(args: argparse.Namespace) -> None:
@@ -90,14 +99,15 @@ def work(args: argparse.Namespace) -> None:
     blank = np.full((SIZE, SIZE), -1000, np.int16)
     segmenter(blank)
     segmenter(np.stack([blank, blank]))
-    started, before = time.perf_counter() - start, peak_mb()
+    started, before = time.perf_counter() - start, memory_mb("VmRSS")
     source = Path(args.worker)
     suffix = ".nii.gz" if args.suffix == DICOM else args.suffix
     jobs = plan(source, source.with_name(f"mask{suffix}"))
+    forget_peak()
     start = time.perf_counter()
     with Findings(None) as findings:
         predict.predict(segmenter, jobs, findings)
-    seconds, grown = time.perf_counter() - start, peak_mb() - before
+    seconds, grown = time.perf_counter() - start, memory_mb("VmHWM") - before
     print(
         json.dumps(
             {"start": started, "seconds": seconds, "grown": grown, "before": before}

@@ -11,5 +11,7 @@ prepare_environment "$ROOT" "[test]"
 cd "$ROOT"
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
-# A process for each core; the tests of a file share what they have trained.
-exec "$VENV/bin/python" -m pytest --numprocesses=auto --dist=loadfile "$@"
+# A process for each core; the tests of a file share what they have trained. Files come in
+# the order of tests/conftest.py.
+exec "$VENV/bin/python" -m pytest --numprocesses=auto --dist=loadfile \
+  --no-loadscope-reorder "$@"

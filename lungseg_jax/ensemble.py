@@ -17,8 +17,8 @@ class Ensemble:
     """Members of one model that segment slices of any size.
 
     Two shapes are compiled, a single slice and a batch, whatever the size of the slices:
-    each is scaled to the network's square. Nothing changes after `__init__`, so that
-    threads may share one.
+    each is scaled to the network's square. Ensembles of equal models share them. Nothing
+    changes after `__init__`, so that threads may share one.
 
     Args:
       model: of every member.
@@ -37,10 +37,10 @@ class Ensemble:
         batch_size: int = 4,
         flips: bool = False,
     ):
-        self._members = stack(members)
-        self._predict = make_ensemble_predict(
-            model, vectorize=jax.default_backend() != "cpu", flips=flips
-        )
+        at_once = jax.default_backend() != "cpu"
+        # One after the other they are one program, whatever their number.
+        self._members = [stack(members)] if at_once else [stack([m]) for m in members]
+        self._predict = make_ensemble_predict(model, vectorize=at_once, flips=flips)
         self._preprocessing = preprocessing
         self._batch_size = batch_size
 
@@ -54,7 +54,9 @@ class Ensemble:
             inputs = [image_to_network(i, **self._preprocessing) for i in batch]
             if len(inputs) > 1:
                 inputs += [inputs[-1]] * (self._batch_size - len(batch))
-            outputs = np.asarray(self._predict(self._members, np.stack(inputs)))
+            inputs = np.stack(inputs)
+            outputs = [np.asarray(self._predict(m, inputs)) for m in self._members]
+            outputs = np.concatenate(outputs)
             for image, squares in zip(batch, outputs.swapaxes(0, 1), strict=False):
                 yield np.stack([to_slice(square, image.shape) for square in squares])
 

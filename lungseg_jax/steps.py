@@ -107,10 +107,11 @@ def _make_update(loss, outlier_knee, augmentation, seed):
     return update
 
 
+@functools.cache  # many ensembles of a process are of one model
 def make_ensemble_predict(
     model: nn.Module, *, vectorize: bool, flips: bool = False
 ) -> Callable:
-    """`predict(members, images [b h w c]) -> probabilities [m b h w]`, one program.
+    """`predict(members, images [b h w c]) -> probabilities [m b h w]`.
 
     Args:
       model: of every member.

@@ -14,6 +14,20 @@ hypothesis.settings.register_profile("ours", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ours")
 
 
+# Minutes each, all their tests in one process: first, so that none is left at the end.
+LONG = ("commands", "train", "kill", "stopping", "checkpoints", "steps", "models")
+
+
+def pytest_collection_modifyitems(items):
+    long = [f"test_{name}" for name in LONG]
+
+    def rank(item):
+        name = item.path.stem
+        return long.index(name) if name in long else len(long)
+
+    items.sort(key=rank)
+
+
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error:::lungseg_jax")
     # Set before jax is imported, so that a second run of the tests compiles nothing.

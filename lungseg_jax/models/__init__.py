@@ -1,6 +1,6 @@
 """The networks of the comparison, by name."""
 
-from functools import partial
+import functools
 
 from lungseg_jax.errors import unknown_name
 from lungseg_jax.models.blocks import ConvBlock, InceptionBlock
@@ -9,6 +9,7 @@ from lungseg_jax.models.unet import UNet
 MODELS = {"conv": ConvBlock, "inception": InceptionBlock}
 
 
+@functools.cache  # equal settings are one object, for which a program is compiled once
 def make_model(
     name: str,
     *,
@@ -30,5 +31,5 @@ def make_model(
         raise unknown_name("model", name, MODELS)
     block = MODELS[name]
     if block is ConvBlock:
-        block = partial(ConvBlock, kernel_size=kernel_size)
+        block = functools.partial(ConvBlock, kernel_size=kernel_size)
     return UNet(block=block, filters=filters, dtype=dtype, bn_momentum=bn_momentum)
