@@ -10,6 +10,7 @@ Nothing in it is code that Python runs, and nothing is pickled.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -50,6 +51,7 @@ def write(path: Path, trained: Trained, record: Mapping[str, Any]) -> None:
         raise UserError(f"{path} exists already.", remedy="name another folder.")
     description = {"version": VERSION, "members": list(trained.members)}
     description |= {field: getattr(trained, field) for field in USE}
+    description["decision"] = dataclasses.asdict(trained.decision())  # of all of them
     evaluation = record["evaluation"] and {
         key: value for key, value in record["evaluation"].items() if key != "slices"
     }

@@ -24,7 +24,7 @@ from absl import flags
 
 from lungseg_jax import cli, metrics, progress
 from lungseg_jax.data.pairs import list_images
-from lungseg_jax.data.readers import binary, read_mask
+from lungseg_jax.data.readers import SUFFIXES, binary, read_mask
 from lungseg_jax.data.volumes import is_dicom, is_volume, open_volume
 from lungseg_jax.errors import UserError, counted, table
 from lungseg_jax.paths import check_outputs, user_path
@@ -105,9 +105,14 @@ def _kind(path: Path) -> str:
 
 def _of_folders(truth: Path, mask: Path) -> dict[str, tuple[Path, Path]]:
     truths, masks = list_images(truth), list_images(mask)
+    if not truths:
+        raise UserError(
+            f"the folder {truth} has no masks.",
+            rule=f"files that end in {', '.join(SUFFIXES)}; volumes are named one by one.",
+        )
     alone = [str(truths[n]) for n in sorted(truths.keys() - masks.keys())]
     alone += [str(masks[n]) for n in sorted(masks.keys() - truths.keys())]
-    if alone or not truths:
+    if alone:
         raise UserError(
             f"{counted(len(alone), 'file')} in {truth} and {mask} without a partner:\n"
             f"{table(alone)}",

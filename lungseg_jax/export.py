@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from absl import flags
 
 from lungseg_jax import bundle, cli, progress, run_record, snapshots
+from lungseg_jax.errors import counted
 from lungseg_jax.paths import user_path
 from lungseg_jax.run_folder import RunFolder
 
@@ -42,7 +43,7 @@ def main(words: list[str]) -> None:
     }
     bundle.write(path, trained, record)
     size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
-    print(f"wrote {path}: {len(trained.members)} networks, {size:.1f} MB")
+    print(f"wrote {path}: {counted(len(trained.members), 'network')}, {size:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -36,17 +36,24 @@ class Findings:
     Args:
       path: of the file, or None.
       domain: of the images; densities are of Hounsfield units alone.
+      review_below: the expected IoU below which slices are to be reviewed, or None.
     """
 
-    def __init__(self, path: Path | None, *, domain: str = "HU"):
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        domain: str = "HU",
+        review_below: float | None = None,
+    ):
         self._path, self._in_hu = path, domain == "HU"
+        self._review_below = review_below
         self._file = self._rows = None
         self._volume = VolumeQuantities()
         self._review: list[str] = []
         self._expected: list[float] = []
         self._volumes: list[str] = []
         self._slices = self._empty = 0
-        self._reviewable = True
 
     def __enter__(self) -> "Findings":
         if self._path:
@@ -79,9 +86,7 @@ class Findings:
         self._slices += 1
         self._empty += not found.mask.any()
         where = name if k is None else f"{name}:{k}"
-        if found.review is None:
-            self._reviewable = False
-        elif found.review:
+        if found.review:
             self._review.append(where)
         self._expected.append(found.expected_iou)
         if k is not None:
@@ -124,11 +129,12 @@ class Findings:
             lines.append(
                 f"no lung was found in {self._empty} of {counted(self._slices, 'slice')}"
             )
-        if self._reviewable:
+        if self._review_below is not None:
             named = ", ".join(self._review[:SHOWN])
             more = len(self._review) - SHOWN
             lines.append(
-                f"{len(self._review)} of {counted(self._slices, 'slice')} to review"
+                f"{len(self._review)} of {counted(self._slices, 'slice')} to review "
+                f"(expected IoU below {self._review_below:.3f})"
                 + (f": {named}" if named else "")
                 + (f" and {more} more" if more > 0 else "")
             )

@@ -14,6 +14,7 @@ from lungseg_jax.paths import check_outputs
 IMAGES = (*PICTURES, ARRAY)  # what holds one slice; an array may hold a volume as well
 OUTPUTS = (*PICTURES, *VOLUME_SUFFIXES)
 FOR_DICOM = ".nii.gz"  # where the output names no format
+NAMED = 5  # folders that an error names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def plan(
     """What is to be done.
 
     Args:
-      source: a file, a folder of files, or the folder of a DICOM series.
+      source: a file, the folder of a DICOM series, or a folder of such files and folders.
       target: a file for a file or a series, else a folder.
       format: suffix of the masks in a folder; empty: that of the input.
       maps: write these images, too.
@@ -98,15 +99,16 @@ def _of_folder(source: Path, target: Path, format: str) -> Iterator[Job]:
     if split_suffix(target)[1]:
         raise UserError(f"{source} is a folder and {target} names one file.")
     files = list(list_images(source).values())
-    files += [
-        path
-        for path in sorted(source.iterdir())
-        if is_volume(path) and not path.name.startswith(".") and path.is_file()
-    ]
+    inside = [p for p in sorted(source.iterdir()) if not p.name.startswith(".")]
+    folders = [path for path in inside if path.is_dir()]
+    files += [path for path in inside if is_volume(path) and path.is_file()]
+    files += [path for path in folders if is_dicom(path)]  # a series each
     if not files:
+        named = ", ".join(path.name for path in folders[:NAMED])
         raise UserError(
             f"the folder {source} has no images.",
             rule=f"files that end in {', '.join(OUTPUTS)}, or DICOM files.",
+            remedy=f"name a folder in it ({named})." if folders else "",
         )
     for path in files:
         yield _of_one(path, _file_for(path, target, format, in_folder=True))

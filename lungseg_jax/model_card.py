@@ -68,9 +68,7 @@ of every file. The split by name and the digest of each file stand in the run's 
 
 {_scores(description["evaluation"])}
 
-Temperature {description["tuning"]["choices"]["all"]["temperature"]:.3f} and clean-up
-"{description["tuning"]["postprocessing"]["chosen"]}" were chosen on
-{description["tuning"]["n"]} validation slices.
+{_decision(description)}
 
 ## Limits
 
@@ -90,6 +88,17 @@ def _networks(description: Mapping[str, Any]) -> str:
     if n == 1:
         return f"A U-Net with {kind} blocks that finds"
     return f"{n} U-Nets with {kind} blocks, used as an ensemble, that find"
+
+
+def _decision(description: Mapping[str, Any]) -> str:
+    n, decision = description["tuning"].get("n", 0), description["decision"]
+    if not n:
+        return "Nothing was tuned: the training had no validation slices."
+    return (
+        f"Temperature {decision['temperature']:.3f}, clean-up "
+        f'"{decision["postprocessing"]}" and the limit of `review`, an expected IoU of '
+        f"{decision['review_below']:.3f}, were chosen on {n} validation slices."
+    )
 
 
 def _domain(domain: str) -> str:

@@ -7,10 +7,10 @@
     lungseg predict --run=BUNDLE --members=last --quiet scan.nrrd lungs.nrrd
 
 INPUT is a TIFF, PNG or NumPy file, a NIfTI, NRRD or MetaImage volume, a DICOM file or the
-folder of a DICOM series, or a folder of such files. OUTPUT is a file for one input and a
-folder for several, where each mask takes the name of its input. Masks have the size and
-the geometry of their input; they are 0 and 255 for a slice, 0 and 1 for a volume. Inputs
-are never written to.
+folder of a DICOM series, or a folder of such files and series. OUTPUT is a file for one
+input and a folder for several, where each mask takes the name of its input. Masks have
+the size and the geometry of their input; they are 0 and 255 for a slice, 0 and 1 for a
+volume. Inputs are never written to.
 
 `python -m lungseg_jax.predict` is the same command.
 """
@@ -43,8 +43,8 @@ from lungseg_jax.segmenter import LungSegmenter
 FLAGS = flags.FLAGS
 MAPS = {  # fields of a Segmentation that may be written, float32
     "probability": "calibrated probability of lung",
-    "uncertainty": "entropy of that probability, in bits",
-    "mutual_information": "part of it that is disagreement of the members, in bits",
+    "uncertainty": "entropy of the probability, in bits",
+    "mutual_information": "disagreement of the members, in bits",
 }
 SAMPLED = 9  # slices of a volume that are looked at before any is segmented
 
@@ -190,7 +190,9 @@ def main(words: list[str]) -> None:
         flips=FLAGS.flips,
         postprocessing=FLAGS.postprocessing,
     )
-    with Findings(table, domain=segmenter.trained.domain) as findings:
+    limit = segmenter.decision.review_below
+    domain = segmenter.trained.domain
+    with Findings(table, domain=domain, review_below=limit) as findings:
         predict(segmenter, jobs, findings, series=FLAGS.series)
     progress.say(findings.summary())
     progress.say(f"wrote {counted(len(jobs), 'mask')} to {target}")
@@ -208,7 +210,7 @@ if __name__ == "__main__":
         "postprocessing", "tuned", "none, or another; tuned: chosen on validation."
     )
     for what, meaning in MAPS.items():
-        flags.DEFINE_bool(what, False, f"Write an image of the {meaning}, too.")
+        flags.DEFINE_bool(what, False, f"Write the {meaning}, as an image of its own.")
     flags.DEFINE_bool("overlay", False, "Write pictures of the masks on the slices.")
     flags.DEFINE_string(
         "csv", "", "File for area, density and certainty of each slice."

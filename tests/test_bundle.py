@@ -52,6 +52,20 @@ def test_members_of_a_bundle(folder, trained, slices):
         LungSegmenter.from_run(folder, members="average")
 
 
+def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
+    import dataclasses
+
+    bundle.write(tmp_path / "last", trained.only(["30"]), RECORD)
+    card = (tmp_path / "last/README.md").read_text()
+    assert "A U-Net with conv blocks" in card
+    assert 'Temperature 2.000, clean-up "fill_holes"' in card
+    assert "0.500, were chosen on 5 validation slices" in card
+    # Of a run that was stopped before anything was decided.
+    bundle.write(tmp_path / "b", dataclasses.replace(trained, tuning={}), RECORD)
+    assert "Nothing was tuned" in (tmp_path / "b/README.md").read_text()
+    assert LungSegmenter.from_run(tmp_path / "b").decision.review_below is None
+
+
 ALONE = """
 import pathlib, sys, jax, numpy as np
 program = jax.export.deserialize(pathlib.Path(sys.argv[1]).read_bytes())

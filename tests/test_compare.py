@@ -85,6 +85,8 @@ def test_what_cannot_be_compared(tmp_path):
         (tmp_path / folder).mkdir()
         for name in names:
             write_image(tmp_path / folder / f"{name}.png", box(10))
+    (tmp_path / "empty").mkdir()
+    refused("empty has no masks", tmp_path / "empty", tmp_path / "m")
     refused("2 files in .* without a partner", tmp_path / "t", tmp_path / "m")
     probabilities = sitk.GetImageFromArray(np.full((1, 40, 40), 0.5, np.float32))
     sitk.WriteImage(probabilities, str(tmp_path / "p.nii"))

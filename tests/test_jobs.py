@@ -60,6 +60,24 @@ def test_a_folder_of_slices_and_volumes(images, volume, tmp_path):
     ]
 
 
+def test_a_folder_of_dicom_series(tmp_path):
+    for name in ("anna", "bert"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "1").write_bytes(bytes(128) + b"DICM")
+    jobs = plan(tmp_path / "in", tmp_path / "out")
+    assert [(job.source.name, job.target.name, job.is_volume) for job in jobs] == [
+        ("anna", "anna.nii.gz", True),
+        ("bert", "bert.nii.gz", True),
+    ]
+    refused("over, or into, an input", tmp_path / "in", tmp_path / "in" / "anna")
+
+
+def test_a_folder_of_folders_says_which(images, tmp_path):
+    with pytest.raises(UserError) as e:
+        plan(tmp_path, tmp_path / "out")
+    assert e.value.remedy == "name a folder in it (in)."
+
+
 def test_arrays_are_slices_or_volumes(tmp_path):
     np.save(tmp_path / "two.npy", np.zeros((4, 4), np.int16))
     np.save(tmp_path / "three.npy", np.zeros((2, 4, 4), np.int16))
