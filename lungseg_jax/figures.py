@@ -84,77 +84,76 @@ def scores(labelled: Sequence[tuple[str, Mapping]]) -> Figure:
     return figure
 
 
-def trust(evaluation: Mapping[str, Any]) -> Figure:
-    """Left: the IoU that was expected against the true one. Right: risk over coverage."""
+def expected(evaluation: Mapping[str, Any]) -> Figure:
+    """The IoU of each slice against the one that was expected without its label."""
     doubts = evaluation["uncertainty"]
     scored = [one for one in evaluation["slices"].values() if one["iou"] is not None]
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    expected = np.array([one["expected_iou"] for one in scored])
+    figure, axes = _half()
+    promised = np.array([one["expected_iou"] for one in scored])
     iou = np.array([one["iou"] for one in scored])
     low = iou < doubts["low_iou"]
     for chosen, color, label in (
         (~low, LINE, "slice"),
         (low, STANDING_OUT, f"IoU below {doubts['low_iou']:g}"),
     ):
-        left.plot(expected[chosen], iou[chosen], "o", color=color, ms=5, label=label)
-    both = np.concatenate([expected, iou, [1.0]])
+        axes.plot(promised[chosen], iou[chosen], "o", color=color, ms=5, label=label)
+    both = np.concatenate([promised, iou, [1.0]])
     margin = max(0.02 * np.ptp(both), 1e-3)
     edge = [both.min() - margin, 1 + margin]
-    left.plot(edge, edge, color=PALE, lw=1, label="as expected")
+    axes.plot(edge, edge, color=PALE, lw=1, label="as expected")
     limit = doubts["review_below"]
     if limit is not None:
-        left.axvspan(min(edge[0], limit), limit, color=STANDING_OUT, alpha=0.12, lw=0)
-        left.axvline(
-            limit, color=STANDING_OUT, lw=1, ls="--", label="review left of this"
-        )
-    left.set(
+        axes.axvspan(min(edge[0], limit), limit, color=STANDING_OUT, alpha=0.12, lw=0)
+        label = "review left of this"
+        axes.axvline(limit, color=STANDING_OUT, lw=1, ls="--", label=label)
+    axes.set(
         xlabel="expected IoU", ylabel="IoU against the label", xlim=edge, ylim=edge
     )
-    left.legend(frameon=False, fontsize=8, loc="upper left")
-    curve = doubts.get("risk_coverage")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
+def risk(evaluation: Mapping[str, Any]) -> Figure:
+    """Risk over coverage."""
+    figure, axes = _half()
+    curve = evaluation["uncertainty"].get("risk_coverage")
     if curve:
-        right.plot(curve["coverage"], curve["risk"], color=LINE)
-        right.axhline(curve["risk"][-1], color=PALE, lw=1, ls="--")
-    right.set_xlabel("coverage: share of the slices kept, surest first")
-    right.set_ylabel("risk: mean of 1 - IoU of those kept")
-    right.set_ylim(bottom=0)
-    _plain(left, right)
+        axes.plot(curve["coverage"], curve["risk"], color=LINE)
+        axes.axhline(curve["risk"][-1], color=PALE, lw=1, ls="--")
+    axes.set_xlabel("coverage: share of the slices kept, surest first")
+    axes.set_ylabel("risk: mean of 1 - IoU of those kept")
+    axes.set_ylim(bottom=0)
     return figure
 
 
-def reliability(calibration: Mapping[str, Any]) -> Figure:
-    """Share of lung against the probability that was given, before and after."""
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
-    titles = {"image": "all pixels", "boundary": "within 5 pixels of the boundary"}
-    for axes, (where, title) in zip(
-        figure.subplots(1, 2, sharey=True), titles.items(), strict=True
-    ):
-        axes.plot([0, 1], [0, 1], color=PALE, lw=1)
-        for label, color in (("before", PALE), ("after", LINE)):
-            found = calibration[where][label]
-            points = [
-                (c, f)
-                for c, f in zip(
-                    found["reliability"]["confidence"],
-                    found["reliability"]["frequency"],
-                    strict=True,
-                )
-                if c is not None
-            ]
-            ece = found["ece"]
-            name = label if ece is None else f"{label}: ECE {ece:.4f}"
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True), "o-", ms=4, color=color, label=name
-                )
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.set_xlabel("probability of lung")
-        axes.legend(frameon=False, fontsize=9, loc="upper left")
-        axes.set_aspect("equal")
-        _plain(axes)
-    figure.axes[0].set_ylabel("share that is lung")
+def reliability(found: Mapping[str, Mapping], title: str) -> Figure:
+    """Share of lung against the probability that was given.
+
+    Args:
+      found: "before" and "after", each with "ece" and "reliability".
+      title: of which pixels.
+    """
+    figure, axes = _half()
+    axes.plot([0, 1], [0, 1], color=PALE, lw=1)
+    for when, color in (("before", PALE), ("after", LINE)):
+        curve, ece = found[when]["reliability"], found[when]["ece"]
+        pairs = zip(curve["confidence"], curve["frequency"], strict=True)
+        points = [(c, f) for c, f in pairs if c is not None]
+        label = when if ece is None else f"{when}: ECE {ece:.4f}"
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", ms=4, color=color, label=label)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set(xlabel="probability of lung", ylabel="share that is lung", aspect="equal")
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
     return figure
+
+
+def _half():
+    """One of two figures that stand side by side where there is room."""
+    figure = Figure(figsize=(WIDTH / 2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    _plain(axes)
+    return figure, axes
 
 
 def _plain(*all_axes) -> None:

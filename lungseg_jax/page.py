@@ -16,6 +16,8 @@ h3 { font-size: 1rem; margin: 1.2rem 0 0; overflow-wrap: anywhere; } h3 + p { ma
 .pictures { display: grid; gap: .4rem; margin: .3rem 0;
             grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
 @media (max-width: 34rem) { .pictures a:nth-child(3) { display: none; } }
+.pair { display: grid; gap: .4rem;
+        grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); }
 .pictures img { display: block; width: 100%; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr));
          gap: .8rem; margin: 1rem 0; }
@@ -33,6 +35,17 @@ figure { margin: 1rem 0; } summary { cursor: pointer; }
 code { background: #f2f4f8; padding: .1rem .3rem; overflow-wrap: anywhere; }
 """
 NAMED = 6  # slices that a card names
+PIXELS = {"image": "all pixels", "boundary": "within 5 pixels of the boundary"}
+BLIND = (
+    "Images of poor quality are flagged; a lung that is filled with dense tissue need not "
+    "be: it can be missing from the mask without a sign."
+)
+DOUBTS = {
+    "expected_iou": "expected IoU",
+    "disagreement": "disagreement of the members",
+    "uncertainty": "mean entropy",
+    "mutual_information": "mean mutual information",
+}
 PICTURES = {"mask": "mask and truth", "doubt": "doubt", "slice": "slice alone"}
 METRICS = {
     "iou_pooled": ("IoU, pooled", "all pixels of all slices together"),
@@ -99,11 +112,17 @@ ensemble is unsure.</p>
 <div class="scroll">{_metric_table(evaluation)}</div>
 <p class="note">{_empty_policy(evaluation)}</p>
 <h2>How far to trust it</h2>
-<figure>{_image("trust.png", "Expected against true IoU; risk over coverage")}
+<figure><div class="pair">{_image("expected.png", "True against expected IoU")}
+{_image("risk.png", "Risk over coverage")}</div>
 <figcaption>The expected IoU is computed from the probabilities, without the label. {
         _trust_words(evaluation)
-    }</figcaption></figure>
-<figure>{_image("calibration.png", "Reliability before and after the temperature")}
+    } {BLIND}</figcaption></figure>
+<figure><div class="pair">{
+        "".join(
+            _image(f"calibration_{where}.png", f"Reliability, {title}")
+            for where, title in PIXELS.items()
+        )
+    }</div>
 <figcaption>{_calibration_words(evaluation["calibration"])}</figcaption></figure>
 <h2>What the ensemble bought</h2>
 <figure>{_image("scores.png", "Pooled IoU of members, choices and the ensemble")}
@@ -202,7 +221,7 @@ def _trust_words(evaluation: Mapping) -> str:
             "of finding such slices."
         )
     rows = ", ".join(
-        f"{key.replace('_', ' ')} {value:.3f}" for key, value in found["auroc"].items()
+        f"{label} {found['auroc'][key]:.3f}" for key, label in DOUBTS.items()
     )
     few = " With so few, these are anecdotes." if found["n_low"] < 10 else ""
     return (

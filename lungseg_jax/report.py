@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from lungseg_jax import figures, page
 from lungseg_jax.data.overlay import errors, gray, overlay, within
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.writers import write_picture
+from lungseg_jax.ensemble import with_answers
 from lungseg_jax.evaluation import labelled, worst_first
 from lungseg_jax.run_folder import write_text
 from lungseg_jax.segmenter import Segmentation
 
 SHOWN = 6  # bad slices
-PICTURE = 512  # pixels of their longer side
+SIDE = 512  # the longer one of a picture, pixels
 
 
 def write(
@@ -44,24 +46,18 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     slices = evaluation["slices"]
     cases = _choose(slices, evaluation["uncertainty"]["low_iou"])
-    names = list(cases)
-    images = [one.image for one in read(names)]
-    for name, one, found in zip(names, read(names), segment(images), strict=True):
-        pictures = {
-            "mask": errors(one.image, found.mask, one.mask > 0, window_hu=window_hu),
-            "doubt": overlay(
-                one.image, found.mask, found.uncertainty, window_hu=window_hu
-            ),
-            "slice": gray(one.image, window_hu=window_hu),
-        }
-        for kind, picture in pictures.items():
-            file = folder / page.picture_of(names.index(name), kind)
-            write_picture(file, within(picture, PICTURE))
+    asked = with_answers(segment, read(list(cases)), image_of=attrgetter("image"))
+    for case, (one, found) in enumerate(asked):
+        for kind, picture in _pictures(one, found, window_hu).items():
+            write_picture(folder / page.picture_of(case, kind), within(picture, SIDE))
     drawn = {
         "scores": figures.scores(labelled(evaluation)),
-        "trust": figures.trust(evaluation),
-        "calibration": figures.reliability(evaluation["calibration"]),
+        "expected": figures.expected(evaluation),
+        "risk": figures.risk(evaluation),
     }
+    for where, pixels in page.PIXELS.items():
+        found = evaluation["calibration"][where]
+        drawn[f"calibration_{where}"] = figures.reliability(found, pixels)
     if rows:
         drawn["curves"] = figures.curves(rows)
     for name, figure in drawn.items():
@@ -84,6 +80,16 @@ def _choose(slices: Mapping[str, Mapping], low_iou: float) -> dict[str, str]:
     for name, why in reasons:
         chosen.setdefault(name, why)
     return chosen
+
+
+def _pictures(one: Slice, found: Segmentation, window_hu) -> dict[str, np.ndarray]:
+    """By kind, the keys of `page.PICTURES`."""
+    truth, doubt = one.mask > 0, found.uncertainty
+    return {
+        "mask": errors(one.image, found.mask, truth, window_hu=window_hu),
+        "doubt": overlay(one.image, found.mask, doubt, window_hu=window_hu),
+        "slice": gray(one.image, window_hu=window_hu),
+    }
 
 
 def _csv(slices: Mapping[str, Mapping]) -> str:
