@@ -48,6 +48,24 @@ def boundary_band(truth: np.ndarray, width: int = 5) -> np.ndarray:
     return np.where(truth, inside, outside) <= width
 
 
+def damping(losses: np.ndarray, most: float = 3.0) -> np.ndarray:
+    """Weights of slices for a fit, so that none counts for much more than the others.
+
+    One whose label is plainly wrong has a loss of a hundred others, and a fit that follows
+    it is wrong for all of them: a loss above `most` times the median counts as that.
+
+    Args:
+      losses: `[n]`, the mean negative log-likelihood of each slice.
+      most: at least 1.
+
+    Returns:
+      `[n]`, above 0 and at most 1.
+    """
+    losses = np.asarray(losses, float)
+    limit = most * np.median(losses)
+    return np.divide(limit, losses, out=np.ones_like(losses), where=losses > limit)
+
+
 def fit_temperature(found: np.ndarray) -> float:
     """The T that makes sigmoid(logit / T) most likely, between 0.05 and 20.
 
@@ -55,7 +73,8 @@ def fit_temperature(found: np.ndarray) -> float:
     Source: Guo, Pleiss, Sun & Weinberger 2017, arXiv:1706.04599, section 4.2.
 
     Args:
-      found: of `histogram`, or a sum of these; 1.0 for an empty one.
+      found: of `histogram`, or a sum of these, which may be weighted; 1.0 for an empty
+        one.
     """
     if not found.sum():
         return 1.0

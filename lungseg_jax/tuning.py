@@ -31,9 +31,10 @@ def tune(trained: Trained, read: Callable[[], Iterable[Slice]], total: int) -> d
       total: the number of these slices; 0 where the run has no validation split.
 
     Returns:
-      "n"; "members" {name: pooled IoU}; "choices" {choice: {"members", "iou_pooled",
-      "temperature", "review_below", "review"}}; "postprocessing" {"chosen", "iou_pooled"
-      {name: of all snapshots together}}.
+      "n"; "damped", slices that count less for the temperatures; "members" {name: pooled
+      IoU}; "choices" {choice: {"members", "iou_pooled", "temperature", "review_below",
+      "review"}}; "postprocessing" {"chosen", "iou_pooled" {name: of all snapshots
+      together}}.
     """
     names = list(trained.members)
     snapshots = [name for name in names if name != AVERAGE]
@@ -45,9 +46,14 @@ def tune(trained: Trained, read: Callable[[], Iterable[Slice]], total: int) -> d
     answers = _Answers(trained, read)
     with progress.bar("tuning", total) as bar:
         contest = Contest(names, trained.threshold)
+        together = [names.index(name) for name in snapshots]
+        losses = []
         for members, truth in answers:
             contest.add(members, truth)
+            found = calibration.histogram(members[together].mean(axis=0), truth)
+            losses.append(calibration.scores(found)["nll"])
             bar.update()
+        weights = calibration.damping(np.array(losses))
         chosen |= {"best": contest.best(snapshots), "greedy": contest.greedy(snapshots)}
 
         rows = {
@@ -55,10 +61,10 @@ def tune(trained: Trained, read: Callable[[], Iterable[Slice]], total: int) -> d
         }
         histograms: dict[str, Any] = dict.fromkeys(rows, 0)
         cleaned = dict.fromkeys(POSTPROCESSING, 0)
-        for members, truth in answers:
+        for (members, truth), weight in zip(answers, weights, strict=True):
             for choice, own in rows.items():
                 mean = members[own].mean(axis=0)
-                histograms[choice] += calibration.histogram(mean, truth)
+                histograms[choice] += weight * calibration.histogram(mean, truth)
             mask = members[rows["all"]].mean(axis=0) > trained.threshold
             for name in cleaned:
                 cleaned[name] += metrics.count(postprocess(mask, name), truth)
@@ -93,6 +99,7 @@ def tune(trained: Trained, read: Callable[[], Iterable[Slice]], total: int) -> d
 
     return {
         "n": total,
+        "damped": int((weights < 1).sum()),
         "members": {name: contest.iou([name]) for name in names},
         "choices": {choice: decided(choice) for choice in chosen},
         "postprocessing": {"chosen": clean_up, "iou_pooled": scores},
@@ -142,6 +149,7 @@ def _undecided(chosen: dict[str, list[str]]) -> dict:
     }
     return {
         "n": 0,
+        "damped": 0,
         "members": {},
         "choices": {
             choice: {"members": names} | nothing for choice, names in chosen.items()

@@ -108,19 +108,26 @@ def risk_coverage(confidence: np.ndarray, loss: np.ndarray) -> dict[str, Any]:
 
 
 def review_threshold(
-    confidence: np.ndarray, iou: np.ndarray, *, low: float = 0.95, catch: float = 0.9
+    confidence: np.ndarray,
+    iou: np.ndarray,
+    *,
+    low: float = 0.95,
+    catch: float = 0.9,
+    budget: float = 0.2,
 ) -> dict[str, Any]:
     """Below which confidence a slice is to be looked at; chosen on validation slices.
 
     The smallest limit that catches at least `catch` of the slices whose IoU is below
-    `low`. Where there are none, the 5th percentile of the confidence: what is less sure
-    than nearly all that was seen is looked at.
+    `low`, but none that flags more than `budget` of all: a slice that is low for its wrong
+    label would have everything flagged. Where there are no low ones, the 5th percentile of
+    the confidence: what is less sure than nearly all that was seen is looked at.
 
     Args:
       confidence: `[n]`, n >= 1.
       iou: `[n]`.
       low: a slice below it should be found.
       catch: share of these, above 0 and at most 1.
+      budget: share of all slices that may be flagged.
 
     Returns:
       "threshold"; "flagged", the share of slices below it; "n_low" and "caught",
@@ -137,6 +144,13 @@ def review_threshold(
             f"The smallest threshold that catches {needed} of the {n_low} validation "
             f"slices with an IoU below {low:g}."
         )
+        if (confidence < threshold).mean() > budget:
+            threshold = float(np.quantile(confidence, budget, method="lower"))
+            rule = (
+                f"The largest threshold that flags at most {budget:.0%} of the validation "
+                f"slices: to catch {needed} of the {n_low} with an IoU below {low:g} more "
+                "would be flagged."
+            )
     else:
         threshold = float(np.percentile(confidence, 5))
         rule = (

@@ -136,3 +136,12 @@ def test_boundary_band():
     assert not band[7, 7] and band[8, 8]  # a corner is 4.2 and 2.8 away
     for one in (np.zeros((4, 4), bool), np.ones((4, 4), bool)):
         assert not calibration.boundary_band(one).any()
+
+
+def test_damping_bounds_what_one_slice_counts_for():
+    losses = np.array([0.01, 0.02, 0.02, 0.03, 0.06, 5.0])
+    weights = calibration.damping(losses)
+    np.testing.assert_allclose(weights[:4], 1)
+    np.testing.assert_allclose((weights * losses)[5], 3 * 0.025)
+    assert (calibration.damping(np.zeros(3)) == 1).all()
+    assert (calibration.damping(np.array([0.4])) == 1).all()

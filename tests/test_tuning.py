@@ -54,6 +54,33 @@ def test_every_choice_is_scored_and_calibrated(every, slices):
     )
 
 
+def test_a_wrong_label_does_not_decide_for_all(every, monkeypatch):
+    """Lung and background exchanged in one of twelve slices that are found well."""
+    rng = np.random.default_rng(0)
+    answers = []
+    for _ in range(12):
+        truth = np.zeros((40, 40), bool)
+        truth[10:30, 10:30] = True
+        z = np.where(truth, 6.0, -6.0) + rng.normal(0, 2.5, (4, 40, 40))
+        answers.append((expit(z).astype(np.float32), truth))
+
+    def temperature_and_flags(some):
+        monkeypatch.setattr(tuning, "_Answers", lambda trained, read: some)
+        found = tune(every, lambda: iter(()), len(some))
+        review = found["choices"]["all"]["review"]
+        return found["choices"]["all"]["temperature"], review["flagged"], found
+
+    right, _, plain = temperature_and_flags(answers)
+    wrong = [(answers[0][0], ~answers[0][1]), *answers[1:]]
+    robust, flagged, found = temperature_and_flags(wrong)
+    assert (plain["damped"], found["damped"]) == (0, 1)
+    assert flagged <= 0.2
+    monkeypatch.setattr(tuning.calibration, "damping", np.ones_like)
+    followed, _, _ = temperature_and_flags(wrong)
+    assert followed > 3 * robust  # else it would make all of them unsure
+    assert right < robust < 1.5
+
+
 def test_few_answers_are_kept_and_many_computed_again(every, slices, monkeypatch):
     some, reads = list(slices(4)), []
 

@@ -126,11 +126,11 @@ def test_risk_coverage_knows_no_order_among_equals(order):
 def test_review_threshold_catches_the_low_ones():
     confidence = np.array([0.99, 0.98, 0.97, 0.90, 0.80])
     iou = np.array([0.98, 0.94, 0.97, 0.95, 0.60])  # 0.95 is not low
-    found = review_threshold(confidence, iou)
+    found = review_threshold(confidence, iou, budget=1.0)
     assert found["n_low"] == found["caught"] == 2
     assert found["flagged"] == 0.8  # all that are as unsure as the second
     assert "catches 2 of the 2" in found["rule"]
-    half = review_threshold(confidence, iou, catch=0.5)
+    half = review_threshold(confidence, iou, catch=0.5, budget=1.0)
     assert (half["caught"], half["flagged"]) == (1, 0.2)
     assert 0.80 < half["threshold"] < 0.81
 
@@ -142,7 +142,8 @@ def test_review_threshold_catches_the_low_ones():
 def test_review_threshold_is_the_smallest_that_catches_enough(rows, catch):
     confidence = np.array([c / 10 for c, _ in rows])
     low = np.array([is_low for _, is_low in rows])
-    found = review_threshold(confidence, np.where(low, 0.5, 0.99), catch=catch)
+    iou = np.where(low, 0.5, 0.99)
+    found = review_threshold(confidence, iou, catch=catch, budget=1.0)
     assert found["flagged"] == np.mean(confidence < found["threshold"])
     assert found["caught"] == (low & (confidence < found["threshold"])).sum()
     if low.any():
@@ -151,9 +152,22 @@ def test_review_threshold_is_the_smallest_that_catches_enough(rows, catch):
         assert (low & (confidence < smaller)).sum() < catch * low.sum()
 
 
+def test_review_threshold_keeps_to_its_budget():
+    """A slice whose label is wrong is low, and of the surest."""
+    confidence = np.linspace(0.9, 0.99, 24)
+    iou = np.full(24, 0.98)
+    iou[[2, 23]] = 0.4
+    found = review_threshold(confidence, iou)
+    assert found["flagged"] == 4 / 24 and found["caught"] == 1
+    assert "at most 20%" in found["rule"]
+    iou[23] = 0.98
+    found = review_threshold(confidence, iou)
+    assert (found["flagged"], found["caught"]) == (3 / 24, 1)
+
+
 def test_review_threshold_of_a_share_that_floats_miss():
     """0.55 * 100 is 55.00000000000001, and 55 of 100 are enough."""
-    found = review_threshold(np.arange(100.0), np.zeros(100), catch=0.55)
+    found = review_threshold(np.arange(100.0), np.zeros(100), catch=0.55, budget=1.0)
     assert found["caught"] == 55
 
 

@@ -19,7 +19,7 @@ from lungseg_jax.data.readers import MOST_PIXELS
 from lungseg_jax.errors import UserError
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ARRAY)
-MOST_SLICES = 2**16
+MOST_SLICES = 2**15 - 1  # of what a NIfTI header can say
 _GRAY = (
     sitk.sitkUInt8,
     sitk.sitkInt8,
