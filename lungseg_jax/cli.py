@@ -8,6 +8,7 @@ import difflib
 import gc
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -75,7 +76,10 @@ def parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(["lungseg_jax", *argv])[1:]
     except flags.Error as e:
         cause = _user_error_behind(e)
-        raise cause or UserError(str(e).strip(), remedy="--help lists flags.") from e
+        what = re.sub(
+            r"^flag (--\w+)=None: .* other than None.*", r"\1 is missing.", str(e)
+        )
+        raise cause or UserError(what.strip(), remedy="--help lists flags.") from e
     except (
         AttributeError,
         ImportError,
@@ -112,6 +116,9 @@ def positional(words: list[str], names: list[str]) -> list[Path]:
     if len(words) != len(names):
         wanted = " ".join(names) or "no words beside the flags"
         raise UserError(f"got {words or 'nothing'}, expected {wanted}.")
+    for word, name in zip(words, names, strict=True):
+        if not word:
+            raise UserError(f"{name} is empty.", rule="a path.")
     return [user_path(word) for word in words]
 
 

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,10 +106,22 @@ def _kind(path: Path) -> str:
 
 def _of_folders(truth: Path, mask: Path) -> dict[str, tuple[Path, Path]]:
     truths, masks = list_images(truth), list_images(mask)
+    volumes = [
+        str(path)
+        for f in (truth, mask)
+        for path in sorted(f.iterdir())
+        if is_volume(path)
+    ]
+    if volumes:
+        raise UserError(
+            f"{counted(len(volumes), 'volume')} in folders:\n{table(volumes)}",
+            rule="folders have files of one slice; volumes are compared two by two.",
+            remedy="move them out, and name them one by one.",
+        )
     if not truths:
         raise UserError(
             f"the folder {truth} has no masks.",
-            rule=f"files that end in {', '.join(SUFFIXES)}; volumes are named one by one.",
+            rule=f"files that end in {', '.join(SUFFIXES)}.",
         )
     alone = [str(truths[n]) for n in sorted(truths.keys() - masks.keys())]
     alone += [str(masks[n]) for n in sorted(masks.keys() - truths.keys())]
@@ -195,6 +208,10 @@ def main(words: list[str]) -> None:
     check_outputs(
         list(outputs.values()), inputs=[truth, mask], overwrite=FLAGS.overwrite
     )
+    if not math.isfinite(FLAGS.tolerance):
+        raise UserError(
+            f"--tolerance={FLAGS.tolerance}.", rule="a distance, 0 or more."
+        )
     if FLAGS.quiet:
         progress.silence()
     total, pairs = find(truth, mask)
@@ -210,7 +227,7 @@ def main(words: list[str]) -> None:
         write_text(outputs["csv"], _csv(found))
     if "json" in outputs:
         write_json(outputs["json"], found)
-    print(text(found))
+    progress.answer(text(found))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,12 @@ def main(words: list[str]) -> None:
         if FLAGS[flag].value
     }
     data, root = user_path(FLAGS.data), None
-    check_outputs(list(outputs.values()), inputs=[data], overwrite=FLAGS.overwrite)
+    check_outputs(
+        [path for flag, path in outputs.items() if flag == "json"],
+        folders=[path for flag, path in outputs.items() if flag == "report"],
+        inputs=[data],
+        overwrite=FLAGS.overwrite,
+    )
     with contextlib.suppress(UserError):  # without a cache it is checked every time
         root = cache.cache_root()
     checked = preflight.check_folder(data, cache=root)
@@ -71,7 +76,7 @@ def main(words: list[str]) -> None:
             segment=segmenter.LungSegmenter(own, flips=FLAGS.flips).stream,
         )
         progress.say(f"report: {outputs['report'] / 'index.html'}")
-    print(summary(evaluation))
+    progress.answer(summary(evaluation))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ class Findings:
         if self._path:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._partial.open("w", newline="")
+                self._file = self._partial.open(
+                    "w", newline="", encoding="utf-8", errors="backslashreplace"
+                )
             except OSError as e:
                 raise UserError(f"{self._path} cannot be written: {e.strerror}.") from e
             self._rows = csv.DictWriter(self._file, COLUMNS)
@@ -67,10 +69,15 @@ class Findings:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        if self._file:
+        if not self._file:
+            return
+        try:
             self._file.close()
             if kind is None:
                 os.replace(self._partial, self._path)
+        except OSError as e:
+            raise UserError(f"{self._path} cannot be written: {e.strerror}.") from e
+        finally:
             self._partial.unlink(missing_ok=True)
 
     def add_slice(

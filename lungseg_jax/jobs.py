@@ -8,7 +8,7 @@ from lungseg_jax.data.arrays import ARRAY, read_shape
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.data.readers import SUFFIXES as PICTURES
 from lungseg_jax.data.volumes import VOLUME_SUFFIXES, is_dicom, is_volume
-from lungseg_jax.errors import UserError
+from lungseg_jax.errors import UserError, counted
 from lungseg_jax.paths import check_outputs
 
 IMAGES = (*PICTURES, ARRAY)  # what holds one slice; an array may hold a volume as well
@@ -66,6 +66,8 @@ def plan(
       UserError: nothing to read, an output that exists or cannot be of that format, or
         one that is an input.
     """
+    if format and not format.startswith("."):
+        format = f".{format}"
     if format and format not in OUTPUTS:
         raise UserError(
             f"the format {format} is not known.",
@@ -73,8 +75,13 @@ def plan(
         )
     if source.is_dir() and not is_dicom(source):
         jobs = list(_of_folder(source, target, format))
-    elif source.exists():
+    elif source.is_dir():
+        _refuse_a_mixture(source)
         jobs = [_of_one(source, _file_for(source, target, format))]
+    elif source.is_file():
+        jobs = [_of_one(source, _file_for(source, target, format))]
+    elif source.exists():
+        raise UserError(f"the input {source} is no file.")
     else:
         raise UserError(f"the input {source} does not exist.")
     jobs = [_with_others(job, maps, overlay) for job in jobs]
@@ -114,13 +121,25 @@ def _of_folder(source: Path, target: Path, format: str) -> Iterator[Job]:
         yield _of_one(path, _file_for(path, target, format, in_folder=True))
 
 
+def _refuse_a_mixture(folder: Path) -> None:
+    """A folder with DICOM files is a series: other images in it would be passed over."""
+    others = [p.name for p in sorted(folder.iterdir()) if split_suffix(p)[1]]
+    if others:
+        raise UserError(
+            f"{folder} has DICOM files and {counted(len(others), 'other image')}, "
+            f"{others[0]} for one.",
+            rule="a folder has the files of a DICOM series, or other images.",
+            remedy="move one or the other into a folder of its own.",
+        )
+
+
 def _file_for(
     source: Path, target: Path, format: str, *, in_folder: bool = False
 ) -> Path:
-    """The file of a mask, where the target may be a folder."""
+    """The file of a mask, where the target may be a folder: a name without suffix is."""
     stem, suffix = split_suffix(source)
     own = suffix or FOR_DICOM
-    if in_folder or target.is_dir():
+    if in_folder or target.is_dir() or not target.suffix and not target.exists():
         return target / f"{stem or source.resolve().name}{format or own}"
     if format:
         raise UserError(

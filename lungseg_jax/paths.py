@@ -29,21 +29,44 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         ) from e
 
 
+def text_of(path: Path) -> str:
+    """A path for SimpleITK, which ends the process where a name is no UTF-8.
+
+    Raises:
+      UserError: it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(
+            f"the name {path} is no UTF-8.",
+            rule="names of volumes and DICOM files are text.",
+            remedy="rename it.",
+        ) from e
+    return str(path)
+
+
 def check_outputs(
-    outputs: Sequence[Path], *, inputs: Sequence[Path], overwrite: bool
+    files: Sequence[Path],
+    *,
+    folders: Sequence[Path] = (),
+    inputs: Sequence[Path],
+    overwrite: bool,
 ) -> None:
-    """Whether a command may write these files.
+    """Whether a command may write these files, and files into these folders.
 
     Args:
-      outputs: files, or folders that are made.
+      files: that it makes.
+      folders: that it makes.
       inputs: files and folders that it reads.
       overwrite: outputs may exist.
 
     Raises:
-      UserError: one is an input or lies directly in one, two are one file, or one exists.
+      UserError: one is an input or lies directly in one, two are one, one exists or
+        cannot be made there.
     """
     realpath = os.path.realpath  # unlike Path.resolve, of links in a circle as well
-    read = {realpath(path) for path in inputs}
+    read, outputs = {realpath(path) for path in inputs}, [*files, *folders]
     for path in outputs:
         if any(realpath(above) in read for above in (path, path.parent)):
             raise UserError(f"{path} would be written over, or into, an input.")
@@ -54,11 +77,37 @@ def check_outputs(
         raise UserError(
             f"two outputs have one name: {', '.join(sorted(twice)[:3])}.",
             rule="each output is a file of its own.",
-            remedy="name another, rename the inputs, or leave out --format.",
+            remedy="name another output, or rename the inputs.",
         )
+    for path in files:
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder.",
+                rule="the output is a file.",
+                remedy="rename it.",
+            )
+    for parent in dict.fromkeys(path.parent for path in outputs):
+        _check_writable(parent)
     there = [str(path) for path in outputs if path.exists()]
     if there and not overwrite:
         raise UserError(
             f"{counted(len(there), 'output')} already there:\n{table(there)}",
             remedy="name another output, or pass --overwrite.",
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    """Whether a folder is there and may be written to, or can be made."""
+    existing = folder
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(
+            f"{folder} cannot be made: {existing} is no folder.",
+            remedy="name another output.",
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{existing} may not be written to.",
+            remedy="name an output elsewhere, or change its permissions.",
         )

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lungseg_jax.errors import counted
 
 _silent = False
+_lost: set[int] = set()  # file numbers of streams that end
 
 
 def silence() -> None:
@@ -29,6 +30,7 @@ class _Lasting:
             self._stream.write(text)
             self._stream.flush()
         except OSError:
+            _lost.add(self._stream.fileno())
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def flush(self) -> None:
@@ -42,6 +44,17 @@ def say(line: str) -> None:
     """One line for the reader, above a bar that may be running."""
     if not _silent:
         tqdm.write(line, file=_Lasting(sys.stdout))
+
+
+def answer(text: str) -> None:
+    """What was asked for, on stdout.
+
+    Raises:
+      OSError: nobody gets it.
+    """
+    if sys.stdout.fileno() in _lost:
+        raise OSError("the output could not be written")
+    print(text, flush=True)
 
 
 @contextlib.contextmanager

@@ -88,6 +88,8 @@ def test_what_cannot_be_compared(tmp_path):
     (tmp_path / "empty").mkdir()
     refused("empty has no masks", tmp_path / "empty", tmp_path / "m")
     refused("2 files in .* without a partner", tmp_path / "t", tmp_path / "m")
+    (tmp_path / "m" / "v.nii.gz").touch()
+    refused("1 volume in folders", tmp_path / "t", tmp_path / "m")
     probabilities = sitk.GetImageFromArray(np.full((1, 40, 40), 0.5, np.float32))
     sitk.WriteImage(probabilities, str(tmp_path / "p.nii"))
     soft = write_volume(tmp_path / "q.nii", (10,), spacing=(1.0, 1.0, 1.0))

@@ -117,6 +117,12 @@ def test_one_file_alone(tmp_path):
     with open_volume(file) as volume:
         assert volume.count == 1
         np.testing.assert_array_equal(volume.read(0), stored()[0] - 1024.0)
+        assert volume.spacing_mm == pytest.approx((1.0, 0.6, 0.75))
+    d = pydicom.dcmread(file)
+    d.SliceThickness = 5.0
+    d.save_as(file)
+    with open_volume(file) as volume:
+        assert volume.spacing_mm == pytest.approx((5.0, 0.6, 0.75))
 
 
 def test_of_several_series_one_is_chosen(tmp_path):
@@ -140,6 +146,40 @@ def test_of_several_series_one_is_chosen(tmp_path):
 def refused(folder, match):
     with pytest.raises(UserError, match=match), open_volume(folder):
         pass
+
+
+def test_positions_in_tenths_are_equal_distances(tmp_path):
+    write_series(tmp_path / "in", distance=0.625)
+    for file in (tmp_path / "in").iterdir():
+        d = pydicom.dcmread(file)
+        d.ImagePositionPatient = [round(float(x), 1) for x in d.ImagePositionPatient]
+        d.save_as(file)
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.count == 6
+        assert volume.spacing_mm[0] == pytest.approx(0.625, abs=0.02)
+    (third,) = (
+        f for f in (tmp_path / "in").iterdir() if pydicom.dcmread(f).InstanceNumber == 3
+    )
+    third.unlink()
+    refused(tmp_path / "in", "between most slices")
+
+
+@pytest.mark.parametrize(
+    "change,says",
+    [
+        ({"NumberOfFrames": 2}, "has 2 frames"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "is MONOCHROME1"),
+    ],
+)
+def test_what_itk_would_read_wrong_is_refused(change, says, tmp_path):
+    write_series(tmp_path / "in", array=stored()[:1])
+    (file,) = (tmp_path / "in").iterdir()
+    d = pydicom.dcmread(file)
+    for key, value in change.items():
+        setattr(d, key, value)
+    d.PixelData = d.PixelData * change.get("NumberOfFrames", 1)
+    d.save_as(file)
+    refused(file, says)
 
 
 def test_a_slice_that_is_missing(tmp_path):

@@ -1,5 +1,7 @@
 """Which input gives which outputs, and what is refused before a network is loaded."""
 
+import os
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -47,7 +49,10 @@ def test_volumes(volume, tmp_path):
     (job,) = plan(volume, tmp_path / "out", format=".mha")
     assert job.target == tmp_path / "out" / "scan.mha"
     refused("cannot be", volume, tmp_path / "m.png")
-    refused("cannot be", volume, tmp_path / "m")
+    (job,) = plan(
+        volume, tmp_path / "m"
+    )  # without a suffix: a folder, made when needed
+    assert job.target == tmp_path / "m" / "scan.nii.gz"
 
 
 def test_a_folder_of_slices_and_volumes(images, volume, tmp_path):
@@ -72,6 +77,23 @@ def test_a_folder_of_dicom_series(tmp_path):
     refused("over, or into, an input", tmp_path / "in", tmp_path / "in" / "anna")
 
 
+def test_a_series_with_other_images_beside_it_is_refused(images, tmp_path):
+    (images / "1").write_bytes(bytes(128) + b"DICM")
+    refused("2 other images, a.tif for one", images, tmp_path / "out")
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.nii")
+    refused("is no file", tmp_path / "pipe.nii", tmp_path / "m.nii")
+
+
+def test_outputs_that_cannot_be_made(images, volume, tmp_path):
+    one = images / "a.tif"
+    (tmp_path / "m.png").mkdir()
+    refused("is no folder", one, volume / "in" / "m.png")
+    refused("is a folder", images, tmp_path / "o", others=(tmp_path / "m.png",))
+
+
 def test_a_folder_of_folders_says_which(images, tmp_path):
     with pytest.raises(UserError) as e:
         plan(tmp_path, tmp_path / "out")
@@ -88,7 +110,7 @@ def test_arrays_are_slices_or_volumes(tmp_path):
 
 
 def test_the_format_of_masks_in_a_folder(images, tmp_path):
-    jobs = plan(images, tmp_path / "out", format=".png")
+    jobs = plan(images, tmp_path / "out", format="png")  # or ".png"
     assert [job.target.name for job in jobs] == ["a.png", "b.png"]
     refused("the format .jpg", images, tmp_path / "out", format=".jpg")
     refused("says its format", images / "a.tif", tmp_path / "a.tif", format=".png")
@@ -117,6 +139,7 @@ def test_an_input_is_not_written_to_by_any_name(images, volume, tmp_path):
 
 def test_nothing_is_written_into_a_series(images, tmp_path):
     (images / "a.tif").rename(images / "slice")
+    (images / "b.tif").unlink()
     (images / "slice").write_bytes(bytes(128) + b"DICM")
     refused("over, or into", images, images / "mask.nii.gz")
 

@@ -12,7 +12,7 @@ ROOT = Path(lungseg_jax.__file__).parent
 
 # Lowest first. A module may import from the lines above its own and from no other.
 RANKS = """
-errors stopping __main__ model_card
+errors stopping __main__ model_card data.nifti
 data.headers data.domain data.arrays data.overlay data.geometry data.slice_table paths
     uncertainty calibration postprocess quantities surfaces evaluation
 progress

@@ -177,3 +177,12 @@ def test_empty_masks_are_said(segmenter, images):
         assert "no lung" not in findings.summary()
         findings.add_slice("b", None, images[0], nothing)
     assert "no lung was found in 1 of 2 slices" in findings.summary()
+
+
+def test_a_table_that_cannot_take_its_place_leaves_nothing(segmenter, images, tmp_path):
+    found = segmenter(images[0])
+    with pytest.raises(UserError, match="cannot be written"):
+        with Findings(tmp_path / "t.csv") as findings:
+            findings.add_slice("a\udcff", None, images[0], found)  # no text
+            (tmp_path / "t.csv").mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]

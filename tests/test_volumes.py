@@ -256,8 +256,73 @@ def test_pixels_that_are_not_finite(tmp_path):
     with pytest.raises(UserError, match="NaN"), open_volume(source) as volume:
         list(volume.slices())
     # ITK's reader of NIfTI takes them for 0 before anyone sees them.
-    with open_volume(nifti(tmp_path / "in.nii", "LPS", array)) as volume:
-        assert volume.read(3)[2, 1] == 0
+    for name in ("in.nii", "in.nii.gz"):
+        source = nifti(tmp_path / name, "LPS", array)
+        with pytest.raises(UserError, match="NaN"), open_volume(source):
+            pass
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("codes", [(1, 2), (0, 2), (1, 0), (0, 0)])
+def test_a_mask_of_nifti_has_both_forms_of_its_input(codes, order, tmp_path):
+    """Readers differ in which they follow, and the two may differ."""
+    header = nib.Nifti1Header(endianness=order)
+    image = nib.Nifti1Image(voxels(), np.diag([0.7, 0.8, 2.5, 1]), header)
+    shifted = np.diag([-0.7, -0.8, 2.5, 1])
+    shifted[:3, 3] = 40, -30, 7
+    image.set_qform(shifted, codes[0])
+    image.set_sform(np.diag([0.7, 0.8, 2.5, 1]), codes[1])
+    nib.save(image, tmp_path / "in.nii.gz")
+    with open_volume(tmp_path / "in.nii.gz") as volume:
+        mask_of(volume, tmp_path / "out.nii.gz")
+    before, after = nib.load(tmp_path / "in.nii.gz"), nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(after.affine, before.affine)
+    for form in ("get_qform", "get_sform"):
+        (a, code_a), (b, code_b) = (
+            getattr(one, form)(coded=True) for one in (before, after)
+        )
+        assert code_a == code_b
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        np.asarray(after.dataobj), np.asarray(before.dataobj) > 0
+    )
+
+
+def test_integers_of_64_bits(tmp_path):
+    for name in ("in.nii.gz", "in.nrrd", "in.mha"):
+        image = sitk.GetImageFromArray(voxels(dtype=np.int64))
+        sitk.WriteImage(image, str(tmp_path / name), useCompression=True)
+        with open_volume(tmp_path / name) as volume:
+            np.testing.assert_array_equal(volume.read(1), voxels()[1])
+
+
+def refused(path, match):
+    with pytest.raises(UserError, match=match), open_volume(path):
+        pass
+
+
+def test_what_is_wrong_with_a_nifti_file_is_said(tmp_path):
+    nib.save(nib.Nifti2Image(voxels(), np.eye(4)), tmp_path / "two.nii.gz")
+    refused(tmp_path / "two.nii.gz", "is NIfTI-2")
+    (tmp_path / "none.nii").touch()
+    refused(tmp_path / "none.nii", "is empty")
+    nifti(tmp_path / "flat.nii", "LPS")
+    content = bytearray((tmp_path / "flat.nii").read_bytes())
+    content[84:88] = bytes(4)  # pixdim[2], beside an sform that is right
+    (tmp_path / "flat.nii").write_bytes(content)
+    refused(tmp_path / "flat.nii", "its voxels measure")
+
+
+def test_names_that_are_no_text_do_not_end_the_process(tmp_path):
+    source = nifti(tmp_path / "in.nii", "LPS")
+    odd = source.rename(tmp_path / "a\udcff.nii")
+    refused(odd, "no UTF-8")
+    with open_volume(nifti(tmp_path / "b.nii", "LPS")) as volume:
+        with pytest.raises(UserError, match="no UTF-8"):
+            VolumeWriter(odd, volume, np.uint8)
+    image = sitk.Image((4, 4, 4), sitk.sitkInt16)
+    sitk.WriteImage(image, str(tmp_path / "c.mha"))
+    refused((tmp_path / "c.mha").rename(tmp_path / "c\n.mha"), "line break")
 
 
 def test_a_header_that_points_elsewhere(tmp_path):

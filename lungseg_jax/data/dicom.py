@@ -10,15 +10,18 @@ from lungseg_jax.data import unpack
 from lungseg_jax.data.geometry import Geometry
 from lungseg_jax.data.readers import MOST_PIXELS
 from lungseg_jax.errors import UserError, counted, table
+from lungseg_jax.paths import text_of
 
 MAGIC, PREAMBLE = b"DICM", 128
 TOLERANCE = 0.01  # of the distance of slices: what rounding in the files makes
+ROUNDED_MM = 0.1  # some files have positions in whole tenths
 SERIES, DESCRIPTION = "0020|000e", "0008|103e"
 PLACE = {  # without these a slice lies anywhere, and ITK says nothing
     "0028|0030": "pixel spacing",
     "0020|0032": "position",
     "0020|0037": "orientation",
 }
+THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
 # What a file is says element (0002,0002), near its beginning; of CT it starts like this.
 CLASS, CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.5.1.4.1.1.2"
 
@@ -68,7 +71,7 @@ class _Header:
         self.file = file
         self._reader = sitk.ImageFileReader()
         self._reader.SetImageIO("GDCMImageIO")
-        self._reader.SetFileName(str(file))
+        self._reader.SetFileName(text_of(file))
         try:
             self._reader.ReadImageInformation()
         except RuntimeError as e:
@@ -96,6 +99,19 @@ class _Header:
                 "pixel.",
                 rule="CT slices are gray.",
             )
+        if self.size[2] != 1:
+            raise UserError(
+                f"{self.file} has {self.size[2]} frames.",
+                rule="a DICOM file holds one slice: of many in one file, the order and "
+                "the values are not read here.",
+                remedy="convert it to NIfTI first, as dcm2niix does.",
+            )
+        if self.says(PHOTOMETRIC) == "MONOCHROME1":
+            raise UserError(
+                f"{self.file} is MONOCHROME1: its values come inverted.",
+                rule="CT slices are MONOCHROME2.",
+                remedy="export the series again, or convert it to NIfTI first.",
+            )
         if not 0 < self.size[0] * self.size[1] <= MOST_PIXELS:
             raise UserError(
                 f"{self.file} declares {self.size[0]} x {self.size[1]} pixels.",
@@ -103,12 +119,20 @@ class _Header:
                 remedy="if the size is not true, the file is damaged.",
             )
         for tag, name in PLACE.items():
-            if self.size[2] == 1 and self.says(tag) is None:
+            if self.says(tag) is None:
                 raise UserError(
                     f"{self.file} does not say its {name} ({tag.replace('|', ',')}).",
                     rule="a CT slice says where in the patient it lies.",
                     remedy="export the series again with these elements.",
                 )
+
+    @property
+    def thickness(self) -> float:
+        """In mm; 1 where it is not said."""
+        try:
+            return float(self.says(THICKNESS) or 1.0)
+        except ValueError:
+            return 1.0
 
     @property
     def position(self) -> float:
@@ -178,19 +202,18 @@ def _listed(by_series: Mapping[str, Sequence[_Header]]) -> str:
 
 
 def _geometry(headers: Sequence[_Header]) -> Geometry:
-    """Of a stack, in the order of its positions."""
+    """Of a stack, in the order of its positions; of one slice, by its thickness."""
     first = headers[0]
     if len(headers) == 1:
         return Geometry(
             tuple(first.size),
-            tuple(first.spacing),
+            (*first.spacing[:2], first.thickness),
             tuple(first.origin.tolist()),
             tuple(first.direction),
         )
     for header in headers:
         alike = (
             header.size == first.size
-            and header.size[2] == 1
             and np.allclose(header.direction, first.direction, atol=1e-4)
             and np.allclose(header.spacing[:2], first.spacing[:2], rtol=1e-4)
         )
@@ -210,7 +233,8 @@ def _geometry(headers: Sequence[_Header]) -> Geometry:
                 rule="each slice of a series has a position of its own.",
                 remedy="move one of them out of the folder.",
             )
-        if abs(step - distance) > max(TOLERANCE * distance, 0.01):
+        rounding = min(ROUNDED_MM + 1e-6, 0.2 * distance)
+        if abs(step - distance) > max(TOLERANCE * distance, rounding):
             raise UserError(
                 f"between {header.file} and {other.file} are {step:.3f} mm, and "
                 f"{distance:.3f} mm between most slices.",

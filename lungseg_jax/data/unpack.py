@@ -8,19 +8,19 @@ import contextlib
 import itertools
 import os
 import re
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
+from lungseg_jax.data import nifti
 from lungseg_jax.data.geometry import Geometry
 from lungseg_jax.errors import UserError
 
 BLOCK = 2**20
 MOST_HEADER = 2**20  # bytes of a text header, or of what stands before NIfTI's voxels
-NIFTI_HEADER, NIFTI_2_HEADER = 348, 540  # bytes, and what they begin with
 _TYPES = {
     sitk.sitkUInt8: "MET_UCHAR",
     sitk.sitkInt8: "MET_CHAR",
@@ -28,6 +28,8 @@ _TYPES = {
     sitk.sitkInt16: "MET_SHORT",
     sitk.sitkUInt32: "MET_UINT",
     sitk.sitkInt32: "MET_INT",
+    sitk.sitkUInt64: "MET_ULONG_LONG",
+    sitk.sitkInt64: "MET_LONG_LONG",
     sitk.sitkFloat32: "MET_FLOAT",
     sitk.sitkFloat64: "MET_DOUBLE",
 }
@@ -82,6 +84,8 @@ def point_at(
         "HeaderSize = -1",
         "ElementDataFile = ",
     ]
+    if "\n" in str(raw):  # the header is lines
+        raise UserError(f"{raw} has a line break in its name.", remedy="rename it.")
     header = scratch / "plain.mhd"
     header.write_bytes("\n".join(lines).encode() + os.fsencode(raw) + b"\n")
     return header
@@ -91,28 +95,44 @@ def _nifti(path: Path, voxels: int, scratch: Path) -> Path:
     """The file, or it decompressed; a slope makes floats of what are integers there."""
     with path.open("rb") as file:
         if path.name.lower().endswith(".nii"):
-            payload = voxels * _nifti_bytes(path, file.read(NIFTI_HEADER))
-            _check_length(path, path.stat().st_size, payload + NIFTI_HEADER)
-            return path
-        blocks = _inflated(_blocks(file), gzip_header=True)
-        with _decompressing(path, scratch):
-            first = next(blocks, b"")
-        payload = voxels * _nifti_bytes(path, first)
-        # The header may be longer than it need be, and some pad the end.
-        target, most = scratch / "plain.nii", payload + MOST_HEADER
-        written = _spool(itertools.chain([first], blocks), target, most, path)
-    _check_length(path, written, payload + NIFTI_HEADER)
+            target, header = path, file.read(nifti.HEADER)
+            written, payload = path.stat().st_size, _nifti_payload(path, header, voxels)
+        else:
+            blocks = _inflated(_blocks(file), gzip_header=True)
+            with _decompressing(path, scratch):
+                header = next(blocks, b"")
+            payload = _nifti_payload(path, header, voxels)
+            # The header may be longer than it need be, and some pad the end.
+            target, most = scratch / "plain.nii", payload + MOST_HEADER
+            written = _spool(itertools.chain([header], blocks), target, most, path)
+    _check_length(path, written, payload + nifti.HEADER)
+    _check_finite(path, target, header, voxels)
     return target
 
 
-def _nifti_bytes(path: Path, header: bytes) -> int:
-    """Of a voxel as it is stored; NIfTI-1 or NIfTI-2, of either byte order."""
-    for order in "<>":
-        if header[:4] == struct.pack(f"{order}i", NIFTI_HEADER) and len(header) > 74:
-            return struct.unpack_from(f"{order}h", header, 72)[0] // 8
-        if header[:4] == struct.pack(f"{order}i", NIFTI_2_HEADER):
-            return struct.unpack_from(f"{order}h", header, 14)[0] // 8
-    raise _damaged(path, "it does not begin as NIfTI does")
+def _nifti_payload(path: Path, header: bytes, voxels: int) -> int:
+    if not nifti.byte_order(header):
+        raise _damaged(path, "it does not begin as NIfTI does")
+    if not all(0 < mm < np.inf for mm in nifti.spacing(header)):
+        raise _damaged(path, f"its voxels measure {nifti.spacing(header)}")
+    return voxels * nifti.bytes_of_voxel(header)
+
+
+def _check_finite(path: Path, plain: Path, header: bytes, voxels: int) -> None:
+    """SimpleITK gives 0 for what is not finite: soft tissue."""
+    kind = nifti.float_type(header)
+    if kind is None:
+        return
+    with plain.open("rb") as file:
+        file.seek(nifti.offset(header))
+        for start in range(0, voxels, BLOCK):
+            block = np.fromfile(file, kind, min(BLOCK, voxels - start))
+            if not np.isfinite(block).all():
+                raise UserError(
+                    f"{path} has NaN or infinite voxels.",
+                    rule="finite values.",
+                    remedy="give these voxels the value of air, -1000 HU.",
+                )
 
 
 def _nrrd(path: Path, file) -> tuple[bool, bool, bool]:

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lungseg_jax.data import nifti
 from lungseg_jax.data.arrays import ARRAY
 from lungseg_jax.data.volumes import VOLUME_SUFFIXES, Volume
 from lungseg_jax.errors import UserError
+from lungseg_jax.paths import text_of
 
 NIFTI_SLICES = 40 + 2 * 3  # where a NIfTI-1 header has the third of its sizes, int16
 LEVEL = 4  # of gzip: masks are small at any
@@ -35,6 +37,7 @@ class VolumeWriter:
 
     def __init__(self, path: Path, like: Volume, dtype: type):
         self._path, self._like, self._dtype = path, like, np.dtype(dtype)
+        text_of(path)
         suffixes = [s for s in VOLUME_SUFFIXES if path.name.lower().endswith(s)]
         if not suffixes or like.spacing_mm is None and suffixes != [ARRAY]:
             raise UserError(
@@ -136,7 +139,9 @@ class VolumeWriter:
         file.unlink()
         if self._suffix.startswith(".nii"):
             slices = struct.pack("<h", z)
-            return header[:NIFTI_SLICES] + slices + header[NIFTI_SLICES + 2 :]
+            header = header[:NIFTI_SLICES] + slices + header[NIFTI_SLICES + 2 :]
+            like = self._like.nifti
+            return nifti.placed_like(header, like) if like else header
         pattern = rb"(?m)^((?:sizes:|DimSize =) \d+ \d+) 1$"
         header, found = re.subn(pattern, rb"\g<1> %d" % z, header)
         assert found == 1, header

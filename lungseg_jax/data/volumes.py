@@ -5,18 +5,21 @@ they are. Compressed files and DICOM series are brought into such a form first, 
 """
 
 import contextlib
+import gzip
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from lungseg_jax.data import dicom, unpack
+from lungseg_jax.data import dicom, nifti, unpack
 from lungseg_jax.data.arrays import ARRAY, open_array
 from lungseg_jax.data.geometry import Geometry
 from lungseg_jax.data.readers import MOST_PIXELS
 from lungseg_jax.errors import UserError
+from lungseg_jax.paths import text_of
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ARRAY)
 MOST_SLICES = 2**15 - 1  # of what a NIfTI header can say
@@ -27,6 +30,8 @@ _GRAY = (
     sitk.sitkInt16,
     sitk.sitkUInt32,
     sitk.sitkInt32,
+    sitk.sitkUInt64,
+    sitk.sitkInt64,
     sitk.sitkFloat32,
     sitk.sitkFloat64,
 )
@@ -41,11 +46,19 @@ class Volume:
       name: for messages.
       geometry: as the file has it.
       spacing_mm: between slices, rows and columns; None of an array.
+      nifti: the header of a NIfTI file; None of others.
     """
 
     def __init__(
-        self, name: str, geometry: Geometry, planes, *, has_spacing: bool = True
+        self,
+        name: str,
+        geometry: Geometry,
+        planes,
+        *,
+        has_spacing: bool = True,
+        nifti: bytes | None = None,
     ):
+        self.nifti = nifti
         self.name, self.geometry, self._planes = name, geometry, planes
         self.spacing_mm = geometry.spacing_mm if has_spacing else None
 
@@ -107,18 +120,22 @@ def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
         return
     # Temporary files lie where TMPDIR says.
     with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
+        header = None
         if dicom.is_dicom(path):
             file, geometry = dicom.gather(path, series, Path(scratch))
         else:
             geometry, bytes_each = _describe(path)
             file = unpack.plain(path, geometry, bytes_each, Path(scratch))
-        yield Volume(str(path), geometry, _planes(file, geometry, path))
+        if file.suffix.lower() == ".nii":
+            with file.open("rb") as start:
+                header = start.read(nifti.HEADER)
+        yield Volume(str(path), geometry, _planes(file, geometry, path), nifti=header)
 
 
 def _describe(path: Path) -> tuple[Geometry, int]:
     """The geometry of a file, and the bytes of a voxel; no voxel is read."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(text_of(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as e:
@@ -135,8 +152,8 @@ def _describe(path: Path) -> tuple[Geometry, int]:
         )
     if reader.GetPixelID() not in _GRAY:
         raise UserError(
-            f"{path} holds {reader.GetPixelIDValueAsString()}.",
-            rule="8, 16 or 32-bit integers, or 32 or 64-bit floats.",
+            f"{path} holds {sitk.GetPixelIDValueAsString(reader.GetPixelID())}.",
+            rule="integers, or 32 or 64-bit floats.",
         )
     dimension = reader.GetDimension()
     direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
@@ -211,11 +228,21 @@ def _of_array(path: Path) -> Volume:
 
 
 def _unreadable(path: Path, error: RuntimeError) -> UserError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not path.exists():
         return UserError(f"{path} does not exist.")
+    if not path.stat().st_size:
+        return UserError(f"{path} is empty.", remedy="copy it again from its source.")
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with contextlib.suppress(OSError, EOFError, zlib.error), opened(path, "rb") as file:
+        if nifti.is_second_version(file.read(4)):
+            return UserError(
+                f"{path} is NIfTI-2.",
+                rule="NIfTI-1, NRRD, MetaImage or DICOM.",
+                remedy="save it as NIfTI-1, as nibabel's Nifti1Image does.",
+            )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return UserError(
         f"{path} cannot be read: {lines[-1][:160] if lines else 'no reason given'}",
-        rule="a whole NIfTI, NRRD or MetaImage volume, or DICOM.",
-        remedy="copy the file again from its source.",
+        rule="a whole NIfTI, NRRD or MetaImage volume with axes at right angles, or DICOM.",
+        remedy="copy the file again from its source, or save it anew.",
     )
