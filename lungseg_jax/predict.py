@@ -21,13 +21,14 @@ if __name__ == "__main__":
     stopping.listen()
 
 import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 from absl import flags
 
 from lungseg_jax import cli, progress
 from lungseg_jax.data.arrays import ARRAY, read_array, write_array
-from lungseg_jax.data.domain import DOMAINS, check_domain, range_of
+from lungseg_jax.data.domain import DOMAINS, Values, check_domain, values_of
 from lungseg_jax.data.overlay import Sheet, overlay
 from lungseg_jax.data.readers import read_image
 from lungseg_jax.data.volume_writer import VolumeWriter
@@ -100,7 +101,8 @@ def _predict_volume(segmenter, job: Job, findings: Findings, series: str) -> Non
         }
         sheet = Sheet(volume.count)
         bar = stack.enter_context(progress.bar(job.source.name, volume.count))
-        answers = with_answers(segmenter.stream, volume.slices())
+        slices = _of_domain(volume, segmenter.trained.domain)
+        answers = with_answers(segmenter.stream, slices)
         for k, (image, found) in enumerate(answers):
             masks.write(k, found.mask.astype(np.uint8))
             for what, writer in maps.items():
@@ -117,6 +119,13 @@ def _predict_volume(segmenter, job: Job, findings: Findings, series: str) -> Non
         write_picture(job.overlay, sheet.picture())
 
 
+def _of_domain(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:
+    """Its slices: some alone were looked at before."""
+    for k, image in enumerate(volume.slices()):
+        check_domain(values_of([image]), trained_on, f"slice {k} of {volume.name}")
+        yield image
+
+
 def _picture(segmenter, image, found) -> np.ndarray:
     window = segmenter.trained.preprocessing["window_hu"]
     return overlay(image, found.mask, found.uncertainty, window_hu=window)
@@ -124,29 +133,29 @@ def _picture(segmenter, image, found) -> np.ndarray:
 
 def _check_inputs(segmenter: LungSegmenter, jobs: list[Job], series: str) -> None:
     """Reads every slice, and some of each volume, before the first mask is written."""
-    faults, domains, ranges = [], set(), []
+    faults, domains, seen = [], set(), []
     with progress.bar("checking", len(jobs), unit="input") as bar:
         for job in jobs:
             try:
-                low, high = _range(job, series)
+                values = _values(job, series)
                 trained_on = segmenter.trained.domain
-                domains.add(check_domain(low, high, trained_on, str(job.source)))
-                ranges.append((low, high))
+                domains.add(check_domain(values, trained_on, str(job.source)))
+                seen.append(values)
             except UserError as e:
                 faults.append(e)
             bar.update()
     if faults:  # nothing was written
         raise together(faults, f"{counted(len(jobs), 'input')}, nothing was written")
-    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    low, high = min(one.low for one in seen), max(one.high for one in seen)
     words = " and ".join(DOMAINS[domain] for domain in sorted(domains))
     progress.say(f"intensities: {words} ({low:g} to {high:g})")
 
 
-def _range(job: Job, series: str) -> tuple[float, float]:
+def _values(job: Job, series: str) -> Values:
     if not job.is_volume:
-        return range_of([_read(job, series)])
+        return values_of([_read(job, series)])
     with open_volume(job.source, series=series) as volume:
-        return range_of(volume.read(k) for k in _sampled(volume))
+        return values_of(volume.read(k) for k in _sampled(volume))
 
 
 def _sampled(volume: Volume) -> list[int]:

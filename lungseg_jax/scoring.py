@@ -7,7 +7,7 @@ from operator import attrgetter
 import numpy as np
 
 from lungseg_jax import calibration, metrics, progress, uncertainty
-from lungseg_jax.data.domain import check_domain, range_of
+from lungseg_jax.data.domain import check_domain, values_of
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocess import true_mask
 from lungseg_jax.data.slice_table import SliceTable
@@ -214,5 +214,5 @@ def _answers(trained: Trained, slices: Iterable[Slice], *, flips: bool):
 
 def _of_domain(slices: Iterable[Slice], domain: str) -> Iterable[Slice]:
     for one in slices:
-        check_domain(*range_of([one.image]), domain, one.name)
+        check_domain(values_of([one.image]), domain, one.name)
         yield one

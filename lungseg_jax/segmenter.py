@@ -9,7 +9,7 @@ import numpy as np
 
 from lungseg_jax import bundle, snapshots
 from lungseg_jax.calibration import apply_temperature
-from lungseg_jax.data.domain import check_domain, range_of
+from lungseg_jax.data.domain import check_domain, values_of
 from lungseg_jax.errors import UserError, unknown_name
 from lungseg_jax.paths import user_path
 from lungseg_jax.postprocess import POSTPROCESSING, postprocess
@@ -129,7 +129,7 @@ class LungSegmenter:
                 rule="finite values.",
                 remedy="give these pixels the value of air, -1000 HU.",
             )
-        check_domain(*range_of([images]), self.trained.domain, "the array")
+        check_domain(values_of([images]), self.trained.domain, "the array")
         if images.ndim == 2:
             return next(self.stream([images]))
         found = list(self.stream(images))

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from lungseg_jax.data.domain import DOMAINS, check_domain, domain_of, range_of
+from lungseg_jax.data.domain import (
+    DOMAINS,
+    Values,
+    check_domain,
+    domain_of,
+    values_of,
+)
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.data.readers import read_image
 from lungseg_jax.errors import UserError
@@ -27,33 +33,37 @@ from lungseg_jax.errors import UserError
     ],
 )
 def test_domain_of(low, high, expected):
-    assert domain_of(low, high) == expected
+    assert domain_of(Values(low, high)) == expected
     assert expected in DOMAINS
 
 
 @pytest.mark.parametrize("found", [(0, 255), (0, 1), (0, 4095)])
 def test_what_is_no_hounsfield_unit_is_refused_with_a_remedy(found):
     with pytest.raises(UserError, match="^error: a.png has ") as e:
-        check_domain(*found, "HU", "a.png")
+        check_domain(Values(*found), "HU", "a.png")
     assert "trained on Hounsfield units" in e.value.what and e.value.remedy
 
 
 def test_hounsfield_units_for_a_network_of_pictures():
     with pytest.raises(UserError, match="gray values"):
-        check_domain(-1000, 400, "8-bit", "a.tif")
+        check_domain(Values(-1000, 400), "8-bit", "a.tif")
 
 
 @pytest.mark.parametrize("trained_on", ["HU", "8-bit", "unsigned"])
 def test_a_blank_image_passes(trained_on):
-    assert check_domain(0, 0, trained_on, "a.tif") == "unknown"
-    assert check_domain(-1000, 400, "unknown", "a.tif") == "HU"
+    assert check_domain(Values(0, 0), trained_on, "a.tif") == "unknown"
+    assert check_domain(Values(-1000, 400), "unknown", "a.tif") == "HU"
 
 
-def test_range_of():
-    images = [np.array([[1, 5]]), np.array([[-3.5, 2]])]
-    assert range_of(images) == (-3.5, 5.0)
+def test_values_of():
+    images = [np.array([[1, 5]]), np.array([[-3.5, 900]])]
+    assert values_of(images) == (-3.5, 900.0, 0.25)
 
 
 def test_every_kaggle_slice_is_in_hounsfield_units(real_data):
     for path in list_images(real_data / "2d_images").values():
-        assert domain_of(*range_of([read_image(path)])) == "HU", path
+        image = read_image(path)
+        assert domain_of(values_of([image])) == "HU", path
+        # As stored before the offset: padding, if any, stays far below.
+        stored = np.where(image < -1200, -2000, image.astype(int) + 1024)
+        assert domain_of(values_of([stored])) == "unsigned", path

@@ -151,6 +151,15 @@ def test_a_volume_that_turns_out_to_be_damaged_leaves_no_mask(
     assert [path.name for path in tmp_path.iterdir()] == ["in.nrrd"]
 
 
+def test_a_slice_of_other_values_in_the_midst_is_found(segmenter, tmp_path, slices):
+    images = np.stack([one.image for one in slices(30)])
+    images[11] = (images[11] + 1000) // 8  # none of those that are looked at first
+    np.save(tmp_path / "in.npy", images)
+    with pytest.raises(UserError, match="slice 11 of .* gray values"):
+        predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]
+
+
 def test_without_a_limit_nothing_is_said_of_review(trained, images, tmp_path):
     plain = LungSegmenter(dataclasses.replace(trained, tuning={}))
     write_image(tmp_path / "a.tif", images[0])

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lungseg_jax import progress
-from lungseg_jax.data.domain import domain_of
+from lungseg_jax.data.domain import Values, domain_of
 from lungseg_jax.data.pairs import Pair, scan
 from lungseg_jax.data.readers import read_image, read_mask
 from lungseg_jax.data.slice_table import TABLE, SliceTable, read_table
@@ -69,9 +69,11 @@ class Checked:
     @property
     def domain(self) -> str:
         """What the values are, a key of `data.domain.DOMAINS`."""
-        return domain_of(
-            min(one.low for one in self.seen), max(one.high for one in self.seen)
+        low, high = (
+            min(one.low for one in self.seen),
+            max(one.high for one in self.seen),
         )
+        return domain_of(Values(low, high))
 
     @property
     def shape(self) -> tuple[int, int] | None:
