@@ -124,13 +124,15 @@ def verify(path: Path) -> list[str]:
         written = (path / SUMS).read_text()
     except (OSError, ValueError) as e:
         raise _damaged(path / SUMS) from e
-    digests = dict(
-        reversed(line.split("  ", 1)) for line in written.splitlines() if "  " in line
-    )
-    for name in FILES:
-        if not (path / name).is_file() or digests.get(name) != _digest(path / name):
-            raise _damaged(path / name)
-    return list(FILES)
+    lost = [name for name in FILES if not (path / name).is_file()]
+    if lost:
+        raise _damaged(path / lost[0])
+    sums, found = _sums(path), written.splitlines()
+    lines = zip(FILES, sums.splitlines(), strict=True)
+    wrong = [name for name, line in lines if line not in found]
+    if wrong or written != sums:
+        raise _damaged(path / (wrong[0] if wrong else SUMS))
+    return [*FILES, SUMS]
 
 
 def _sums(folder: Path) -> str:

@@ -12,7 +12,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 # Of the logit, from -LARGEST to LARGEST; the ends collect the rest. A bin is 0.0012 wide:
-# taking its middle changes no likelihood by more than 0.0007 and no p by more than 0.0002.
+# taking its middle changes no likelihood by more than 0.0007 and no p by more than 0.0002
+# at a temperature of 1.
 BINS, LARGEST = 32768, 20.0
 _WIDTH = 2 * LARGEST / BINS
 _LOGITS = -LARGEST + _WIDTH * (np.arange(BINS) + 0.5)  # the middle of each bin
@@ -73,10 +74,10 @@ def fit_temperature(found: np.ndarray) -> float:
     Source: Guo, Pleiss, Sun & Weinberger 2017, arXiv:1706.04599, section 4.2.
 
     Args:
-      found: of `histogram`, or a sum of these, which may be weighted; 1.0 for an empty
-        one.
+      found: of `histogram`, or a sum of these, which may be weighted; 1.0 where one of
+        lung and background is missing.
     """
-    if not found.sum():
+    if not found.sum(axis=0).all():  # all lung or none: any certainty is right
         return 1.0
     best = minimize_scalar(
         lambda log_t: scores(found, float(np.exp(log_t)))["nll"],

@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 
 from lungseg_jax import cli, metrics, progress
+from lungseg_jax.data.arrays import ARRAY, read_array, read_shape
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.data.readers import SUFFIXES, binary, read_mask
 from lungseg_jax.data.volumes import is_dicom, is_volume, open_volume
@@ -44,6 +45,13 @@ ROWS = {
     "assd_mean": "ASSD",
     "area_error_mean": "area error",
 }
+
+BESIDE = (
+    "_overlay",
+    "_probability",
+    "_uncertainty",
+    "_mutual_information",
+)  # of predict
 
 Masks = tuple[str, np.ndarray, np.ndarray, tuple[float, float] | None]
 
@@ -99,13 +107,20 @@ def find(truth: Path, mask: Path) -> tuple[int, Iterator[Masks]]:
 
 
 def _kind(path: Path) -> str:
+    if path.name.lower().endswith(ARRAY) and len(read_shape(path)) == 2:
+        return "a file"
     if is_volume(path) or is_dicom(path):
         return "a volume"
     return "a folder" if path.is_dir() else "a file"
 
 
 def _of_folders(truth: Path, mask: Path) -> dict[str, tuple[Path, Path]]:
-    truths, masks = list_images(truth), list_images(mask)
+    truths = list_images(truth)
+    masks = {
+        name: path
+        for name, path in list_images(mask).items()
+        if name in truths or not name.endswith(BESIDE)
+    }
     volumes = [
         str(path)
         for f in (truth, mask)
@@ -136,7 +151,7 @@ def _of_folders(truth: Path, mask: Path) -> dict[str, tuple[Path, Path]]:
 
 def _of_files(files: dict[str, tuple[Path, Path]]) -> Iterator[Masks]:
     for name, (truth, mask) in files.items():
-        one, other = read_mask(truth) > 0, read_mask(mask) > 0
+        one, other = _mask(truth), _mask(mask)
         if one.shape != other.shape:
             raise UserError(
                 f"{truth} has {one.shape[1]} x {one.shape[0]} pixels and {mask} "
@@ -144,6 +159,12 @@ def _of_files(files: dict[str, tuple[Path, Path]]) -> Iterator[Masks]:
                 rule="both masks of a slice have its size.",
             )
         yield name, one, other, None
+
+
+def _mask(path: Path) -> np.ndarray:
+    if path.name.lower().endswith(ARRAY):
+        return binary(read_array(path), str(path)) > 0
+    return read_mask(path) > 0
 
 
 def _of_volumes(truth: Path, mask: Path) -> Iterator[Masks]:
@@ -180,7 +201,8 @@ def text(found: dict) -> str:
         lines.append(f"{shown:14}{value:>10}{interval}")
     lines.append(
         f"{counted(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; NSD at "
-        f"{found['tolerance']:g} {unit}; 95 % of bootstrap resamples of the slices"
+        f"{found['tolerance']:g} {unit}; 95 % of bootstrap resamples of the slices, which "
+        "says too little where they are of one patient"
     )
     if found["pooled_area_error"] is not None:
         lines.append(

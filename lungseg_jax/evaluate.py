@@ -21,13 +21,22 @@ import contextlib
 
 from absl import flags
 
-from lungseg_jax import cache, cli, progress, report, scoring, segmenter
+from lungseg_jax import (
+    bundle,
+    cache,
+    cli,
+    progress,
+    report,
+    run_record,
+    scoring,
+    segmenter,
+)
 from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import read_slice
 from lungseg_jax.errors import UserError
 from lungseg_jax.evaluation import summary
 from lungseg_jax.paths import check_outputs, user_path
-from lungseg_jax.run_folder import write_json
+from lungseg_jax.run_folder import RunFolder, write_json
 from lungseg_jax.selection import EVERY
 
 FLAGS = flags.FLAGS
@@ -60,8 +69,11 @@ def main(words: list[str]) -> None:
         flips=FLAGS.flips,
         **scoring.known_of(checked.table, [pair.name for pair in checked.pairs]),
     )
-    evaluation["data"] = str(data.absolute())
+    evaluation["run"], evaluation["data"] = str(trained.path), str(data.absolute())
     evaluation["fingerprint"] = checked.fingerprint
+    if not bundle.is_bundle(trained.path):  # which does not know its slices
+        _, run = run_record.read_run(RunFolder(trained.path))
+        evaluation["trained_on"] = run_record.trained_on(run, checked.digests)
     if "json" in outputs:
         write_json(outputs["json"], evaluation)
     if "report" in outputs:

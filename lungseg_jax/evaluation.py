@@ -40,13 +40,21 @@ def summary(evaluation: Mapping) -> str:
             + f"   {_number(low)} to {_number(high)}"
         )
     n, threshold = evaluation["n"], evaluation["threshold"]
-    lines.append(f"{counted(n, 'slice')} at full size, threshold {threshold:g}")
+    mirrored = ", averaged over mirror images" if evaluation["flips"] else ""
+    lines.append(
+        f"{counted(n, 'slice')} at full size, threshold {threshold:g}{mirrored}"
+    )
     doubts = evaluation["uncertainty"]
     if doubts["flagged"] is not None:
         lines.append(
             f"{doubts['flagged']} of {n} flagged for review, among them "
             f"{doubts['flagged_low']} of {doubts['n_low']} with an IoU below "
             f"{doubts['low_iou']:g}"
+        )
+    if evaluation.get("trained_on"):
+        lines.append(
+            f"{evaluation['trained_on']} of {n} are slices that the run was trained on: "
+            "these scores say little of others"
         )
     return "\n".join(lines)
 

@@ -4,6 +4,7 @@ Headings follow Mitchell et al., Model cards for model reporting, FAT* 2019,
 arXiv:1810.03993; the first lines are what model hubs read.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,10 +51,12 @@ Without lungseg_jax, by `pip install jax flatbuffers numpy` alone:
     program = jax.export.deserialize(pathlib.Path("program.stablehlo").read_bytes())
     {_input(description)}
     probability, mutual_information = program.call(images)
-    mask = probability > {description["threshold"]:g}
+    mask = probability > {_threshold(description):.4g}
 
-The program takes any number of slices of {size} x {size}. Scale a slice so that its longer
-side is {size}, and fill the rest with {low:g}.
+The program takes any number of slices of {size} x {size}. Clip a slice to {low:g} to
+{high:g}, scale it by areas so that its longer side is {size}, centre it and fill the
+rest with {low:g}. It is the networks, their mean and the temperature; lungseg_jax then
+scales the probability to the size of the slice, bilinearly, and cleans the mask.
 
 ## Input
 
@@ -73,9 +76,10 @@ of every file. The split by name and the digest of each file stand in the run's 
 ## Limits
 
 The scores hold for slices like those of the training. Another scanner or reconstruction,
-disease that fills the lung, children, or images that are no chest CT may give a wrong
-mask without a sign. `review` in the output marks slices of low expected IoU: it finds
-some of these, not all. Check masks before relying on them.
+children, or images that are no chest CT may give a wrong mask. `review` in the output marks
+slices of low expected IoU: it finds images of poor quality, and not a lung that is filled
+with dense tissue, which can be missing from the mask without a sign. Check masks before
+relying on them.
 
 ## Files
 
@@ -90,14 +94,29 @@ def _networks(description: Mapping[str, Any]) -> str:
     return f"{n} U-Nets with {kind} blocks, used as an ensemble, that find"
 
 
+def _threshold(description: Mapping[str, Any]) -> float:
+    """That of the run is one of the mean before the temperature."""
+    threshold, temperature = (
+        description["threshold"],
+        description["decision"]["temperature"],
+    )
+    if not 0 < threshold < 1:
+        return threshold
+    logit = math.log(threshold / (1 - threshold)) / temperature
+    return 1 / (1 + math.exp(-logit))
+
+
 def _decision(description: Mapping[str, Any]) -> str:
-    n, decision = description["tuning"].get("n", 0), description["decision"]
+    n, decision = description["tuning"].get("n"), description["decision"]
+    if n is None:
+        return "Nothing was tuned: the training was not finished."
     if not n:
         return "Nothing was tuned: the training had no validation slices."
+    for_all = "" if decision["choice"] else " for all snapshots of the run together"
     return (
         f"Temperature {decision['temperature']:.3f}, clean-up "
         f'"{decision["postprocessing"]}" and the limit of `review`, an expected IoU of '
-        f"{decision['review_below']:.3f}, were chosen on {n} validation slices."
+        f"{decision['review_below']:.3f}, were chosen on {n} validation slices{for_all}."
     )
 
 
@@ -116,7 +135,7 @@ def _input(description: Mapping[str, Any]) -> str:
 
 def _scores(evaluation: Mapping[str, Any] | None) -> str:
     if not evaluation:
-        return "None: the run was not scored."
+        return "None: these members were not scored together as they are here."
     scores = evaluation["ensemble"]
     rows = []
     for key, label in SCORES.items():

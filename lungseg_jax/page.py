@@ -93,7 +93,7 @@ def text(
 <h1>{html.escape(title)}</h1>
 <div class="cards">{_quality_card(evaluation)}{_slices_card(evaluation)}
 {_trust_card(evaluation)}</div>
-<p>Of {evaluation["n"]} {split} slices{
+{_trained_on(evaluation)}<p>Of {evaluation["n"]} {split} slices{
         drawn
     } at their own size, lung where the probability
 is above {evaluation["threshold"]:g}. Intervals are a bootstrap over {
@@ -166,6 +166,15 @@ def _training() -> str:
 folder.</p>"""
 
 
+def _trained_on(evaluation: Mapping) -> str:
+    if not evaluation.get("trained_on"):
+        return ""
+    return (
+        f"<p><b>{evaluation['trained_on']} of these slices the run was trained on: the "
+        "scores say little of others.</b></p>"
+    )
+
+
 def _quality_card(evaluation: Mapping) -> str:
     scores = evaluation["ensemble"]
     low, high = (_number(x) for x in scores["iou_pooled_ci95"])
@@ -215,10 +224,11 @@ def _trust_card(evaluation: Mapping) -> str:
 
 def _trust_words(evaluation: Mapping) -> str:
     found = evaluation["uncertainty"]
-    if not found["n_low"] or found["auroc"]["expected_iou"] is None:
+    if found["auroc"]["expected_iou"] is None:
+        which = "All slices have" if found["n_low"] else "No slice has"
         return (
-            f"No slice has an IoU below {found['low_iou']:g}, so nothing can be said here "
-            "of finding such slices."
+            f"{which} an IoU below {found['low_iou']:g}, so nothing can be said here of "
+            "finding such slices."
         )
     rows = ", ".join(
         f"{label} {found['auroc'][key]:.3f}" for key, label in DOUBTS.items()
@@ -250,9 +260,10 @@ def _calibration_words(calibration: Mapping) -> str:
 
 def _choice_words(evaluation: Mapping) -> str:
     members = [s["iou_pooled"] or 0 for s in evaluation["members"].values()]
-    gain = (evaluation["ensemble"]["iou_pooled"] or 0) - max(members)
+    together = evaluation["postprocessing"]["scores"]["none"]["iou_pooled"] or 0
     return (
-        f"The ensemble against its best member on these slices: {gain:+.4f}. "
+        f"The mean of the members against the best one on these slices: "
+        f"{together - max(members):+.4f}. "
         "Orange: as predict writes it, with the clean-up that was chosen."
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.config import check, differences, snapshot_steps
+from lungseg_jax.data.pairs import IMAGES
 from lungseg_jax.data.source import Source
 from lungseg_jax.errors import UserError
 from lungseg_jax.run_folder import RunFolder, read_json, write_json
@@ -131,6 +132,22 @@ def read_run(folder: RunFolder) -> tuple[ConfigDict, dict]:
         raise _changed(folder.config)
     check(config)
     return config, run
+
+
+def trained_on(run: Mapping, digests: Mapping[str, str]) -> int:
+    """How many images of a data folder a run was trained on, whatever their names.
+
+    Args:
+      run: of `read_run`.
+      digests: sha256 of each file, by its path in the folder.
+    """
+    train = set(run["split"]["train"])
+    seen = {d for path, d in _images(run["sha256"]) if Path(path).stem in train}
+    return sum(digest in seen for _, digest in _images(digests))
+
+
+def _images(digests: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [row for row in digests.items() if Path(row[0]).parent.name == IMAGES]
 
 
 def refuse_what_is_no_run(folder: RunFolder) -> None:

@@ -45,10 +45,10 @@ def score(
       spacings: mm between rows and columns, by name of the slice.
 
     Returns:
-      "threshold", "n", "unit", "tolerance"; "members" {name: scores}; "ensemble" scores,
-      of the masks that `predict` writes; "choices" {choice: {"members", "scores"}} and
-      "postprocessing" {"chosen", "scores"}, each without the other; "calibration",
-      "uncertainty", "slices".
+      "threshold", "flips", "n", "unit", "tolerance", "intervals_over"; "members" {name:
+      scores}; "ensemble" scores, of the masks that `predict` writes; "choices" {choice:
+      {"members", "scores"}} and "postprocessing" {"chosen", "scores"}, each without the
+      other; "calibration", "uncertainty", "slices".
     """
     names = list(trained.members)
     own = [name for name in names if name != AVERAGE] or names
@@ -61,12 +61,13 @@ def score(
     of_choice = {choice: [] for choice in choices}
     of_cleaned = {name: [] for name in POSTPROCESSING}
     tally = _Tally(deployed)
-    first, second = itertools.tee(_of_domain(slices, trained.domain))
-    answers = _answers(trained, first, flips=flips)
+    first = _of_domain(slices, trained.domain)
     mirrored = itertools.repeat(None, total)
     if choices:
+        first, second = itertools.tee(first)
         of_choice[FLIPS] = []
         mirrored = _answers(trained.only(own), second, flips=True)
+    answers = _answers(trained, first, flips=flips)
     with progress.bar("scoring", total) as bar:
         for (one, members), flipped in zip(answers, mirrored, strict=True):
             truth = true_mask(
@@ -103,6 +104,7 @@ def score(
 
     return {
         "threshold": trained.threshold,
+        "flips": flips,
         "n": total,
         "unit": tally.board.unit,
         "tolerance": TOLERANCE,
@@ -156,7 +158,9 @@ class _Tally:
         after = self._decision.temperature
         return {
             "temperature": after,
-            "fitted_on": "validation" if self._decision.choice else None,
+            "fitted_on": "validation"
+            if self._decision.review_below is not None
+            else None,
         } | {
             where: {
                 label: calibration.scores(histogram, temperature)
@@ -183,8 +187,9 @@ class _Tally:
         }
         if self._decision.review_below is not None:
             flagged = np.array([one["review"] for one in scored], bool)
+            every = self.board.slices.values()  # with those that are empty in both
             result |= {
-                "flagged": int(flagged.sum()),
+                "flagged": sum(one["review"] for one in every),
                 "flagged_low": int((flagged & low).sum()),
             }
         if len(scored):

@@ -23,16 +23,17 @@ from lungseg_jax.uncertainty import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no one truth of equality
 class Segmentation:
     """The lungs in one slice `[h w]`, or in several of one size `[n h w]`.
 
     Attributes:
-      mask: `[... h w]` bool.
-      probability: `[... h w]` float32, of lung; calibrated on the validation split.
+      mask: `[... h w]` bool: the mean of the members is above the run's threshold, cleaned.
+      probability: `[... h w]` float32, of lung; calibrated where there was a validation
+        split. The threshold is one of the mean before that; 0.5 is the same of both.
       uncertainty: `[... h w]` float32, entropy of that probability in bits, 0 to 1.
-      mutual_information: `[... h w]` float32, the part of the uncertainty in bits that is
-        disagreement of the members; 0 for one member.
+      mutual_information: `[... h w]` float32, disagreement of the members before
+        calibration, in bits; 0 for one member.
       expected_iou: float or `[n]`, the IoU that the probabilities promise for the mask.
       disagreement: float or `[n]`, share of the pixels that any member calls lung and not
         all do.
@@ -113,22 +114,7 @@ class LungSegmenter:
           UserError: the array has another shape, no pixels, values that are not finite,
             or values of another kind than those of the training.
         """
-        images = np.asarray(images)
-        if (
-            images.ndim not in (2, 3)
-            or not images.size
-            or images.dtype.kind not in "iuf"
-        ):
-            raise UserError(
-                f"an array of {images.dtype}{list(images.shape)} is no image.",
-                rule="numbers, [h w] or [n h w].",
-            )
-        if not np.isfinite(images).all():
-            raise UserError(
-                "the array has NaN or infinite pixels.",
-                rule="finite values.",
-                remedy="give these pixels the value of air, -1000 HU.",
-            )
+        images = _checked(images, (2, 3))
         check_domain(values_of([images]), self.trained.domain, "the array")
         if images.ndim == 2:
             return next(self.stream([images]))
@@ -145,8 +131,12 @@ class LungSegmenter:
         """Segments slices `[h w]` of any sizes; memory holds a batch at a time.
 
         Their values are taken for what the run was trained on.
+
+        Raises:
+          UserError: one is no slice, or has values that are not finite.
         """
-        return map(self.decide, self._ensemble.probabilities(images))
+        checked = (_checked(image, (2,)) for image in images)
+        return map(self.decide, self._ensemble.probabilities(checked))
 
     def decide(self, members: np.ndarray) -> Segmentation:
         """The answer to a slice from its members' probabilities `[m h w]`."""
@@ -162,8 +152,32 @@ class LungSegmenter:
             mutual_information=mutual_information(members),
             expected_iou=expected,
             disagreement=disagreement(members > threshold),
-            review=None if limit is None else expected < limit,
+            review=None if limit is None else not expected >= limit,
         )
+
+
+def _checked(images: np.ndarray, dimensions: tuple[int, ...]) -> np.ndarray:
+    if isinstance(images, np.ma.MaskedArray):
+        raise UserError(
+            "a masked array is no image.",
+            rule="every pixel has a value.",
+            remedy="fill it with the value of air: array.filled(-1000).",
+        )
+    images = np.asarray(images)
+    wrong = images.ndim not in dimensions or images.dtype.kind not in "iuf"
+    if wrong or not images.size:
+        shapes = {2: "[h w]", 3: "[n h w]"}
+        raise UserError(
+            f"an array of {images.dtype}{list(images.shape)} is no image.",
+            rule=f"numbers, {' or '.join(shapes[d] for d in dimensions)}.",
+        )
+    if not np.isfinite(images).all():
+        raise UserError(
+            "the array has NaN or infinite pixels.",
+            rule="finite values.",
+            remedy="give these pixels the value of air, -1000 HU.",
+        )
+    return images
 
 
 def load(path: str | PathLike, *, members: str = "all") -> Trained:

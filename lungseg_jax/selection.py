@@ -49,10 +49,10 @@ def select_members(
         return [snapshots[-1]]
     if choice in CHOICES:
         raise UserError(
-            f"members={choice}: this run has not decided on that.",
+            f"members={choice}: this run or bundle has none.",
             rule="best and greedy are chosen on a validation split, and average made, "
-            "at the end of a training.",
-            remedy="finish the training; or choose all, last or steps. A validation "
+            "at the end of a training; a bundle has what was exported.",
+            remedy="choose all, last or steps; or finish the training. A validation "
             "split has --config.data.validation_fraction=0.1.",
         )
     names = [name.strip() for name in choice.split(",")]

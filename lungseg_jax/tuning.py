@@ -1,6 +1,7 @@
 """What is decided on the validation split alone: members, temperature, clean-up, review.
 
-The test split plays no part in any of it, so that its scores stay honest.
+The test split plays no part in any of it, so that its scores stay honest. (What
+`postprocess` calls an island or a hole was set once, from all masks of the Kaggle set.)
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -68,8 +69,9 @@ def tune(trained: Trained, read: Callable[[], Iterable[Slice]], total: int) -> d
             mask = members[rows["all"]].mean(axis=0) > trained.threshold
             for name in cleaned:
                 cleaned[name] += metrics.count(postprocess(mask, name), truth)
-        scores = {name: float(metrics.iou(counts)) for name, counts in cleaned.items()}
-        clean_up = choose(scores)
+        scores = {name: metrics.iou(counts) for name, counts in cleaned.items()}
+        scores = {name: _number(score) for name, score in scores.items()}
+        clean_up = choose({name: score or 0.0 for name, score in scores.items()})
 
         temperatures = {
             c: calibration.fit_temperature(h) for c, h in histograms.items()
@@ -91,7 +93,7 @@ def tune(trained: Trained, read: Callable[[], Iterable[Slice]], total: int) -> d
         )
         return {
             "members": chosen[choice],
-            "iou_pooled": contest.iou(chosen[choice]),
+            "iou_pooled": _number(contest.iou(chosen[choice])),
             "temperature": temperatures[choice],
             "review_below": review["threshold"],
             "review": review,
@@ -100,10 +102,15 @@ def tune(trained: Trained, read: Callable[[], Iterable[Slice]], total: int) -> d
     return {
         "n": total,
         "damped": int((weights < 1).sum()),
-        "members": {name: contest.iou([name]) for name in names},
+        "members": {name: _number(contest.iou([name])) for name in names},
         "choices": {choice: decided(choice) for choice in chosen},
         "postprocessing": {"chosen": clean_up, "iou_pooled": scores},
     }
+
+
+def _number(value: float) -> float | None:
+    """None where no slice has lung, in truth or mask."""
+    return None if np.isnan(value) else float(value)
 
 
 class _Answers:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax import bundle
+from lungseg_jax.calibration import apply_temperature
 from lungseg_jax.errors import UserError
 from lungseg_jax.segmenter import LungSegmenter
 
@@ -60,6 +61,14 @@ def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
     assert "A U-Net with conv blocks" in card
     assert 'Temperature 2.000, clean-up "fill_holes"' in card
     assert "0.500, were chosen on 5 validation slices" in card
+    # The cut of the calibrated probability is that of the mean before.
+    cut = dataclasses.replace(trained, threshold=0.9)
+    bundle.write(tmp_path / "cut", cut, RECORD)
+    expected = apply_temperature(np.float32([0.9]), 1.5)[0]
+    assert (
+        f"mask = probability > {expected:.4g}"
+        in (tmp_path / "cut/README.md").read_text()
+    )
     # Of a run that was stopped before anything was decided.
     bundle.write(tmp_path / "b", dataclasses.replace(trained, tuning={}), RECORD)
     assert "Nothing was tuned" in (tmp_path / "b/README.md").read_text()
@@ -121,7 +130,7 @@ def test_checksums_are_those_that_sha256sum_reads(folder):
     }
     for digest, name in rows:
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    assert set(bundle.verify(folder)) == {name for _, name in rows}
+    assert set(bundle.verify(folder)) == {name for _, name in rows} | {"SHA256SUMS"}
 
 
 @pytest.mark.parametrize("name", [*bundle.FILES, bundle.SUMS])

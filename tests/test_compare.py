@@ -50,6 +50,21 @@ def test_two_folders(tmp_path):
     assert rows[2]["iou"] == "" and float(rows[1]["iou"]) == pytest.approx(1 / 3)
 
 
+def test_what_predict_writes_beside_its_masks_is_passed_over(tmp_path):
+    for folder, names in (("t", ["a"]), ("m", ["a", "a_overlay", "a_uncertainty"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            write_image(tmp_path / folder / f"{name}.png", box(10))
+    assert found_in(tmp_path / "t", tmp_path / "m")["scores"]["n"] == 1
+
+
+def test_arrays(tmp_path):
+    write_image(tmp_path / "t.tif", box(10))
+    np.save(tmp_path / "m.npy", box(14))
+    found = found_in(tmp_path / "t.tif", tmp_path / "m.npy")
+    assert found["scores"]["iou_pooled"] == pytest.approx(16 / 24)
+
+
 def write_volume(path, lefts, spacing=(0.5, 0.5, 2.0)):
     image = sitk.GetImageFromArray(np.stack([box(left) for left in lefts]))
     image.SetSpacing(spacing)

@@ -113,6 +113,18 @@ def test_a_good_run_is_green(page):
     assert "nothing can be said here" in text
 
 
+def test_where_all_slices_are_bad_it_does_not_say_that_none_is(page):
+    text, found = page()
+    assert found["uncertainty"]["n_low"] == 6
+    assert "All slices have an IoU below 0.95" in text and "No slice has" not in text
+
+
+def test_slices_of_the_training_are_said(page):
+    text, _ = page(change=lambda found: found.update(trained_on=4))
+    assert "4 of these slices the run was trained on" in text
+    assert "trained on" not in page()[0]
+
+
 def test_without_validation_trust_is_unknown(page, trained):
     text, _ = page(dataclasses.replace(trained, tuning={}))
     assert "nothing says which masks to review" in card(text, "Trust")[1]

@@ -140,6 +140,17 @@ def test_a_slice_without_lung_on_either_side(trained, slices):
     json.dumps(found, allow_nan=False)
 
 
+def test_flags_of_slices_without_a_score_count(tuned, slices):
+    (with_lung,) = slices(1)
+    blank = Slice("blank", with_lung.image, np.zeros_like(with_lung.mask))
+    unsure = dataclasses.replace(tuned, threshold=1.0)  # both masks are empty
+    found = score(unsure, iter([with_lung, blank]), 2)
+    assert found["uncertainty"]["flagged"] == sum(
+        row["review"] for row in found["slices"].values()
+    )
+    assert found["slices"]["blank"]["iou"] is None
+
+
 def test_pictures_are_refused(trained):
     picture = Slice("p", np.full((8, 8), 9, np.uint8), np.zeros((8, 8), np.uint8))
     picture.image[0] = 200

@@ -154,3 +154,15 @@ def test_two_programs_whatever_the_sizes(trained, slices):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not the folder of a run"):
         LungSegmenter.from_run(tmp_path)
+
+
+def test_a_stream_is_checked_slice_by_slice(segmenter, images):
+    for wrong in (np.full((9, 9), np.nan), images, [[1.0]] * 0):
+        stream = segmenter.stream([wrong])
+        with pytest.raises(UserError):
+            next(stream)
+
+
+def test_a_mask_of_numpy_is_not_passed_over(segmenter, images):
+    with pytest.raises(UserError, match="masked array"):
+        segmenter(np.ma.masked_less(images[0], -1000))

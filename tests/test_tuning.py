@@ -1,6 +1,7 @@
 """What is decided on validation slices, against the same worked out from all pixels."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -102,6 +103,17 @@ def test_without_validation_nothing_is_decided(every):
     assert found["choices"].keys() == {"all", "last", AVERAGE}
     for decided in found["choices"].values():
         assert decided["temperature"] == 1.0 and decided["review_below"] is None
+    assert found["postprocessing"]["chosen"] == "none"
+
+
+def test_validation_slices_without_lung(every, slices):
+    """Nothing to find, and nothing found: no score, and no certainty to be learnt."""
+    blank = [dataclasses.replace(one, mask=0 * one.mask) for one in slices(3)]
+    blind = dataclasses.replace(every, threshold=1.0)
+    found = tune(blind, lambda: iter(blank), 3)
+    json.dumps(found, allow_nan=False)
+    assert found["choices"]["all"]["iou_pooled"] is None
+    assert found["choices"]["all"]["temperature"] == 1.0
     assert found["postprocessing"]["chosen"] == "none"
 
 
