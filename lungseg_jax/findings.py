@@ -89,7 +89,7 @@ class Findings:
         *,
         spacing_mm: tuple[float, float, float] | None = None,
     ) -> None:
-        """A slice of an image file (`k` None) or of a volume, whose spacing is given."""
+        """A slice of an image file (`k` None) or of a volume; `spacing_mm` as it has it."""
         self._slices += 1
         self._empty += not found.mask.any()
         where = name if k is None else f"{name}:{k}"

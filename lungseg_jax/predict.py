@@ -22,6 +22,7 @@ if __name__ == "__main__":
 
 import contextlib
 from collections.abc import Iterator
+from operator import itemgetter
 
 import numpy as np
 from absl import flags
@@ -78,15 +79,16 @@ def _predict_slices(segmenter, jobs: list[Job], findings: Findings, series) -> N
         return
     images = (_read(job, series) for job in jobs)
     with progress.bar("predicting", len(jobs)) as bar:
-        answers = with_answers(segmenter.stream, images)
-        for job, (image, found) in zip(jobs, answers, strict=True):
+        answers = with_answers(segmenter.stream, images, image_of=itemgetter(0))
+        for job, ((image, spacing), found) in zip(jobs, answers, strict=True):
             job.target.parent.mkdir(parents=True, exist_ok=True)
             _write(job.target, found.mask.astype(np.uint8) * np.uint8(255))
             for what, path in job.maps.items():
                 _write(path, getattr(found, what))
             if job.overlay:
                 write_picture(job.overlay, _picture(segmenter, image, found))
-            findings.add_slice(str(job.source), None, image, found)
+            name = str(job.source)
+            findings.add_slice(name, None, image, found, spacing_mm=spacing)
             bar.update()
 
 
@@ -153,8 +155,13 @@ def _check_inputs(segmenter: LungSegmenter, jobs: list[Job], series: str) -> Non
 
 def _values(job: Job, series: str) -> Values:
     if not job.is_volume:
-        return values_of([_read(job, series)])
+        return values_of([_read(job, series)[0]])
     with open_volume(job.source, series=series) as volume:
+        if not volume.is_placed:
+            progress.say(
+                f"{job.source} does not say how it lies in the patient: its axes are "
+                "taken for left, posterior and superior"
+            )
         return values_of(volume.read(k) for k in _sampled(volume))
 
 
@@ -163,13 +170,14 @@ def _sampled(volume: Volume) -> list[int]:
     return np.linspace(0, volume.count - 1, n).round().astype(int).tolist()
 
 
-def _read(job: Job, series: str) -> np.ndarray:
+def _read(job: Job, series: str) -> tuple[np.ndarray, tuple | None]:
+    """A slice and its spacing, as a `Volume` has it."""
     if split_suffix(job.source)[1] == ARRAY:
-        return read_array(job.source)
+        return read_array(job.source), None
     if is_dicom(job.source):
         with open_volume(job.source, series=series) as volume:
-            return volume.read(0)
-    return read_image(job.source)
+            return volume.read(0), volume.spacing_mm
+    return read_image(job.source), None
 
 
 def _write(path, array: np.ndarray) -> None:

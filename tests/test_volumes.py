@@ -274,6 +274,7 @@ def test_a_mask_of_nifti_has_both_forms_of_its_input(codes, order, tmp_path):
     image.set_sform(np.diag([0.7, 0.8, 2.5, 1]), codes[1])
     nib.save(image, tmp_path / "in.nii.gz")
     with open_volume(tmp_path / "in.nii.gz") as volume:
+        assert volume.is_placed == (codes != (0, 0))
         mask_of(volume, tmp_path / "out.nii.gz")
     before, after = nib.load(tmp_path / "in.nii.gz"), nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(after.affine, before.affine)

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from lungseg_jax.data import dicom, nifti, unpack
 from lungseg_jax.data.arrays import ARRAY, open_array
 from lungseg_jax.data.geometry import Geometry
+from lungseg_jax.data.nifti import is_placed as says_place
 from lungseg_jax.data.readers import MOST_PIXELS
 from lungseg_jax.errors import UserError
 from lungseg_jax.paths import text_of
@@ -47,6 +48,7 @@ class Volume:
       geometry: as the file has it.
       spacing_mm: between slices, rows and columns; None of an array.
       nifti: the header of a NIfTI file; None of others.
+      is_placed: False of a NIfTI file that does not say how it lies in the patient.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Volume:
         nifti: bytes | None = None,
     ):
         self.nifti = nifti
+        self.is_placed = nifti is None or says_place(nifti)
         self.name, self.geometry, self._planes = name, geometry, planes
         self.spacing_mm = geometry.spacing_mm if has_spacing else None
 
