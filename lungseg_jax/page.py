@@ -104,7 +104,7 @@ a score depends on which {over} were drawn, not how another hospital's would do.
 <p>Outline: the mask. <b style="color:#c76f00">Orange</b> is too much,
 <b style="color:#0b7fa5">blue</b> is missed; <b style="color:#c8202c">red</b> is where the
 ensemble is unsure.</p>
-{"".join(_case(evaluation["slices"], *one) for one in enumerate(cases.items()))}
+{"".join(_case(evaluation, *one) for one in enumerate(cases.items()))}
 <details><summary>All slices, worst first</summary>
 <div class="scroll">{_slice_table(evaluation["slices"])}</div>
 <p class="note"><a href="slices.csv">slices.csv</a> has more columns.</p></details>
@@ -141,11 +141,14 @@ def picture_of(case: int, kind: str) -> str:
     return f"case{case}_{kind}.png"
 
 
-def _case(slices: Mapping[str, Mapping], case: int, chosen: tuple[str, str]) -> str:
+def _case(evaluation: Mapping, case: int, chosen: tuple[str, str]) -> str:
     name, why = chosen
-    score = slices[name]
+    score = evaluation["slices"][name]
     iou = "no lung" if score["iou"] is None else f"IoU {score['iou']:.4f}"
     review = {True: ", flagged", False: ", not flagged", None: ""}[score["review"]]
+    is_low = (score["iou"] or 0) < evaluation["uncertainty"]["low_iou"]
+    if is_low and score["review"] is False:  # the ensemble is sure of it
+        review += ": is the label right?"
     shown = html.escape(name)
     pictures = "".join(
         _image(picture_of(case, kind), f"{shown}: {words}")

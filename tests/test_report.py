@@ -83,7 +83,7 @@ def test_bad_slices_are_shown_with_what_is_wrong(page, tmp_path):
     for name, words in ((name, words) for _, name, words in shown):
         row = found["slices"][name]
         assert f"IoU {row['iou']:.4f}" in words
-        assert words.endswith("not flagged") != row["review"]
+        assert ("not flagged: is the label right?" in words) != row["review"]
     for case in range(len(shown)):
         for kind in ("mask", "doubt", "slice"):
             picture = cv2.imread(str(tmp_path / f"page/case{case}_{kind}.png"))
