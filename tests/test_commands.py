@@ -78,11 +78,24 @@ def test_evaluate_writes_the_scores_of_a_folder(run, labelled, cache, tmp_path):
     assert done.returncode == 0, done.stderr
     scores = json.loads(file.read_text())
     assert scores["n"] == 3 and scores["members"].keys() == {"6", "12"}
+    assert scores["trained_on"] == 0 and scores["flips"] is False
     assert f"{scores['ensemble']['iou_pooled']:.4f}" in done.stdout
-    assert {"index.html", "slices.csv", "trust.png"} <= {p.name for p in page.iterdir()}
+    assert {"index.html", "slices.csv", "expected.png"} <= {
+        p.name for p in page.iterdir()
+    }
     for others in (words, [*words[:2], words[3]]):
         again = command("evaluate", *others, cache=cache)
         assert again.returncode == 2 and "--overwrite" in again.stderr
+
+
+def test_an_answer_that_nobody_gets_is_an_error(labelled):
+    folder = labelled / "2d_masks"
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "lungseg_jax.compare", folder, folder]
+        done = subprocess.run(
+            words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2 and "could not be written" in done.stderr
 
 
 def test_predict_checks_all_inputs_before_it_writes(run, labelled, cache, tmp_path):
@@ -270,6 +283,9 @@ MAIN = "--config=configs/smoke.py"
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
         ("predict", ["--run=nowhere", "a.tif"], "INPUT OUTPUT"),
         ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
+        ("predict", ["a.tif", "b.tif"], "--run is missing."),
+        ("predict", ["--run=nowhere", "", "b.tif"], "INPUT is empty."),
+        ("compare", ["--tolerance=nan", "a.tif", "b.tif"], "--tolerance=nan"),
     ],
 )
 def test_mistakes_get_one_plain_error(module, words, says, cache, tmp_path):

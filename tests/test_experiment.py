@@ -8,6 +8,7 @@ from lungseg_jax.config import default
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.data.writers import write_image
 from lungseg_jax.errors import UserError
+from lungseg_jax.run_record import trained_on
 
 NAMES = [f"s{i}" for i in range(10)]
 
@@ -48,3 +49,14 @@ def test_no_lung_to_train_on(pair_folder, refused):
         path = folder / "2d_masks" / f"{name}.tif"
         write_image(path, np.zeros((40, 40), np.uint8))
     assert "masks of 8 training slices are all empty" in refused(folder).what
+
+
+def test_slices_of_the_training_are_told_by_their_content():
+    """Whatever they are called now."""
+    run = {
+        "split": {"train": ["a", "b"]},
+        "sha256": {"2d_images/a.tif": "1", "2d_masks/a.tif": "2"}
+        | {"2d_images/b.tif": "3", "2d_images/c.tif": "4"},
+    }
+    digests = {"2d_images/x.tif": "1", "2d_images/y.tif": "4", "2d_masks/z.tif": "3"}
+    assert trained_on(run, digests) == 1
