@@ -40,7 +40,7 @@ def summary(evaluation: Mapping) -> str:
             + f"   {_number(low)} to {_number(high)}"
         )
     n, threshold = evaluation["n"], evaluation["threshold"]
-    mirrored = ", averaged over mirror images" if evaluation["flips"] else ""
+    mirrored = ", averaged over mirror images" if evaluation.get("flips") else ""
     lines.append(
         f"{counted(n, 'slice')} at full size, threshold {threshold:g}{mirrored}"
     )

@@ -146,7 +146,8 @@ def _case(evaluation: Mapping, case: int, chosen: tuple[str, str]) -> str:
     score = evaluation["slices"][name]
     iou = "no lung" if score["iou"] is None else f"IoU {score['iou']:.4f}"
     review = {True: ", flagged", False: ", not flagged", None: ""}[score["review"]]
-    is_low = (score["iou"] or 0) < evaluation["uncertainty"]["low_iou"]
+    low = evaluation["uncertainty"]["low_iou"]
+    is_low = score["iou"] is not None and score["iou"] < low
     if is_low and score["review"] is False:  # the ensemble is sure of it
         review += ": is the label right?"
     shown = html.escape(name)

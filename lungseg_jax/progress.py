@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lungseg_jax.errors import counted
 
 _silent = False
-_lost: set[int] = set()  # file numbers of streams that end
+_lost: set[int] = set()  # the id of each stream that nobody reads on
 
 
 def silence() -> None:
@@ -30,7 +30,7 @@ class _Lasting:
             self._stream.write(text)
             self._stream.flush()
         except OSError:
-            _lost.add(self._stream.fileno())
+            _lost.add(id(self._stream))
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def flush(self) -> None:
@@ -52,7 +52,7 @@ def answer(text: str) -> None:
     Raises:
       OSError: nobody gets it.
     """
-    if sys.stdout.fileno() in _lost:
+    if id(sys.stdout) in _lost:
         raise OSError("the output could not be written")
     print(text, flush=True)
 
