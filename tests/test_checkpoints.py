@@ -207,6 +207,7 @@ def test_two_hundred_bits_flipped_anywhere(two_saved, tmp_path, state):
 
 
 @pytest.mark.parametrize("harm", ["truncated", "missing"])
+@pytest.mark.slow
 def test_a_file_that_is_cut_or_gone(two_saved, tmp_path, state, harm):
     found = []
     for file in files(two_saved / "5"):

@@ -216,6 +216,7 @@ def start_job(*words, cache, cwd=ROOT):
     ]
 
 
+@pytest.mark.slow  # a minute of both cores
 def test_two_processes_train_as_one(run, cache, tmp_path):
     first, second = map(end, start_job(*TINY, cache=cache, cwd=tmp_path))
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
