@@ -29,30 +29,13 @@ from lungseg_jax.data.pairs import list_images
 from lungseg_jax.data.readers import SUFFIXES, binary, read_mask
 from lungseg_jax.data.volumes import is_dicom, is_volume, open_volume
 from lungseg_jax.errors import UserError, counted, table
+from lungseg_jax.evaluation import IN_UNIT, METRICS
+from lungseg_jax.jobs import BESIDE
 from lungseg_jax.paths import check_outputs, user_path
 from lungseg_jax.run_folder import write_json, write_text
 from lungseg_jax.scoreboard import Scoreboard
 
 FLAGS = flags.FLAGS
-ROWS = {
-    "iou_pooled": "IoU, pooled",
-    "iou_mean": "IoU",
-    "dice_mean": "Dice",
-    "sensitivity_mean": "sensitivity",
-    "precision_mean": "precision",
-    "nsd_mean": "NSD",
-    "hd95_mean": "HD95",
-    "assd_mean": "ASSD",
-    "area_error_mean": "area error",
-}
-
-BESIDE = (
-    "_overlay",
-    "_probability",
-    "_uncertainty",
-    "_mutual_information",
-)  # of predict
-
 Masks = tuple[str, np.ndarray, np.ndarray, tuple[float, float] | None]
 
 
@@ -193,9 +176,9 @@ def text(found: dict) -> str:
     """The scores as a table."""
     scores, unit = found["scores"], found["unit"]
     lines = []
-    for key, label in ROWS.items():
+    for key, (label, _) in METRICS.items():
         low, high = scores[f"{key}_ci95"]
-        shown = f"{label}, {unit}" if key in ("hd95_mean", "assd_mean") else label
+        shown = f"{label}, {unit}" if key in IN_UNIT else label
         interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
         value = "-" if scores[key] is None else f"{scores[key]:.4f}"
         lines.append(f"{shown:14}{value:>10}{interval}")

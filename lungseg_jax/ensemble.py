@@ -1,4 +1,4 @@
-"""Snapshots used together: members stacked, one compiled call."""
+"""Snapshots used together: members stacked into one compiled call, or one after another."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -13,6 +13,13 @@ from lungseg_jax.paths import check_outputs
 
 IMAGES = (*PICTURES, ARRAY)  # what holds one slice; an array may hold a volume as well
 OUTPUTS = (*PICTURES, *VOLUME_SUFFIXES)
+MAPS = {  # fields of a Segmentation that may be written beside a mask, float32
+    "probability": "calibrated probability of lung",
+    "uncertainty": "entropy of the probability, in bits",
+    "mutual_information": "disagreement of the members, in bits",
+}
+OVERLAY = "overlay"
+BESIDE = tuple(f"_{what}" for what in (*MAPS, OVERLAY))  # ends of these files' stems
 FOR_DICOM = ".nii.gz"  # where the output names no format
 NAMED = 5  # folders that an error names
 
@@ -182,5 +189,5 @@ def _with_others(job: Job, maps: Sequence[str], overlay: bool) -> Job:
     return dataclasses.replace(
         job,
         maps={what: beside / f"{stem}_{what}{suffix}" for what in maps},
-        overlay=beside / f"{stem}_overlay.png" if overlay else None,
+        overlay=beside / f"{stem}_{OVERLAY}.png" if overlay else None,
     )

@@ -38,16 +38,11 @@ from lungseg_jax.data.writers import write_image, write_picture
 from lungseg_jax.ensemble import with_answers
 from lungseg_jax.errors import UserError, counted, together
 from lungseg_jax.findings import Findings
-from lungseg_jax.jobs import Job, plan, split_suffix
+from lungseg_jax.jobs import MAPS, Job, plan, split_suffix
 from lungseg_jax.paths import user_path
 from lungseg_jax.segmenter import LungSegmenter
 
 FLAGS = flags.FLAGS
-MAPS = {  # fields of a Segmentation that may be written, float32
-    "probability": "calibrated probability of lung",
-    "uncertainty": "entropy of the probability, in bits",
-    "mutual_information": "disagreement of the members, in bits",
-}
 SAMPLED = 9  # slices of a volume that are looked at before any is segmented
 
 

@@ -31,7 +31,9 @@ snapshots program average tuning
 bundle
 segmenter
 findings figures scoring
-cli jobs page
+cli jobs tables
+cards
+page
 report
 evaluate verify check export compare
 train

@@ -37,7 +37,7 @@ class VolumeWriter:
 
     def __init__(self, path: Path, like: Volume, dtype: type):
         self._path, self._like, self._dtype = path, like, np.dtype(dtype)
-        text_of(path)
+        text_of(path)  # SimpleITK takes no other
         suffixes = [s for s in VOLUME_SUFFIXES if path.name.lower().endswith(s)]
         if not suffixes or like.spacing_mm is None and suffixes != [ARRAY]:
             raise UserError(
@@ -140,7 +140,7 @@ class VolumeWriter:
         if self._suffix.startswith(".nii"):
             slices = struct.pack("<h", z)
             header = header[:NIFTI_SLICES] + slices + header[NIFTI_SLICES + 2 :]
-            like = self._like.nifti
+            like = self._like.nifti_header
             return nifti.placed_like(header, like) if like else header
         pattern = rb"(?m)^((?:sizes:|DimSize =) \d+ \d+) 1$"
         header, found = re.subn(pattern, rb"\g<1> %d" % z, header)

@@ -17,7 +17,6 @@ import SimpleITK as sitk
 from lungseg_jax.data import dicom, nifti, unpack
 from lungseg_jax.data.arrays import ARRAY, open_array
 from lungseg_jax.data.geometry import Geometry
-from lungseg_jax.data.nifti import is_placed as says_place
 from lungseg_jax.data.readers import MOST_PIXELS
 from lungseg_jax.errors import UserError
 from lungseg_jax.paths import text_of
@@ -47,7 +46,7 @@ class Volume:
       name: for messages.
       geometry: as the file has it.
       spacing_mm: between slices, rows and columns; None of an array.
-      nifti: the header of a NIfTI file; None of others.
+      nifti_header: of a NIfTI file; None of others.
       is_placed: False of a NIfTI file that does not say how it lies in the patient.
     """
 
@@ -58,10 +57,10 @@ class Volume:
         planes,
         *,
         has_spacing: bool = True,
-        nifti: bytes | None = None,
+        nifti_header: bytes | None = None,
     ):
-        self.nifti = nifti
-        self.is_placed = nifti is None or says_place(nifti)
+        self.nifti_header = nifti_header
+        self.is_placed = nifti_header is None or nifti.is_placed(nifti_header)
         self.name, self.geometry, self._planes = name, geometry, planes
         self.spacing_mm = geometry.spacing_mm if has_spacing else None
 
@@ -132,7 +131,8 @@ def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
         if file.suffix.lower() == ".nii":
             with file.open("rb") as start:
                 header = start.read(nifti.HEADER)
-        yield Volume(str(path), geometry, _planes(file, geometry, path), nifti=header)
+        planes = _planes(file, geometry, path)
+        yield Volume(str(path), geometry, planes, nifti_header=header)
 
 
 def _describe(path: Path) -> tuple[Geometry, int]:

@@ -18,10 +18,8 @@ _DTYPES = {
     ".png": ("uint8", "uint16"),
 }
 _TIFF_UNCOMPRESSED = 1
-_SMALL = [
-    cv2.IMWRITE_PNG_COMPRESSION,
-    3,
-]  # half of what 1, the default, makes of colour
+# Half of the bytes that 1, the default, makes of colour.
+_SMALL = [cv2.IMWRITE_PNG_COMPRESSION, 3]
 
 
 def write_image(path: Path, array: np.ndarray) -> None:
