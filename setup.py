@@ -15,7 +15,7 @@ setup(
     packages=find_packages(include=["lungseg_jax", "lungseg_jax.*"]),
     package_data={
         "lungseg_jax": ["py.typed"],
-        "lungseg_jax.datasets.lung_ct": ["README.md", "TAGS.txt", "CITATIONS.bib"],
+        "lungseg_jax.data.lung_ct": ["README.md", "TAGS.txt", "CITATIONS.bib"],
     },
     entry_points={"console_scripts": ["lungseg=lungseg_jax.__main__:main"]},
     install_requires=[

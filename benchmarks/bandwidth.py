@@ -16,11 +16,11 @@ import numpy as np
 import optax
 from timing import median_seconds
 
-from lungseg_jax import memory
-from lungseg_jax.losses import bce_dice
 from lungseg_jax.models import make_model
-from lungseg_jax.steps import make_train_step
-from lungseg_jax.train_state import create_state
+from lungseg_jax.runtime import huge_pages
+from lungseg_jax.training.losses import bce_dice
+from lungseg_jax.training.state import create_state
+from lungseg_jax.training.steps import make_train_step
 
 COPIED = 2**28  # bytes, beyond every cache
 
@@ -80,5 +80,5 @@ def main():
 
 
 if __name__ == "__main__":
-    memory.restart_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
     main()

@@ -21,17 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lungseg_jax import memory, steps
-from lungseg_jax.ensemble import stack
-from lungseg_jax.losses import bce_dice
+from lungseg_jax.inference.ensemble.predictor import stack
 from lungseg_jax.models import MODELS, blocks, make_model, operators, unet
-from lungseg_jax.steps import make_ensemble_predict, make_train_step
-from lungseg_jax.train_state import create_state, init_variables
+from lungseg_jax.runtime import huge_pages
+from lungseg_jax.training import steps
+from lungseg_jax.training.losses import bce_dice
+from lungseg_jax.training.state import create_state, init_variables
+from lungseg_jax.training.steps import make_ensemble_predict, make_train_step
 
 
 def written_out(x):
-    if isinstance(x, operators.Joined):
-        return jnp.concatenate([operators.spread(x.coarse), x.fine], axis=-1)
+    if isinstance(x, operators.SkipConcat):
+        return jnp.concatenate([operators.upsample2x(x.coarse), x.fine], axis=-1)
     return x
 
 
@@ -141,5 +142,5 @@ def main():
 
 
 if __name__ == "__main__":
-    memory.restart_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
     main()

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lungseg_jax.memory import HUGE_PAGES, TUNABLES
+from lungseg_jax.runtime.huge_pages import HUGE_PAGES, TUNABLES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 STEPS = 60
@@ -70,12 +70,12 @@ def work(args) -> None:
     import jax
     import numpy as np
 
-    from lungseg_jax.losses import LOSSES
     from lungseg_jax.models import make_model
-    from lungseg_jax.optimizers import make_optimizer
-    from lungseg_jax.schedules import make_schedule
-    from lungseg_jax.steps import make_train_step
-    from lungseg_jax.train_state import create_state
+    from lungseg_jax.training.losses import LOSSES
+    from lungseg_jax.training.optimizers import make_optimizer
+    from lungseg_jax.training.schedules import make_schedule
+    from lungseg_jax.training.state import create_state
+    from lungseg_jax.training.steps import make_train_step
 
     spec = importlib.util.spec_from_file_location("recipe", CHECKOUT / args.config)
     recipe = importlib.util.module_from_spec(spec)

@@ -18,9 +18,9 @@ import numpy as np
 from contestants import ours
 from timing import median_seconds
 
-from lungseg_jax import memory
-from lungseg_jax.data import source
-from lungseg_jax.data.writers import write_image
+from lungseg_jax.data import dataset
+from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.runtime import huge_pages
 
 
 def steps_and_predictions(args) -> None:
@@ -62,7 +62,7 @@ def preparation(args) -> None:
             seconds = []
             for _ in ("first use", "prepared before"):
                 start = time.perf_counter()
-                source.load(folder, cache=Path(scratch))
+                dataset.load_dataset(folder, cache=Path(scratch))
                 seconds.append(time.perf_counter() - start)
         first, again = seconds
         print(
@@ -93,5 +93,5 @@ def main():
 
 
 if __name__ == "__main__":
-    memory.restart_with_huge_pages()
+    huge_pages.restart_with_huge_pages()
     main()

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax import metrics
-from lungseg_jax.config import default, preprocessing
-from lungseg_jax.data import source as data_source
-from lungseg_jax.data.preprocess import image_to_network, to_slice
+from lungseg_jax.data import dataset as data_source
+from lungseg_jax.data.preprocessing import image_to_network, to_slice
 from lungseg_jax.data.splits import split_names
+from lungseg_jax.metrics import overlap
+from lungseg_jax.training.config import default_config, preprocessing
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -57,16 +57,16 @@ def monai(args) -> dict:
     """Trains MONAI's network for `args.seconds`; its scores."""
     from contestants import monai_unet
 
-    c = default()
+    c = default_config()
     with tempfile.TemporaryDirectory() as scratch:
-        source = data_source.load(args.data, cache=Path(scratch))
+        source = data_source.load_dataset(args.data, cache=Path(scratch))
         split = split_names(
             source.names,
             validation_fraction=c.data.validation_fraction,
             test_fraction=c.data.test_fraction,
             seed=c.data.split_seed,
         )
-        arrays = data_source.network_arrays(
+        arrays = data_source.to_network_arrays(
             source.slices(split["train"]),
             soft_masks=c.data.soft_masks,
             **preprocessing(c),
@@ -84,9 +84,13 @@ def monai(args) -> dict:
     for one in test:
         square = predict(image_to_network(one.image, **preprocessing(c))[None])[0]
         mask = to_slice(square, one.image.shape) > c.evaluate.threshold
-        rows.append(metrics.count(mask, one.mask > 0))
+        rows.append(overlap.count(mask, one.mask > 0))
     label = f"{monai_unet.LABEL}, {steps} steps"
-    return {"label": label, "seconds": args.seconds, **metrics.scores(np.stack(rows))}
+    return {
+        "label": label,
+        "seconds": args.seconds,
+        **overlap.summarize(np.stack(rows)),
+    }
 
 
 def main():

@@ -20,11 +20,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lungseg_jax import metrics, uncertainty
 from lungseg_jax.data.pairs import find_pairs, read_slice
-from lungseg_jax.ensemble import with_answers
-from lungseg_jax.segmenter import LungSegmenter
-from lungseg_jax.tuning import LOW_IOU
+from lungseg_jax.evaluation.tuning import LOW_IOU
+from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.metrics import overlap, uncertainty
 
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple]
 TISSUE_HU, TISSUE_NOISE_HU = 30, 25
@@ -113,10 +113,12 @@ def answers(data: Path, run: Path, change: Change, *, every: bool) -> Iterator[d
             image, mask = change(one.image.astype(np.float32), one.mask > 0, rng)
             yield np.ascontiguousarray(image, np.float32), np.ascontiguousarray(mask)
 
-    asked = with_answers(segmenter.stream, changed(), image_of=lambda one: one[0])
+    asked = zip_with_predictions(
+        segmenter.stream, changed(), image_of=lambda one: one[0]
+    )
     for (_, truth), found in asked:
         yield {
-            "iou": float(metrics.iou(metrics.count(found.mask, truth))),
+            "iou": float(overlap.iou(overlap.count(found.mask, truth))),
             "expected": found.expected_iou,
             "disagreement": found.disagreement,
             "review": bool(found.review),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.memory import HUGE_PAGES, TUNABLES
+from lungseg_jax.runtime.huge_pages import HUGE_PAGES, TUNABLES
 
 CONTESTANTS = {"ours": "ours", "keras": "keras_unet", "torch": "torch_unet"}
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lungseg_jax.data import phantom
-from lungseg_jax.data.readers import read_image
+from lungseg_jax.data.io.images import read_image
+from lungseg_jax.data.phantom import dataset
 
 SIZE, DICOM = 512, ".dcm"
 
@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
 def write_scan(path: Path, n: int) -> None:
     """Some phantoms, over and over, as a file or as the folder of a DICOM series."""
     with tempfile.TemporaryDirectory() as folder:
-        phantom.write(Path(folder), slices=8, seed=0, size=SIZE)
+        dataset.write_phantoms(Path(folder), slices=8, seed=0, size=SIZE)
         images = [read_image(p) for p in sorted((Path(folder) / "2d_images").iterdir())]
     stack = [images[k % len(images)].astype(np.int16) for k in range(n)]
     if path.suffix == DICOM:
@@ -89,10 +89,11 @@ def forget_peak() -> None:
 def work(args: argparse.Namespace) -> None:
     """The worker: what `lungseg predict` does, with times in between."""
     start = time.perf_counter()
-    from lungseg_jax import predict, progress
-    from lungseg_jax.findings import Findings
-    from lungseg_jax.jobs import plan
-    from lungseg_jax.segmenter import LungSegmenter
+    from lungseg_jax.cli import predict
+    from lungseg_jax.inference.plan import plan_outputs
+    from lungseg_jax.inference.prediction_table import PredictionTable
+    from lungseg_jax.inference.segmenter import LungSegmenter
+    from lungseg_jax.runtime import progress
 
     progress.silence()
     segmenter = LungSegmenter.from_run(args.run, members=args.members)
@@ -102,10 +103,10 @@ def work(args: argparse.Namespace) -> None:
     started, before = time.perf_counter() - start, memory_mb("VmRSS")
     source = Path(args.worker)
     suffix = ".nii.gz" if args.suffix == DICOM else args.suffix
-    jobs = plan(source, source.with_name(f"mask{suffix}"))
+    jobs = plan_outputs(source, source.with_name(f"mask{suffix}"))
     forget_peak()
     start = time.perf_counter()
-    with Findings(None) as findings:
+    with PredictionTable(None) as findings:
         predict.predict(segmenter, jobs, findings)
     seconds, grown = time.perf_counter() - start, memory_mb("VmHWM") - before
     print(

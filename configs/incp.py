@@ -8,7 +8,7 @@ As typed, on two CPU cores: pooled IoU 0.978 on Kaggle slices (24 test slices, s
 seed 3, threshold 0.5).
 """
 
-from lungseg_jax.recipes import accelerator, laptop, notebook, recipe
+from lungseg_jax.training.recipes import accelerator, laptop, notebook, recipe
 
 
 def get_config(variant: str = ""):

@@ -5,12 +5,12 @@
 Takes under 40 seconds on two CPU cores; its scores mean nothing.
 """
 
-from lungseg_jax.config import default
-from lungseg_jax.recipes import recipe
+from lungseg_jax.training.config import default_config
+from lungseg_jax.training.recipes import recipe
 
 
 def get_config(variant: str = ""):
-    c = recipe(variant, {"": default})
+    c = recipe(variant, {"": default_config})
     c.name = "smoke"
     c.data.phantom_slices = 24
     c.data.image_size = 64

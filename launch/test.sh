@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up a virtual environment with the test extras, then lints and tests.
 #   launch/test.sh
-#   launch/test.sh tests/test_losses.py -k dice
+#   launch/test.sh tests/training/test_losses.py -k dice
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}

@@ -12,12 +12,12 @@ import sys
 # Each is a module of its own, which `python -m lungseg_jax.MODULE` runs as well.
 COMMANDS = {
     "train": ("main", "trains a U-Net, ensembles its snapshots, scores them, reports"),
-    "predict": ("predict", "masks for slices, folders, volumes, DICOM series"),
-    "evaluate": ("evaluate", "scores a run on a labelled folder"),
-    "compare": ("compare", "scores masks, whoever made them, against true ones"),
-    "export": ("export", "a trained ensemble as one folder to share"),
-    "check": ("check", "what is in a data folder, or all that is wrong with it"),
-    "verify": ("verify", "whether a run or a bundle is whole, to the bit"),
+    "predict": ("cli.predict", "masks for slices, folders, volumes, DICOM series"),
+    "evaluate": ("cli.evaluate", "scores a run on a labelled folder"),
+    "compare": ("cli.compare", "scores masks, whoever made them, against true ones"),
+    "export": ("cli.export", "a trained ensemble as one folder to share"),
+    "check": ("cli.check", "what is in a data folder, or all that is wrong with it"),
+    "verify": ("cli.verify", "whether a run or a bundle is whole, to the bit"),
 }
 
 

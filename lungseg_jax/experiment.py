@@ -7,37 +7,31 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from lungseg_jax import (
-    cache,
-    checkpoints,
-    config,
-    processes,
-    progress,
-    report,
-    run_record,
-    scoring,
-    snapshots,
-    train,
-)
-from lungseg_jax.average import average_members
-from lungseg_jax.config import default_workdir
+from lungseg_jax.checkpointing import checkpoints
+from lungseg_jax.checkpointing.manifest import with_checksum
+from lungseg_jax.checkpointing.weights import write_weights
+from lungseg_jax.data import dataset as data_source
 from lungseg_jax.data import preflight
-from lungseg_jax.data import source as data_source
-from lungseg_jax.data.source import Source
+from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.splits import split_names
-from lungseg_jax.errors import UserError
-from lungseg_jax.evaluation import summary
-from lungseg_jax.paths import user_path
-from lungseg_jax.run_folder import RunFolder, read_json, write_json
-from lungseg_jax.run_record import Split
-from lungseg_jax.seals import sealed
-from lungseg_jax.segmenter import LungSegmenter
-from lungseg_jax.selection import AVERAGE, EVERY
-from lungseg_jax.tuning import tune
-from lungseg_jax.weights import write_weights
+from lungseg_jax.evaluation import evaluator
+from lungseg_jax.evaluation.results import format_summary
+from lungseg_jax.evaluation.tuning import tune
+from lungseg_jax.inference.ensemble import loading
+from lungseg_jax.inference.ensemble.averaging import average_members
+from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.reporting import report
+from lungseg_jax.runtime import cache, distributed, progress
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import user_path
+from lungseg_jax.training import config, loop, run_record
+from lungseg_jax.training.config import default_workdir
+from lungseg_jax.training.run_folder import RunFolder, read_json, write_json
+from lungseg_jax.training.run_record import Split
 
 
-def run(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
+def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
     """Does what is left to do of a run, and returns its evaluation.
 
     Args:
@@ -48,44 +42,44 @@ def run(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
     Raises:
       UserError: bad input, before anything is compiled.
     """
-    config.check(c)
+    config.check_config(c)
     folder = RunFolder(user_path(workdir) if workdir else default_workdir(c))
     root = cache.cache_root(c.cache_dir)
     cache.enable_compilation_cache(root)
     with contextlib.ExitStack() as stack:
-        with processes.first_then_others():
+        with distributed.primary_first():
             source, split = _load(c, root)
             run_record.refuse_what_is_no_run(folder)
-            if processes.is_first():
+            if distributed.is_primary():
                 stack.enter_context(folder.claimed())
             done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
             run_record.open_run(c, folder, source, split, done=done, extend=extend)
         return _run(c, folder, source, split)
 
 
-def _run(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> dict:
+def _run(c: ConfigDict, folder: RunFolder, source: Dataset, split: Split) -> dict:
     progress.say(
         f"{source.variant} data: {len(split['train'])} slices to train, "
         f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
         f"run folder {folder.path}"
     )
-    if train.is_finished(c, folder):
+    if loop.is_finished(c, folder):
         progress.say("the training is finished already; nothing is trained again")
     else:
-        train.train(c, folder, source, split)
-    with processes.first_then_others():
+        loop.train(c, folder, source, split)
+    with distributed.primary_first():
         if not _is_scored(c, folder):
             _score(c, folder, source, split)
         else:
-            progress.say(summary(read_json(folder.evaluation)))
+            progress.say(format_summary(read_json(folder.evaluation)))
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return read_json(folder.evaluation)
 
 
-def _load(c: ConfigDict, root: Path) -> tuple[Source, Split]:
+def _load(c: ConfigDict, root: Path) -> tuple[Dataset, Split]:
     """The data and their split."""
-    source = data_source.load(
+    source = data_source.load_dataset(
         user_path(c.data.dir) if c.data.dir else None,
         cache=root,
         phantom_slices=c.data.phantom_slices,
@@ -99,7 +93,7 @@ def _load(c: ConfigDict, root: Path) -> tuple[Source, Split]:
         patients=source.checked.table.patients,
     )
     preflight.check_split(source.checked, split)
-    config.check_fit(
+    config.check_data_and_devices(
         c,
         dtype=source.dtype,
         training_slices=len(split["train"]),
@@ -116,25 +110,25 @@ def _is_scored(c: ConfigDict, folder: RunFolder) -> bool:
     return list(evaluation["members"]) == [str(s) for s in config.snapshot_steps(c)]
 
 
-def _score(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> None:
+def _score(c: ConfigDict, folder: RunFolder, source: Dataset, split: Split) -> None:
     """Writes evaluation.json and the report, of the run's own test split.
 
     The report is not worth failing for: the same command writes it another time.
     """
     if not _is_tuned(c, folder):
         _tune(c, folder, source, split)
-    trained = snapshots.load_run(folder, EVERY)
+    trained = loading.load_run(folder, EVERY)
     test = split["test"]
     table = source.checked.table
-    evaluation = scoring.score(
-        trained, source.slices(test), len(test), **scoring.known_of(table, test)
+    evaluation = evaluator.evaluate(
+        trained, source.slices(test), len(test), **evaluator.slice_metadata(table, test)
     )
     evaluation |= {"split": "test", "split_seed": c.data.split_seed}
-    progress.say(summary(evaluation))
+    progress.say(format_summary(evaluation))
     folder.page.unlink(missing_ok=True)
-    write_json(folder.evaluation, sealed(evaluation))
+    write_json(folder.evaluation, with_checksum(evaluation))
     try:
-        report.write(
+        report.write_report(
             folder.report,
             evaluation,
             title=f"{c.name}: {c.model.name} U-Net on {source.variant} data",
@@ -153,17 +147,17 @@ def _is_tuned(c: ConfigDict, folder: RunFolder) -> bool:
     if run_record.read_tuning(folder, steps) is None:
         return False
     try:
-        snapshots.load_run(folder, EVERY)
+        loading.load_run(folder, EVERY)
     except UserError:  # of the average: the snapshots were verified
         return False
     return True
 
 
-def _tune(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> None:
+def _tune(c: ConfigDict, folder: RunFolder, source: Dataset, split: Split) -> None:
     """Writes tuning.json, and the average of several snapshots."""
-    trained = snapshots.load_run(folder)
+    trained = loading.load_run(folder)
     if len(trained.members) > 1:
-        images = train.network_images(c, source, split["train"])
+        images = loop.network_images(c, source, split["train"])
         average = average_members(
             trained, images, batch_size=c.train.batch_size, seed=c.seed
         )
@@ -173,4 +167,4 @@ def _tune(c: ConfigDict, folder: RunFolder, source: Source, split: Split) -> Non
         trained = dataclasses.replace(trained, members=members)
     validation = split["validation"]
     tuning = tune(trained, lambda: source.slices(validation), len(validation))
-    write_json(folder.tuning, sealed(tuning))
+    write_json(folder.tuning, with_checksum(tuning))

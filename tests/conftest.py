@@ -15,7 +15,7 @@ hypothesis.settings.load_profile("ours")
 
 
 # Minutes each, all their tests in one process: first, so that none is left at the end.
-LONG = ("commands", "train", "kill", "stopping", "checkpoints", "steps", "models")
+LONG = ("commands", "loop", "kill", "signals", "checkpoints", "steps", "unet")
 
 
 def pytest_collection_modifyitems(items):
@@ -52,7 +52,7 @@ def pair_folder(tmp_path):
     Writes a pair for each name: soft tissue near 0 HU, noise of its own, and a lung, a
     disc of -700 HU. `dtype="uint8"` writes 8-bit pictures. The mask is {0, 255}.
     """
-    from lungseg_jax.data.writers import write_image
+    from lungseg_jax.data.io.writers import write_image
 
     def make(names, *, size=40, dtype="int16", suffix=".tif", folder="data"):
         root = tmp_path / folder
@@ -81,9 +81,9 @@ def trained():
     Their window makes what is dark a higher probability than what is bright, so that masks
     are neither empty nor full.
     """
+    from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
     from lungseg_jax.models import make_model
-    from lungseg_jax.train_state import init_variables
-    from lungseg_jax.trained import Trained
+    from lungseg_jax.training.state import init_variables
 
     model = {"name": "conv", "filters": 1}
     names = ["10", "20", "30"]
@@ -94,7 +94,7 @@ def trained():
         "caught": 1,
         "rule": "made up",
     }
-    return Trained(
+    return TrainedEnsemble(
         path=Path("nowhere"),
         model=model,
         preprocessing={

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from lungseg_jax import experiment, train
-from lungseg_jax.config import default
+from lungseg_jax import experiment
+from lungseg_jax.data.io.writers import write_image
 from lungseg_jax.data.splits import split_names
-from lungseg_jax.data.writers import write_image
-from lungseg_jax.errors import UserError
-from lungseg_jax.run_record import trained_on
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training import loop
+from lungseg_jax.training.config import default_config
+from lungseg_jax.training.run_record import trained_on
 
 NAMES = [f"s{i}" for i in range(10)]
 
@@ -17,13 +18,13 @@ NAMES = [f"s{i}" for i in range(10)]
 def refused(tmp_path, monkeypatch):
     """`refused(folder)` -> the error of a training on it; nothing may be trained."""
     monkeypatch.setattr(experiment.cache, "enable_compilation_cache", lambda root: None)
-    monkeypatch.setattr(train, "train", lambda *args: pytest.fail("it was trained"))
+    monkeypatch.setattr(loop, "train", lambda *args: pytest.fail("it was trained"))
 
     def refused(folder):
-        c = default()
+        c = default_config()
         c.data.dir, c.cache_dir = str(folder), str(tmp_path / "cache")
         with pytest.raises(UserError) as e:
-            experiment.run(c, str(tmp_path / "run"))
+            experiment.run_experiment(c, str(tmp_path / "run"))
         assert not (tmp_path / "run").exists()
         return e.value
 

@@ -20,7 +20,7 @@ def train(images, masks, *, seconds, batch_size, seed, augmentation):
     """Trains on images `[n s s 1]` and masks `[n s s]`; `(predict, steps)`.
 
     AdamW, annealed once by a cosine over the time; `augmentation` has the keywords of
-    `lungseg_jax.data.augment`.
+    `lungseg_jax.data.augmentation`.
     `predict(images [b s s 1])` gives probabilities `[b s s]`.
     """
     torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def _to_torch(images):
 
 
 def _augment(pairs, *, zoom, shift, rotation_deg, flip_lr, flip_ud):
-    """A random affine map for each example, bilinear, as `lungseg_jax.data.augment`."""
+    """A random bilinear affine map per example, as in `lungseg_jax.data.augmentation`."""
     n = len(pairs)
 
     def draw(*shape):

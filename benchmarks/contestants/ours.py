@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import optax
 
-from lungseg_jax.ensemble import stack
-from lungseg_jax.losses import bce_dice
+from lungseg_jax.inference.ensemble.predictor import stack
 from lungseg_jax.models import make_model
-from lungseg_jax.steps import make_ensemble_predict, make_train_step
-from lungseg_jax.train_state import create_state, init_variables
+from lungseg_jax.training.losses import bce_dice
+from lungseg_jax.training.state import create_state, init_variables
+from lungseg_jax.training.steps import make_ensemble_predict, make_train_step
 
 LABEL = f"ours (jax {jax.__version__})"
 

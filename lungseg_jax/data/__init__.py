@@ -1,0 +1,1 @@
+"""Slices and masks: files, checks, splits, preprocessing, augmentation."""

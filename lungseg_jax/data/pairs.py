@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.data.readers import SUFFIXES, read_image, read_mask
-from lungseg_jax.errors import UserError, together
+from lungseg_jax.data.io.images import SUFFIXES, read_image, read_mask
+from lungseg_jax.runtime.errors import UserError, combine_errors
 
 IMAGES = "2d_images"
 MASKS = "2d_masks"
@@ -46,7 +46,7 @@ def find_pairs(folder: Path) -> list[Pair]:
     """
     pairs, faults = scan(folder)
     if faults:
-        raise together(faults, str(folder))
+        raise combine_errors(faults, str(folder))
     return pairs
 
 
@@ -88,7 +88,7 @@ def list_images(folder: Path) -> dict[str, Path]:
     """
     found, faults = _list(folder)
     if faults:
-        raise together([*faults.values()], str(folder))
+        raise combine_errors([*faults.values()], str(folder))
     return found
 
 

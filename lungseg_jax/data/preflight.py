@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lungseg_jax import progress
-from lungseg_jax.data.domain import Values, domain_of
+from lungseg_jax.data.intensity import Values, detect_intensity
+from lungseg_jax.data.io.images import read_image, read_mask
+from lungseg_jax.data.metadata import TABLE, SliceMetadata, read_metadata
 from lungseg_jax.data.pairs import Pair, scan
-from lungseg_jax.data.readers import read_image, read_mask
-from lungseg_jax.data.slice_table import TABLE, SliceTable, read_table
-from lungseg_jax.errors import UserError, counted, together
-from lungseg_jax.run_folder import write_text
+from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
+from lungseg_jax.training.run_folder import write_text
 
 THREADS = 8
 VERSION = 1  # of what is checked; an older result is not believed
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class SliceInfo:
     """What was seen in one pair.
 
     Attributes:
@@ -44,7 +44,7 @@ class Seen:
 
 
 @dataclasses.dataclass(frozen=True)
-class Checked:
+class CheckedFolder:
     """A data folder without a fault.
 
     Attributes:
@@ -58,8 +58,8 @@ class Checked:
     pairs: Sequence[Pair]
     digests: Mapping[str, str]
     fingerprint: str
-    seen: Sequence[Seen]
-    table: SliceTable
+    seen: Sequence[SliceInfo]
+    table: SliceMetadata
 
     @property
     def dtype(self) -> str:
@@ -73,7 +73,7 @@ class Checked:
             min(one.low for one in self.seen),
             max(one.high for one in self.seen),
         )
-        return domain_of(Values(low, high))
+        return detect_intensity(Values(low, high))
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -90,7 +90,7 @@ class Checked:
         return [group for group in names.values() if len(group) > 1]
 
 
-def check_folder(folder: Path, *, cache: Path | None = None) -> Checked:
+def check_folder(folder: Path, *, cache: Path | None = None) -> CheckedFolder:
     """Reads each file of a data folder.
 
     Args:
@@ -105,10 +105,10 @@ def check_folder(folder: Path, *, cache: Path | None = None) -> Checked:
     """
     pairs, faults = scan(folder)
     digests, unreadable = _digests(pairs)
-    table = SliceTable({}, {})
+    table = SliceMetadata({}, {})
     if not faults:
-        table = read_table(folder, [pair.name for pair in pairs])
-        if table != SliceTable({}, {}):
+        table = read_metadata(folder, [pair.name for pair in pairs])
+        if table != SliceMetadata({}, {}):
             digests[TABLE] = _sha256(folder / TABLE)
     fingerprint = fingerprint_of(digests)
     kept = cache and cache / "checked" / f"{fingerprint}.json"
@@ -118,13 +118,13 @@ def check_folder(folder: Path, *, cache: Path | None = None) -> Checked:
         seen, more = _read(readable)
         faults = [*faults, *unreadable.values(), *more]
         if faults:
-            raise together(faults, str(folder))
+            raise combine_errors(faults, str(folder))
         if kept:
             _keep(kept, seen)
-    return Checked(pairs, digests, fingerprint, seen, table)
+    return CheckedFolder(pairs, digests, fingerprint, seen, table)
 
 
-def check_split(checked: Checked, split: Mapping[str, Sequence[str]]) -> None:
+def check_split(checked: CheckedFolder, split: Mapping[str, Sequence[str]]) -> None:
     """Refuses a split that would score a network on what it was trained with.
 
     Args:
@@ -145,11 +145,11 @@ def check_split(checked: Checked, split: Mapping[str, Sequence[str]]) -> None:
         if len({part[name] for name in group}) > 1
     ]
     if leaks:
-        raise together(leaks, "the split: equal pictures under several names")
+        raise combine_errors(leaks, "the split: equal pictures under several names")
     train = set(split["train"])
     if not any(one.lung for one in checked.seen if one.name in train):
         raise UserError(
-            f"the masks of {counted(len(train), 'training slice')} are all empty.",
+            f"the masks of {pluralize(len(train), 'training slice')} are all empty.",
             rule="at least one slice to train on has lung.",
             remedy="add slices with lung, or look at how the masks were written.",
         )
@@ -187,7 +187,7 @@ def _sha256(path: Path) -> str | UserError:
         )
 
 
-def _read(pairs: Sequence[Pair]) -> tuple[list[Seen], list[UserError]]:
+def _read(pairs: Sequence[Pair]) -> tuple[list[SliceInfo], list[UserError]]:
     seen, faults, dtypes = [], [], {}
     with (
         progress.bar("checking", len(pairs)) as bar,
@@ -211,7 +211,7 @@ def _read(pairs: Sequence[Pair]) -> tuple[list[Seen], list[UserError]]:
     return seen, faults
 
 
-def _look(pair: Pair) -> tuple[Seen | None, list[UserError]]:
+def _look(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
     faults, arrays = [], []
     for read, path in ((read_image, pair.image), (read_mask, pair.mask)):
         try:
@@ -232,7 +232,7 @@ def _look(pair: Pair) -> tuple[Seen | None, list[UserError]]:
         )
     picture = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
     picture.update(image.data)
-    one = Seen(
+    one = SliceInfo(
         name=pair.name,
         dtype=str(image.dtype),
         height=height,
@@ -245,21 +245,21 @@ def _look(pair: Pair) -> tuple[Seen | None, list[UserError]]:
     return one, faults
 
 
-def _keep(file: Path, seen: Sequence[Seen]) -> None:
+def _keep(file: Path, seen: Sequence[SliceInfo]) -> None:
     rows = [dataclasses.astuple(one) for one in seen]
     with contextlib.suppress(UserError):  # a full disk costs a second look, no more
         write_text(file, json.dumps({"version": VERSION, "slices": rows}) + "\n")
 
 
-def _recall(file: Path, pairs: Sequence[Pair]) -> list[Seen] | None:
+def _recall(file: Path, pairs: Sequence[Pair]) -> list[SliceInfo] | None:
     """What `_keep` wrote; None where there is nothing that can be believed."""
     try:
         kept = json.loads(file.read_bytes())
-        seen = [Seen(*row) for row in kept["slices"]]
+        seen = [SliceInfo(*row) for row in kept["slices"]]
         version = kept["version"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    types = [field.type for field in dataclasses.fields(Seen)]
+    types = [field.type for field in dataclasses.fields(SliceInfo)]
     for one in seen:
         for value, kind in zip(dataclasses.astuple(one), types, strict=True):
             if not isinstance(value, int | float if kind is float else kind):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lungseg_jax.errors import UserError
+from lungseg_jax.runtime.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 

@@ -2,9 +2,9 @@
 
 import functools
 
-from lungseg_jax.errors import unknown_name
 from lungseg_jax.models.blocks import ConvBlock, InceptionBlock
 from lungseg_jax.models.unet import UNet
+from lungseg_jax.runtime.errors import unknown_name
 
 MODELS = {"conv": ConvBlock, "inception": InceptionBlock}
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lungseg_jax.models.operators import Joined, convolve, max_pool_same
+from lungseg_jax.models.operators import SkipConcat, conv2d, max_pool_same
 
 LEAKY_SLOPE = 0.3  # the default of Keras' LeakyReLU, which the notebooks used
 BATCH_NORM_EPSILON = 1e-3  # the default of Keras' BatchNormalization
@@ -28,13 +28,13 @@ class Conv(nn.Module):
     branches: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array | Joined) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array | SkipConcat) -> tuple[jax.Array, jax.Array]:
         k, out = self.kernel_size, self.features
-        inputs = x.channels if isinstance(x, Joined) else x.shape[-1]
+        inputs = x.channels if isinstance(x, SkipConcat) else x.shape[-1]
         init = glorot_by_branch(self.branches)
         kernel = self.param("kernel", init, (k, k, inputs, out))
         bias = self.param("bias", nn.initializers.zeros, (out,))
-        return convolve(x, kernel), bias
+        return conv2d(x, kernel), bias
 
 
 class Norm(nn.Module):
@@ -82,7 +82,7 @@ class ConvNormAct(nn.Module):
     bn_momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array | Joined, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
         conv = Conv(self.features, self.kernel_size, self.branches, name="conv")
         x = Norm(self.bn_momentum, name="norm")(*conv(x), train=train)
         return nn.leaky_relu(x, LEAKY_SLOPE)
@@ -96,7 +96,7 @@ class ConvBlock(nn.Module):
     bn_momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array | Joined, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
         layer = ConvNormAct(
             4 * self.filters,
             self.kernel_size,
@@ -118,7 +118,7 @@ class InceptionBlock(nn.Module):
     bn_momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array | Joined, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
         def layer(features, kernel_size, name, branches=1):
             module = ConvNormAct(
                 features,

@@ -17,7 +17,7 @@ import numpy as np
 Pixels = tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-class Joined(NamedTuple):
+class SkipConcat(NamedTuple):
     """`spread(coarse)` and `fine` side by side along the channels, never written out.
 
     A convolution of it is the sum of two: the widest arrays of a U-Net need not exist.
@@ -35,7 +35,7 @@ class Joined(NamedTuple):
         return jax.tree.leaves(self.coarse)[0].shape[-1] + self.fine.shape[-1]
 
 
-def spread(coarse: jax.Array | Pixels) -> jax.Array:
+def upsample2x(coarse: jax.Array | Pixels) -> jax.Array:
     """Nearest-neighbour up-sampling by two, `[b h w c] -> [b 2h 2w c]`.
 
     Of four `Pixels` each has its own place in the square that one pixel becomes.
@@ -49,7 +49,7 @@ def spread(coarse: jax.Array | Pixels) -> jax.Array:
     return x.reshape(b, 2 * h, 2 * w, c)
 
 
-def convolve(x: jax.Array | Joined, kernel: jax.Array) -> jax.Array:
+def conv2d(x: jax.Array | SkipConcat, kernel: jax.Array) -> jax.Array:
     """Convolution with stride 1 and SAME zero padding, kernel `[k k i o]`, k odd.
 
     Computed in the dtype of `x`.
@@ -59,14 +59,14 @@ def convolve(x: jax.Array | Joined, kernel: jax.Array) -> jax.Array:
         # One output channel leaves most of a convolution's lanes idle: a product for all
         # the taps at once, and their sum.
         taps = kernel[..., 0].transpose(2, 0, 1).reshape(1, 1, inputs, k * k)
-        return _add_taps(convolve(x, taps), k)
-    if isinstance(x, Joined):
+        return _add_taps(conv2d(x, taps), k)
+    if isinstance(x, SkipConcat):
         split = inputs - x.fine.shape[-1]
-        fine = convolve(x.fine, kernel[:, :, split:])
+        fine = conv2d(x.fine, kernel[:, :, split:])
         kernel = kernel[:, :, :split]
         if k > 1:
             return _convolve_spread(x.coarse, kernel) + fine
-        return spread(jax.tree.map(lambda a: convolve(a, kernel), x.coarse)) + fine
+        return upsample2x(jax.tree.map(lambda a: conv2d(a, kernel), x.coarse)) + fine
     if k == 1:
         # A matrix product, and flat: over three axes XLA would sum the gradient of the
         # kernel from transposed copies.
@@ -76,12 +76,12 @@ def convolve(x: jax.Array | Joined, kernel: jax.Array) -> jax.Array:
     return _convolve(x, kernel, "SAME")
 
 
-def max_pool_same(x: jax.Array | Joined) -> jax.Array | Joined:
+def max_pool_same(x: jax.Array | SkipConcat) -> jax.Array | SkipConcat:
     """2x2 max-pool with stride 1 and SAME padding, which lies below and to the right."""
-    if isinstance(x, Joined):
+    if isinstance(x, SkipConcat):
         top, below = x.coarse, _max_with_next(x.coarse, 1)
         pixels = tuple((left, _max_with_next(left, 2)) for left in (top, below))
-        return Joined(pixels, max_pool_same(x.fine))
+        return SkipConcat(pixels, max_pool_same(x.fine))
     return _max_with_next(_max_with_next(x, 1), 2)
 
 
@@ -108,7 +108,7 @@ def _max_pool_backward(x, g):
     top = jnp.where(left, a >= c, b >= d)
     rows = jnp.where(top, g, 0), jnp.where(top, 0, g)
     pixels = tuple((jnp.where(left, r, 0), jnp.where(left, 0, r)) for r in rows)
-    return (spread(pixels),)
+    return (upsample2x(pixels),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -207,7 +207,7 @@ def _convolve_spread(x, kernel):
         n = (2 * row + column) * outputs
         return y[:, top : top + h, left : left + w, n : n + outputs]
 
-    return spread(((pixel(0, 0), pixel(0, 1)), (pixel(1, 0), pixel(1, 1))))
+    return upsample2x(((pixel(0, 0), pixel(0, 1)), (pixel(1, 0), pixel(1, 1))))
 
 
 def _convolve(x, kernel, padding):

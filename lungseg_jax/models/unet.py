@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lungseg_jax.models.blocks import Conv
-from lungseg_jax.models.operators import Joined, max_pool
+from lungseg_jax.models.operators import SkipConcat, max_pool
 
 DOWN = (1, 2, 4, 8)  # filters of each level, in units of the first
 UP = (8, 4, 2, 1)
@@ -53,7 +53,7 @@ class UNet(nn.Module):
                 skips.append(x)
         for i, factor in enumerate(UP, start=1):
             x = level(f"up_{i}", factor)(x, train=train)
-            x = Joined(x, skips.pop())
+            x = SkipConcat(x, skips.pop())
         logits, bias = Conv(1, kernel_size=3, name="head")(x)
         return logits[:, :height, :width, 0].astype(jnp.float32) + bias
 

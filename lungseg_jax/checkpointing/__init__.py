@@ -1,0 +1,1 @@
+"""Training states and weights on disk, with checksums."""

@@ -1,0 +1,1 @@
+"""The commands: flags in, one call into the library, exit status out."""

@@ -1,0 +1,1 @@
+"""Synthetic chest slices with exact lung masks."""

@@ -1,0 +1,1 @@
+"""Scores of masks against labels, and what is decided on validation slices."""

@@ -1,0 +1,1 @@
+"""Masks from trained networks, with how far to trust them."""

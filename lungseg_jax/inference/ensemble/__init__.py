@@ -1,0 +1,1 @@
+"""The networks of a trained ensemble: loading, combining, sharing."""

@@ -1,0 +1,59 @@
+"""The whole computation of an ensemble as one StableHLO program.
+
+It runs where JAX is, or any runtime of StableHLO, without a line of this package:
+
+    program = jax.export.deserialize(pathlib.Path("program.stablehlo").read_bytes())
+    probability, mutual_information = program.call(images)
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from lungseg_jax.data.preprocessing import PREPROCESSING
+from lungseg_jax.inference.ensemble.predictor import stack
+from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
+from lungseg_jax.models import make_model
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+EPSILON = 1e-7  # float32 knows no probability nearer to 1
+
+
+def export_program(trained: TrainedEnsemble) -> bytes:
+    """The members of `trained` as a program of any number of slices, for `PLATFORMS`.
+
+    It takes float32 images `[b s s]` at the network's size s, with the values that the
+    run was trained on, and pads nothing: a slice that is not square is scaled to s at its
+    longer side and filled up with the window's lower end. It returns the calibrated
+    probability of lung `[b s s]` and the mutual information `[b s s]` in bits. Under the
+    preprocessing `seed` it takes the network's input `[b s s 3]` instead.
+    """
+    keywords = trained.preprocessing
+    size, channels = keywords["image_size"], PREPROCESSING[keywords["preprocessing"]]
+    windowed = keywords["preprocessing"] == "window"
+    low, high = keywords["window_hu"]
+    model, members = make_model(**trained.model), stack(list(trained.members.values()))
+    temperature = trained.decision().temperature
+
+    def program(images):
+        if windowed:
+            images = ((jnp.clip(images, low, high) - low) / (high - low))[..., None]
+
+        def one(variables):
+            return jax.nn.sigmoid(model.apply(variables, images, train=False))
+
+        each = jnp.clip(jax.lax.map(one, members), EPSILON, 1 - EPSILON)
+        mean = each.mean(axis=0)
+        logit = jnp.log(mean) - jnp.log1p(-mean)
+        information = _entropy(mean) - _entropy(each).mean(axis=0)
+        return jax.nn.sigmoid(logit / temperature), jnp.maximum(information, 0.0)
+
+    shape = f"b, {size}, {size}" + ("" if windowed else f", {channels}")
+    images = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
+    exported = export.export(jax.jit(program), platforms=PLATFORMS)(images)
+    return bytes(exported.serialize())
+
+
+def _entropy(p: jax.Array) -> jax.Array:
+    """Of the Bernoulli distribution, in bits."""
+    return -(p * jnp.log2(p) + (1 - p) * jnp.log2(1 - p))

@@ -1,0 +1,101 @@
+"""Clean-up of masks, slice by slice: what is chosen, if any, the validation split says.
+
+The rules leave true masks alone. Of the 240 Kaggle masks at hand, with 1 to 6 components
+and 198 true holes, `drop_islands` changes 16 and `fill_holes` 39, by 0.004 % and 0.005 % of
+the lung pixels. `two_largest`, often done, changes 18 by 0.65 %: it takes 43, 32 and 16 %
+of the lung from three.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from lungseg_jax.runtime.errors import unknown_name
+
+# Of the largest component. True masks have specks up to 0.33 %, then one piece of 1.3 %;
+# all others, lobes and lungs, have 21 % or more.
+ISLAND = 0.01
+# Of the lung. 90 of the 198 true holes are smaller, 0.005 % of the lung all together.
+HOLE = 0.001
+
+# Simplest first.
+POSTPROCESSING = {
+    "none": "the mask as the threshold gives it",
+    "fill_holes": f"fills holes smaller than {HOLE:.1%} of the lung",
+    "drop_islands": f"drops components smaller than {ISLAND:.0%} of the largest",
+    "two_largest": "keeps the two largest components, and those of equal size",
+    "drop_islands+fill_holes": "both, islands first",
+    "two_largest+fill_holes": "both, components first",
+}
+_EIGHT = np.ones((3, 3), bool)  # lung connects over corners, and background does not
+
+
+def postprocess(mask: np.ndarray, name: str) -> np.ndarray:
+    """A cleaned copy of a mask `[h w]`, boolean; an empty one stays empty.
+
+    Components of lung touch at edges or corners. A hole is background that reaches the
+    border of the image over no edges of its pixels.
+
+    Args:
+      mask: of one slice.
+      name: key of `POSTPROCESSING`.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    if name not in POSTPROCESSING:
+        raise unknown_name("postprocessing", name, POSTPROCESSING)
+    for step in name.split("+"):
+        mask = _STEPS[step](mask)
+    return mask
+
+
+def choose(scores: Mapping[str, float], *, margin: float = 0.0005) -> str:
+    """The best clean-up, but "none" unless that gains more than `margin`.
+
+    Args:
+      scores: pooled IoU on the validation split by key of `POSTPROCESSING`, of "none" at
+        least. The simplest of equals is the best.
+      margin: below it a difference is noise.
+    """
+    simplest_first = [name for name in POSTPROCESSING if name in scores]
+    best = max(simplest_first, key=lambda name: scores[name])
+    return best if scores[best] > scores["none"] + margin else "none"
+
+
+def _none(mask):
+    return mask.copy()
+
+
+def _fill_holes(mask):
+    labels, _ = ndimage.label(~mask)
+    areas = np.bincount(labels.ravel())
+    is_hole = areas < HOLE * mask.sum()
+    edges = labels[0], labels[-1], labels[:, 0], labels[:, -1]
+    is_hole[np.unique(np.concatenate(edges))] = False
+    return mask | is_hole[labels]  # label 0 is the mask itself
+
+
+def _drop_islands(mask):
+    return _kept(mask, lambda areas: areas >= ISLAND * areas.max())
+
+
+def _two_largest(mask):
+    return _kept(mask, lambda areas: areas >= np.sort(areas)[-2])
+
+
+def _kept(mask, choose_by_area):
+    labels, count = ndimage.label(mask, _EIGHT)
+    if count < 2:
+        return mask.copy()
+    areas = np.bincount(labels.ravel())[1:]
+    return np.concatenate([[False], choose_by_area(areas)])[labels]
+
+
+_STEPS = {
+    "none": _none,
+    "fill_holes": _fill_holes,
+    "drop_islands": _drop_islands,
+    "two_largest": _two_largest,
+}

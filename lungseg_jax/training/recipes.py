@@ -1,0 +1,79 @@
+"""What the files of configs/ start from."""
+
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict
+
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training.config import default_config
+
+NOTEBOOK_EPOCH = 30  # steps: 240 slices in batches of 8
+
+
+def laptop() -> ConfigDict:
+    """What ends within six minutes on two CPU cores, data and compilation included."""
+    c = default_config()
+    c.train.total_steps = 560  # cycles end after 320, 480 and 560
+    c.train.batch_size = 4
+    c.train.save_every = c.train.validate_every = 80
+    # A long cycle and two short, gentle ones: each snapshot is a good one.
+    c.schedule.growth = 0.5
+    c.schedule.peak_decay = 0.5
+    return c
+
+
+def notebook() -> ConfigDict:
+    """What the three Keras notebooks share, damaged pixels and all; for comparison."""
+    c = default_config()
+    c.data.preprocessing = "seed"
+    c.data.image_size = 512
+    c.data.validation_fraction = 0.0
+    c.augment.rotation_deg = 0.0
+    c.model.bn_momentum = 0.99
+    c.optimizer.name = "adam"
+    c.optimizer.epsilon = 1e-7
+    c.schedule.name = "constant"
+    c.schedule.cycles = 1
+    c.schedule.peak = 1e-3
+    c.schedule.hold_steps = NOTEBOOK_EPOCH
+    c.train.total_steps = 1600 * NOTEBOOK_EPOCH
+    c.train.loss = "bce"
+    c.train.outlier_knee = 0.0
+    c.train.population_stats = False
+    c.train.save_every = c.train.validate_every = 20 * NOTEBOOK_EPOCH
+    c.evaluate.threshold = 200 / 255
+    return c
+
+
+def accelerator() -> ConfigDict:
+    """Full resolution and a long run in bfloat16, for a GPU or TPU."""
+    c = default_config()
+    c.data.image_size = 512
+    c.model.dtype = "bfloat16"
+    c.augment.rotation_deg = 10.0
+    c.train.batch_size = 16
+    c.train.total_steps = 12_000
+    c.train.save_every = c.train.validate_every = 500
+    c.train.log_every = 50
+    c.train.steps_per_dispatch = 10
+    c.schedule.cycles = 6
+    c.schedule.warmup_steps = 200
+    c.evaluate.batch_size = 16
+    return c
+
+
+def recipe(
+    variant: str, variants: Mapping[str, Callable[[], ConfigDict]]
+) -> ConfigDict:
+    """The base of a recipe's variant.
+
+    Raises:
+      UserError: the recipe has no such variant.
+    """
+    if variant not in variants:
+        known = ", ".join(f":{name}" for name in variants if name)
+        raise UserError(
+            f"the recipe has no variant :{variant}.",
+            rule=f"{known}, or none at all." if known else "it has none.",
+        )
+    return variants[variant]()

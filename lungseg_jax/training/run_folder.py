@@ -1,0 +1,156 @@
+"""The files of a run: what is where, and how they are written."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lungseg_jax.runtime.errors import UserError
+
+
+class RunFolder:
+    """A run as plain files below `path`; see the README for what each holds."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.run = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.average = self.path / "average.safetensors"
+        self.tuning = self.path / "tuning.json"
+        self.evaluation = self.path / "evaluation.json"
+        self.report = self.path / "report"
+        self.page = self.report / "index.html"  # written last
+        self._lock = self.path / ".lock"
+
+    def require(self) -> "RunFolder":
+        """Itself, where it is the folder of a run.
+
+        Raises:
+          UserError: it is not.
+        """
+        for file in (self.config, self.run):
+            if not file.is_file():
+                raise UserError(
+                    f"{self.path} is not the folder of a run: it has no {file.name}.",
+                    rule="--run=DIR names the --workdir of a training.",
+                )
+        return self
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Within, no other process can claim the folder; however this one ends, that ends.
+
+        Raises:
+          UserError: another one has it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self._lock.open("a+", errors="replace")
+        except OSError as e:
+            raise UserError(f"{self._lock} cannot be written: {e.strerror}.") from e
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # One that has just ended took its file away.
+                is_current = os.fstat(lock.fileno()).st_ino == self._lock.stat().st_ino
+            except OSError:
+                is_current = False
+            if not is_current:
+                lock.seek(0)
+                raise UserError(
+                    f"{self.path} is in use by {lock.read() or 'another process'}.",
+                    rule="one training at a time writes to a run folder.",
+                    remedy="wait for it, stop it, or name another with --workdir=DIR.",
+                )
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            try:
+                yield
+            finally:
+                self._lock.unlink(missing_ok=True)
+
+    def append_metrics(self, rows: Sequence[dict]) -> None:
+        """More lines of metrics.jsonl, all of them or, where the disk is full, none.
+
+        Raises:
+          OSError: none was written.
+        """
+        with self.metrics.open("ab", buffering=0) as f:
+            before = f.tell()
+            text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            try:
+                written = f.write(text)
+                if written != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                f.truncate(before)
+                raise
+
+    def read_metrics(self) -> list[dict]:
+        """The rows of metrics.jsonl; a last line that was cut short is left out.
+
+        Raises:
+          UserError: another line is damaged.
+        """
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_bytes().split(b"\n")
+        rows = []
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                row = json.loads(line)
+                is_row = isinstance(row["step"], int) and isinstance(row["kind"], str)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                is_row = False
+            if not is_row:
+                raise UserError(
+                    f"line {number} of {self.metrics} is damaged.",
+                    rule='each line is one JSON object with a "step" and a "kind".',
+                    remedy="delete that line and run the command again.",
+                )
+            rows.append(row)
+        return rows
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drops the rows of updates that were lost and will be done again."""
+        rows = [row for row in self.read_metrics() if row["step"] <= step]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+      UserError: it is not there or is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror}.") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(
+            f"{path} is damaged: {e}.", remedy="restore it from a copy."
+        ) from e
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Writes indented JSON; a reader sees the old file or the new one, whole."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside `path` and renames."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text)
+        os.replace(beside, path)
+    except OSError as e:
+        raise UserError(f"{path} cannot be written: {e.strerror}.") from e

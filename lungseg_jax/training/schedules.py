@@ -1,0 +1,99 @@
+"""Learning-rate schedules by step, and the steps at which a snapshot is due."""
+
+from itertools import pairwise
+
+import optax
+
+
+def cycle_ends(
+    *, total_steps: int, cycles: int, growth: float = 1.0
+) -> tuple[int, ...]:
+    """Step counts after which each cycle is over; the last is `total_steps`.
+
+    Cycle i has a share growth**i of the total. Where the total does not divide, ends
+    are rounded to the nearest step, so there are always exactly `cycles` of them.
+
+    Raises:
+      ValueError: a cycle would have no step.
+    """
+    if cycles < 1 or growth <= 0:
+        raise ValueError(f"cycles={cycles} and growth={growth} must be positive.")
+    try:
+        shares = [growth**i for i in range(cycles)]
+        whole = sum(shares)
+        ends, done = [], 0.0
+        for share in shares:
+            done += share
+            ends.append(round(total_steps * done / whole))
+    except (OverflowError, ValueError):  # infinite shares: the first cycle has none
+        ends = [0]
+    if any(stop <= start for start, stop in pairwise([0, *ends])):
+        raise ValueError(
+            f"total_steps={total_steps} over cycles={cycles} with growth={growth} "
+            "leaves a cycle without a step."
+        )
+    return tuple(ends)
+
+
+def cosine_restarts(
+    *,
+    total_steps: int,
+    cycles: int,
+    peak: float,
+    warmup_steps: int = 0,
+    growth: float = 1.0,
+    peak_decay: float = 1.0,
+    floor: float = 0.0,
+) -> optax.Schedule:
+    """Cosine decay from `peak` to `floor`, restarted at every cycle end.
+
+    In a cycle of T steps, update t runs at floor + (peak - floor)(1 + cos(pi t/T))/2, so
+    the last update of a cycle has its lowest rate and the next one restarts at the peak,
+    which is `peak_decay` times that of the cycle before. The first cycle alone begins
+    with `warmup_steps` of linear rise: a warm restart needs none.
+
+    With `growth` and `peak_decay` below 1 a long cycle finds a good minimum and short,
+    gentle ones draw others from around it, as in Garipov et al., arXiv:1802.10026.
+
+    Source: Loshchilov & Hutter, SGDR, arXiv:1608.03983; used for snapshot ensembles
+    by Huang et al., arXiv:1704.00109.
+
+    Raises:
+      ValueError: a cycle would have no step, or the warm-up fills the first one.
+    """
+    ends = cycle_ends(total_steps=total_steps, cycles=cycles, growth=growth)
+    if warmup_steps >= ends[0]:
+        raise ValueError(
+            f"warmup_steps={warmup_steps} must be below the first cycle's {ends[0]}."
+        )
+
+    parts = []
+    for i, (start, stop) in enumerate(pairwise([warmup_steps, *ends])):
+        top = peak * peak_decay**i
+        parts.append(optax.cosine_decay_schedule(top, stop - start, alpha=floor / top))
+    boundaries = list(ends[:-1])
+    if warmup_steps:
+        parts.insert(0, optax.linear_schedule(0.0, peak, warmup_steps))
+        boundaries.insert(0, warmup_steps)
+    return optax.join_schedules(parts, boundaries)
+
+
+def constant(*, peak: float, **_) -> optax.Schedule:
+    """`peak` at every step; takes and ignores what shapes a cosine."""
+    return optax.constant_schedule(peak)
+
+
+def make_schedule(*, name: str, hold_steps: int = 1, **shape: float) -> optax.Schedule:
+    """The schedule of SCHEDULES under `name`, read once every `hold_steps` steps.
+
+    The notebooks set the rate once an epoch, which is `hold_steps=30`.
+    """
+    return hold_schedule(SCHEDULES[name](**shape), hold_steps)
+
+
+def hold_schedule(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    """The schedule read once every so many steps."""
+    return lambda step: schedule(step // steps * steps)
+
+
+SCHEDULES = {"cosine_restarts": cosine_restarts, "constant": constant}

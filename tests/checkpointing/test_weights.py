@@ -1,0 +1,87 @@
+"""Weights come back to the bit, or not at all."""
+
+import json
+import struct
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from lungseg_jax.checkpointing.weights import read_weights, write_weights
+from lungseg_jax.runtime.errors import UserError
+
+
+def variables(seed, width=3):
+    rng = np.random.default_rng(seed)
+    return {
+        "params": {"down_1": {"kernel": rng.normal(size=(2, width)).astype("f4")}},
+        "batch_stats": {"down_1": {"mean": rng.normal(size=width).astype("f4")}},
+    }
+
+
+NETWORKS = {"10": variables(0), "average": variables(1)}
+
+
+@pytest.fixture
+def file(tmp_path):
+    write_weights(tmp_path / "w.safetensors", NETWORKS, {"of": ["10", "20"]})
+    return tmp_path / "w.safetensors"
+
+
+def test_networks_come_back_to_the_bit(file):
+    networks, about = read_weights(file, variables(5))
+    assert about == {"of": ["10", "20"]}
+    assert networks.keys() == NETWORKS.keys()
+    jax.tree.map(np.testing.assert_array_equal, networks, NETWORKS)
+
+
+def test_the_file_is_plain_safetensors(file):
+    tensors = load_file(file)
+    assert tensors.keys() == {
+        f"{name}/{leaf}"
+        for name in NETWORKS
+        for leaf in ("params/down_1/kernel", "batch_stats/down_1/mean")
+    }
+
+
+def test_another_network_is_refused(file):
+    with pytest.raises(UserError, match="another network"):
+        read_weights(file, variables(0, width=4))
+
+
+def test_a_file_of_anyone_else_is_refused(tmp_path):
+    save_file({"10/params/a": np.zeros(2, "f4")}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="is damaged"):
+        read_weights(tmp_path / "x.safetensors", variables(0))
+    with pytest.raises(UserError, match="does not exist"):
+        read_weights(tmp_path / "y.safetensors", variables(0))
+
+
+@given(st.data())
+def test_no_flipped_bit_passes(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("weights")
+    write_weights(folder / "w", NETWORKS, {"of": []})
+    content = bytearray((folder / "w").read_bytes())
+    (header,) = struct.unpack_from("<Q", content)
+    assert json.loads(content[8 : 8 + header])
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    (folder / "w").write_bytes(
+        content[: data.draw(st.sampled_from([len(content), 40]))]
+    )
+    try:
+        networks, about = read_weights(folder / "w", variables(0))
+    except UserError:
+        return
+    # White space and the order of the header may change, and nothing else.
+    jax.tree.map(np.testing.assert_array_equal, networks, NETWORKS)
+    assert about == {"of": []}
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        write_weights(tmp_path / "absent" / "w", NETWORKS, {})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,116 @@
+"""What `python -m lungseg_jax.cli.check` says, and how it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lungseg_jax.cli.check import describe_folder
+from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.preflight import check_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*words, cache):
+    return subprocess.run(
+        [sys.executable, "-m", "lungseg_jax.cli.check", *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_says_what_it_saw(pair_folder, tmp_path):
+    folder = pair_folder(["a", "b", "c"])
+    write_image(folder / "2d_images" / "c.tif", np.arange(-9, 11, dtype=np.int16)[None])
+    write_image(folder / "2d_masks" / "c.tif", np.zeros((1, 20), np.uint8))
+    (folder / "2d_images" / "b.tif").write_bytes(
+        (folder / "2d_images" / "a.tif").read_bytes()
+    )
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    done = command(folder, cache=tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    # 305 pixels of a disc of radius 10 less its rim, in 2 of 3 slices; 20 more pixels
+    share = 2 * 305 / (2 * 1600 + 20)
+    assert done.stdout.splitlines() == [
+        "checking: 3 slices",
+        "slices:       3",
+        "type:         int16, values -700 to 39",
+        "width height: 40 x 40 (2 slices), 20 x 1 (1 slice)",
+        f"lung:         {share:.1%} of all pixels",
+        "empty masks:  1",
+        "  c",
+        "equal images: 1",
+        "  a = b",
+        f"fingerprint:  {check_folder(folder).fingerprint}",
+        "A training refuses equal images that fall into different splits.",
+    ]
+    again = command(folder, cache=tmp_path / "cache")
+    assert again.stdout == done.stdout.removeprefix("checking: 3 slices\n")
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_path_that_is_no_text_can_be_printed(pair_folder, tmp_path):
+    folder = pair_folder(["a"], folder=os.fsdecode(b"caf\xe9"))
+    (folder / "2d_masks" / "a.tif").write_bytes(b"cut")
+    done = command(folder, cache=tmp_path / "cache")
+    assert done.returncode == 2 and "caf\\udce9/2d_masks/a.tif" in done.stderr
+
+
+def test_many_sizes_are_cut_short(pair_folder):
+    for i in range(8):
+        folder = pair_folder([f"s{i}"], size=20 + i)
+    line = describe_folder(check_folder(folder)).splitlines()[2]
+    assert line.endswith("25 x 25 (1 slice), and 2 more")
+
+
+def test_faults_end_with_2_and_a_table(pair_folder, tmp_path):
+    folder = pair_folder(["a", "b"])
+    for name in ("a", "b"):
+        (folder / "2d_images" / f"{name}.tif").write_bytes(b"cut")
+    done = command(folder, cache=tmp_path / "cache")
+    assert done.returncode == 2 and done.stdout == "checking: 2 slices\n"
+    assert done.stderr.splitlines() == [
+        f"error: 2 faults in {folder}:",
+        f"  {folder}/2d_images/a.tif is damaged or cut short (3 bytes).",
+        f"  {folder}/2d_images/b.tif is damaged or cut short (3 bytes).",
+        "    rule:  a complete TIFF or PNG file.",
+        "    fix:   copy the file again from its source.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words,says",
+    [
+        ([], "expected DIR"),
+        (["a", "b"], "expected DIR"),
+        (["nowhere"], "nowhere does not exist"),
+        (["~no-such-user/x"], "~no-such-user"),
+        (["."], "no folder 2d_images"),
+        (["--cach_dir=x", "."], "cach_dir"),
+    ],
+)
+def test_mistakes_get_one_plain_error(words, says, tmp_path):
+    done = command(*words, cache=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_shows_examples_and_flags(tmp_path):
+    done = command("--help", cache=tmp_path)
+    assert done.returncode == 0
+    assert "lungseg check DIR" in done.stdout
+    assert "--cache_dir" in done.stdout
+
+
+def test_starts_without_jax():
+    """Importing it takes more than a check of a hundred slices."""
+    code = (
+        "import lungseg_jax.cli.check, sys; assert not {'jax', 'flax'} & {*sys.modules}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,0 +1,275 @@
+"""DICOM series, held against SimpleITK's own reader; and what is no series."""
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    XRayRadiationDoseSRStorage,
+    generate_uid,
+)
+
+from lungseg_jax.data.io.volume_writer import VolumeWriter
+from lungseg_jax.data.io.volumes import is_dicom, open_volume
+from lungseg_jax.runtime.errors import UserError
+
+SHAPE, SPACING = (6, 9, 8), (0.6, 0.75)  # slices rows columns; rows, columns in mm
+AXIAL = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], float)  # rows, columns, normal
+TILTED = np.array([[0.8, 0.6, 0], [-0.6, 0.8, 0], [0, 0, 1]], float)
+CORONAL = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], float)
+
+
+def stored():
+    """Values as CT files have them, 1024 above Hounsfield units."""
+    return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16) + 700
+
+
+def write_series(
+    folder, axes=AXIAL, distance=2.5, uid=None, array=None, description="lung", skip=()
+):
+    """A file for each slice, with names in another order than that of the slices."""
+    folder.mkdir(exist_ok=True)
+    array = stored() if array is None else array
+    uid, study = uid or generate_uid(), generate_uid()
+    names = np.random.default_rng(0).permutation(len(array))
+    for k, image in enumerate(array):
+        if k in skip:
+            continue
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        d = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+        d.SOPClassUID, d.SOPInstanceUID = (
+            CTImageStorage,
+            meta.MediaStorageSOPInstanceUID,
+        )
+        d.Modality, d.SeriesInstanceUID, d.StudyInstanceUID = "CT", uid, study
+        d.SeriesDescription, d.InstanceNumber = description, k + 1
+        d.PatientName, d.PatientID = "No^One", "0"
+        d.Rows, d.Columns = image.shape
+        d.PixelSpacing = list(SPACING)
+        d.SliceThickness = 1.0  # not the distance
+        d.ImageOrientationPatient = [*axes[0], *axes[1]]
+        position = np.array([-10.0, 20.0, 5.0]) + k * distance * axes[2]
+        d.ImagePositionPatient = [float(f"{x:.6f}") for x in position]
+        d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
+        d.BitsAllocated, d.BitsStored, d.HighBit = 16, 16, 15
+        d.PixelRepresentation = 1
+        d.RescaleIntercept, d.RescaleSlope = -1024, 1
+        d.PixelData = image.tobytes()
+        d.save_as(folder / f"IM{names[k]:04}", enforce_file_format=True)
+    return uid
+
+
+def by_itk(folder, uid):
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
+    return reader.Execute()
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+@pytest.mark.parametrize("distance", [2.5, -2.5])
+@pytest.mark.parametrize("axes", [AXIAL, TILTED, CORONAL])
+def test_a_series_to_a_volume(axes, distance, suffix, tmp_path):
+    uid = write_series(tmp_path / "in", axes, distance)
+    with open_volume(tmp_path / "in") as volume:
+        with VolumeWriter(tmp_path / f"out{suffix}", volume, np.uint8) as out:
+            for k, image in enumerate(volume.slices()):
+                out.write(k, image > 0)
+    series = by_itk(tmp_path / "in", uid)
+    mask = sitk.ReadImage(str(tmp_path / f"out{suffix}"))
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(series) > 0
+    )
+    for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        ours, theirs = getattr(mask, what)(), getattr(series, what)()
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=what)
+
+
+def test_slices_come_in_hounsfield_units_feet_first(tmp_path):
+    write_series(tmp_path / "in")
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.spacing_mm == pytest.approx((2.5, 0.6, 0.75))
+        np.testing.assert_array_equal(list(volume.slices()), stored() - 1024.0)
+    write_series(tmp_path / "down", distance=-2.5)
+    with open_volume(tmp_path / "down") as volume:
+        np.testing.assert_array_equal(list(volume.slices()), stored()[::-1] - 1024.0)
+
+
+def test_a_coronal_series_is_cut_into_axial_slices(tmp_path):
+    write_series(tmp_path / "in", CORONAL)
+    with open_volume(tmp_path / "in") as volume:
+        # Rows of the files run from head to feet, files from front to back.
+        assert (volume.count, *volume.shape) == (9, 6, 8)
+        np.testing.assert_array_equal(volume.read(8), stored()[:, 0, :] - 1024.0)
+        assert volume.spacing_mm == pytest.approx((0.6, 2.5, 0.75))
+
+
+def test_one_file_alone(tmp_path):
+    write_series(tmp_path / "in", array=stored()[:1])
+    (file,) = (tmp_path / "in").iterdir()
+    assert is_dicom(file) and is_dicom(tmp_path / "in") and not is_dicom(tmp_path)
+    with open_volume(file) as volume:
+        assert volume.count == 1
+        np.testing.assert_array_equal(volume.read(0), stored()[0] - 1024.0)
+        assert volume.spacing_mm == pytest.approx((1.0, 0.6, 0.75))
+    d = pydicom.dcmread(file)
+    d.SliceThickness = 5.0
+    d.save_as(file)
+    with open_volume(file) as volume:
+        assert volume.spacing_mm == pytest.approx((5.0, 0.6, 0.75))
+
+
+def test_of_several_series_one_is_chosen(tmp_path):
+    first = write_series(tmp_path / "in", description="thin")
+    for path in (tmp_path / "in").iterdir():
+        path.rename(path.with_name(f"A{path.name}"))
+    second = write_series(tmp_path / "in", array=stored()[:3], description="thick")
+    with pytest.raises(UserError, match="has 2 series") as e:
+        with open_volume(tmp_path / "in"):
+            pass
+    for word in (first, second, "thin", "thick", "6 files", "3 files"):
+        assert word in e.value.what
+    assert "--series" in e.value.remedy
+    with open_volume(tmp_path / "in", series=second) as volume:
+        assert volume.count == 3
+    with pytest.raises(UserError, match="no series 1.2.3"):
+        with open_volume(tmp_path / "in", series="1.2.3"):
+            pass
+
+
+def refused(folder, match):
+    with pytest.raises(UserError, match=match), open_volume(folder):
+        pass
+
+
+def test_positions_in_tenths_are_equal_distances(tmp_path):
+    write_series(tmp_path / "in", distance=0.625)
+    for file in (tmp_path / "in").iterdir():
+        d = pydicom.dcmread(file)
+        d.ImagePositionPatient = [round(float(x), 1) for x in d.ImagePositionPatient]
+        d.save_as(file)
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.count == 6
+        assert volume.spacing_mm[0] == pytest.approx(0.625, abs=0.02)
+    (third,) = (
+        f for f in (tmp_path / "in").iterdir() if pydicom.dcmread(f).InstanceNumber == 3
+    )
+    third.unlink()
+    refused(tmp_path / "in", "between most slices")
+
+
+@pytest.mark.parametrize(
+    "change,says",
+    [
+        ({"NumberOfFrames": 2}, "has 2 frames"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "is MONOCHROME1"),
+    ],
+)
+def test_what_itk_would_read_wrong_is_refused(change, says, tmp_path):
+    write_series(tmp_path / "in", array=stored()[:1])
+    (file,) = (tmp_path / "in").iterdir()
+    d = pydicom.dcmread(file)
+    for key, value in change.items():
+        setattr(d, key, value)
+    d.PixelData = d.PixelData * change.get("NumberOfFrames", 1)
+    d.save_as(file)
+    refused(file, says)
+
+
+def test_a_slice_that_is_missing(tmp_path):
+    write_series(tmp_path / "in", skip=(3,))
+    refused(tmp_path / "in", "are 5.000 mm, and 2.500 mm")
+
+
+def test_a_slice_that_is_there_twice(tmp_path):
+    uid = write_series(tmp_path / "in")
+    for path in (tmp_path / "in").iterdir():
+        path.rename(path.with_name(f"A{path.name}"))
+    write_series(tmp_path / "in", uid=uid, array=stored()[:1])
+    refused(tmp_path / "in", "lie in one place")
+
+
+def test_slices_of_different_sizes(tmp_path):
+    uid = write_series(tmp_path / "in")
+    for path in (tmp_path / "in").iterdir():
+        path.rename(path.with_name(f"A{path.name}"))
+    other = np.zeros((1, 4, 4), np.int16)
+    write_series(tmp_path / "in", uid=uid, array=other, distance=-90)
+    refused(tmp_path / "in", "different sizes")
+
+
+def test_a_tilted_gantry(tmp_path):
+    sheared = AXIAL.copy()
+    sheared[2] = [0, np.sin(0.2), np.cos(0.2)]
+    write_series(tmp_path / "in", sheared)
+    refused(tmp_path / "in", "shifted sideways")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    write_series(tmp_path / "in")
+    file = sorted((tmp_path / "in").iterdir())[2]
+    file.write_bytes(file.read_bytes()[:200])
+    refused(tmp_path / "in", file.name)
+    write_series(tmp_path / "in")
+    file.write_bytes(file.read_bytes()[:-60])
+    refused(tmp_path / "in", file.name)
+
+
+def test_colour_is_refused(tmp_path):
+    write_series(tmp_path / "in", array=stored()[:1])
+    (file,) = (tmp_path / "in").iterdir()
+    d = pydicom.dcmread(file)
+    d.SamplesPerPixel, d.PhotometricInterpretation, d.PlanarConfiguration = 3, "RGB", 0
+    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 8, 8, 7, 0
+    d.PixelData = bytes(3 * d.Rows * d.Columns)
+    d.save_as(file)
+    refused(file, "3 values in a pixel")
+
+
+def write_other(file, kind):
+    """A DICOM file that is no image."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = kind
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    d = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    d.SeriesInstanceUID = generate_uid()
+    d.save_as(file, enforce_file_format=True)
+
+
+def test_reports_beside_the_slices_are_passed_over(tmp_path):
+    write_series(tmp_path / "in")
+    write_other(tmp_path / "in/DOSE", XRayRadiationDoseSRStorage)
+    write_other(tmp_path / "in/DICOMDIR", MediaStorageDirectoryStorage)
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.count == len(stored())
+
+
+def test_a_disc_with_its_slices_in_folders_below(tmp_path):
+    write_other(tmp_path / "DICOMDIR", MediaStorageDirectoryStorage)
+    write_series(tmp_path / "in")
+    refused(tmp_path, "no slices among them")
+
+
+@pytest.mark.parametrize(
+    "lost,name",
+    [
+        ("ImagePositionPatient", "position"),
+        ("ImageOrientationPatient", "orientation"),
+        ("PixelSpacing", "pixel spacing"),
+    ],
+)
+def test_slices_that_do_not_say_where_they_lie(lost, name, tmp_path):
+    """ITK would take them for slices at 0, of pixels of 1 mm."""
+    write_series(tmp_path / "in")
+    for file in (tmp_path / "in").iterdir():
+        d = pydicom.dcmread(file)
+        del d[lost]
+        d.save_as(file)
+    refused(tmp_path / "in", f"does not say its {name}")

@@ -1,0 +1,385 @@
+"""Volumes come in the radiologist's orientation and go back into their own."""
+
+import gzip
+import itertools
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lungseg_jax.data.io.volume_writer import VolumeWriter
+from lungseg_jax.data.io.volumes import is_volume, open_volume
+from lungseg_jax.runtime.errors import UserError
+
+# (axis of the patient, sign) of each axis of the file: 6 orders, 8 signs.
+ORIENTATIONS = [
+    "".join(codes)
+    for order in itertools.permutations(("RL", "PA", "IS"))
+    for codes in itertools.product(*order)
+]
+
+
+def voxels(shape=(5, 6, 7), dtype=np.int16):
+    """Each value once, so that no two orientations look alike."""
+    values = np.arange(np.prod(shape)).reshape(shape)
+    return (values - values.size // 2).astype(dtype)
+
+
+def nifti(path, codes, array=None, oblique=False):
+    """A NIfTI file whose axes run towards `codes`, of different spacings."""
+    array = voxels() if array is None else array
+    wanted = nib.orientations.axcodes2ornt(tuple(codes))
+    affine = np.eye(4)
+    for axis, (patient, sign) in enumerate(wanted):
+        affine[:3, axis] = 0
+        affine[int(patient), axis] = sign * (0.7, 0.8, 2.5)[axis]
+    if oblique:
+        angle = 0.2
+        turn = np.eye(4)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        affine = turn @ affine
+    affine[:3, 3] = (-12.5, 30.25, 7.0)
+    assert oblique or nib.aff2axcodes(affine) == tuple(codes)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def expected_slices(path):
+    """`[slice row column]` towards superior, posterior, left, by nibabel alone."""
+    image = nib.load(path)
+    now = nib.io_orientation(image.affine)
+    wanted = nib.orientations.axcodes2ornt(("S", "P", "L"))
+    turn = nib.orientations.ornt_transform(now, wanted)
+    return nib.orientations.apply_orientation(np.asarray(image.dataobj), turn)
+
+
+def mask_of(volume, target, dtype=np.uint8):
+    with VolumeWriter(target, volume, dtype) as out:
+        for k, image in enumerate(volume.slices()):
+            out.write(k, (image > 0).astype(dtype))
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_every_orientation_and_back(codes, tmp_path):
+    assert len(set(ORIENTATIONS)) == 48
+    source = nifti(tmp_path / "in.nii.gz", codes)
+    with open_volume(source) as volume:
+        slices = np.stack(list(volume.slices()))
+        np.testing.assert_array_equal(slices, expected_slices(source))
+        assert (volume.count, *volume.shape) == slices.shape
+        zooms = dict(zip(codes, (0.7, 0.8, 2.5), strict=True))
+        axes = ("IS", "PA", "RL")
+        spacing = [next(z for c, z in zooms.items() if c in pair) for pair in axes]
+        np.testing.assert_allclose(volume.spacing_mm, spacing, rtol=1e-6)
+        for target in ("out.nii", "out.nii.gz"):
+            mask_of(volume, tmp_path / target)
+    before = nib.load(source)
+    for target in ("out.nii", "out.nii.gz"):
+        after = nib.load(tmp_path / target)
+        np.testing.assert_allclose(after.affine, before.affine, rtol=1e-6, atol=1e-5)
+        assert after.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(
+            np.asarray(after.dataobj), np.asarray(before.dataobj) > 0
+        )
+
+
+def test_an_oblique_volume_keeps_its_geometry(tmp_path):
+    source = nifti(tmp_path / "in.nii", "LPS", oblique=True)
+    with open_volume(source) as volume:
+        mask_of(volume, tmp_path / "out.nii.gz")
+    before, after = nib.load(source), nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(after.affine, before.affine, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(
+        np.asarray(after.dataobj), np.asarray(before.dataobj) > 0
+    )
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("source", [".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize("target", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_from_every_format_to_every_other(source, target, compressed, tmp_path):
+    image = sitk.GetImageFromArray(voxels())
+    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetOrigin((-12.5, 30.25, 7.0))
+    image.SetDirection((0, -1, 0, 1, 0, 0, 0, 0, 1))
+    file = (
+        tmp_path
+        / f"in{source}{'.gz' if (source, compressed) == ('.nii', True) else ''}"
+    )
+    sitk.WriteImage(image, str(file), useCompression=compressed)
+    with open_volume(file) as volume:
+        mask_of(volume, tmp_path / f"out{target}")
+    mask = sitk.ReadImage(str(tmp_path / f"out{target}"))
+    assert mask.GetPixelID() == sitk.sitkUInt8
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), voxels() > 0)
+    for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        ours, theirs = getattr(mask, what)(), getattr(image, what)()
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"]
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_every_type_and_byte_order(dtype, order, suffix, tmp_path):
+    array = np.abs(voxels(dtype=np.int16)).astype(dtype)
+    if suffix == ".nrrd":
+        word = {"float32": "float", "float64": "double"}.get(dtype, dtype)
+        head = (
+            f"NRRD0004\ntype: {word}\n"
+            "dimension: 3\nsizes: 7 6 5\nencoding: gzip\n"
+            f"endian: {'little' if order == '<' else 'big'}\n\n"
+        )
+        payload = gzip.compress(array.astype(array.dtype.newbyteorder(order)).tobytes())
+        (tmp_path / "in.nrrd").write_bytes(head.encode() + payload)
+        expected = array
+    else:
+        header = nib.Nifti1Header(endianness=order)
+        header.set_data_dtype(dtype)
+        nib.Nifti1Image(array, np.eye(4), header).to_filename(tmp_path / "in.nii.gz")
+        expected = expected_slices(tmp_path / "in.nii.gz")
+    with open_volume(tmp_path / f"in{suffix}") as volume:
+        slices = np.stack(list(volume.slices()))
+    np.testing.assert_array_equal(slices, expected)
+
+
+def test_slope_and_intercept_are_applied(tmp_path):
+    image = nib.Nifti1Image(np.abs(voxels()), np.eye(4))
+    image.header.set_slope_inter(2.0, -1024.0)
+    image.header["scl_slope"], image.header["scl_inter"] = 2.0, -1024.0
+    file = tmp_path / "in.nii"
+    with file.open("wb") as out:
+        image.header.write_to(out)
+        out.write(b"\0\0\0\0" + np.abs(voxels()).tobytes(order="F"))
+    expected = expected_slices(file)
+    with open_volume(file) as volume:
+        np.testing.assert_allclose(np.stack(list(volume.slices())), expected)
+    assert expected.min() == -1024
+
+
+def test_an_array_has_slices_and_no_geometry(tmp_path):
+    np.save(tmp_path / "in.npy", voxels())
+    with open_volume(tmp_path / "in.npy") as volume:
+        np.testing.assert_array_equal(np.stack(list(volume.slices())), voxels())
+        assert volume.spacing_mm is None
+        mask_of(volume, tmp_path / "out.npy")
+        with pytest.raises(UserError, match="has no geometry"):
+            VolumeWriter(tmp_path / "out.nii", volume, np.uint8)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), voxels() > 0)
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(voxels()))
+    with open_volume(tmp_path / "fortran.npy") as volume:
+        np.testing.assert_array_equal(np.stack(list(volume.slices())), voxels())
+
+
+def test_floats_are_written_as_floats(tmp_path):
+    source = nifti(tmp_path / "in.nii", "LPS")
+    with (
+        open_volume(source) as volume,
+        VolumeWriter(tmp_path / "out.mha", volume, np.float32) as out,
+    ):
+        for k, image in enumerate(volume.slices()):
+            out.write(k, image / 7)
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out.mha")))
+    expected = np.asarray(nib.load(source).dataobj).T / np.float32(7)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_what_ends_early_leaves_nothing(tmp_path):
+    source = nifti(tmp_path / "in.nii.gz", "RAS")
+    with open_volume(source) as volume:
+        for stop, error in ((2, RuntimeError), (None, ValueError)):
+            with (
+                pytest.raises(error),
+                VolumeWriter(tmp_path / "out.nii.gz", volume, np.uint8) as out,
+            ):
+                out.write(0, np.zeros(volume.shape))
+                if stop:
+                    raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["in.nii.gz"]
+
+
+def test_a_volume_that_exists_is_there_until_the_new_one_is_whole(tmp_path):
+    source = nifti(tmp_path / "in.nii", "RAS")
+    target = tmp_path / "out.nii"
+    target.write_bytes(b"before")
+    with open_volume(source) as volume:
+        with VolumeWriter(target, volume, np.uint8) as out:
+            for k in range(volume.count):
+                out.write(k, np.ones(volume.shape))
+                assert target.read_bytes() == b"before"
+    assert np.asarray(nib.load(target).dataobj).all()
+
+
+def cut(path, n):
+    path.write_bytes(path.read_bytes()[:n])
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_that_is_cut_short(suffix, compressed, tmp_path):
+    image = sitk.GetImageFromArray(voxels((20, 21, 22)))
+    file = tmp_path / f"in{suffix}"
+    sitk.WriteImage(image, str(file), useCompression=compressed)
+    cut(file, file.stat().st_size - 100)
+    with pytest.raises(UserError, match="in.n|in.m") as e, open_volume(file) as volume:
+        list(volume.slices())
+    assert "damaged" in e.value.what or "cannot be read" in e.value.what
+
+
+def test_what_is_no_gray_volume(tmp_path):
+    vector = sitk.Image((4, 4, 4), sitk.sitkVectorUInt8, 3)
+    four = sitk.Image((4, 4, 4, 2), sitk.sitkInt16)
+    for name, image in (("rgb.nrrd", vector), ("time.nii", four)):
+        sitk.WriteImage(image, str(tmp_path / name))
+        with pytest.raises(UserError, match="dimensions"), open_volume(tmp_path / name):
+            pass
+    (tmp_path / "text.mha").write_text("hello")
+    with pytest.raises(UserError, match="cannot be read"):
+        with open_volume(tmp_path / "text.mha"):
+            pass
+    with pytest.raises(UserError, match="does not exist"):
+        with open_volume(tmp_path / "none.nii"):
+            pass
+
+
+def test_pixels_that_are_not_finite(tmp_path):
+    array = voxels(dtype=np.float32)
+    array[1, 2, 3] = np.nan
+    source = tmp_path / "in.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(source))
+    with pytest.raises(UserError, match="NaN"), open_volume(source) as volume:
+        list(volume.slices())
+    # ITK's reader of NIfTI takes them for 0 before anyone sees them.
+    for name in ("in.nii", "in.nii.gz"):
+        source = nifti(tmp_path / name, "LPS", array)
+        with pytest.raises(UserError, match="NaN"), open_volume(source):
+            pass
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("codes", [(1, 2), (0, 2), (1, 0), (0, 0)])
+def test_a_mask_of_nifti_has_both_forms_of_its_input(codes, order, tmp_path):
+    """Readers differ in which they follow, and the two may differ."""
+    header = nib.Nifti1Header(endianness=order)
+    image = nib.Nifti1Image(voxels(), np.diag([0.7, 0.8, 2.5, 1]), header)
+    shifted = np.diag([-0.7, -0.8, 2.5, 1])
+    shifted[:3, 3] = 40, -30, 7
+    image.set_qform(shifted, codes[0])
+    image.set_sform(np.diag([0.7, 0.8, 2.5, 1]), codes[1])
+    nib.save(image, tmp_path / "in.nii.gz")
+    with open_volume(tmp_path / "in.nii.gz") as volume:
+        assert volume.is_placed == (codes != (0, 0))
+        mask_of(volume, tmp_path / "out.nii.gz")
+    before, after = nib.load(tmp_path / "in.nii.gz"), nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(after.affine, before.affine)
+    for form in ("get_qform", "get_sform"):
+        (a, code_a), (b, code_b) = (
+            getattr(one, form)(coded=True) for one in (before, after)
+        )
+        assert code_a == code_b
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        np.asarray(after.dataobj), np.asarray(before.dataobj) > 0
+    )
+
+
+def test_integers_of_64_bits(tmp_path):
+    for name in ("in.nii.gz", "in.nrrd", "in.mha"):
+        image = sitk.GetImageFromArray(voxels(dtype=np.int64))
+        sitk.WriteImage(image, str(tmp_path / name), useCompression=True)
+        with open_volume(tmp_path / name) as volume:
+            np.testing.assert_array_equal(volume.read(1), voxels()[1])
+
+
+def refused(path, match):
+    with pytest.raises(UserError, match=match), open_volume(path):
+        pass
+
+
+def test_what_is_wrong_with_a_nifti_file_is_said(tmp_path):
+    nib.save(nib.Nifti2Image(voxels(), np.eye(4)), tmp_path / "two.nii.gz")
+    refused(tmp_path / "two.nii.gz", "is NIfTI-2")
+    (tmp_path / "none.nii").touch()
+    refused(tmp_path / "none.nii", "is empty")
+    nifti(tmp_path / "flat.nii", "LPS")
+    content = bytearray((tmp_path / "flat.nii").read_bytes())
+    content[84:88] = bytes(4)  # pixdim[2], beside an sform that is right
+    (tmp_path / "flat.nii").write_bytes(content)
+    refused(tmp_path / "flat.nii", "its voxels measure")
+
+
+def test_names_that_are_no_text_do_not_end_the_process(tmp_path):
+    source = nifti(tmp_path / "in.nii", "LPS")
+    odd = source.rename(tmp_path / "a\udcff.nii")
+    refused(odd, "no UTF-8")
+    with open_volume(nifti(tmp_path / "b.nii", "LPS")) as volume:
+        with pytest.raises(UserError, match="no UTF-8"):
+            VolumeWriter(odd, volume, np.uint8)
+    image = sitk.Image((4, 4, 4), sitk.sitkInt16)
+    sitk.WriteImage(image, str(tmp_path / "c.mha"))
+    refused((tmp_path / "c.mha").rename(tmp_path / "c\n.mha"), "line break")
+
+
+def test_a_header_that_points_elsewhere(tmp_path):
+    sitk.WriteImage(sitk.Image((4, 4, 4), sitk.sitkInt16), str(tmp_path / "a.mha"))
+    head = (tmp_path / "a.mha").read_bytes().split(b"ElementDataFile")[0]
+    (tmp_path / "secret.raw").write_bytes(bytes(128))
+    (tmp_path / "b.mha").write_bytes(head + b"ElementDataFile = secret.raw\n")
+    with pytest.raises(UserError, match="another file"):
+        with open_volume(tmp_path / "b.mha"):
+            pass
+    nrrd = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n"
+    (tmp_path / "c.nrrd").write_text(f"{nrrd}endian: little\ndata file: secret.raw\n\n")
+    with pytest.raises(UserError, match="another file"):
+        with open_volume(tmp_path / "c.nrrd"):
+            pass
+
+
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    """Declared sizes are limits: a small file cannot fill the disk."""
+    monkeypatch.setattr("lungseg_jax.data.io.decompression.MOST_HEADER", 1000)
+    source = nifti(tmp_path / "in.nii", "RAS")
+    whole = source.read_bytes()
+    (tmp_path / "in.nii.gz").write_bytes(gzip.compress(whole + bytes(10**6)))
+    with pytest.raises(UserError, match="more than it declares"):
+        with open_volume(tmp_path / "in.nii.gz"):
+            pass
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 100000 100000 2\n"
+    (tmp_path / "big.nrrd").write_text(f"{head}encoding: gzip\nendian: little\n\n")
+    with pytest.raises(UserError, match="declares 2 slices of 100000 x 100000"):
+        with open_volume(tmp_path / "big.nrrd"):
+            pass
+
+
+def test_suffixes():
+    assert is_volume(Path("A.NII.GZ")) and is_volume(Path("b.mha"))
+    assert not is_volume(Path("a.tif")) and not is_volume(Path("nii"))
+
+
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_damaged_bytes_are_a_user_error_or_harmless(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    suffix = data.draw(st.sampled_from([".nii", ".nii.gz", ".nrrd", ".mha"]))
+    file = folder / f"in{suffix}"
+    compressed = data.draw(st.booleans())
+    sitk.WriteImage(
+        sitk.GetImageFromArray(voxels()), str(file), useCompression=compressed
+    )
+    content = bytearray(file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, min(len(content), 500) - 1))
+        content[at] = data.draw(st.integers(0, 255))
+    file.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(None))])
+    try:
+        with open_volume(file) as volume:
+            if volume.count * np.prod(volume.shape) < 10**6:
+                list(volume.slices())
+    except UserError:
+        pass

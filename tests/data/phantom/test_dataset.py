@@ -1,0 +1,161 @@
+import re
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from lungseg_jax.data.phantom import dataset
+
+SLICES = 40
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """40 slices and masks, each [128 128]."""
+    return [dataset.make_slice(seed=3, index=i, size=SIZE) for i in range(SLICES)]
+
+
+def test_is_a_function_of_seed_and_index():
+    image, mask = dataset.make_slice(seed=1, index=2, size=SIZE)
+    same_image, same_mask = dataset.make_slice(seed=1, index=2, size=SIZE)
+    np.testing.assert_array_equal(image, same_image)
+    np.testing.assert_array_equal(mask, same_mask)
+
+
+@pytest.mark.parametrize("seed,index", [(1, 3), (2, 2), (2, 1)])
+def test_other_seed_or_index_is_another_patient(seed, index):
+    _, mask = dataset.make_slice(seed=1, index=2, size=SIZE)
+    _, other = dataset.make_slice(seed=seed, index=index, size=SIZE)
+    assert (mask != other).mean() > 0.01
+
+
+@pytest.mark.parametrize("size", [64, 100, 128, 512])
+def test_shapes_and_dtypes(size):
+    image, mask = dataset.make_slice(seed=0, index=0, size=size)
+    assert image.shape == mask.shape == (size, size)
+    assert image.dtype == np.int16 and mask.dtype == np.uint8
+    assert set(np.unique(mask)) == {0, 255}
+
+
+def test_refuses_a_size_too_small_to_draw():
+    with pytest.raises(ValueError, match="size=63 must be at least 64; try 128"):
+        dataset.make_slice(seed=0, index=0, size=63)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_size_changes_the_resolution_only(index):
+    large_image, large = dataset.make_slice(seed=5, index=index, size=512)
+    image, small = dataset.make_slice(seed=5, index=index, size=128)
+    shrunk = cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA) > 127
+    both, either = (shrunk & (small > 0)).sum(), (shrunk | (small > 0)).sum()
+    assert both / either > 0.93
+    shrunk_image = cv2.resize(large_image, (128, 128), interpolation=cv2.INTER_AREA)
+    assert np.corrcoef(shrunk_image.ravel(), image.ravel())[0, 1] > 0.95
+
+
+def test_lungs_are_of_plausible_size(pairs):
+    share = np.array([(mask > 0).mean() for _, mask in pairs])
+    assert share.min() > 0.03 and share.max() < 0.45
+    assert 0.17 < share.mean() < 0.27
+
+
+def test_lungs_keep_off_the_border(pairs):
+    for index, (_, mask) in enumerate(pairs):
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        assert not border.any(), f"slice {index}"
+
+
+def test_lungs_have_one_to_three_parts(pairs):
+    parts = [cv2.connectedComponents(mask, connectivity=4)[0] - 1 for _, mask in pairs]
+    assert set(parts) <= {1, 2, 3}
+    assert np.median(parts) == 2
+
+
+def test_hounsfield_units_are_plausible(pairs):
+    lung = np.mean([np.median(image[mask > 0]) for image, mask in pairs])
+    assert -900 < lung < -500
+    # Around the lungs there is the body: a ring of 5 pixels, less its inner 2.
+    near, far = np.ones((5, 5), np.uint8), np.ones((11, 11), np.uint8)
+    for index, (image, mask) in enumerate(pairs):
+        ring = (cv2.dilate(mask, far) > 0) & (cv2.dilate(mask, near) == 0)
+        assert -150 < np.median(image[ring]) < 150, f"slice {index}"
+    assert min(image.min() for image, _ in pairs) < -2000  # padding
+    assert max(image.max() for image, _ in pairs) > 300  # bone
+
+
+def test_air_outside_the_lungs_is_not_lung(pairs):
+    """A threshold must not be enough: there are airways, gas, couch and disease."""
+    inside_error = [((image < -500) != (mask > 0)).mean() for image, mask in pairs]
+    assert min(inside_error) > 0.01
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder, calls = tmp_path_factory.mktemp("phantom"), []
+    dataset.write_phantoms(
+        folder, slices=3, seed=7, size=SIZE, progress=lambda: calls.append(None)
+    )
+    return folder, calls
+
+
+def test_writes_pairs_in_the_layout_of_the_kaggle_set(written):
+    folder, calls = written
+    names = sorted(path.name for path in (folder / "2d_images").iterdir())
+    assert names == [dataset.slice_name(7, index) for index in range(3)]
+    assert names == sorted(path.name for path in (folder / "2d_masks").iterdir())
+    assert all(re.fullmatch(r"ID_000[012]_Z_0\d{3}\.tif", name) for name in names)
+    assert len(calls) == 3
+
+
+def test_written_files_read_back_exactly(written):
+    folder, _ = written
+    for index in range(3):
+        expected = dataset.make_slice(seed=7, index=index, size=SIZE)
+        for kind, array in zip(("2d_images", "2d_masks"), expected):
+            path = folder / kind / dataset.slice_name(7, index)
+            stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            assert stored.dtype == array.dtype
+            np.testing.assert_array_equal(stored, array)
+
+
+@pytest.mark.parametrize("kind,bits,signed", [("2d_images", 16, 2), ("2d_masks", 8, 1)])
+def test_written_files_have_the_format_of_the_kaggle_set(written, kind, bits, signed):
+    content = (written[0] / kind / dataset.slice_name(7, 0)).read_bytes()
+    order, magic, offset = struct.unpack_from("<2sHI", content)
+    assert (order, magic) == (b"II", 42)  # little-endian
+    (count,) = struct.unpack_from("<H", content, offset)
+    tags = {}
+    for entry in range(count):
+        at = offset + 2 + 12 * entry
+        tag, kind_of_value, values = struct.unpack_from("<HHI", content, at)
+        form = {3: "<H", 4: "<I"}[kind_of_value]
+        tags[tag] = values, *struct.unpack_from(form, content, at + 8)
+    assert tags[258] == (1, bits)
+    assert tags[259] == (1, 1)  # not compressed
+    assert tags[339] == (1, signed)  # 1 unsigned, 2 signed
+    assert tags[278] == (1, SIZE)  # all rows in one strip
+    assert tags[279] == (1, SIZE * SIZE * bits // 8)
+
+
+def test_writing_twice_gives_the_same_bytes(written, tmp_path):
+    dataset.write_phantoms(tmp_path, slices=3, seed=7, size=SIZE)
+    for path in written[0].rglob("*.tif"):
+        twin = tmp_path / path.relative_to(written[0])
+        assert twin.read_bytes() == path.read_bytes()
+
+
+def test_refuses_to_write_nothing(tmp_path):
+    with pytest.raises(ValueError, match="slices=0 must be at least 1"):
+        dataset.write_phantoms(tmp_path, slices=0, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_to_write_reaches_the_caller(tmp_path, monkeypatch):
+    def no_space(path, array):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(dataset, "write_image", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        dataset.write_phantoms(tmp_path, slices=5, seed=0, size=64)

@@ -1,0 +1,222 @@
+"""One affine map an example, for its image and its mask alike."""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lungseg_jax.data import augmentation as augmentation
+from lungseg_jax.data.augmentation import augment, random_affine
+
+ON = {"zoom": 0.1, "shift": 0.1, "rotation_deg": 5.0, "flip_lr": True, "flip_ud": True}
+IDENTITY = jnp.eye(2)
+STILL = jnp.zeros(2)
+
+# Unoptimised programs compile several times faster; these tests run each of them once.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+warp = quick_jit(augmentation.warp)
+
+
+@functools.cache
+def compiled(switches):
+    return quick_jit(partial(augment, **dict(switches)))
+
+
+def run(images, masks, key, **changes):
+    """Under jit, as the train step has it."""
+    return compiled(tuple(changes.items()))(images, masks, key)
+
+
+def examples(n=32, h=5, w=4, c=2):
+    """Images [n h w c] and masks [n h w] that no flip or turn leaves as they are."""
+    images = np.random.default_rng(0).random((n, h, w, c)).astype(np.float32)
+    return jnp.array(images), jnp.array(images[..., 0] > 0.5, jnp.float32)
+
+
+def plane(h=4, w=6):
+    return jnp.arange(h * w, dtype=jnp.float32).reshape(h, w, 1)
+
+
+def test_all_off_is_the_identity():
+    images, masks = examples()
+    moved = augment(images, masks, jax.random.key(0))
+    np.testing.assert_array_equal(moved[0], images)
+    np.testing.assert_array_equal(moved[1], masks)
+
+
+def test_shapes_and_dtypes():
+    images, masks = examples(n=4, h=10, w=14, c=3)
+    shapes = jax.eval_shape(partial(augment, **ON), images, masks, jax.random.key(0))
+    assert [(s.shape, s.dtype) for s in shapes] == [
+        ((4, 10, 14, 3), jnp.float32),
+        ((4, 10, 14), jnp.float32),
+    ]
+
+
+def test_image_and_mask_move_together():
+    """The mask and its complement as channels of the image come out as it does."""
+    _, masks = examples()
+    images = jnp.stack([masks, 1 - masks], axis=-1)
+    moved_images, moved_masks = run(images, masks, jax.random.key(1), **ON)
+    np.testing.assert_array_equal(moved_images[..., 0], moved_masks)
+    np.testing.assert_allclose(moved_images[..., 1], 1 - moved_masks, atol=1e-5)
+    assert (np.abs(moved_masks - masks).max(axis=(1, 2)) > 0.01).all()
+
+
+def test_a_function_of_the_key():
+    images, masks = examples()
+    first = run(images, masks, jax.random.key(5), **ON)
+    again = run(images, masks, jax.random.key(5), **ON)
+    other = run(images, masks, jax.random.key(6), **ON)
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.abs(a - c).max() > 0.1
+
+
+def test_each_example_has_its_own_map():
+    images, masks = (jnp.repeat(a, 32, axis=0) for a in examples(n=1))
+    moved, _ = run(images, masks, jax.random.key(0), **ON)
+    assert len({np.asarray(one).tobytes() for one in moved}) == 32
+
+
+@pytest.mark.parametrize(
+    "switches,expected",
+    [
+        ({"flip_lr": True}, {(1, 1), (1, -1)}),
+        ({"flip_ud": True}, {(1, 1), (-1, 1)}),
+        (
+            {"flip_lr": True, "flip_ud": True},
+            {(1, 1), (1, -1), (-1, 1), (-1, -1)},
+        ),
+    ],
+)
+def test_flips_are_exact_and_all_occur(switches, expected):
+    images, masks = examples()
+    moved_images, moved_masks = run(images, masks, jax.random.key(0), **switches)
+    seen = set()
+    for i in range(32):
+        for down, across in expected:
+            image, mask = images[i, ::down, ::across], masks[i, ::down, ::across]
+            if np.allclose(moved_images[i], image, atol=1e-5):
+                np.testing.assert_allclose(moved_masks[i], mask, atol=1e-5)
+                seen.add((down, across))
+                break
+        else:
+            raise AssertionError(f"example {i} is none of the flips {expected}")
+    assert seen == expected
+
+
+@pytest.mark.parametrize("switch", ON)
+def test_each_switch_alone_changes_something(switch):
+    images, masks = examples()
+    moved, moved_masks = run(images, masks, jax.random.key(0), **{switch: ON[switch]})
+    assert np.abs(moved - images).max() > 0.1
+    assert np.abs(moved_masks - masks).max() > 0.1
+
+
+def test_the_identity_map_is_exact():
+    for h, w in ((4, 6), (7, 5)):
+        same = warp(plane(h, w), IDENTITY, STILL)
+        np.testing.assert_allclose(same, plane(h, w), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rows,columns,expected",
+    [
+        # 4 rows are 2 units high: an offset of 1/2 reads one row further down, and the
+        # last row repeats.
+        (0.5, 0.0, [[6, 7, 8, 9, 10, 11], [12, 13, 14, 15, 16, 17]]),
+        (-0.5, 0.0, [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]),
+        # 6 columns: 2/3 reads two columns to the right.
+        (0.0, 2 / 3, [[2, 3, 4, 5, 5, 5], [8, 9, 10, 11, 11, 11]]),
+        # 1/6 is half a column: the mean of two neighbours.
+        (0.0, 1 / 6, [[0.5, 1.5, 2.5, 3.5, 4.5, 5], [6.5, 7.5, 8.5, 9.5, 10.5, 11]]),
+        # Both at once.
+        (0.5, -1 / 3, [[6, 6, 7, 8, 9, 10], [12, 12, 13, 14, 15, 16]]),
+    ],
+)
+def test_shift_by_hand(rows, columns, expected):
+    moved = warp(plane(), IDENTITY, jnp.array([rows, columns]))
+    np.testing.assert_allclose(moved[:2, :, 0], expected, atol=1e-4)
+
+
+def test_what_comes_from_outside_repeats_the_nearest_pixel():
+    """Read from far beyond a corner, everything is that corner."""
+    for rows, columns, corner in ((9, 9, 23), (-9, -9, 0), (-9, 9, 5), (9, -9, 18)):
+        moved = warp(plane(), IDENTITY, jnp.array([rows, columns], jnp.float32))
+        np.testing.assert_allclose(moved, corner)
+
+
+def test_rotation_by_90_degrees_is_exact():
+    """Output (row, column) reads input (-column, row): numpy's rot90, clockwise."""
+    square = plane(5, 5)
+    turn = jnp.array([[0.0, -1.0], [1.0, 0.0]])
+    turned = warp(square, turn, STILL)[..., 0]
+    np.testing.assert_allclose(turned[0], [20, 15, 10, 5, 0], atol=1e-5)
+    np.testing.assert_allclose(turned, np.rot90(square[..., 0], -1), atol=1e-5)
+
+
+def test_zoom_by_hand():
+    """Half the scale of reading shows the middle, twice as large: rows 0.75 to 2.25."""
+    ramp = jnp.broadcast_to(jnp.arange(4.0)[:, None, None], (4, 4, 1))
+    moved = warp(ramp, jnp.diag(jnp.array([0.5, 1.0])), STILL)
+    np.testing.assert_allclose(moved[:, 0, 0], [0.75, 1.25, 1.75, 2.25], atol=1e-5)
+
+
+@quick_jit
+def draw(keys, switches):
+    return jax.vmap(lambda key: random_affine(key, **switches))(keys)
+
+
+def affines(**changes):
+    """400 matrices [400 2 2] and offsets [400 2]."""
+    matrices, offsets = draw(jax.random.split(jax.random.key(0), 400), changes)
+    return np.asarray(matrices), np.asarray(offsets)
+
+
+def test_zoom_is_per_axis_and_in_its_range():
+    matrices, offsets = affines(zoom=0.25)
+    factors = 1 / matrices[:, [0, 1], [0, 1]]  # an image twice as large is read at half
+    assert factors.min() >= 0.75 - 1e-5 and factors.max() <= 1.25 + 1e-5
+    assert (factors.min(0) < 0.77).all() and (factors.max(0) > 1.23).all()
+    assert abs(np.corrcoef(factors.T)[0, 1]) < 0.2  # not one factor for both
+    np.testing.assert_allclose(matrices[:, [0, 1], [1, 0]], 0, atol=1e-6)
+    np.testing.assert_array_equal(offsets, 0)
+
+
+def test_shift_is_per_axis_and_in_its_range():
+    """Half sides are the unit: a tenth of an axis is 0.2."""
+    matrices, offsets = affines(shift=0.1)
+    assert np.abs(offsets).max() <= 0.2
+    assert (offsets.min(0) < -0.19).all() and (offsets.max(0) > 0.19).all()
+    assert abs(np.corrcoef(offsets.T)[0, 1]) < 0.2
+    np.testing.assert_allclose(matrices, np.tile(np.eye(2), (400, 1, 1)), atol=1e-6)
+
+
+def test_rotation_is_in_its_range_and_rigid():
+    matrices, offsets = affines(rotation_deg=20.0)
+    angles = np.rad2deg(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
+    assert np.abs(angles).max() <= 20 + 1e-3
+    assert angles.min() < -19 and angles.max() > 19
+    products = np.einsum("nij,nkj->nik", matrices, matrices)
+    np.testing.assert_allclose(products, np.tile(np.eye(2), (400, 1, 1)), atol=1e-5)
+    np.testing.assert_array_equal(offsets, 0)
+
+
+@pytest.mark.parametrize("switch,axis", [("flip_ud", 0), ("flip_lr", 1)])
+def test_half_of_the_examples_are_mirrored(switch, axis):
+    matrices, _ = affines(**{switch: True})
+    assert set(matrices[:, axis, axis]) == {-1.0, 1.0}
+    assert 0.4 < (matrices[:, axis, axis] < 0).mean() < 0.6
+    np.testing.assert_array_equal(matrices[:, 1 - axis, 1 - axis], 1.0)
+
+
+@pytest.mark.parametrize("first,second", [("zoom", "shift"), ("zoom", "flip_lr")])
+def test_draws_do_not_depend_on_each_other(first, second):
+    """A switch changes its own draw alone: recipes stay comparable."""
+    alone, _ = affines(**{first: ON[first]})
+    both, _ = affines(**{first: ON[first], second: ON[second]})
+    np.testing.assert_allclose(np.abs(both), np.abs(alone), atol=1e-6)

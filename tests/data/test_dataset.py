@@ -1,0 +1,197 @@
+"""Prepared once, reused, made anew when a file changes; read by name."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from lungseg_jax.data import dataset
+from lungseg_jax.data.lung_ct import builder as lung_ct_builder
+from lungseg_jax.data.lung_ct.builder import LungCT
+from lungseg_jax.data.pairs import find_pairs, read_slice
+from lungseg_jax.runtime.errors import UserError
+
+
+def write_pairs(folder, n=5, dtype=np.int16, shapes=((24, 24),), name="s{}"):
+    for kind in ("2d_images", "2d_masks"):
+        (folder / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        shape = shapes[i % len(shapes)]
+        file = name.format(i) + (".png" if dtype == np.uint8 else ".tif")
+        image = rng.integers(0, 200, shape).astype(dtype)
+        cv2.imwrite(str(folder / "2d_images" / file), image)
+        mask = (image > 99).astype(np.uint8) * 255
+        cv2.imwrite(str(folder / "2d_masks" / file), mask)
+    return folder
+
+
+def prepared(cache):
+    return sorted(p.parent.name for p in cache.glob("tfds/*/variant"))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
+def test_values_come_back_exactly_by_name(tmp_path, dtype):
+    folder = write_pairs(tmp_path / "d", dtype=dtype, shapes=((24, 24), (10, 31)))
+    loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
+    assert loaded.names == ["s0", "s1", "s2", "s3", "s4"]
+    assert (loaded.variant, loaded.dtype) == (
+        f"folder_{np.dtype(dtype)}",
+        str(np.dtype(dtype)),
+    )
+    files = {pair.name: read_slice(pair) for pair in find_pairs(folder)}
+    for one in loaded.slices(["s3", "s0", "s4"]):
+        np.testing.assert_array_equal(one.image, files[one.name].image)
+        np.testing.assert_array_equal(one.mask, files[one.name].mask)
+        assert one.image.dtype == dtype
+    assert "tensorflow" not in sys.modules
+
+
+def test_many_shards_keep_the_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(lung_ct_builder, "SLICES_OF_A_SHARD", 2)
+    folder = write_pairs(tmp_path / "d", n=7)
+    loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
+    assert len(list((tmp_path / "c").rglob("*.array_record*"))) == 4
+    for one, pair in zip(loaded.slices(loaded.names), find_pairs(folder), strict=True):
+        assert one.name == pair.name
+        np.testing.assert_array_equal(one.image, read_slice(pair).image)
+
+
+def test_prepared_once_and_anew_when_a_file_changes(tmp_path, monkeypatch):
+    folder, cache = write_pairs(tmp_path / "d"), tmp_path / "c"
+    first = dataset.load_dataset(folder, cache=cache)
+    assert prepared(cache) == [first.fingerprint]
+
+    def never(*args):
+        raise AssertionError("prepared again")
+
+    with monkeypatch.context() as m:
+        m.setattr(dataset, "_prepare", never)
+        assert (
+            dataset.load_dataset(folder, cache=cache).fingerprint == first.fingerprint
+        )
+    cv2.imwrite(str(folder / "2d_images/s1.tif"), np.full((24, 24), 7, np.int16))
+    second = dataset.load_dataset(folder, cache=cache)
+    assert second.fingerprint != first.fingerprint
+    assert next(second.slices(["s1"])).image.max() == 7
+    assert sorted(prepared(cache)) == sorted([first.fingerprint, second.fingerprint])
+
+
+def test_an_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
+    folder, cache = write_pairs(tmp_path / "d"), tmp_path / "c"
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(LungCT, "_slices", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            dataset.load_dataset(folder, cache=cache)
+    assert prepared(cache) == []
+    assert (
+        len(list(dataset.load_dataset(folder, cache=cache).slices(["s0", "s1"]))) == 2
+    )
+
+
+def test_the_data_folder_is_never_written_to(tmp_path):
+    folder = write_pairs(tmp_path / "d")
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    dataset.load_dataset(folder, cache=tmp_path / "c")
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def test_kaggle_is_known_by_names_type_and_shape(tmp_path):
+    folder = write_pairs(
+        tmp_path / "d", n=2, shapes=((512, 512),), name="ID_000{}_Z_0142"
+    )
+    loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
+    assert loaded.variant == "kaggle"
+    builder = tfds.builder_from_directory(
+        tmp_path / "c/tfds" / loaded.fingerprint / "lung_ct/kaggle/1.0.0"
+    )
+    assert builder.info.features["image"].shape == (512, 512, 1)
+    assert builder.info.splits["slices"].num_examples == 2
+    assert "Mader" in builder.info.citation
+    assert builder.info.description.startswith("CT slices of the chest")
+
+
+def test_phantoms_take_the_same_path(tmp_path):
+    loaded = dataset.load_dataset(
+        None, cache=tmp_path, phantom_slices=3, phantom_seed=5
+    )
+    assert (loaded.variant, len(loaded.names)) == ("phantom", 3)
+    one = next(loaded.slices(loaded.names[:1]))
+    assert one.image.shape == (512, 512) and one.image.dtype == np.int16
+    assert set(np.unique(one.mask)) == {0, 1}
+    other = dataset.load_dataset(None, cache=tmp_path, phantom_slices=3, phantom_seed=6)
+    assert other.fingerprint != loaded.fingerprint
+
+
+def test_faults_are_told_before_anything_is_prepared(tmp_path):
+    folder = write_pairs(tmp_path / "d")
+    (folder / "2d_images/s1.tif").write_bytes(b"II*\0 cut")
+    with pytest.raises(UserError, match=r"s1\.tif is damaged"):
+        dataset.load_dataset(folder, cache=tmp_path / "c")
+    assert prepared(tmp_path / "c") == []
+
+
+def test_network_arrays(tmp_path):
+    loaded = dataset.load_dataset(
+        write_pairs(tmp_path / "d", shapes=((24, 24), (10, 31))), cache=tmp_path / "c"
+    )
+    arrays = dataset.to_network_arrays(
+        loaded.slices(loaded.names),
+        preprocessing="window",
+        image_size=16,
+        window_hu=(0.0, 200.0),
+        soft_masks=True,
+    )
+    assert arrays["image"].shape == (5, 16, 16, 1)
+    assert arrays["mask"].shape == (5, 16, 16)
+    assert arrays["image"].dtype == arrays["mask"].dtype == np.float32
+    assert 0 < arrays["mask"].mean() < 1
+
+
+LOAD = """
+import subprocess
+import sys
+from pathlib import Path
+from lungseg_jax.data import dataset
+print(len(dataset.load_dataset(None, cache=Path(sys.argv[1]), phantom_slices=12).names))
+"""
+
+
+def test_processes_that_prepare_the_same_data_wait_for_each_other(tmp_path):
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOAD, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outcomes = [process.communicate(timeout=120) for process in both]
+    assert [out.splitlines()[-1] for out, _ in outcomes] == ["12", "12"], outcomes
+    assert sum("preparing" in out for out, _ in outcomes) == 1
+
+
+def test_a_cache_without_room_is_one_error(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("write() failed: No space left on device")
+
+    monkeypatch.setattr(dataset, "_prepare", fail)
+    folder = write_pairs(tmp_path / "d")
+    with pytest.raises(UserError, match="could not be prepared") as e:
+        dataset.load_dataset(folder, cache=tmp_path / "c")
+    assert "--config.cache_dir=DIR" in e.value.remedy
+
+
+def test_what_is_prepared_is_read_without_writing(tmp_path, monkeypatch):
+    folder = write_pairs(tmp_path / "d")
+    dataset.load_dataset(folder, cache=tmp_path / "c")
+    monkeypatch.setattr(dataset, "one_at_a_time", None)
+    assert dataset.load_dataset(folder, cache=tmp_path / "c").names

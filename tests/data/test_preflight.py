@@ -1,0 +1,320 @@
+"""Every file is read once; all faults in one error; nothing is read twice."""
+
+import hashlib
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from lungseg_jax.data import preflight
+from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.pairs import find_pairs
+from lungseg_jax.data.preflight import check_folder, check_split, fingerprint_of
+from lungseg_jax.data.splits import split_names
+from lungseg_jax.runtime.errors import UserError
+
+
+def fingerprint(folder):
+    return check_folder(folder).fingerprint
+
+
+def image(folder, name):
+    return folder / "2d_images" / f"{name}.tif"
+
+
+def mask(folder, name):
+    return folder / "2d_masks" / f"{name}.tif"
+
+
+def test_digests_are_sha256_by_relative_path(pair_folder):
+    folder = pair_folder(["a", "b"])
+    found = check_folder(folder).digests
+    assert list(found) == [
+        "2d_images/a.tif",
+        "2d_masks/a.tif",
+        "2d_images/b.tif",
+        "2d_masks/b.tif",
+    ]
+    for path, digest in found.items():
+        assert digest == hashlib.sha256((folder / path).read_bytes()).hexdigest()
+
+
+def test_fingerprint_by_hand():
+    rows = {"2d_masks/a.tif": "22", "2d_images/a.tif": "11"}
+    text = b"2d_images/a.tif 11\n2d_masks/a.tif 22"
+    assert fingerprint_of(rows) == hashlib.sha256(text).hexdigest()[:16]
+
+
+def test_fingerprint_is_of_content_and_names_not_of_place_or_time(pair_folder):
+    here, there = pair_folder(["a", "b"]), pair_folder(["a", "b"], folder="elsewhere")
+    for path in there.rglob("*.tif"):
+        os.utime(path, (1, 1))
+    assert fingerprint(here) == fingerprint(there)
+
+
+def one_bit(folder):
+    path = folder / "2d_images" / "b.tif"
+    content = bytearray(path.read_bytes())
+    content[8] ^= 1  # the first pixel
+    path.write_bytes(content)
+
+
+def other_name(folder):
+    for kind in ("2d_images", "2d_masks"):
+        (folder / kind / "b.tif").rename(folder / kind / "c.tif")
+
+
+def swapped(folder):
+    """The same four contents under the same four names, two of them exchanged."""
+    a, b = (folder / "2d_images" / name for name in ("a.tif", "b.tif"))
+    contents = a.read_bytes(), b.read_bytes()
+    b.write_bytes(contents[0])
+    a.write_bytes(contents[1])
+
+
+def one_fewer(folder):
+    for kind in ("2d_images", "2d_masks"):
+        (folder / kind / "b.tif").unlink()
+
+
+@pytest.mark.parametrize("change", [one_bit, other_name, swapped, one_fewer])
+def test_fingerprint_changes_with_content_and_names(pair_folder, change):
+    folder = pair_folder(["a", "b"])
+    before = fingerprint(folder)
+    change(folder)
+    assert fingerprint(folder) != before
+
+
+@pytest.mark.parametrize("dtype,suffix", [("int16", ".tif"), ("uint8", ".png")])
+@pytest.mark.parametrize("size", [40, 24])
+def test_what_was_seen(pair_folder, dtype, suffix, size):
+    folder = pair_folder(["a", "b"], dtype=dtype, suffix=suffix, size=size)
+    checked = check_folder(folder)
+    assert (checked.dtype, checked.shape) == (dtype, (size, size))
+    assert checked.pairs == find_pairs(folder)
+    for pair, one in zip(checked.pairs, checked.seen, strict=True):
+        pixels = cv2.imread(str(pair.image), cv2.IMREAD_UNCHANGED)
+        lung = cv2.imread(str(pair.mask), cv2.IMREAD_UNCHANGED) > 0
+        assert (one.name, one.dtype) == (pair.name, dtype)
+        assert (one.low, one.high) == (pixels.min(), pixels.max())
+        assert one.lung == lung.sum()
+    assert checked.duplicates == []
+
+
+def test_no_common_shape(pair_folder):
+    pair_folder(["a", "b"], size=40)
+    assert check_folder(pair_folder(["c"], size=24)).shape is None
+
+
+def test_mixed_dtypes_are_refused(pair_folder):
+    pair_folder(["a"])
+    folder = pair_folder(["b", "c"], dtype="uint8")
+    with pytest.raises(UserError) as e:
+        check_folder(folder)
+    assert e.value.what == "images of several types: int16 (a.tif), uint8 (b.tif)."
+    assert e.value.rule == "one type for all." and "int16" in e.value.remedy
+
+
+def test_all_faults_in_one_error_each_kind_with_its_remedy(pair_folder, monkeypatch):
+    names = ["cut", "colour", "good", "huge", "labels", "link", "lone", "nan", "shape"]
+    folder = pair_folder([*names, "two", "type"])
+    monkeypatch.setattr("lungseg_jax.data.io.images.MOST_PIXELS", 1600)
+    labels = (np.arange(1600) % 3).astype(np.uint8).reshape(40, 40)
+    cut = image(folder, "cut")
+    cut.write_bytes(cut.read_bytes()[:500])
+    cv2.imwrite(str(image(folder, "colour")), np.zeros((40, 40, 3), np.uint8))
+    for path in (image(folder, "huge"), mask(folder, "huge")):
+        write_image(path, np.zeros((41, 40), np.uint8))
+    write_image(mask(folder, "labels"), labels)
+    image(folder, "link").unlink()
+    image(folder, "link").symlink_to("gone.tif")
+    mask(folder, "lone").unlink()
+    write_image(image(folder, "nan"), np.full((40, 40), np.nan, np.float32))
+    write_image(mask(folder, "shape"), np.zeros((40, 39), np.uint8))
+    image(folder, "two").write_bytes(b"")
+    mask(folder, "two").write_bytes(b"")
+    write_image(image(folder, "type"), np.zeros((40, 40), np.uint8))
+    with pytest.raises(UserError) as e:
+        check_folder(folder)
+    text = e.value.what
+    assert text.splitlines()[0] == f"12 faults in {folder}:"
+    kinds = [
+        [f"{image(folder, 'link')} is a link to gone.tif, which is not there."],
+        ["2d_images/lone.tif has no mask"],
+        [f"{image(folder, 'colour')} has 3 channels."],
+        [
+            f"{image(folder, 'cut')} is damaged or cut short (500 bytes).",
+            f"{image(folder, 'two')} is damaged or cut short (0 bytes).",
+            f"{mask(folder, 'two')} is damaged or cut short (0 bytes).",
+        ],
+        [f"{path(folder, 'huge')} has 40 x 41 pixels." for path in (image, mask)],
+        [f"{mask(folder, 'labels')} has the values 0, 1, 2."],
+        [f"{image(folder, 'nan')} has NaN or infinite pixels."],
+        ["shape: the image is (40, 40), its mask (40, 39)."],
+        ["images of several types: int16 (good.tif), uint8 (type.tif)."],
+    ]
+    for rows in kinds:
+        start = "\n".join(f"  {row}" for row in rows)
+        after = text.partition(f"\n{start}\n")[2].splitlines()
+        assert after[0].startswith("    rule:  "), start
+        assert after[1].startswith("    fix:   "), start
+    assert text.count("    fix:   ") == len(kinds)
+    assert f"{image(folder, 'good')} " not in text
+
+
+def test_a_file_that_cannot_be_read_is_a_row(pair_folder, monkeypatch):
+    folder = pair_folder(["a", "b"])
+    image(folder, "a").write_bytes(b"cut")
+    opened = preflight.Path.open
+
+    def refuse(path, *args, **kwargs):
+        if path == mask(folder, "b"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(preflight.Path, "open", refuse)  # root may read anything
+    with pytest.raises(UserError) as e:
+        check_folder(folder)
+    assert f"{mask(folder, 'b')} cannot be read: Permission denied." in e.value.what
+    assert f"{image(folder, 'a')} is damaged" in e.value.what
+
+
+# --- the second time ---
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that were decoded, from here on."""
+    read, paths = preflight.read_image, []
+    monkeypatch.setattr(
+        preflight, "read_image", lambda path: paths.append(path.name) or read(path)
+    )
+    return paths
+
+
+def test_the_second_time_nothing_is_decoded(pair_folder, tmp_path, decoded):
+    folder, cache = pair_folder(["a", "b"]), tmp_path / "cache"
+    first = check_folder(folder, cache=cache)
+    assert sorted(decoded) == ["a.tif", "b.tif"]
+    assert check_folder(folder, cache=cache) == first
+    assert len(decoded) == 2
+    image(folder, "a").write_bytes(image(folder, "b").read_bytes())
+    assert check_folder(folder, cache=cache) != first
+    assert len(decoded) == 4
+
+
+def test_faults_are_found_again(pair_folder, tmp_path):
+    """Also a lone file beside pairs that are known to be good."""
+    folder, cache = pair_folder(["a", "b"]), tmp_path / "cache"
+    check_folder(folder, cache=cache)
+    write_image(folder / "2d_images" / "c.tif", np.zeros((4, 4), np.int16))
+    for _ in range(2):
+        with pytest.raises(UserError, match="c.tif has no mask"):
+            check_folder(folder, cache=cache)
+    (folder / "2d_images" / "c.tif").unlink()
+    image(folder, "a").write_bytes(b"cut")
+    for _ in range(2):
+        with pytest.raises(UserError, match="damaged"):
+            check_folder(folder, cache=cache)
+
+
+def kept_with(**changes):
+    def change(text):
+        return json.dumps(json.loads(text) | changes)
+
+    return change
+
+
+def row_with(i, value):
+    def change(text):
+        kept = json.loads(text)
+        kept["slices"][0][i] = value
+        return json.dumps(kept)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:-20],
+        lambda text: "",
+        lambda text: "[" * 100_000,
+        lambda text: "[1, 2]",
+        kept_with(version=preflight.VERSION - 1),
+        kept_with(slices=[]),
+        kept_with(slices=[[1, 2]]),
+        kept_with(slices=7),
+        row_with(0, "other"),
+        row_with(2, "40"),
+        row_with(4, None),
+    ],
+)
+def test_a_damaged_or_foreign_result_is_ignored_and_made_anew(
+    pair_folder, tmp_path, decoded, change
+):
+    folder, cache = pair_folder(["a"]), tmp_path / "cache"
+    first = check_folder(folder, cache=cache)
+    (file,) = cache.glob("checked/*.json")
+    whole = file.read_text()
+    file.write_text(change(whole))
+    assert check_folder(folder, cache=cache) == first
+    assert len(decoded) == 2 and file.read_text() == whole
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(pair_folder, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    folder = pair_folder(["a"])
+    assert check_folder(folder, cache=tmp_path / "cache") == check_folder(folder)
+
+
+# --- equal pictures ---
+
+
+def same(folder, a, b):
+    """Image b becomes image a, in a file of another form, under its own mask."""
+    pixels = cv2.imread(str(image(folder, a)), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(image(folder, b)), pixels)
+    assert image(folder, a).read_bytes() != image(folder, b).read_bytes()
+
+
+def test_equal_pixels_in_two_splits_are_refused_in_one_table(pair_folder):
+    folder = pair_folder("abcdefgh")
+    for pair in ("ab", "cd", "ef", "eg"):
+        same(folder, *pair)
+    checked = check_folder(folder)
+    assert checked.duplicates == [["a", "b"], ["c", "d"], ["e", "f", "g"]]
+    split = {"train": "acdeh", "validation": "f", "test": "bg"}
+    with pytest.raises(UserError) as e:
+        check_split(checked, split)
+    lines = e.value.what.splitlines()
+    assert lines[1:3] == [
+        "  a (train) = b (test)",
+        "  e (train) = f (validation) = g (test)",
+    ]
+    assert "all but one" in lines[4] and len(lines) == 5
+    check_split(checked, {"train": "abcdefgh", "validation": "", "test": ""})
+
+
+def test_a_training_split_without_lung_is_refused(pair_folder):
+    folder = pair_folder("abc")
+    for name in "ab":
+        write_image(mask(folder, name), np.zeros((40, 40), np.uint8))
+    checked = check_folder(folder)
+    assert [one.lung > 0 for one in checked.seen] == [False, False, True]
+    with pytest.raises(UserError, match="masks of 2 training slices are all empty"):
+        check_split(checked, {"train": "ab", "validation": "", "test": "c"})
+    check_split(checked, {"train": "ac", "validation": "", "test": "b"})
+
+
+def test_real_data_pass(real_data):
+    checked = check_folder(real_data)
+    assert (len(checked.pairs), checked.dtype) == (240, "int16")
+    assert checked.shape == (512, 512)
+    names = [pair.name for pair in checked.pairs]
+    check_split(
+        checked,
+        split_names(names, validation_fraction=0.1, test_fraction=0.1, seed=3),
+    )

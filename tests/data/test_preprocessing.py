@@ -1,0 +1,205 @@
+"""Slices to network inputs and back, by hand."""
+
+import numpy as np
+import pytest
+
+from lungseg_jax.data.preprocessing import (
+    PREPROCESSING,
+    image_to_network,
+    mask_to_network,
+    soften,
+    to_slice,
+    true_mask,
+)
+
+WINDOW = {"preprocessing": "window", "window_hu": (-1000.0, 400.0)}
+SEED = {"preprocessing": "seed", "window_hu": (-1000.0, 400.0)}
+AXIS = [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16]  # OpenCV's 5-tap Gaussian
+
+
+def test_window_by_hand():
+    """-1000..400 HU to 0..1: 1400 HU are one unit; padding and bone are cut off."""
+    image = np.array(
+        [
+            [-2600, -1001, -1000, -999],
+            [-650, -300, 0, 50],
+            [399, 400, 401, 3000],
+            [-930, -860, -720, -440],
+        ],
+        np.int16,
+    )
+    expected = [
+        [0, 0, 0, 1 / 1400],
+        [350 / 1400, 700 / 1400, 1000 / 1400, 1050 / 1400],
+        [1399 / 1400, 1, 1, 1],
+        [0.05, 0.1, 0.2, 0.4],
+    ]
+    result = image_to_network(image, image_size=4, **WINDOW)
+    assert result.dtype == np.float32 and result.shape == (4, 4, 1)
+    np.testing.assert_allclose(result[..., 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
+def test_window_of_any_dtype(dtype):
+    """A window of 50..150 on 0, 100, 200: unsigned pixels must not wrap below it."""
+    image = np.array([[0, 100], [200, 50]], dtype)
+    result = image_to_network(
+        image, preprocessing="window", image_size=2, window_hu=(50.0, 150.0)
+    )
+    np.testing.assert_allclose(result[..., 0], [[0, 0.5], [1, 0]])
+
+
+def test_areas_are_averaged_by_hand():
+    """4x4 to 2x2 over the window 0..100: means of the blocks, after the clipping."""
+    image = np.array(
+        [[0, 20, 100, 100], [40, 60, 100, 9999], [0, 0, 7, 9], [0, 0, 1, 3]], np.int16
+    )
+    result = image_to_network(
+        image, preprocessing="window", image_size=2, window_hu=(0.0, 100.0)
+    )
+    np.testing.assert_allclose(result[..., 0], [[0.3, 1.0], [0.0, 0.05]], atol=1e-6)
+
+
+def test_masks_by_hand():
+    """The share of lung in each 2x2 block; a hard mask is 1 from a half up."""
+    mask = np.array([[1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]], np.uint8)
+    keywords = {"preprocessing": "window", "image_size": 2}
+    soft = mask_to_network(mask, soft=True, **keywords)
+    hard = mask_to_network(mask, soft=False, **keywords)
+    assert soft.dtype == hard.dtype == np.float32
+    np.testing.assert_allclose(soft, [[0.25, 0.75], [0.5, 0.0]])
+    np.testing.assert_array_equal(hard, [[0, 1], [1, 0]])
+
+
+def test_every_pixel_counts_when_shrinking_by_three():
+    """6x6 to 2x2, the centre of each block 0: bilinear reading would see that alone."""
+    mask = np.ones((6, 6), np.uint8)
+    mask[1::3, 1::3] = 0
+    mask[:3, :3] = 1 - mask[:3, :3]
+    keywords = {"preprocessing": "window", "image_size": 2}
+    soft = mask_to_network(mask, soft=True, **keywords)
+    np.testing.assert_allclose(soft, [[1 / 9, 8 / 9], [8 / 9, 8 / 9]], atol=1e-6)
+
+
+def test_same_size_changes_nothing():
+    mask = np.eye(5, dtype=np.uint8)
+    same = mask_to_network(mask, preprocessing="window", image_size=5, soft=True)
+    np.testing.assert_array_equal(same, mask)
+    values = np.random.default_rng(0).random((5, 5)).astype(np.float32)
+    np.testing.assert_array_equal(to_slice(values, (5, 5)), values)
+
+
+@pytest.mark.parametrize(
+    "shape,rows,columns",
+    [
+        ((4, 8), slice(2, 6), slice(0, 8)),  # 4 rows in the middle of 8
+        ((8, 4), slice(0, 8), slice(2, 6)),
+        ((16, 8), slice(0, 8), slice(2, 6)),  # shrunk by two
+        ((2, 4), slice(2, 6), slice(0, 8)),  # enlarged by two
+        ((5, 8), slice(1, 6), slice(0, 8)),  # three left over: one above, two below
+        ((100, 1), slice(0, 8), slice(3, 4)),  # a line keeps a pixel
+    ],
+)
+def test_centred_in_the_square_by_hand(shape, rows, columns):
+    square = mask_to_network(
+        np.ones(shape, np.uint8), preprocessing="window", image_size=8, soft=True
+    )
+    expected = np.zeros((8, 8))
+    expected[rows, columns] = 1
+    np.testing.assert_allclose(square, expected, atol=1e-6)
+    image = image_to_network(np.full(shape, 400, np.int16), image_size=8, **WINDOW)
+    np.testing.assert_allclose(image[..., 0], expected, atol=1e-6)
+
+
+def test_to_slice_reads_the_middle_by_hand():
+    """Of a square of 4 a slice (2, 4) has rows 1 and 2; outside of it is not asked."""
+    square = np.arange(16, dtype=np.float32).reshape(4, 4)
+    np.testing.assert_allclose(to_slice(square, (2, 4)), square[1:3])
+    # Doubled: bilinear between the centres, a quarter and three quarters of the way.
+    wide = to_slice(square, (8, 8))
+    np.testing.assert_allclose(wide[0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
+    np.testing.assert_allclose(wide[:, 0], [0, 1, 3, 5, 7, 9, 11, 12])
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (300, 500), (37, 90), (512, 200)])
+@pytest.mark.parametrize("size", [128, 256])
+@pytest.mark.parametrize("preprocessing", PREPROCESSING)
+def test_to_slice_undoes_the_placement(shape, size, preprocessing):
+    """A rectangle, off the centre, comes back where it was."""
+    height, width = shape
+    mask = np.zeros(shape, np.uint8)
+    mask[height // 8 : height * 2 // 3, width // 5 : width * 9 // 10] = 1
+    square = mask_to_network(
+        mask, preprocessing=preprocessing, image_size=size, soft=True
+    )
+    assert square.shape == (size, size)
+    back = to_slice(square, shape)
+    assert back.shape == shape and back.dtype == np.float32
+    both = ((back > 0.5) & (mask > 0)).sum()
+    either = ((back > 0.5) | (mask > 0)).sum()
+    assert both / either > 0.97
+
+
+@pytest.mark.parametrize(
+    "hu,byte",
+    [
+        (-1000, 252),  # 0xFC18
+        (-700, 253),  # 0xFD44
+        (-1, 255),
+        (0, 0),
+        (255, 0),
+        (256, 1),
+        (300, 1),  # 0x012C
+        (-2600, 245),  # 0xF5D8
+    ],
+)
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32"])
+def test_seed_keeps_the_high_byte(hu, byte, dtype):
+    image = np.full((8, 8), hu, dtype)  # a blur of equal pixels changes nothing
+    result = image_to_network(image, image_size=8, **SEED)
+    assert result.dtype == np.float32 and result.shape == (8, 8, 3)
+    np.testing.assert_allclose(result, byte / 255, atol=1e-6)
+
+
+def test_seed_leaves_8_bit_pictures_as_they_are():
+    image = np.full((8, 8), 77, np.uint8)
+    result = image_to_network(image, image_size=8, **SEED)
+    np.testing.assert_allclose(result, 77 / 255, atol=1e-6)
+
+
+def test_seed_blurs_and_repeats_three_channels():
+    """One bright pixel of 255 (HU -1) becomes the Gaussian, rounded to whole bytes."""
+    image = np.zeros((9, 9), np.int16)
+    image[4, 4] = -1
+    expected = np.zeros((9, 9))
+    expected[2:7, 2:7] = 255 * np.outer(AXIS, AXIS)
+    result = image_to_network(image, image_size=9, **SEED)
+    for channel in range(3):
+        np.testing.assert_allclose(result[..., channel] * 255, expected, atol=0.51)
+    np.testing.assert_allclose(result * 255, np.round(result * 255), atol=1e-4)
+
+
+def test_seed_blurs_the_mask():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[4, 4] = 1
+    blurred = soften(mask, preprocessing="seed")
+    assert blurred.dtype == np.float32
+    np.testing.assert_allclose(
+        blurred[2:7, 2:7] * 255, 255 * np.outer(AXIS, AXIS), atol=0.51
+    )
+    full = soften(np.ones((9, 9), np.uint8), preprocessing="seed")
+    np.testing.assert_array_equal(full, 1.0)
+    np.testing.assert_array_equal(soften(mask, preprocessing="window"), mask)
+
+
+def test_true_mask():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[:, 4:] = 1
+    whole = true_mask(mask, preprocessing="window", threshold=0.9)
+    np.testing.assert_array_equal(whole, mask > 0)
+    # Under seed the edge is blurred, and cut where the prediction is.
+    soft = soften(mask, preprocessing="seed")
+    for threshold in (0.2, 0.784):
+        cut = true_mask(mask, preprocessing="seed", threshold=threshold)
+        np.testing.assert_array_equal(cut, soft > threshold)
+    assert cut.sum() < whole.sum()

@@ -1,0 +1,159 @@
+"""Splits are functions of names and a seed; one of them is the notebooks'."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lungseg_jax.data.splits import SPLITS, split_names
+from lungseg_jax.runtime.errors import UserError
+
+# numpy.random.RandomState(3).permutation(267)[:27], checked against the pictures that
+# the notebooks print.
+NOTEBOOK_TEST_IDS = [
+    *(155, 64, 103, 209, 25, 213, 225, 154, 189, 143, 193, 50, 98, 264, 46, 16, 6, 235),
+    *(227, 89, 261, 65, 239, 38, 3, 58, 14),
+]
+KAGGLE_NAMES = [f"ID_{i:04d}_Z_0100" for i in range(267)]
+
+
+def split(names, validation=0.0, test=0.1, seed=3):
+    return split_names(
+        names, validation_fraction=validation, test_fraction=test, seed=seed
+    )
+
+
+def test_the_original_split():
+    parts = split(KAGGLE_NAMES)
+    assert [int(name[3:7]) for name in parts["test"]] == NOTEBOOK_TEST_IDS
+    assert {key: len(names) for key, names in parts.items()} == {
+        "train": 240,
+        "validation": 0,
+        "test": 27,
+    }
+
+
+@pytest.mark.parametrize("share,n", [(0.0, 0), (0.1, 27), (0.25, 67), (0.5, 134)])
+def test_the_test_set_does_not_depend_on_the_share_of_validation(share, n):
+    parts = split(KAGGLE_NAMES, validation=share)
+    assert [int(name[3:7]) for name in parts["test"]] == NOTEBOOK_TEST_IDS
+    assert len(parts["validation"]) == n  # ceil(267 * share)
+
+
+def test_real_data_are_the_training_split(real_data):
+    names = sorted(path.stem for path in (real_data / "2d_images").iterdir())
+    ids = [int(name[3:7]) for name in names]
+    assert ids == sorted(set(range(267)) - set(NOTEBOOK_TEST_IDS))
+
+
+@given(
+    n=st.integers(3, 300),
+    validation=st.integers(0, 450).map(lambda per_mille: per_mille / 1000),
+    test=st.integers(0, 450).map(lambda per_mille: per_mille / 1000),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_disjoint_complete_and_whatever_the_order(n, validation, test, seed):
+    names = [f"slice{i}" for i in range(n)]
+    try:
+        parts = split(names, validation, test, seed)
+    except UserError:
+        # Rounded up, the two shares leave nothing of a handful of slices.
+        assert n * (1 - validation - test) <= 2
+        return
+    assert tuple(parts) == SPLITS and parts["train"]
+    together = [name for key in SPLITS for name in parts[key]]
+    assert sorted(together) == sorted(names)
+    assert -1e-9 <= len(parts["test"]) - test * n < 1
+    assert -1e-9 <= len(parts["validation"]) - validation * n < 1
+    shuffled = np.random.default_rng(seed).permutation(names).tolist()
+    assert split(shuffled, validation, test, seed) == parts
+
+
+def test_the_seed_matters():
+    assert split(KAGGLE_NAMES, seed=4)["test"] != split(KAGGLE_NAMES, seed=3)["test"]
+
+
+@pytest.mark.parametrize(
+    "n,fraction,expected",
+    [
+        (10, 0.1, 1),
+        (11, 0.1, 2),  # rounded up, as scikit-learn does
+        (270, 0.1, 27),  # 0.1 * 270 is 27.000000000000004
+        (100, 0.07, 7),  # 0.07 * 100 is 7.000000000000001
+        (100, 0.0, 0),
+        (2, 0.0001, 1),
+    ],
+)
+def test_sizes_by_hand(n, fraction, expected):
+    names = [f"{i:03d}" for i in range(n)]
+    assert len(split(names, test=fraction)["test"]) == expected
+
+
+@pytest.mark.parametrize(
+    "n,validation,test",
+    [(2, 0.1, 0.1), (1, 0.0, 0.1), (10, 0.5, 0.5), (0, 0.0, 0.0), (3, 0.4, 0.4)],
+)
+def test_refuses_to_leave_nothing_to_train_on(n, validation, test):
+    with pytest.raises(UserError, match=f"{n} slices leave none to train on"):
+        split([str(i) for i in range(n)], validation, test)
+
+
+def patients_of(names, slices_each):
+    return {name: f"P{i // slices_each}" for i, name in enumerate(sorted(names))}
+
+
+@given(
+    st.integers(20, 80),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 0.2]),
+)
+def test_a_patient_is_in_one_split(n, slices_each, seed, validation_fraction):
+    names = [f"s{i:03}" for i in range(n)]
+    patients = patients_of(names, slices_each)
+    split = split_names(
+        names,
+        validation_fraction=validation_fraction,
+        test_fraction=0.1,
+        seed=seed,
+        patients=patients,
+    )
+    assert sorted(sum(split.values(), [])) == names
+    where = {}
+    for part, members in split.items():
+        for name in members:
+            where.setdefault(patients[name], set()).add(part)
+    assert all(len(parts) == 1 for parts in where.values())
+    for part, share in (("test", 0.1), ("validation", validation_fraction)):
+        wanted = max(1, math.ceil(round(share * n, 9))) if share else 0
+        assert wanted <= len(split[part]) < wanted + slices_each
+    again = split_names(
+        names[::-1],
+        validation_fraction=validation_fraction,
+        test_fraction=0.1,
+        seed=seed,
+        patients=patients,
+    )
+    assert again == split
+
+
+def test_a_patient_for_each_slice_is_no_patient_at_all():
+    names = [f"s{i:03}" for i in range(40)]
+    options = {"validation_fraction": 0.1, "test_fraction": 0.1, "seed": 3}
+    plain = split_names(names, **options)
+    assert split_names(names, **options, patients=patients_of(names, 1)) == plain
+    assert split_names(names, **options, patients={}) == plain
+
+
+def test_too_few_patients():
+    names = [f"s{i}" for i in range(12)]
+    with pytest.raises(UserError, match="2 patients are too few"):
+        split_names(
+            names,
+            validation_fraction=0.1,
+            test_fraction=0.1,
+            seed=0,
+            patients=patients_of(names, 6),
+        )

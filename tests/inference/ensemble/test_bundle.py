@@ -1,0 +1,210 @@
+"""A bundle answers as its run does, here and without this package."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lungseg_jax.inference.ensemble import bundle
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.metrics.calibration import apply_temperature
+from lungseg_jax.runtime.errors import UserError
+
+RECORD = {
+    "name": "tiny",
+    "data": {
+        "variant": "phantom",
+        "dtype": "int16",
+        "fingerprint": "abc",
+        "domain": "HU",
+    },
+    "versions": {"lungseg-jax": "0.1.0"},
+    "evaluation": None,
+}
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    bundle.write_bundle(tmp_path / "lungs", trained, RECORD)
+    return tmp_path / "lungs"
+
+
+def test_it_answers_as_what_it_was_made_from(folder, trained, slices):
+    images = np.stack([one.image for one in slices(3)])
+    expected, found = (
+        LungSegmenter(trained)(images),
+        LungSegmenter.from_run(folder)(images),
+    )
+    for field in ("mask", "probability", "uncertainty", "expected_iou", "review"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+    assert LungSegmenter.from_run(folder).decision == trained.decision()
+
+
+def test_members_of_a_bundle(folder, trained, slices):
+    image = next(slices(1)).image
+    last = LungSegmenter.from_run(folder, members="last")
+    assert list(last.trained.members) == ["30"] and last.decision.temperature == 2.0
+    expected = LungSegmenter(trained.only(["30"]))(image)
+    np.testing.assert_array_equal(last(image).mask, expected.mask)
+    with pytest.raises(UserError, match="average"):
+        LungSegmenter.from_run(folder, members="average")
+
+
+def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
+    import dataclasses
+
+    bundle.write_bundle(tmp_path / "last", trained.only(["30"]), RECORD)
+    card = (tmp_path / "last/README.md").read_text()
+    assert "A U-Net with conv blocks" in card
+    assert 'Temperature 2.000, clean-up "fill_holes"' in card
+    assert "0.500, were chosen on 5 validation slices" in card
+    # The cut of the calibrated probability is that of the mean before.
+    cut = dataclasses.replace(trained, threshold=0.9)
+    bundle.write_bundle(tmp_path / "cut", cut, RECORD)
+    expected = apply_temperature(np.float32([0.9]), 1.5)[0]
+    assert (
+        f"mask = probability > {expected:.4g}"
+        in (tmp_path / "cut/README.md").read_text()
+    )
+    # Of a run that was stopped before anything was decided.
+    bundle.write_bundle(tmp_path / "b", dataclasses.replace(trained, tuning={}), RECORD)
+    assert "Nothing was tuned" in (tmp_path / "b/README.md").read_text()
+    assert LungSegmenter.from_run(tmp_path / "b").decision.review_below is None
+
+
+ALONE = """
+import pathlib, sys, jax, numpy as np
+program = jax.export.deserialize(pathlib.Path(sys.argv[1]).read_bytes())
+probability, information = program.call(np.load(sys.argv[2]))
+np.savez(sys.argv[3], probability=probability, information=information)
+assert not any(name.startswith(("lungseg", "flax", "optax")) for name in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_program_runs_without_this_package(folder, trained, slices, tmp_path, n):
+    """At the network's own size nothing is scaled: both see the same pixels."""
+    images = np.stack([one.image for one in slices(n, shape=(32, 32))])
+    np.save(tmp_path / "in.npy", images.astype(np.float32))
+    files = [folder / "program.stablehlo", tmp_path / "in.npy", tmp_path / "out.npz"]
+    command = [sys.executable, "-c", ALONE, *map(str, files)]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    found, expected = np.load(tmp_path / "out.npz"), LungSegmenter(trained)(images)
+    np.testing.assert_allclose(found["probability"], expected.probability, atol=1e-5)
+    np.testing.assert_allclose(
+        found["information"], expected.mutual_information, atol=1e-5
+    )
+
+
+def test_the_program_of_the_notebooks_preprocessing(trained, tmp_path):
+    import dataclasses
+
+    import jax
+
+    from lungseg_jax.inference.ensemble.stablehlo import export_program
+    from lungseg_jax.models import make_model
+    from lungseg_jax.training.state import init_variables
+
+    members = {"1": init_variables(make_model(**trained.model), channels=3, seed=0)}
+    keywords = {**trained.preprocessing, "preprocessing": "seed"}
+    seed = dataclasses.replace(
+        trained, members=members, preprocessing=keywords, tuning={}
+    )
+    images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    program = jax.export.deserialize(bytearray(export_program(seed)))
+    probability, _ = program.call(images)
+    model = make_model(**trained.model)
+    expected = jax.nn.sigmoid(model.apply(members["1"], images, train=False))
+    np.testing.assert_allclose(probability, expected, atol=1e-5)
+
+
+def test_checksums_are_those_that_sha256sum_reads(folder):
+    rows = [
+        line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()
+    ]
+    assert {name for _, name in rows} == {
+        path.name for path in folder.iterdir() if path.name != "SHA256SUMS"
+    }
+    for digest, name in rows:
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert set(bundle.verify_bundle(folder)) == {name for _, name in rows} | {
+        "SHA256SUMS"
+    }
+
+
+@pytest.mark.parametrize("name", [*bundle.FILES, bundle.SUMS])
+@pytest.mark.parametrize("how", ["flip", "cut", "lose"])
+def test_damage_is_found(folder, name, how):
+    file = folder / name
+    content = bytearray(file.read_bytes())
+    if how == "lose":
+        file.unlink()
+    else:
+        content[len(content) // 2] ^= 4
+        file.write_bytes(content if how == "flip" else content[:-9])
+    with pytest.raises(UserError):
+        bundle.verify_bundle(folder)
+
+
+def test_damaged_weights_are_not_used(folder):
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="model.safetensors is damaged"):
+        LungSegmenter.from_run(folder)
+
+
+def test_a_changed_description_is_refused(folder):
+    file = folder / "bundle.json"
+    file.write_text(file.read_text().replace('"threshold": 0.5', '"threshold": 0.1'))
+    with pytest.raises(UserError, match="bundle.json is damaged"):
+        LungSegmenter.from_run(folder)
+
+
+def test_a_later_version_is_refused(folder):
+    from lungseg_jax.checkpointing.manifest import with_checksum
+
+    file = folder / "bundle.json"
+    later = with_checksum(json.loads(file.read_text()) | {"version": 2})
+    file.write_text(json.dumps(later))
+    with pytest.raises(UserError, match="version 2"):
+        LungSegmenter.from_run(folder)
+
+
+def test_what_exists_is_not_written_over(folder, trained, tmp_path):
+    with pytest.raises(UserError, match="exists already"):
+        bundle.write_bundle(folder, trained, RECORD)
+    assert [p.name for p in tmp_path.iterdir()] == ["lungs"]
+
+
+def test_what_goes_wrong_leaves_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "export_program", lambda trained: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bundle.write_bundle(tmp_path / "lungs", trained, RECORD)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_slices_do_not_leave_the_run(trained, tmp_path):
+    scores = {f"{name}_mean": 0.9 for name in ("iou", "dice", "nsd", "hd95")}
+    evaluation = {
+        "n": 2,
+        "split": "test",
+        "split_seed": 3,
+        "threshold": 0.5,
+        "unit": "px",
+        "tolerance": 2.0,
+        "intervals_over": "slices",
+        "ensemble": {"iou_pooled": 0.91234, "iou_pooled_ci95": [0.9, 0.95], **scores},
+        "slices": {"Jane_Doe": {"iou": 0.5}},
+    }
+    bundle.write_bundle(tmp_path / "b", trained, RECORD | {"evaluation": evaluation})
+    assert not any(
+        b"Jane_Doe" in path.read_bytes() for path in (tmp_path / "b").iterdir()
+    )
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "| pooled IoU | 0.9123 | 0.9000 to 0.9500 |" in card
+    assert "split seed 3" in card and "threshold 0.5" in card

@@ -1,0 +1,78 @@
+"""Pictures of masks: where what is drawn."""
+
+import numpy as np
+
+from lungseg_jax.inference.overlay import (
+    DOUBT,
+    MISSED,
+    OUTLINE,
+    TILE,
+    ContactSheet,
+    error_overlay,
+    gray,
+    overlay,
+    resize_to_fit,
+)
+
+WINDOW = {"window_hu": (-1000.0, 400.0)}
+
+
+def test_gray_outline_and_doubt():
+    image = np.full((20, 20), -300, np.int16)
+    image[0, 0], image[0, 1] = -2000, 3000
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    doubt = np.zeros((20, 20), np.float32)
+    doubt[18, 18] = 1.0
+    picture = overlay(image, mask, doubt, **WINDOW)
+    assert picture.shape == (20, 20, 3) and picture.dtype == np.uint8
+    assert picture[0, 0].tolist() == [0, 0, 0] and picture[0, 1].tolist() == [255] * 3
+    assert picture[10, 10].tolist() == picture[2, 2].tolist() == [127] * 3
+    assert picture[5, 5:15].tolist() == [list(OUTLINE)] * 10
+    red = 0.3 * 127.5 + 0.7 * np.array(DOUBT)
+    np.testing.assert_allclose(picture[18, 18], red, atol=1)
+
+
+def test_too_much_and_missed_have_colours_of_their_own():
+    image = np.full((20, 20), -300, np.int16)
+    mask, truth = np.zeros((2, 20, 20), bool)
+    mask[5:15, 2:12], truth[5:15, 6:18] = True, True
+    picture = error_overlay(image, mask, truth, **WINDOW)
+    plain = gray(image, **WINDOW)[0, 0]
+    for where, color in (((10, 4), OUTLINE), ((10, 15), MISSED)):
+        expected = 0.25 * plain + 0.75 * np.array(color)
+        np.testing.assert_allclose(picture[where], expected, atol=1)
+    assert picture[10, 8].tolist() == picture[2, 2].tolist() == [plain] * 3
+
+
+def test_pictures_of_any_shape_fit():
+    for shape in ((40, 80), (80, 40, 3), (1, 999), (512, 512)):
+        fitted = resize_to_fit(np.zeros(shape, np.uint8), 64)
+        assert max(fitted.shape[:2]) == 64 and fitted.ndim == len(shape)
+
+
+def test_an_empty_mask_has_no_outline():
+    image, mask = np.zeros((9, 9), np.int16), np.zeros((9, 9), bool)
+    picture = overlay(image, mask, np.zeros((9, 9), np.float32), **WINDOW)
+    assert (np.ptp(picture, axis=-1) == 0).all()
+
+
+def test_a_sheet_shows_some_slices_in_order():
+    sheet = ContactSheet(100, most=9)
+    shown = [k for k in range(100) if sheet.includes(k)]
+    assert len(shown) == 9 and shown[0] == 0 and shown[-1] == 99
+    for i, k in enumerate(shown):
+        sheet.add(k, np.full((50, 40, 3), 20 * i, np.uint8), review=False)
+    picture = sheet.picture()
+    assert picture.shape == (3 * TILE, 3 * TILE, 3)
+    corners = picture[TILE - 2 :: TILE, 2::TILE, 0].ravel()
+    assert corners.tolist() == [20 * i for i in range(9)]
+
+
+def test_a_sheet_of_few():
+    sheet = ContactSheet(2)
+    assert sheet.includes(0) and sheet.includes(1)
+    for k in range(2):
+        sheet.add(k, np.zeros((8, 300, 3), np.uint8), review=k == 1)
+    assert sheet.picture().shape == (TILE, 2 * TILE, 3)
+    assert sheet.picture()[:30, TILE:].sum() > sheet.picture()[:30, :TILE].sum()

@@ -1,0 +1,469 @@
+"""Random files, knobs and command lines: only our own errors come out.
+
+The long forms take minutes: `pytest -m slow tests/resilience/test_fuzz.py`.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import resource
+import runpy
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from absl import flags
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+
+from lungseg_jax.checkpointing.manifest import with_checksum
+from lungseg_jax.data.io import images
+from lungseg_jax.data.io.images import DTYPES, read_image, read_mask
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training import config
+from lungseg_jax.training.run_record import config_digest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeWarning")
+
+
+def lengths(short, long):
+    """A test of `short` inputs that always runs, and one of `long` for `-m slow`."""
+    return pytest.mark.parametrize(
+        "n", [short, pytest.param(long, marks=pytest.mark.slow)]
+    )
+
+
+def try_out(n, strategy, trial):
+    """Calls `trial` with `n` inputs, the same ones every time."""
+    tried = []
+
+    @settings(max_examples=n, suppress_health_check=list(HealthCheck), database=None)
+    @given(strategy)
+    def each(one):
+        tried.append(None)
+        trial(one)
+
+    each()
+    assert len(tried) >= n
+
+
+# --- files ---
+
+EXTREMES = [0, 1, 2, 3, 7, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**20, 2**24, 2**26]
+EXTREMES += [2**28, 2**30, 2**31 - 1, 2**31, 2**32 - 1]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@functools.cache
+def valid_files():
+    """(suffix, content) of small files of every dtype and compression."""
+    rows, columns = np.mgrid[:24, :20]
+    disc = (rows - 12) ** 2 + (columns - 10) ** 2 < 40
+    pixels = np.where(disc, 70, 1) + np.random.default_rng(0).integers(0, 40, (24, 20))
+    files = []
+    for dtype in (*DTYPES, "int8", "uint32"):
+        for compression in (1, 5, 8, 32773):
+            form = [cv2.IMWRITE_TIFF_COMPRESSION, compression]
+            content = cv2.imencode(".tif", pixels.astype(dtype), form)[1]
+            files.append((".tif", content.tobytes()))
+    for array in (
+        pixels.astype("uint8"),
+        pixels.astype("uint16"),
+        disc * np.uint8(255),
+    ):
+        files.append((".png", cv2.imencode(".png", array)[1].tobytes()))
+    for mask in (disc, disc * np.uint8(255)):
+        files.append((".tif", cv2.imencode(".tif", mask.astype("uint8"))[1].tobytes()))
+    done, stack = cv2.imencodemulti(".tif", [pixels.astype("int16")] * 3)
+    assert done
+    colour = cv2.imencode(".tif", np.zeros((9, 9, 3), np.uint8))[1]
+    return [*files, (".tif", stack.tobytes()), (".tif", colour.tobytes())]
+
+
+@functools.cache
+def bombs():
+    """Whole files of a hundred kilobytes that are a hundred megabytes of pixels."""
+    zeros = np.zeros((4096, 8192), np.int16)
+    form = [cv2.IMWRITE_TIFF_COMPRESSION, 8]
+    bombs = [(".tif", cv2.imencode(".tif", zeros, form)[1].tobytes())]
+    return [*bombs, (".png", cv2.imencode(".png", zeros.view(np.uint16))[1].tobytes())]
+
+
+def tiff_fields(content):
+    """The offset of each entry of the first directory of a little-endian TIFF."""
+    if content[:4] != b"II*\0":
+        return []
+    (at,) = struct.unpack_from("<I", content, 4)
+    (n,) = struct.unpack_from("<H", content, at)
+    room = (len(content) - at - 2) // 12
+    return [at + 2 + 12 * i for i in range(min(n, room))]
+
+
+def with_field(draw, content):
+    """Another type, count or value of a TIFF tag, or another tag."""
+    at = draw(st.sampled_from(tiff_fields(content)))
+    entry = list(struct.unpack_from("<HHII", content, at))
+    which = draw(st.sampled_from([0, 1, 2, 3, 3, 3]))
+    tags = [256, 257, 258, 259, 262, 274, 277, 278, 284, 317, 322, 323, 324, 339]
+    entry[which] = draw(
+        [
+            st.sampled_from(tags),
+            st.integers(0, 20),
+            st.sampled_from(EXTREMES),
+            st.sampled_from(EXTREMES) | st.integers(0, 2**32 - 1),
+        ][which]
+    )
+    return content[:at] + struct.pack("<HHII", *entry) + content[at + 12 :]
+
+
+def with_chunk(draw, content):
+    """Another header, or another chunk, of a PNG, its checksum made right."""
+    colour = draw(st.sampled_from([0, 0, 0, 2, 3, 4, 6, 7]))
+    head = struct.pack(
+        ">IIBBBBB",
+        draw(st.sampled_from(EXTREMES)),
+        draw(st.sampled_from(EXTREMES)),
+        draw(st.sampled_from([1, 2, 4, 8, 16, 3, 32])),
+        colour,
+        0,
+        0,
+        draw(st.integers(0, 2)),
+    )
+    kind = draw(st.sampled_from([b"acTL", b"fcTL", b"PLTE", b"tRNS", b"zTXt", b"iCCP"]))
+    extra = draw(st.binary(max_size=40))
+    bomb = zlib.compress(b"\0" * draw(st.sampled_from([0, 500, 10**6])))
+    data = draw(st.sampled_from([bomb, b"", extra]))
+    chunks = [(b"IHDR", head), (kind, extra), (b"IDAT", data), (b"IEND", b"")]
+    if draw(st.booleans()):
+        del chunks[draw(st.integers(0, 3))]
+    made = PNG
+    for kind, data in chunks:
+        made += struct.pack(">I", len(data)) + kind + data
+        made += struct.pack(">I", zlib.crc32(kind + data))
+    return made
+
+
+def with_bytes(draw, content):
+    at = draw(st.integers(0, max(0, len(content) - 1)))
+    new = draw(
+        st.binary(min_size=1, max_size=8)
+        | st.sampled_from(EXTREMES).map(lambda v: struct.pack("<I", v))
+        | st.sampled_from(EXTREMES).map(lambda v: struct.pack(">I", v))
+    )
+    return content[:at] + new + content[at + len(new) :]
+
+
+def cut(draw, content):
+    return content[: draw(st.integers(0, len(content)))]
+
+
+def doubled(draw, content):
+    at, end = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
+    return content[:end] + content[at:]
+
+
+@st.composite
+def files(draw):
+    """(suffix, content): a valid file changed one to four times, or any bytes."""
+    suffix, content = draw(st.sampled_from([*valid_files(), *bombs()]))
+    if draw(st.integers(0, 9)) == 0:
+        magic = draw(
+            st.sampled_from([b"", PNG, b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0"])
+        )
+        return suffix, magic + draw(st.binary(max_size=300))
+    for _ in range(draw(st.integers(1, 4))):
+        ways = [with_bytes, cut, doubled] + [with_chunk] * (suffix == ".png")
+        with contextlib.suppress(struct.error):  # its directory is cut off
+            ways += [with_field] * 4 * bool(tiff_fields(content))
+        content = draw(st.sampled_from(ways))(draw, content)
+    return suffix, content
+
+
+def read(folder, one):
+    """Reads a file as image and as mask; returns how many of the two could be."""
+    suffix, content = one
+    path = folder / f"a{suffix}"
+    path.write_bytes(content)
+    could = 0
+    for reader, dtypes in ((read_image, DTYPES), (read_mask, ("uint8",))):
+        try:
+            array = reader(path)
+        except UserError as e:
+            assert str(path) in e.what and e.rule and e.remedy
+            continue
+        assert array.ndim == 2 and array.dtype.name in dtypes
+        assert 0 < array.size <= images.MOST_PIXELS
+        assert np.isfinite(array).all()
+        could += 1
+    return could
+
+
+@lengths(1000, 40_000)
+def test_readers(n, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_PIXELS", 2**20)
+    could = []
+    try_out(n, files(), lambda one: could.append(read(tmp_path, one)))
+    # Neither all refused nor all whole: the changes are of the right size.
+    assert 0.02 < np.mean(np.array(could) > 0) < 0.9
+
+
+def memory_mb():
+    """The most address space that this process has ever held, also untouched."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmPeak:")[2].split()[0]) / 1024
+
+
+def read_in_little_memory(folder, n):
+    """In a process of its own: how much more it held for `n` files than before."""
+    resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))  # spares the machine
+    cv2.setNumThreads(1)
+    images.MOST_PIXELS = 2**20
+    inputs = valid_files() + bombs()
+    try_out(n, files(), inputs.append)  # Hypothesis grows by the input
+    for one in inputs[:3]:
+        read(folder, one)
+    before = memory_mb()
+    for one in inputs:
+        read(folder, one)
+    print("MB:", memory_mb() - before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="of Linux alone")
+@lengths(500, 20_000)
+def test_readers_allocate_no_more_than_the_limit(n, tmp_path):
+    """At 2**20 pixels of at most 8 bytes; some of the files ask for gigabytes."""
+    code = (
+        "import pathlib, sys; sys.path.insert(0, 'tests'); import conftest, test_fuzz;"
+        f"test_fuzz.read_in_little_memory(pathlib.Path({str(tmp_path)!r}), {n})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    # The file, the picture, the strip it is made from, where it is finite: 8 MB each.
+    assert float(done.stdout.split()[-1]) < 40, done.stdout
+
+
+# --- knobs ---
+
+ODD_NUMBERS = [0, -1, 1, 2**31, 2**63, 10**400, -0.0, 1e-300, 1e308]
+ODD_NUMBERS += [float("nan"), float("inf"), -float("inf"), True, False]
+VALUES = st.recursive(
+    st.none()
+    | st.sampled_from(ODD_NUMBERS)
+    | st.integers()
+    | st.floats()
+    | st.complex_numbers()
+    | st.text(max_size=8)
+    | st.binary(max_size=4)
+    | st.sampled_from(
+        ["adam", "constant", "a\0b", "~nobody-here/x", "a/b", "/", "\ud800"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, min_size=2, max_size=2).map(tuple)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def check_config(changes):
+    """What `config.check` lets through has to be of use."""
+    c = config.default_config().to_dict()
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        functools.reduce(lambda tree, part: tree[part], parents, c)[last] = value
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        c = ConfigDict(c)  # which has rules of its own for keys
+    if not isinstance(c, ConfigDict):
+        return
+    try:
+        config.check_config(c)
+        config.default_workdir(c)
+        config.check_data_and_devices(c, dtype="uint8", training_slices=100, devices=2)
+    except UserError:
+        return
+    assert config.snapshot_steps(c)[-1] == c.train.total_steps
+
+
+@lengths(1000, 20_000)
+def test_knobs_of_any_value(n):
+    some = st.dictionaries(
+        st.sampled_from(config.knobs()), VALUES, min_size=1, max_size=3
+    )
+    try_out(n, some, check_config)
+
+
+RANGES = {key: (low, high) for key, low, high in config._RANGES}
+
+
+@lengths(500, 30_000)
+def test_knobs_within_their_ranges(n):
+    """Each allowed, together perhaps not: 10,000 cycles that grow a hundredfold."""
+    within = {
+        key: (st.floats if isinstance(low, float) else st.integers)(low, high)
+        | st.sampled_from([low, high])
+        for key, (low, high) in RANGES.items()
+    }
+    some = st.sets(st.sampled_from(sorted(RANGES)), min_size=1, max_size=6).flatmap(
+        lambda keys: st.fixed_dictionaries({key: within[key] for key in sorted(keys)})
+    )
+    try_out(n, some, check_config)
+
+
+# --- command lines ---
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch, pair_folder):
+    """Paths, good and bad, as words; commands run in their folder."""
+    good = pair_folder(["a", "b"], folder="good")
+    bad = pair_folder(["a", "b", "c"], folder="bad")
+    (bad / "2d_images" / "a.tif").write_bytes(b"II*\0")
+    (bad / "2d_masks" / "b.tif").unlink()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dead").symlink_to("gone")
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"data": [1]}')
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "file.json").write_text("{}")
+    (tmp_path / "whole").mkdir()  # but without a checkpoint
+    knobs = json.dumps(config.default_config().to_dict())
+    (tmp_path / "whole" / "config.json").write_text(knobs)
+    run = {
+        "data": {"dtype": "int16"},
+        "config_sha256": [config_digest(config.default_config())],
+    }
+    (tmp_path / "whole" / "run.json").write_text(json.dumps(with_checksum(run)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # or main starts itself anew
+    monkeypatch.setattr(
+        "lungseg_jax.experiment.run_experiment",
+        lambda c, w, extend: config.check_config(c),
+    )
+    names = [*(p.name for p in tmp_path.iterdir()), "good/2d_images", "bad/2d_images"]
+    names += ["good/2d_images/a.tif", "bad/2d_images/a.tif", "new", "new.png", "", "."]
+    return [
+        *names,
+        "~nobody-here/x",
+        "~",
+        "n" * 300,
+        "loop/x",
+        "file.json/x",
+        str(good),
+    ]
+
+
+def run_command(module, argv, monkeypatch):
+    """Exit status of `python -m lungseg_jax.<module>`, in this process, and stderr."""
+    known = set(flags.FLAGS)
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    err = io.StringIO()
+    try:
+        with (
+            monkeypatch.context() as m,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            m.setattr(sys, "argv", [module, *argv])
+            runpy.run_module(f"lungseg_jax.{module}", run_name="__main__")
+        return 0, err.getvalue()
+    except SystemExit as e:
+        return e.code, err.getvalue()
+    finally:
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+
+
+FLAGS_OF = {
+    "main": ["config", "workdir"],
+    "evaluate": "run data members flips json report overwrite nooverwrite".split(),
+    "predict": "run members flips postprocessing uncertainty probability overlay csv "
+    "format series overwrite quiet".split(),
+    "compare": "tolerance csv json overwrite quiet".split(),
+    "export": ["run", "members"],
+    "verify": ["run"],
+    "check": ["cache_dir"],
+}
+# No slash, no dot and no zero byte: nothing is made elsewhere, and none comes in argv.
+TEXT = st.text(st.characters(codec=None, exclude_characters="/.\0~"), max_size=12)
+TEXTS = TEXT | st.sampled_from(
+    "nan inf -inf 1e999 -1 0 1_000 0x10 None True false (1,2) [ ( {} '' 1,2 all last best "
+    "1,x 99999999999999999999 --".split()
+    + ["9" * 5000, "(" * 300, "(" * 20_000, "-" * 3, "\ud800", "é", " ", "1\n2", "1,2,"]
+)
+
+
+def command_lines(module, places):
+    value = st.sampled_from(places) | TEXTS
+    names = st.sampled_from(FLAGS_OF[module] * 3 + ["undefok", "flagfile", "v", "help"])
+    named = st.builds("--{}={}".format, names, value)
+    word = st.one_of(
+        value, named, named, names.map("--{}".format), TEXT.map("--{}".format)
+    )
+    recipes = [f"--config={path}" for path in sorted((ROOT / "configs").glob("*.py"))]
+    if module == "main":
+        key = st.sampled_from(config.knobs()) | st.sampled_from(
+            ["train", "x", "data.dirr"]
+        )
+        knob = st.builds("--config.{}={}".format, key, value)
+        recipe = st.sampled_from(recipes + [f"{recipes[0]}:full", f"{recipes[0]}:x"])
+        return st.builds(
+            lambda first, more: [*first, *more],
+            st.lists(recipe, min_size=0, max_size=1) | st.lists(recipe, min_size=1),
+            st.lists(knob | knob | word, max_size=4),
+        )
+    must = [name for name in ("run", "data") if name in FLAGS_OF[module]]
+    start = st.tuples(*(st.builds(f"--{name}={{}}".format, value) for name in must))
+    # Some that can be compared, so that not all trials end at once.
+    paths = st.lists(st.sampled_from([*places, *["good/2d_masks"] * 9]), max_size=2)
+    return st.builds(lambda *parts: sum(map(list, parts), []), start, paths) | st.lists(
+        word, max_size=6
+    )
+
+
+@lengths(250, 10_000)
+@pytest.mark.parametrize("module", FLAGS_OF)
+def test_command_lines(n, module, places, monkeypatch):
+    ends = []
+
+    def trial(argv):
+        status, stderr = run_command(module, argv, monkeypatch)
+        assert status in (0, 2), (status, stderr)
+        assert (status == 2) == stderr.startswith("error: "), stderr
+        if not {"-h", "-help", "--help"} & set(argv):
+            ends.append(status)
+
+    try_out(n, command_lines(module, places), trial)
+    # There is no whole run here for the others.
+    assert set(ends) == ({0, 2} if module in ("main", "check", "compare") else {2})
+
+
+@pytest.mark.parametrize(
+    "argv,says",
+    [
+        (["evaluate", "--run=run", "--data=good"], "run is not the folder of a run"),
+        (["evaluate", "--run=whole", "--data=good"], "no snapshot yet"),
+        (["predict", "--run=run", "good/2d_images", "new"], "not the folder of a run"),
+        (["check", "good", "--cache_dir=\ud800"], ""),
+        (["main", "--flagfile=bad"], "--flagfile is not known"),
+        (["main", "--workdir=~nobody-here/x", "--config=x.py"], "no config file"),
+    ],
+)
+def test_what_was_found_before(argv, says, places, monkeypatch):
+    status, stderr = run_command(argv[0], argv[1:], monkeypatch)
+    assert says in stderr and status == (2 if says else 0), stderr

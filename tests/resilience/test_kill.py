@@ -1,0 +1,105 @@
+"""A run that is killed again and again ends as the one that never was."""
+
+import collections
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from victim import PLACES
+
+from lungseg_jax.checkpointing import checkpoints
+from lungseg_jax.cli.verify import verify_run
+from lungseg_jax.training.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+# How long each place goes on, about, on a slow machine.
+SECONDS = collections.defaultdict(lambda: 0.5, start=8.0, compilation=2.0, report=2.0)
+SETTINGS = [
+    "--config=configs/smoke.py",
+    "--config.model.name=conv",
+    "--config.model.filters=1",
+    "--config.data.image_size=32",
+    "--config.data.phantom_slices=12",
+    "--config.train.total_steps=40",
+    "--config.train.save_every=5",
+    "--config.train.validate_every=10",
+    "--config.train.log_every=3",
+]
+
+
+def run(script, folder, cache, *words):
+    return subprocess.run(
+        [sys.executable, *script, *words, *SETTINGS, f"--workdir={folder.path}"],
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def content(folder):
+    """All that a run is, without its times: a seal has the SHA-256 of every array."""
+    rows = folder.read_metrics()
+    for row in rows:
+        row.pop("steps_per_second", None)
+    steps = checkpoints.saved_steps(folder.checkpoints)
+    seals = [
+        json.loads((folder.checkpoints / str(s) / "seal/metadata").read_text())
+        for s in steps
+    ]
+    evaluation = json.loads(folder.evaluation.read_text())
+    return rows, steps, seals, evaluation
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
+    cache = tmp_path_factory.mktemp("cache")
+    done = run(["-m", "lungseg_jax.main"], folder, cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, cache
+
+
+def kill_and_resume(whole, tmp_path, kills, rng):
+    """Kills one run after the other until there were so many; where each one hit."""
+    reference, cache = whole
+    hits = collections.Counter()
+    runs = 0
+    while hits.total() < kills:
+        folder = RunFolder(tmp_path / f"run-{runs}")
+        saved = 0
+        while True:
+            place = str(rng.choice(list(PLACES)))
+            if hits.total() == kills:
+                script, words = ["-m", "lungseg_jax.main"], []
+            else:
+                seconds = f"{rng.uniform(0, SECONDS[place]):.3f}"
+                script, words = ["tests/resilience/victim.py"], [place, seconds]
+            done = run(script, folder, cache, *words)
+            newest = max(checkpoints.saved_steps(folder.checkpoints), default=0)
+            assert newest >= saved  # nothing is lost beyond the last save
+            saved = newest
+            if done.returncode == 0:
+                break
+            assert done.returncode == -9, done.stdout + done.stderr
+            hits[place] += 1
+        assert verify_run(folder) == []
+        for ours, theirs in zip(content(folder), content(reference), strict=True):
+            assert ours == theirs
+        assert folder.page.exists()
+        runs += 1
+    print(f"{kills} kills in {runs} runs: {dict(hits)}")
+
+
+def test_killed_four_times(whole, tmp_path):
+    kill_and_resume(whole, tmp_path, 4, np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_killed_sixty_times(whole, tmp_path):
+    kill_and_resume(whole, tmp_path, 60, np.random.default_rng(1))

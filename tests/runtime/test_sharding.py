@@ -1,0 +1,77 @@
+"""The same training on one device and on several, and on the wrong number of them."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from lungseg_jax.runtime import sharding
+
+CHILD = """
+import sys
+import jax, numpy as np, optax
+from lungseg_jax.runtime import sharding
+from lungseg_jax.training.losses import bce_dice
+from lungseg_jax.models import make_model
+from lungseg_jax.training.steps import make_train_step
+from lungseg_jax.training.state import create_state
+
+mesh = sharding.make_mesh()
+copied, split_up = sharding.replicated(mesh), sharding.by_example(mesh)
+tx = optax.adamw(2e-3)
+model = make_model("conv", filters=1)
+state = create_state(model, tx, channels=1, seed=0, sharding=copied)
+masks = np.zeros((10, 32, 32), np.float32)
+masks[:, 8:24, 6:20] = 1
+noise = np.random.default_rng(0).normal(0, 0.3, (10, 32, 32, 1))
+images = (masks[..., None] + noise).astype(np.float32)
+images, masks = jax.device_put((images, masks), copied)
+augmentation = dict(zoom=0.1, shift=0.1, rotation_deg=5.0, flip_lr=True, flip_ud=True)
+step = make_train_step(
+    loss=bce_dice, augmentation=augmentation, seed=0, sharding=copied
+)
+losses = []
+for i in range(8):
+    indices = jax.device_put((np.arange(8) + i) % 10, split_up)
+    state, metrics = step(state, images, masks, indices)
+    losses.append(float(metrics["loss"]))
+leaves = jax.tree.leaves((state.params, state.batch_stats))
+np.savez(sys.argv[1], np.array(losses), *leaves)
+print(jax.device_count(), step._cache_size())
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    def train(devices):
+        file = tmp_path_factory.mktemp("devices") / "state.npz"
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, str(file)],
+            env=os.environ | {"XLA_FLAGS": flags},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == [str(devices), "1"]  # compiled once
+        with np.load(file) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    return {devices: train(devices) for devices in (1, 8)}
+
+
+def test_eight_devices_train_as_one(trained):
+    """Losses, parameters, batch statistics: the means over a batch are global."""
+    for one, eight in zip(trained[1], trained[8], strict=True):
+        np.testing.assert_allclose(eight, one, rtol=2e-3, atol=2e-4)
+    assert trained[1][0][-1] < trained[1][0][0]  # it did train
+
+
+def test_shardings():
+    mesh = sharding.make_mesh()
+    assert mesh.size == jax.device_count()
+    assert sharding.replicated(mesh).is_fully_replicated
+    assert sharding.by_example(mesh).spec == jax.sharding.PartitionSpec("batch")

@@ -1,0 +1,195 @@
+"""Signals: a training saves and says how to go on; all else ends at once."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lungseg_jax.training.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [
+    "-m",
+    "lungseg_jax.main",
+    "--config=configs/smoke.py",
+    "--config.model.name=conv",
+    "--config.model.filters=1",
+    "--config.data.image_size=32",
+    "--config.data.phantom_slices=12",
+    "--config.schedule.cycles=1",
+    "--config.train.total_steps=400",
+    "--config.train.save_every=1000",
+    "--config.train.validate_every=100",
+    "--config.train.log_every=7",
+]
+
+
+def start(*words, cache=ROOT):
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
+    process = start(*COMMAND, f"--workdir={folder.path}", cache=cache)
+    assert process.wait(300) == 0, process.communicate()
+    return folder
+
+
+def wait_for_rows(folder, process):
+    while not (folder.metrics.exists() and len(folder.read_metrics()) > 2):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def content(folder):
+    rows = folder.read_metrics()
+    for row in rows:
+        row.pop("steps_per_second", None)
+    seal = json.loads((folder.checkpoints / "400/seal/metadata").read_text())
+    return rows, seal, json.loads(folder.evaluation.read_text())
+
+
+@pytest.mark.parametrize(
+    "sent,status",
+    [
+        (signal.SIGTERM, 75),
+        (signal.SIGINT, 130),
+        (signal.SIGUSR1, 75),
+        (signal.SIGHUP, 75),
+    ],
+)
+def test_a_training_that_is_stopped_saves_and_its_command_goes_on(
+    sent, status, whole, cache, tmp_path
+):
+    folder = RunFolder(tmp_path / "run")
+    process = start(*COMMAND, f"--workdir={folder.path}", cache=cache)
+    wait_for_rows(folder, process)
+    process.send_signal(sent)
+    if sent == signal.SIGHUP:  # as a session ends
+        time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+    then = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert time.monotonic() - then < 10
+    assert f"stopped by {sent.name}" in err and "Traceback" not in err
+    step = int(re.search(r"saved after step (\d+) of 400", out).group(1))
+    assert (folder.checkpoints / str(step)).is_dir()
+
+    if sent != signal.SIGTERM:
+        return
+    python, *words = shlex.split(err.strip().splitlines()[-1])
+    assert python == "python"
+    process = start(*words, cache=cache)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert f"resuming after step {step}" in out
+    assert content(folder) == content(whole)
+
+
+def test_before_the_training_a_signal_ends_the_command(cache, tmp_path):
+    for delay in (0.2, 0.8):
+        folder = tmp_path / f"run-{delay}"
+        process = start(*COMMAND, f"--workdir={folder}", cache=cache)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode in (130, -2)  # -2: Python itself was starting
+        assert process.returncode == -2 or "Traceback" not in err
+
+
+BUSY = """
+import hashlib
+from lungseg_jax.runtime import signals
+signals.install_handlers()
+with {block}:
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # as a compilation: no bytecode
+"""
+
+
+def busy(block):
+    process = start("-c", BUSY.format(block=block))
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)  # now it is in there
+    return process
+
+
+def test_a_second_signal_ends_at_once_even_in_native_code():
+    process = busy("signals.defer_signals()")
+    process.send_signal(signal.SIGTERM)
+    assert "saving after this step" in process.stderr.readline() + (
+        process.stderr.readline()
+    )
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(2) == 75
+    process.communicate()
+
+
+def test_where_nothing_is_to_be_saved_the_first_one_ends_native_code_soon():
+    process = busy("signals.raise_on_signal('type more')")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(9) == 130
+    process.communicate()
+
+
+def test_the_end_of_what_was_deferred_stops():
+    code = BUSY.replace("10**9", "10**6") + "print('went on')"
+    process = start("-c", code.format(block="signals.defer_signals()"))
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert "Stopped: SIGTERM" in err and "went on" not in out
+
+
+def test_a_signal_that_was_ignored_before_stays_so():
+    code = BUSY.replace("10**9", "10**6") + "print('went on')"
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + code
+    process = start("-c", code.format(block="signals.defer_signals()"))
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=30)
+    assert out == "went on\n", err
+
+
+def test_the_last_words_are_said_where_the_end_is_forced():
+    process = busy("signals.raise_on_signal('type more')")
+    process.send_signal(signal.SIGTERM)
+    assert "stopped by SIGTERM; type more" in process.communicate(timeout=30)[1]
+
+
+@pytest.mark.parametrize("streams", ["| head -1", ">&- 2>&-", "> /dev/full"])
+def test_a_training_goes_on_without_a_reader(streams, cache, tmp_path):
+    words = [*COMMAND, "--config.train.total_steps=20", f"--workdir={tmp_path}/run"]
+    command = f"{shlex.join([sys.executable, *words])} {streams}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert (tmp_path / "run/report/index.html").exists()

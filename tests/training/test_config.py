@@ -1,0 +1,159 @@
+"""Every recipe loads, checks and builds; every fault is told before that."""
+
+import functools
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from lungseg_jax.data.preprocessing import PREPROCESSING
+from lungseg_jax.models import make_model
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training import config
+from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.schedules import make_schedule
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+
+def load(path, *variant):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*variant)
+
+
+ALL = [(p, ()) for p in RECIPES] + [
+    (p, (variant,))
+    for p in RECIPES
+    if p.stem != "smoke"
+    for variant in ("seed", "full")
+]
+
+
+@pytest.mark.parametrize(
+    "path,variant", ALL, ids=[":".join([p.stem, *v]) for p, v in ALL]
+)
+def test_recipe_loads_checks_and_builds(path, variant):
+    c = load(path, *variant)
+    config.check_config(c)
+    assert json.loads(json.dumps(c.to_dict()))["name"].startswith(path.stem)
+    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
+    tx = make_optimizer(schedule, **c.optimizer)
+    example = jnp.zeros((1, 16, 16, PREPROCESSING[c.data.preprocessing]))
+    variables = jax.eval_shape(
+        lambda: make_model(**c.model).init(jax.random.key(0), example, train=False)
+    )
+    jax.eval_shape(tx.init, variables["params"])
+    assert config.snapshot_steps(c)[-1] == c.train.total_steps
+
+
+def test_the_three_recipes_are_the_three_networks():
+    conv, incp, snapshot = (
+        load(RECIPES[0].with_name(f"{name}.py"), "seed")
+        for name in ("conv", "incp", "incp_snapshot")
+    )
+    assert (conv.model.name, conv.model.kernel_size) == ("conv", 1)
+    assert conv.train.total_steps == 72_000  # 2400 epochs of 30 steps
+    assert incp.train.total_steps == snapshot.train.total_steps == 48_000
+    assert incp.schedule.name == "constant"
+    assert (snapshot.schedule.name, snapshot.schedule.cycles) == ("cosine_restarts", 8)
+
+
+def test_seed_schedule_changes_once_an_epoch():
+    c = load(RECIPES[0].with_name("incp_snapshot.py"), "seed")
+    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
+    # 200 epochs a cycle: epoch e runs at 1e-3/2 (1 + cos(pi e/200)) throughout.
+    assert schedule(0) == schedule(29) == pytest.approx(1e-3)
+    assert schedule(30) == schedule(59) == pytest.approx(9.99938e-4, rel=1e-5)
+    assert schedule(3000) == pytest.approx(5e-4)
+    assert schedule(5999) == pytest.approx(6.1684e-8, rel=1e-3)
+    assert schedule(6000) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    "key,value,words",
+    [
+        ("model.name", "vnet", "conv, inception"),
+        ("model.dtype", "float16", "bfloat16"),
+        ("model.kernel_size", 2, "odd"),
+        ("train.loss", "mse", "bce_dice"),
+        ("train.batch_size", 0, "train.batch_size=0"),
+        ("schedule.cycles", 0, "schedule.cycles=0"),
+        ("schedule.cycles", 601, "cycle without a step"),
+        ("schedule.warmup_steps", 200, "200 steps"),
+        ("schedule.floor", 1.0, "below the peak of the last cycle, 0.005"),
+        ("schedule.peak", -1.0, "schedule.peak=-1.0"),
+        ("data.window_hu", (400.0, -1000.0), "two numbers that rise"),
+        ("data.image_size", 8, "data.image_size=8"),
+        ("data.test_fraction", 1.0, "data.test_fraction=1.0"),
+        ("data.test_fraction", 0.0, "data.test_fraction=0.0"),
+        ("evaluate.threshold", 1.5, "evaluate.threshold=1.5"),
+        ("train.total_steps", "many", "train.total_steps='many'"),
+        ("train.total_steps", 1.5, "train.total_steps=1.5"),
+        ("train.total_steps", True, "train.total_steps=True"),
+        ("augment.flip_lr", 1, "augment.flip_lr=1"),
+        ("name", None, "config.name=None"),
+        ("schedule.peak", float("nan"), "schedule.peak=nan"),
+        ("data.window_hu", (-float("inf"), 400.0), "from -1e9 to 1e9"),
+        ("data.window_hu", (0.0, 1e-300), "0.001 or more apart"),
+        ("data.window_hu", (0, 10**400), "from -1e9 to 1e9"),
+        ("data.window_hu", (False, True), "two numbers that rise"),
+    ],
+)
+def test_faults_are_refused(key, value, words):
+    c = config.default_config().to_dict()  # as a recipe may build one: any type goes
+    *parents, last = key.split(".")
+    functools.reduce(lambda tree, part: tree[part], parents, c)[last] = value
+    c = ConfigDict(c)
+    with pytest.raises(UserError, match=words.replace(".", r"\.")):
+        config.check_config(c)
+
+
+def test_unknown_variant_lists_the_known():
+    with pytest.raises(UserError, match=":seed, :full") as caught:
+        load(RECIPES[0], "fast")
+    assert ":fast" in caught.value.what
+
+
+def test_differences_name_the_knobs_but_not_the_cosmetic():
+    old, new = config.default_config(), config.default_config()
+    new.model.filters = 4
+    new.cache_dir = "elsewhere"
+    new.train.log_every = 3
+    stored = json.loads(json.dumps(old.to_dict()))  # tuples come back as lists
+    assert config.differences(stored, new.to_dict()) == ["model.filters: 8 -> 4"]
+    assert config.differences(stored, old.to_dict()) == []
+
+
+def test_a_recipe_that_misspells_a_knob_is_an_error():
+    c = config.default_config()
+    with pytest.raises(AttributeError, match="batch_size"):
+        c.train.batchsize = 4
+
+
+def test_a_config_built_by_hand_is_told_what_it_lacks():
+    c = config.default_config().to_dict()
+    del c["model"]["filters"]
+    c["train"]["batchsize"] = 4
+    with pytest.raises(UserError) as caught:
+        config.check_config(ConfigDict(c))
+    assert "model.filters is missing" in caught.value.what
+    assert "train.batchsize is unknown" in caught.value.what
+
+
+def test_a_whole_number_does_for_a_knob_that_is_none():
+    c = config.default_config().to_dict()
+    c["schedule"]["peak"], c["data"]["window_hu"] = 1, [0, 255]
+    config.check_config(ConfigDict(c))
+
+
+def test_an_unknown_home_is_a_plain_error():
+    c = config.default_config()
+    c.data.dir = "~no-such-user/data"
+    with pytest.raises(UserError, match="~no-such-user"):
+        config.default_workdir(c)

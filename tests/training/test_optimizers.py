@@ -1,0 +1,78 @@
+"""Each optimizer moves every parameter, in the way that it is known for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lungseg_jax.training.optimizers import OPTIMIZERS, make_optimizer
+
+SETTINGS = {"weight_decay": 0.0, "epsilon": 1e-8, "clip_norm": 0.0}
+
+
+def first_update(name, gradients, rate=0.01, **settings):
+    tx = make_optimizer(optax.constant_schedule(rate), name=name, **SETTINGS | settings)
+    params = jax.tree.map(jnp.ones_like, gradients)
+    return tx.update(gradients, tx.init(params), params)[0]
+
+
+@pytest.fixture
+def gradients():
+    rng = np.random.default_rng(0)
+    return {
+        "kernel": jnp.array(rng.normal(size=(3, 3, 8, 16)), jnp.float32),
+        "bias": jnp.array([0.5, -2.0]),
+    }
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_first_move_of_a_bias_is_the_rate_against_its_gradient(name, gradients):
+    moved = first_update(name, gradients)["bias"]
+    rate = 0.01 * (1.4737 if name == "muon" else 1)  # its Adam has Nesterov's momentum
+    np.testing.assert_allclose(moved, [-rate, rate], rtol=1e-3)
+
+
+def test_muon_moves_a_kernel_along_an_orthogonal_matrix(gradients):
+    """All singular values alike, whatever those of the gradient; RMS 0.2 times the rate."""
+    skewed = gradients["kernel"] * jnp.linspace(0.01, 1, 16)
+    moved = first_update("muon", {"kernel": skewed})["kernel"]
+    values = np.linalg.svd(moved.reshape(72, 16), compute_uv=False)
+    before = np.linalg.svd(skewed.reshape(72, 16), compute_uv=False)
+    assert before[0] / before[-1] > 20
+    assert values[0] / values[-1] < 2  # five Newton-Schulz steps come so near
+    assert np.sqrt((moved**2).mean()) == pytest.approx(0.2 * 0.01, rel=0.3)
+    assert (moved * skewed).sum() < 0  # downhill
+
+
+@pytest.mark.parametrize("name,decays", [("adam", 0), ("adamw", 1), ("muon", 1)])
+def test_weight_decay(name, decays, gradients):
+    plain = first_update(name, gradients)["kernel"]
+    decayed = first_update(name, gradients, weight_decay=0.1)["kernel"]
+    np.testing.assert_allclose(plain - decayed, decays * 0.1 * 0.01, atol=1e-7)
+
+
+def test_clip_norm_makes_the_size_of_the_gradient_irrelevant(gradients):
+    huge = jax.tree.map(lambda g: 1e6 * g, gradients)
+    clipped = [
+        first_update("adam", g, epsilon=1.0, clip_norm=1.0) for g in (gradients, huge)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), *clipped)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_of_one_shape_move_each_as_if_alone(name, gradients):
+    """They are stacked on the way."""
+    more = {
+        "a": gradients,
+        "b": jax.tree.map(lambda g: jnp.flip(g) * 3, gradients),
+        "c": gradients["kernel"][..., 0],
+    }
+    together = first_update(name, more)
+    for key in ("a", "b", "c"):
+        alone = first_update(name, more[key])
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-8),
+            together[key],
+            alone,
+        )
