@@ -1,0 +1,54 @@
+"""U-Nets that find the lungs in CT slices, trained and ensembled in JAX.
+
+    import lungseg_jax as ls
+    segmentation = ls.load("runs/incp_snapshot-phantom")(image)  # [h w], Hounsfield units
+    ls.run_experiment(ls.default_config())
+    ls.make_model("inception", filters=8)
+
+Names are imported when they are first used, so that light commands start without JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lungseg_jax.experiment import run_experiment
+    from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation, load
+    from lungseg_jax.models import make_model
+    from lungseg_jax.runtime.errors import UserError
+    from lungseg_jax.training.config import default_config
+
+    __version__: str
+
+_MODULES = {
+    "LungSegmenter": "lungseg_jax.inference.segmenter",
+    "Segmentation": "lungseg_jax.inference.segmenter",
+    "UserError": "lungseg_jax.runtime.errors",
+    "default_config": "lungseg_jax.training.config",
+    "load": "lungseg_jax.inference.segmenter",
+    "make_model": "lungseg_jax.models",
+    "run_experiment": "lungseg_jax.experiment",
+}
+__all__ = [
+    "LungSegmenter",
+    "Segmentation",
+    "UserError",
+    "__version__",
+    "default_config",
+    "load",
+    "make_model",
+    "run_experiment",
+]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name == "__version__":
+        metadata = importlib.import_module("importlib.metadata")
+        return metadata.version("lungseg_jax")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -6,23 +6,24 @@ lungseg COMMAND --help
 """
 
 import difflib
-import runpy
+import importlib
 import sys
 
-# Each is a module of its own, which `python -m lungseg_jax.MODULE` runs as well.
-COMMANDS = {
-    "train": ("main", "trains a U-Net, ensembles its snapshots, scores them, reports"),
-    "predict": ("cli.predict", "masks for slices, folders, volumes, DICOM series"),
-    "evaluate": ("cli.evaluate", "scores a run on a labelled folder"),
-    "compare": ("cli.compare", "scores masks, whoever made them, against true ones"),
-    "export": ("cli.export", "a trained ensemble as one folder to share"),
-    "check": ("cli.check", "what is in a data folder, or all that is wrong with it"),
-    "verify": ("cli.verify", "whether a run or a bundle is whole, to the bit"),
+from lungseg_jax.runtime import huge_pages, signals
+
+COMMANDS = {  # each is `main` of a module of lungseg_jax.cli
+    "train": "train a U-Net, ensemble its snapshots, score them, report",
+    "predict": "segment slices, folders, volumes, DICOM series",
+    "evaluate": "score a run on a labelled folder",
+    "compare": "score masks from any source against true ones",
+    "export": "write a trained ensemble as one folder to share",
+    "check": "describe a data folder, or list everything wrong with it",
+    "verify": "verify that a run or a bundle is intact, bit for bit",
 }
 
 
 def main() -> None:
-    """Runs the command that the first word names; exit status 2 where it names none."""
+    """Run the command named by the first word; exit with status 2 if there is none."""
     words = sys.argv[1:]
     if words and words[0] in ("-h", "--help", "-help", "help"):
         print(_help())
@@ -35,13 +36,15 @@ def main() -> None:
         rule = f"one of {', '.join(COMMANDS)}."
         print(f"error: {what}\nrule:  {rule}{hint}", file=sys.stderr)
         sys.exit(2)
-    sys.argv = [sys.argv[0], *words[1:]]
-    module = f"lungseg_jax.{COMMANDS[name][0]}"
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if name == "train":
+        huge_pages.restart_with_huge_pages()
+    signals.install_handlers()  # before the import, which takes a second
+    sys.argv[1:2] = []
+    importlib.import_module(f"lungseg_jax.cli.{name}").main()
 
 
 def _help() -> str:
-    rows = [f"  {name:9} {what}" for name, (_, what) in COMMANDS.items()]
+    rows = [f"  {name:9} {summary}" for name, summary in COMMANDS.items()]
     return f"{__doc__.strip()}\n\nCommands:\n" + "\n".join(rows)
 
 

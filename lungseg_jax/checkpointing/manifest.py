@@ -1,10 +1,9 @@
-"""What tells a checkpoint that is whole from one that is not.
+"""Checksum manifests that detect corrupted checkpoints.
 
-A seal is JSON: the step, notes of the training, of every array its name, type, shape and
-SHA-256, and a SHA-256 of all that.
+A manifest is JSON: the step, the training's notes, the name, dtype, shape and SHA-256 of
+every array, and a SHA-256 of all of that.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lungseg_jax.checkpointing.checksums import array_digest, json_digest
 from lungseg_jax.runtime.errors import UserError
 
-REMEDY = (
+DIVERGED = (
     "start again in another folder, --workdir=DIR, with a lower --config.schedule.peak "
     "or --config.optimizer.weight_decay, or with --config.optimizer.clip_norm=1."
 )
 
 
 class CorruptCheckpointError(UserError):
-    """A checkpoint is not what was saved.
+    """A checkpoint differs from what was saved.
 
     Args:
       where: its folder.
@@ -33,24 +33,24 @@ class CorruptCheckpointError(UserError):
     def __init__(self, where: Path, why: str):
         super().__init__(
             f"checkpoint {where} is damaged: {why}.",
-            rule="every array is what was saved, to the bit.",
+            rule="every array equals what was saved, bit for bit.",
             remedy="restore the folder from a copy; or delete it and those of later "
-            "steps, and run the training command again: it makes them anew.",
+            "steps, and run the training command again: it recreates them.",
         )
 
 
 def make_manifest(step: int, tree: Any, notes: Mapping[str, Any]) -> dict:
-    """The seal of a tree of arrays; `notes` is JSON.
+    """Return the manifest of a tree of arrays; `notes` is JSON.
 
     Raises:
-      UserError: an array is not finite: such a state is never saved.
+      UserError: an array is not finite; such a state is never saved.
     """
     arrays = {}
     for name, leaf in named_leaves(jax.device_get(tree)).items():
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
             raise UserError(
                 f"the training diverged: after step {step} {name} is not finite.",
-                remedy=REMEDY,
+                remedy=DIVERGED,
             )
         arrays[name] = {"kind": dtype_and_shape(leaf), "sha256": array_digest(leaf)}
     content = {"step": step, "arrays": arrays, "notes": dict(notes)}
@@ -58,51 +58,43 @@ def make_manifest(step: int, tree: Any, notes: Mapping[str, Any]) -> dict:
 
 
 def read_manifest(file: Path, step: int) -> dict:
-    """The seal in a file, itself unbroken.
+    """Read a manifest and verify its own checksum.
 
     Raises:
-      Damaged: it is not, or is that of another step.
+      CorruptCheckpointError: it is unreadable, damaged, or belongs to another step.
     """
     where = file.parent.parent
     try:
-        found = json.loads(file.read_bytes())
-        content = {key: found[key] for key in ("step", "arrays", "notes")}
-        broken = found["sha256"] != json_digest(content)
+        manifest = json.loads(file.read_bytes())
+        content = {key: manifest[key] for key in ("step", "arrays", "notes")}
+        is_valid = manifest["sha256"] == json_digest(content)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-        raise CorruptCheckpointError(where, "its seal cannot be read") from e
-    if broken or content["step"] != step:
-        raise CorruptCheckpointError(where, "its seal is broken")
+        raise CorruptCheckpointError(where, "its manifest cannot be read") from e
+    if not is_valid or content["step"] != step:
+        raise CorruptCheckpointError(where, "its manifest is damaged")
     return content
 
 
-def verify_arrays(sealed: Mapping[str, Any], tree: Any, where: Path) -> None:
-    """Holds each array of a tree against the `arrays` of a seal, which may have more.
+def verify_arrays(manifest: Mapping[str, Any], tree: Any, where: Path) -> None:
+    """Verify every array of a tree; the manifest may list more.
+
+    Args:
+      manifest: the "arrays" of a manifest.
+      tree: the arrays as restored.
+      where: the folder of the checkpoint, for messages.
 
     Raises:
-      Damaged: one is another than was sealed.
+      CorruptCheckpointError: an array differs from what was saved.
     """
     for name, leaf in named_leaves(jax.device_get(tree)).items():
-        if name not in sealed or sealed[name]["kind"] != dtype_and_shape(leaf):
+        if name not in manifest or manifest[name]["kind"] != dtype_and_shape(leaf):
             raise CorruptCheckpointError(where, f"{name} is not what was saved")
-        if sealed[name]["sha256"] != array_digest(leaf):
-            raise CorruptCheckpointError(
-                where, f"{name} has other values than were saved"
-            )
-
-
-def with_checksum(content: Mapping[str, Any]) -> dict:
-    """A JSON object with a seal of its own, the SHA-256 of all else."""
-    rest = {key: value for key, value in content.items() if key != "seal"}
-    return rest | {"seal": json_digest(rest)}
-
-
-def has_valid_checksum(content: Mapping[str, Any]) -> bool:
-    """Whether it is what `sealed` gave."""
-    return isinstance(content, dict) and content == with_checksum(content)
+        if manifest[name]["sha256"] != array_digest(leaf):
+            raise CorruptCheckpointError(where, f"{name} has other values than saved")
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree by name, as "params/down_1/layer/conv/kernel"."""
+    """Return the arrays of a tree by name, such as "params/down_1/layer/conv/kernel"."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -110,15 +102,5 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def dtype_and_shape(leaf: Any) -> str:
-    """Type and shape, as "float32[3, 3, 8, 8]"."""
+    """Return, for example, "float32[3, 3, 8, 8]"."""
     return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def json_digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON object, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def array_digest(leaf: Any) -> str:
-    """SHA-256 of the values of an array."""
-    return hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()

@@ -1,12 +1,11 @@
-"""The variables of networks in one safetensors file, with a seal; no pickle.
+"""Network variables in one safetensors file, with a checksum and without pickle.
 
 A tensor is named "<network>/params/down_1/...": names and shapes are those of the
-checkpoints. The file's metadata has a JSON text `about` and a SHA-256 over it and every
-tensor.
+checkpoints. The file's metadata has a JSON text `about` and a SHA-256 over that text and
+every tensor.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,51 +14,48 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from lungseg_jax.checkpointing import manifest
+from lungseg_jax.checkpointing.checksums import array_digest, json_digest
+from lungseg_jax.checkpointing.manifest import dtype_and_shape, named_leaves
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import atomic_write
 
 Trees = Mapping[str, Any]  # variables by the name of a network
 
 
 def write_weights(path: Path, networks: Trees, about: Mapping[str, Any]) -> None:
-    """Writes variables, whole or not at all.
+    """Write variables atomically.
 
     Args:
-      path: a file of that name is replaced.
+      path: the file, replaced if it exists.
       networks: variables, by a name without a slash.
-      about: JSON that `read_weights` gives back.
+      about: JSON that `read_weights` returns.
 
     Raises:
-      UserError: it could not be written.
+      UserError: the file cannot be written.
     """
     tensors = {
-        n: np.ascontiguousarray(a) for n, a in manifest.named_leaves(networks).items()
+        name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(networks).items()
     }
     text = json.dumps(about)
     metadata = {"about": text, "sha256": _digest(tensors, text)}
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        beside.write_bytes(save(tensors, metadata))
-        os.replace(beside, path)
-    except OSError as e:
-        beside.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {e.strerror}.") from e
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
-    """The networks in a file by name, and what it says about them.
+    """Read the networks of a file by name, and the JSON stored with them.
 
     Args:
-      path: of the file.
-      like: variables with the names, shapes and types that each network is to have.
+      path: the file.
+      like: variables with the names, shapes and types that each network must have.
 
     Raises:
-      UserError: it cannot be read, was changed since it was written, or holds networks of
-        another kind.
+      UserError: the file cannot be read, has changed since it was written, or holds
+        different networks.
     """
     damaged = UserError(
         f"{path} is damaged: it is not what was written.",
-        remedy="restore it from a copy, or make it again.",
+        remedy="restore it from a copy, or create it again.",
     )
     try:
         with safe_open(path, framework="numpy") as file:
@@ -72,26 +68,23 @@ def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
     text = metadata.get("about", "")
     if metadata.get("sha256") != _digest(tensors, text):
         raise damaged
-    asked = {
-        name: manifest.dtype_and_shape(leaf)
-        for name, leaf in manifest.named_leaves(like).items()
-    }
+    expected = {name: dtype_and_shape(leaf) for name, leaf in named_leaves(like).items()}
     networks: dict[str, Any] = {}
-    for name in {name.partition("/")[0] for name in tensors}:
-        found = {
-            n: manifest.dtype_and_shape(a)
-            for n, a in tensors.items()
-            if n.startswith(f"{name}/")
+    for network in {name.partition("/")[0] for name in tensors}:
+        prefix = f"{network}/"
+        stored = {
+            name.removeprefix(prefix): dtype_and_shape(tensor)
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
         }
-        if found != {f"{name}/{rest}": kind for rest, kind in asked.items()}:
-            raise UserError(
-                f"{path}: {name} is another network than its description says."
-            )
-        networks[name] = _tree(tensors, f"{name}/")
+        if stored != expected:
+            raise UserError(f"{path}: {network} does not match its description.")
+        networks[network] = _nested(tensors, prefix)
     return networks, json.loads(text)
 
 
-def _tree(tensors: Mapping[str, np.ndarray], prefix: str) -> dict:
+def _nested(tensors: Mapping[str, np.ndarray], prefix: str) -> dict:
+    """Turn "a/b/c" names below `prefix` into nested dicts."""
     tree: dict = {}
     for name, tensor in tensors.items():
         if name.startswith(prefix):
@@ -104,5 +97,5 @@ def _tree(tensors: Mapping[str, np.ndarray], prefix: str) -> dict:
 
 
 def _digest(tensors: Mapping[str, np.ndarray], text: str) -> str:
-    content = {name: manifest.array_digest(a) for name, a in tensors.items()}
-    return manifest.json_digest({"about": text, "tensors": content})
+    digests = {name: array_digest(tensor) for name, tensor in tensors.items()}
+    return json_digest({"about": text, "tensors": digests})

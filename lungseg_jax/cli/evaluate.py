@@ -1,21 +1,14 @@
-"""Scores a run on a labelled folder, at the slices' own size.
+"""Score a run on a labelled folder, at the slices' own size.
 
     lungseg evaluate --run=runs/incp_snapshot-phantom --data=DIR
     lungseg evaluate --run=RUN --data=DIR --members=last --json=scores.json
     lungseg evaluate --run=RUN --data=DIR --report=page
 
-DIR holds 2d_images/ and 2d_masks/ with equal file names, and slices.csv where patients or
-pixel spacing are known. Every member, every choice of members and the ensemble as
+DIR holds 2d_images/ and 2d_masks/ with equal file names, and optionally slices.csv with
+patients and pixel spacings. Every member, every choice of members, and the ensemble as
 `predict` uses it are scored at the threshold of the run. --report writes the page that a
-training ends with, of these slices: figures, and a CSV file with a row for each.
-
-`python -m lungseg_jax.cli.evaluate` is the same command.
+training ends with, for these slices: figures, and a CSV file with a row for each slice.
 """
-
-from lungseg_jax.runtime import signals
-
-if __name__ == "__main__":
-    signals.install_handlers()
 
 import contextlib
 
@@ -26,40 +19,48 @@ from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import read_slice
 from lungseg_jax.evaluation import evaluator
 from lungseg_jax.evaluation.results import format_summary
-from lungseg_jax.inference import segmenter
-from lungseg_jax.inference.ensemble import bundle
+from lungseg_jax.inference.ensemble.bundle import is_bundle
+from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.members import EVERY
+from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.reporting import report
 from lungseg_jax.runtime import cache, progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import check_outputs, user_path
-from lungseg_jax.training import run_record
-from lungseg_jax.training.run_folder import RunFolder, write_json
+from lungseg_jax.runtime.files import check_outputs, user_path, write_json
+from lungseg_jax.training.run import SCHEMA_VERSION, Run
+from lungseg_jax.training.run_folder import RunFolder
 
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()
+app.define_run(FLAGS, "Run folder, or bundle.")
+flags.DEFINE_string(
+    "data", None, "Folder of slices and masks.", required=True, flag_values=FLAGS
+)
+app.define_members(FLAGS)
+app.define_flips(FLAGS)
+flags.DEFINE_string("json", "", "File for the scores.", flag_values=FLAGS)
+flags.DEFINE_string("report", "", "Folder for a page of the scores.", flag_values=FLAGS)
+app.define_overwrite(FLAGS)
 
 
-def main(words: list[str]) -> None:
+def evaluate(words: list[str]) -> None:
     app.positional(words, [])
-    outputs = {
-        flag: user_path(FLAGS[flag].value)
-        for flag in ("json", "report")
-        if FLAGS[flag].value
-    }
-    data, root = user_path(FLAGS.data), None
+    data = user_path(FLAGS.data)
+    json = user_path(FLAGS.json) if FLAGS.json else None
+    page = user_path(FLAGS.report) if FLAGS.report else None
     check_outputs(
-        [path for flag, path in outputs.items() if flag == "json"],
-        folders=[path for flag, path in outputs.items() if flag == "report"],
+        [json] if json else [],
+        folders=[page] if page else [],
         inputs=[data],
         overwrite=FLAGS.overwrite,
     )
-    with contextlib.suppress(UserError):  # without a cache it is checked every time
+    root = None
+    with contextlib.suppress(UserError):  # without a cache, files are always decoded
         root = cache.cache_root()
     checked = preflight.check_folder(data, cache=root)
-    # The choices are worth a row each where none was made.
+    # With all members, every choice of them is worth a row.
     members = EVERY if FLAGS.members == "all" else FLAGS.members
-    trained = segmenter.load_ensemble(user_path(FLAGS.run), members=members)
-    evaluation = evaluator.evaluate(
+    trained = load_ensemble(FLAGS.run, members=members)
+    evaluation = {"schema_version": SCHEMA_VERSION} | evaluator.evaluate(
         trained,
         map(read_slice, checked.pairs),
         len(checked.pairs),
@@ -70,36 +71,25 @@ def main(words: list[str]) -> None:
     )
     evaluation["run"], evaluation["data"] = str(trained.path), str(data.absolute())
     evaluation["fingerprint"] = checked.fingerprint
-    if not bundle.is_bundle(trained.path):  # which does not know its slices
-        _, run = run_record.read_run(RunFolder(trained.path))
-        evaluation["trained_on"] = run_record.trained_on(run, checked.digests)
-    if "json" in outputs:
-        write_json(outputs["json"], evaluation)
-    if "report" in outputs:
+    if not is_bundle(trained.path):  # a bundle does not list its training slices
+        run = Run.open(RunFolder(trained.path))
+        evaluation["trained_on"] = run.count_training_images(checked.digests)
+    if json:
+        write_json(json, evaluation)
+    if page:
         own = trained.only(list(evaluation["members"]))
         by_name = {pair.name: pair for pair in checked.pairs}
         report.write_report(
-            outputs["report"],
+            page,
             evaluation,
             title=f"{trained.path.name} on {data.absolute().name}",
             window_hu=trained.preprocessing["window_hu"],
             read=lambda names: [read_slice(by_name[name]) for name in names],
-            segment=segmenter.LungSegmenter(own, flips=FLAGS.flips).stream,
+            segment=LungSegmenter(own, flips=FLAGS.flips).stream,
         )
-        progress.say(f"report: {outputs['report'] / 'index.html'}")
+        progress.say(f"report: {page / 'index.html'}")
     progress.answer(format_summary(evaluation))
 
 
-if __name__ == "__main__":
-    flags.DEFINE_string("run", None, "Folder of a run, or a bundle.", required=True)
-    flags.DEFINE_string("data", None, "Folder of slices and masks.", required=True)
-    flags.DEFINE_string(
-        "members", "all", "all, last, best, greedy, average, or steps as 400,600."
-    )
-    flags.DEFINE_bool(
-        "flips", False, "Average over mirror images: four times the work."
-    )
-    flags.DEFINE_string("json", "", "File to write the scores to.")
-    flags.DEFINE_string("report", "", "Folder to write a page of the scores to.")
-    flags.DEFINE_bool("overwrite", False, "Replace that file or page if it exists.")
-    app.run(main, __doc__, when_interrupted="nothing was written.")
+def main() -> None:
+    app.run(evaluate, FLAGS, __doc__)

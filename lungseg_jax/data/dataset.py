@@ -20,7 +20,7 @@ from lungseg_jax.data.phantom import dataset
 from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.data.preprocessing import image_to_network, mask_to_network
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.cache import one_at_a_time
+from lungseg_jax.runtime.cache import exclusive_lock
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -135,7 +135,7 @@ def to_network_arrays(
 def _making(cache: Path, lock: str) -> Iterator[None]:
     """What is made in the cache is made by one process, or there is no room for it."""
     try:
-        with one_at_a_time(cache / lock):
+        with exclusive_lock(cache / lock):
             yield
     except (OSError, RuntimeError) as e:  # array_record knows no OSError
         raise UserError(

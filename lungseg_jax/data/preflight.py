@@ -14,7 +14,7 @@ from lungseg_jax.data.metadata import TABLE, SliceMetadata, read_metadata
 from lungseg_jax.data.pairs import Pair, scan
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
-from lungseg_jax.training.run_folder import write_text
+from lungseg_jax.runtime.files import write_text
 
 THREADS = 8
 VERSION = 1  # of what is checked; an older result is not believed

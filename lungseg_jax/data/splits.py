@@ -7,7 +7,7 @@ import numpy as np
 
 from lungseg_jax.runtime.errors import UserError
 
-SPLITS = ("train", "validation", "test")
+Split = Mapping[str, Sequence[str]]  # names by "train", "validation", "test"
 
 
 def split_names(

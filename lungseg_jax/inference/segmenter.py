@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Iterable, Iterator
 from os import PathLike
-from typing import Self
 
 import numpy as np
 
 from lungseg_jax.data.intensity import require_intensity, values_of
-from lungseg_jax.inference.ensemble import bundle, loading
+from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
 from lungseg_jax.metrics.calibration import apply_temperature
@@ -19,8 +18,6 @@ from lungseg_jax.metrics.uncertainty import (
     mutual_information,
 )
 from lungseg_jax.runtime.errors import UserError, unknown_name
-from lungseg_jax.runtime.files import user_path
-from lungseg_jax.training.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no one truth of equality
@@ -53,7 +50,7 @@ class Segmentation:
 class LungSegmenter:
     """Segments CT slices by the members of a run or of a bundle.
 
-        segmenter = LungSegmenter.from_run("runs/incp_snapshot-phantom")
+        segmenter = lungseg_jax.load("runs/incp_snapshot-phantom")
         found = segmenter(image)  # [h w], Hounsfield units
         found.mask, found.probability, found.uncertainty
 
@@ -83,31 +80,6 @@ class LungSegmenter:
         self.trained = trained
         self.decision = dataclasses.replace(decision, postprocessing=postprocessing)
         self._ensemble = trained.ensemble(flips=flips)
-
-    @classmethod
-    def from_run(
-        cls,
-        path: str | PathLike,
-        *,
-        members: str = "all",
-        flips: bool = False,
-        postprocessing: str = "tuned",
-    ) -> Self:
-        """From a run folder, or from a bundle that `lungseg export` wrote.
-
-        Args:
-          path: of the folder.
-          members: "all", "last", "best", "greedy", "average", or steps as "400,600".
-          flips, postprocessing: see the class.
-
-        Raises:
-          UserError: no run or bundle, no such members, or a damaged one.
-        """
-        return cls(
-            load_ensemble(path, members=members),
-            flips=flips,
-            postprocessing=postprocessing,
-        )
 
     def __call__(self, images: np.ndarray) -> Segmentation:
         """Segments one slice or several of one size.
@@ -186,13 +158,23 @@ def _checked(images: np.ndarray, dimensions: tuple[int, ...]) -> np.ndarray:
     return images
 
 
-def load_ensemble(path: str | PathLike, *, members: str = "all") -> TrainedEnsemble:
-    """The members of a run folder or of a bundle.
+def load(
+    path: str | PathLike,
+    *,
+    members: str = "all",
+    flips: bool = False,
+    postprocessing: str = "tuned",
+) -> LungSegmenter:
+    """Load a segmenter from a run folder, or from a bundle that `lungseg export` wrote.
+
+    Args:
+      path: the folder.
+      members: "all", "last", "average", or steps such as "400,600".
+      flips, postprocessing: see `LungSegmenter`.
 
     Raises:
-      UserError: it is neither, has no such members, or is damaged.
+      UserError: the folder is neither, has no such members, or is damaged.
     """
-    folder = user_path(path)
-    if bundle.is_bundle(folder):
-        return bundle.load_bundle(folder, members)
-    return loading.load_run(RunFolder(folder), members)
+    return LungSegmenter(
+        load_ensemble(path, members=members), flips=flips, postprocessing=postprocessing
+    )

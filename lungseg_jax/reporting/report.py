@@ -16,7 +16,7 @@ from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import error_overlay, gray, overlay, resize_to_fit
 from lungseg_jax.inference.segmenter import Segmentation
 from lungseg_jax.reporting import figures, page
-from lungseg_jax.training.run_folder import write_text
+from lungseg_jax.runtime.files import write_text
 
 SHOWN = 6  # bad slices
 SIDE = 512  # the longer one of a picture, pixels

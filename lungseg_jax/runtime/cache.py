@@ -1,4 +1,4 @@
-"""Where prepared data and compiled programs are kept between runs."""
+"""The user's cache folder, which keeps prepared data and compiled programs."""
 
 import contextlib
 import fcntl
@@ -12,10 +12,13 @@ from lungseg_jax.runtime.files import user_path
 
 
 def cache_root(setting: str = "") -> Path:
-    """The cache folder, created: `setting`, or else lungseg_jax in the user's own.
+    """Create and return the cache folder.
+
+    Args:
+      setting: its path; empty for `lungseg_jax` in the user's cache directory.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: it cannot be created.
     """
     user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     root = user_path(setting or f"{user_cache}/lungseg_jax")
@@ -23,15 +26,15 @@ def cache_root(setting: str = "") -> Path:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(
-            f"the cache folder {root} cannot be made: {e.strerror}.",
+            f"the cache folder {root} cannot be created: {e.strerror}.",
             remedy="name another with --config.cache_dir=DIR.",
         ) from e
     return root.absolute()
 
 
 @contextlib.contextmanager
-def one_at_a_time(file: Path) -> Iterator[None]:
-    """Within, other processes wait at the same file; one that is killed lets them go on."""
+def exclusive_lock(file: Path) -> Iterator[None]:
+    """Hold a lock that other processes wait for; a killed process releases it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
         try:
@@ -40,11 +43,3 @@ def one_at_a_time(file: Path) -> Iterator[None]:
             progress.say(f"waiting for another process that holds {file}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def enable_compilation_cache(root: Path) -> None:
-    """Keeps every compiled program: most of ours are small, and compile in a second."""
-    import jax  # here: the rest of this file is of use without it
-
-    jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

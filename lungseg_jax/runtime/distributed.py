@@ -1,8 +1,12 @@
-"""Several processes, on one machine or on many, that train together as one job.
+"""Several processes training as one job, and the mesh of devices that they share.
 
-Each runs the same command. All of them take every step; the first alone writes files and
-speaks. They share the run folder and see the same data, on a file system that is common
-to them or, the data, on copies.
+Every process runs the same command and takes every step; only the primary process writes
+files and prints. The processes share the run folder and read the same data, on a common
+file system or from copies.
+
+Batches are split over one mesh of all devices; everything else is replicated. Under `jit`
+the mean over a sharded batch is global, so batch norm and losses need no axis name and the
+same program serves any number of devices.
 """
 
 import contextlib
@@ -12,47 +16,66 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lungseg_jax.runtime import progress, signals
 from lungseg_jax.runtime.errors import UserError
 
 
-def initialize() -> None:
-    """Joins the job by `jax.distributed`; before anything else asks for a device.
+def make_mesh(devices=None) -> Mesh:
+    """Create a one-axis mesh `("batch",)` over `devices`, by default all of them."""
+    return Mesh(np.array(devices or jax.devices()), ("batch",))
 
-    Slurm, Open MPI, Kubernetes and TPU pods say by themselves who else there is.
-    Elsewhere the environment does, for each process: JAX_COORDINATOR_ADDRESS, as
-    host:port of the first, JAX_NUM_PROCESSES and JAX_PROCESS_ID, from 0.
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of parameters: a full copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_example(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+    """Return the sharding of batches: the example axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*axis * [None], "batch"))
+
+
+def initialize() -> None:
+    """Join the job with `jax.distributed`; must precede any other use of a device.
+
+    Slurm, Open MPI, Kubernetes and TPU pods announce the other processes themselves.
+    On other clusters, set these environment variables for each process:
+    JAX_COORDINATOR_ADDRESS (HOST:PORT of the first process), JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID (counted from 0).
 
     Raises:
-      UserError: nothing says so, or the others cannot be reached.
+      UserError: the job is not described, or the other processes cannot be reached.
     """
     try:
         jax.distributed.initialize(
-            num_processes=_number("JAX_NUM_PROCESSES"),
-            process_id=_number("JAX_PROCESS_ID"),
+            num_processes=_integer_variable("JAX_NUM_PROCESSES"),
+            process_id=_integer_variable("JAX_PROCESS_ID"),
         )
     except (RuntimeError, ValueError) as e:
         raise UserError(
             f"--distributed: this process could not join a job: {e}",
-            rule="Slurm, Open MPI, Kubernetes and TPU pods tell a process of the others.",
-            remedy="elsewhere set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES "
-            "and JAX_PROCESS_ID for each; without other processes, omit --distributed.",
+            rule="Slurm, Open MPI, Kubernetes and TPU pods announce the processes.",
+            remedy="on other clusters, set JAX_COORDINATOR_ADDRESS=HOST:PORT, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID for each process; for a single process, "
+            "omit --distributed.",
         ) from e
-    signals.install_handlers()  # the runtime has replaced our handler of SIGTERM
+    signals.install_handlers()  # the JAX runtime has replaced our SIGTERM handler
     if not is_primary():
         progress.silence()
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes; where there is one, it is."""
+    """Whether this process writes files; always true for a single process."""
     return jax.process_index() == 0
 
 
 def any_process(condition: Callable[[], bool], *, ask: bool) -> bool:
-    """Whether the condition holds in any process; all have to call this.
+    """Whether the condition holds in any process; all processes must call this.
 
-    The others are asked only where `ask` is true, for it takes time; else it is False.
+    The processes communicate only where `ask` is true, because that takes time;
+    otherwise the answer is False.
     """
     if jax.process_count() == 1:
         return condition()
@@ -61,12 +84,12 @@ def any_process(condition: Callable[[], bool], *, ask: bool) -> bool:
 
 @contextlib.contextmanager
 def primary_first() -> Iterator[None]:
-    """The first process carries out the block, then the others do.
+    """Run the block in the primary process, then in all others.
 
-    What the first has written, the others find; one block serves both.
+    The others find what the primary has written, so that one block serves both.
 
     Raises:
-      UserError: in the others, where the first has failed.
+      UserError: in the other processes, if the primary has failed.
     """
     if jax.process_count() == 1:
         yield
@@ -79,13 +102,15 @@ def primary_first() -> Iterator[None]:
     finally:
         done = bool(multihost_utils.broadcast_one_to_all(np.array(done)))
     if not done:
-        raise UserError("the first process has failed.", rule="its own error says why.")
+        raise UserError(
+            "the primary process has failed.", rule="its own error gives the reason."
+        )
     if not is_primary():
         yield
 
 
-def _number(variable: str) -> int | None:
-    value = os.environ.get(variable, "")
+def _integer_variable(name: str) -> int | None:
+    value = os.environ.get(name, "")
     if value and not value.isdecimal():
-        raise UserError(f"{variable}={value} is not a number.")
+        raise UserError(f"{name}={value} is not a number.")
     return int(value) if value else None

@@ -1,15 +1,15 @@
-"""The one exception that is a user's mistake and not a fault of ours."""
+"""The exception for user errors, as opposed to bugs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """Bad input: shown without a traceback, exit status 2.
+    """Bad input, shown without a traceback; commands exit with status 2.
 
     Args:
       what: what is wrong and where, with the offending name or number.
-      rule: what is asked for.
-      remedy: what the reader can do next, as a command where there is one.
+      rule: what is required.
+      remedy: what to do next, as a command where there is one.
     """
 
     def __init__(self, what: str, *, rule: str = "", remedy: str = ""):
@@ -27,25 +27,25 @@ class UserError(Exception):
         return "\n".join(lines)
 
 
-def unknown_name(kind: str, name: str, known) -> UserError:
-    """The error for a name that stands in no table of choices."""
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Return the error for a name that is not among the known ones."""
     return UserError(
         f"unknown {kind} {name!r}.", rule=f"one of: {', '.join(sorted(known))}."
     )
 
 
-def combine_errors(faults: Sequence[UserError], where: str) -> UserError:
-    """Several faults as one error, by kind, each kind with its rule and remedy.
+def combine_errors(errors: Sequence[UserError], where: str) -> UserError:
+    """Combine several errors into one, grouped by rule and remedy.
 
-    One fault alone is its own error.
+    A single error is returned unchanged.
     """
-    if len(faults) == 1:
-        return faults[0]
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for fault in faults:
-        kinds.setdefault((fault.rule, fault.remedy), []).append(fault.what)
-    lines = [f"{len(faults)} faults in {where}:"]
-    for (rule, remedy), rows in kinds.items():
+    if len(errors) == 1:
+        return errors[0]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        groups.setdefault((error.rule, error.remedy), []).append(error.what)
+    lines = [f"{len(errors)} faults in {where}:"]
+    for (rule, remedy), rows in groups.items():
         lines.append(bullet_list(rows))
         lines += [f"    rule:  {rule}"] if rule else []
         lines += [f"    fix:   {remedy}"] if remedy else []
@@ -53,7 +53,7 @@ def combine_errors(faults: Sequence[UserError], where: str) -> UserError:
 
 
 def bullet_list(rows: Sequence[str], most: int = 20) -> str:
-    """Indented rows, cut after `most` with a count of what is not shown."""
+    """Indent rows, cut after `most` with a count of those not shown."""
     shown = [f"  {row}" for row in rows[:most]]
     if len(rows) > most:
         shown.append(f"  ... and {len(rows) - most} more")
@@ -61,5 +61,5 @@ def bullet_list(rows: Sequence[str], most: int = 20) -> str:
 
 
 def pluralize(n: int, noun: str) -> str:
-    """ "1 slice", "2 slices"."""
+    """Return "1 slice" or "2 slices"."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

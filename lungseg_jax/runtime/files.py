@@ -1,46 +1,53 @@
-"""Paths as users type them: what they mean, and whether they may be written to."""
+"""Paths as users type them, checks of outputs, and files that appear only when complete."""
 
+import contextlib
+import csv
+import json
 import os
-from collections.abc import Sequence
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """`text` as a path, with `~` and `~NAME` for a home folder.
+    """Convert `text` to a path, expanding `~` and `~NAME` to a home folder.
 
     Raises:
       UserError: there is no such user, or the text cannot be a path.
     """
     try:
         is_path = b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:  # half a character, out of a recipe
+    except UnicodeEncodeError:  # a lone surrogate, from a recipe
         is_path = False
     if not is_path:
-        raise UserError(f"{text!r} is no path.", rule="text without zero bytes.")
+        raise UserError(f"{text!r} is not a valid path.", rule="text without zero bytes.")
     try:
         return Path(text).expanduser()
-    except RuntimeError as e:  # of pathlib, where nothing says what ~ is
+    except RuntimeError as e:  # raised by pathlib where ~ is undefined
         raise UserError(
-            f"the home folder in {text} is not known.",
-            rule="~ is the folder that HOME names, ~NAME that of a user.",
+            f"the home folder in {text} is unknown.",
+            rule="~ is the folder that HOME names, ~NAME is that of a user.",
             remedy="write the path out.",
         ) from e
 
 
-def text_of(path: Path) -> str:
-    """A path for SimpleITK, which ends the process where a name is no UTF-8.
+def require_utf8(path: Path) -> str:
+    """Return a path as text for SimpleITK, which aborts the process on other names.
 
     Raises:
-      UserError: it is none.
+      UserError: the name is not valid UTF-8.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError as e:
         raise UserError(
-            f"the name {path} is no UTF-8.",
-            rule="names of volumes and DICOM files are text.",
+            f"the name {path} is not valid UTF-8.",
+            rule="names of volumes and DICOM files are UTF-8.",
             remedy="rename it.",
         ) from e
     return str(path)
@@ -53,29 +60,29 @@ def check_outputs(
     inputs: Sequence[Path],
     overwrite: bool,
 ) -> None:
-    """Whether a command may write these files, and files into these folders.
+    """Check that a command may write these files, and files into these folders.
 
     Args:
-      files: that it makes.
-      folders: that it makes.
+      files: files that the command creates.
+      folders: folders that it creates.
       inputs: files and folders that it reads.
-      overwrite: outputs may exist.
+      overwrite: whether outputs may exist already.
 
     Raises:
-      UserError: one is an input or lies directly in one, two are one, one exists or
-        cannot be made there.
+      UserError: an output is an input or inside one, two outputs are the same file, or
+        one exists or cannot be created.
     """
-    realpath = os.path.realpath  # unlike Path.resolve, of links in a circle as well
+    realpath = os.path.realpath  # unlike Path.resolve, it accepts circular links
     read, outputs = {realpath(path) for path in inputs}, [*files, *folders]
     for path in outputs:
         if any(realpath(above) in read for above in (path, path.parent)):
-            raise UserError(f"{path} would be written over, or into, an input.")
-    names, twice = set(), set()
+            raise UserError(f"{path} would overwrite an input, or add a file to it.")
+    names, repeated = set(), set()
     for path in outputs:
-        (twice if realpath(path) in names else names).add(realpath(path))
-    if twice:
+        (repeated if realpath(path) in names else names).add(realpath(path))
+    if repeated:
         raise UserError(
-            f"two outputs have one name: {', '.join(sorted(twice)[:3])}.",
+            f"two outputs have one name: {', '.join(sorted(repeated)[:3])}.",
             rule="each output is a file of its own.",
             remedy="name another output, or rename the inputs.",
         )
@@ -88,26 +95,128 @@ def check_outputs(
             )
     for parent in dict.fromkeys(path.parent for path in outputs):
         _check_writable(parent)
-    there = [str(path) for path in outputs if path.exists()]
-    if there and not overwrite:
+    existing = [str(path) for path in outputs if path.exists()]
+    if existing and not overwrite:
         raise UserError(
-            f"{pluralize(len(there), 'output')} already there:\n{bullet_list(there)}",
+            f"{pluralize(len(existing), 'output')} already there:\n"
+            f"{bullet_list(existing)}",
             remedy="name another output, or pass --overwrite.",
         )
 
 
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path with the suffix of `path`, renamed to it at the end.
+
+    Readers see the old file or the complete new one. If the block raises, the temporary
+    file is deleted and an existing file is left as it was. Missing parents are created.
+
+    Raises:
+      UserError: the file cannot be written (any OSError of the block).
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):  # its parent may not exist
+                temporary.unlink(missing_ok=True)
+    except OSError as e:
+        raise _unwritable(path, e) from e
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, renamed to it at the end.
+
+    If the block raises, the folder and all its files are deleted.
+
+    Raises:
+      UserError: the folder cannot be written (any OSError of the block).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            os.rename(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as e:
+        raise _unwritable(path, e) from e
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror}.") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(
+            f"{path} is damaged: {e}.", remedy="restore it from a copy."
+        ) from e
+
+
+@contextlib.contextmanager
+def csv_writer(path: Path, columns: Sequence[str]) -> Iterator[csv.DictWriter]:
+    """Yield a writer of rows by column, its header written; the file appears at the end.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    with (
+        atomic_write(path) as temporary,
+        # File names in the rows need not be valid UTF-8.
+        temporary.open(
+            "w", newline="", encoding="utf-8", errors="backslashreplace"
+        ) as file,
+    ):
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        yield writer
+
+
 def _check_writable(folder: Path) -> None:
-    """Whether a folder is there and may be written to, or can be made."""
+    """Check that a folder is writable, or can be created."""
     existing = folder
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
         raise UserError(
-            f"{folder} cannot be made: {existing} is no folder.",
+            f"{folder} cannot be created: {existing} is not a folder.",
             remedy="name another output.",
         )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(
-            f"{existing} may not be written to.",
+            f"{existing} is not writable.",
             remedy="name an output elsewhere, or change its permissions.",
         )
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written: {error.strerror or error}.")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,4 +1,4 @@
-"""Huge pages for the arrays of a training on the CPU."""
+"""Huge pages for large arrays on the CPU."""
 
 import os
 import sys
@@ -10,12 +10,12 @@ SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def restart_with_huge_pages() -> None:
-    """Starts this very command again with huge pages, where that can help.
+    """Restart this very command with huge pages enabled, where that can help.
 
-    XLA's CPU client takes the gigabyte of a step's temporaries fresh from the system at
-    every call, and faulting it in by pages of 4 KiB costs a good part of the step. glibc
-    reads the setting when a process starts, hence a new one. Who sets GLIBC_TUNABLES is
-    left alone.
+    XLA's CPU client requests the gigabyte of a step's temporaries anew from the system at
+    every call, and faulting it in by 4 KiB pages takes a good part of the step. glibc
+    reads the setting only when a process starts, hence the restart. Nothing happens if
+    GLIBC_TUNABLES is set already.
     """
     if sys.platform != "linux" or TUNABLES in os.environ or not SWITCH.exists():
         return

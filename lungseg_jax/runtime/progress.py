@@ -10,17 +10,17 @@ from tqdm import tqdm
 from lungseg_jax.runtime.errors import pluralize
 
 _silent = False
-_lost: set[int] = set()  # the id of each stream that nobody reads on
+_lost: set[int] = set()  # ids of streams whose reader is gone
 
 
 def silence() -> None:
-    """Says nothing from here on: of the processes of a job, one speaks."""
+    """Print nothing from now on: only one process of a job does."""
     global _silent
     _silent = True
 
 
-class _Lasting:
-    """A stream whose end, a reader that has gone or a full disk, does not end the work."""
+class _RobustStream:
+    """A stream whose failure (a closed pipe, a full disk) does not end the work."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -41,16 +41,16 @@ class _Lasting:
 
 
 def say(line: str) -> None:
-    """One line for the reader, above a bar that may be running."""
+    """Print a line, above a progress bar that may be running."""
     if not _silent:
-        tqdm.write(line, file=_Lasting(sys.stdout))
+        tqdm.write(line, file=_RobustStream(sys.stdout))
 
 
 def answer(text: str) -> None:
-    """What was asked for, on stdout.
+    """Print the result of a command to stdout.
 
     Raises:
-      OSError: nobody gets it.
+      OSError: it could not be written.
     """
     if id(sys.stdout) in _lost:
         raise OSError("the output could not be written")
@@ -61,13 +61,13 @@ def answer(text: str) -> None:
 def bar(
     label: str, total: int, *, done: int = 0, unit: str = "slice"
 ) -> Iterator[tqdm]:
-    """A tqdm bar of `total` units; without a terminal only the label is printed."""
+    """Show a tqdm bar of `total` units; without a terminal, print only the label."""
     on_terminal = sys.stderr.isatty() and not _silent
     if not on_terminal:
         say(f"{label}: {pluralize(total - done, unit)}")
     with tqdm(
         desc=label,
-        file=_Lasting(sys.stderr),
+        file=_RobustStream(sys.stderr),
         total=total,
         initial=done,
         unit=unit,

@@ -1,7 +1,7 @@
-"""What the signals of STATUS do: a training saves first, all else ends at once.
+"""Signal handling: training saves before exiting; other commands exit immediately.
 
-Python runs its handlers between two bytecodes, which a compilation may hold up for
-minutes. A thread therefore hears each signal as it comes, through the wake-up file.
+Python runs signal handlers between bytecodes, which a compilation can delay for minutes.
+A thread therefore receives each signal as it arrives, through the wake-up descriptor.
 """
 
 import contextlib
@@ -11,24 +11,24 @@ import threading
 from collections.abc import Iterator
 
 INTERRUPTED = 130
-PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: starting again is worth it
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: worth running again
 STATUS = {
     signal.SIGINT: INTERRUPTED,
     signal.SIGTERM: PREEMPTED,
-    signal.SIGHUP: PREEMPTED,  # the terminal is gone
+    signal.SIGHUP: PREEMPTED,  # the terminal was closed
     signal.SIGUSR1: PREEMPTED,  # Slurm's warning, with --signal=USR1@60
 }
-PATIENCE_S = 5.0  # for what is open to be closed, where nothing is to be saved
+PATIENCE_S = 5.0  # time to close open files, where nothing is saved
 
-_listening = False
-_raises = False  # else the process just ends: what could catch is not imported yet
+_installed = False
+_raises = False  # otherwise the process exits: nothing to catch it is imported yet
 _deferred = False
 _last_words = ""
 _received: signal.Signals | None = None
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked for the end of the command."""
+    """A signal asked the command to stop."""
 
     def __init__(self, received: signal.Signals):
         super().__init__(received.name)
@@ -37,23 +37,23 @@ class Stopped(KeyboardInterrupt):
 
 
 def install_handlers() -> None:
-    """From here on the signals do what this module says; from the main thread."""
-    global _listening
+    """Install the handlers of all signals in STATUS; call from the main thread."""
+    global _installed
     for number in STATUS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _handle)
-    if not _listening:
+    if not _installed:
         _fill_descriptors()
-        _listening = True
+        _installed = True
         end, start = os.pipe()
         os.set_blocking(start, False)
         signal.set_wakeup_fd(start)
-        threading.Thread(target=_hear, args=(end,), daemon=True).start()
+        threading.Thread(target=_receive, args=(end,), daemon=True).start()
 
 
 @contextlib.contextmanager
 def raise_on_signal(last_words: str) -> Iterator[None]:
-    """Within, a signal raises Stopped; where that takes long, the last words are said."""
+    """Raise Stopped on a signal in the block; if it is slow to end, print `last_words`."""
     global _raises, _last_words
     _raises, _last_words = True, last_words
     try:
@@ -64,10 +64,10 @@ def raise_on_signal(last_words: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """Within, the first signal is only noted; at the latest the end of the block stops.
+    """Only record the first signal in the block, and stop at its end at the latest.
 
     Raises:
-      Stopped: at the end, where one was noted.
+      Stopped: at the end of the block, if a signal was recorded.
     """
     global _deferred
     _deferred = True
@@ -80,15 +80,15 @@ def defer_signals() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether a signal was noted."""
+    """Whether a signal was recorded."""
     return _received is not None
 
 
 def stop(received: signal.Signals | None = None) -> None:
-    """Ends what `deferred` has kept going.
+    """End a block of `defer_signals`.
 
     Raises:
-      Stopped: always; by SIGTERM where it was another process that was told.
+      Stopped: always; with SIGTERM if only another process received a signal.
     """
     raise Stopped(received or _received or signal.SIGTERM)
 
@@ -104,22 +104,22 @@ def _handle(number, frame) -> None:
     stop(received)
 
 
-def _hear(end: int) -> None:
-    heard = set()
+def _receive(end: int) -> None:
+    received_before = set()
     while True:
         for number in os.read(end, 64):
             if number not in STATUS:
                 continue
             received = signal.Signals(number)
-            # SIGTERM after SIGHUP, or after SIGUSR1, is the same end once more.
-            if received in heard or heard and received == signal.SIGINT:
+            # SIGTERM often follows SIGHUP or SIGUSR1 and means the same.
+            if received in received_before or received_before and received == signal.SIGINT:
                 _end(received)
-            heard.add(received)
-            if len(heard) > 1:
+            received_before.add(received)
+            if len(received_before) > 1:
                 continue
             if _deferred:
-                _say(
-                    f"{received.name}: saving after this step; the same again ends at once"
+                _print(
+                    f"{received.name}: saving after this step; send it again to exit at once"
                 )
             else:
                 end_late = threading.Timer(PATIENCE_S, _end, [received])
@@ -128,12 +128,12 @@ def _hear(end: int) -> None:
 
 
 def _end(received: signal.Signals) -> None:
-    _say(f"stopped by {received.name}; {_last_words}".rstrip("; "))
+    _print(f"stopped by {received.name}; {_last_words}".rstrip("; "))
     os._exit(STATUS[received])
 
 
 def _fill_descriptors() -> None:
-    """A file that took the place of a closed stderr would get what is said there."""
+    """Open closed standard streams, or the next file opened would receive their output."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -141,6 +141,6 @@ def _fill_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # a terminal that is gone
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal was closed
         os.write(2, f"\n{text}\n".encode())

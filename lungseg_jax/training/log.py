@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl, and the same for the reader of a terminal."""
+"""The rows of metrics.jsonl, and the same for the terminal."""
 
 import datetime
 import time
@@ -7,26 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from lungseg_jax.checkpointing.manifest import REMEDY
+from lungseg_jax.checkpointing.manifest import DIVERGED
 from lungseg_jax.runtime import distributed, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run_folder import RunFolder
-
-METRICS = ("loss", "grad_norm")
+from lungseg_jax.training.steps import METRICS
 
 
 class TrainingLog:
-    """Gathers the metrics of steps on the device, and fetches them when a row is due.
+    """Accumulates metrics on the device and fetches them when a row is due.
 
-    Rows of updates after `start` are dropped: those were lost and will be done again.
+    Rows of updates after `start` are dropped: those updates were lost and are repeated.
 
     Args:
-      folder: of the run.
+      folder: the run folder.
       schedule: learning rate by step.
-      total: steps of the run.
+      total: number of steps of the run.
       start: steps done before.
-      notes: of the log that was saved with step `start`.
-      batch_names: the slices that the update after a step sees.
+      notes: the notes saved with step `start`.
+      batch_names: returns the slices of the update after a step.
     """
 
     def __init__(
@@ -48,17 +47,17 @@ class TrainingLog:
         self._pending = []
         self._unwritten = []
         self._since = start, time.perf_counter()
-        self._compiled = None  # step and time when the first row was written
+        self._first_row = None  # step and time of the first row: compilation is over
 
     def add(self, metrics, count: int) -> None:
-        """Keeps the first `count` values of each metric, which stay on the device."""
+        """Keep the first `count` values of each metric, which stay on the device."""
         self._pending.append((metrics, count))
 
     def notes(self) -> dict[str, list[float]]:
-        """The metrics since the last row; the host waits for the device here.
+        """Return the metrics since the last row; waits for the device.
 
         Raises:
-          UserError: one is not finite.
+          UserError: one of them is not finite.
         """
         for metrics, count in jax.device_get(self._pending):
             for name in METRICS:
@@ -70,7 +69,7 @@ class TrainingLog:
         return {name: list(values) for name, values in self._values.items()}
 
     def write(self, done: int, bar) -> None:
-        """A row with the means since the last one.
+        """Write a row with the means since the last one.
 
         Raises:
           UserError: a loss or a gradient is not finite.
@@ -93,14 +92,17 @@ class TrainingLog:
             progress.say(
                 f"step {done}/{self._total}  loss {row['loss']:.4f}  "
                 f"learning rate {row['learning_rate']:.2e}  {rate:.2f} steps/s"
-                + self._left(done)
+                + self._time_left(done)
             )
         else:
             bar.set_postfix_str(
                 f"loss {row['loss']:.4f}, learning rate {row['learning_rate']:.2e}"
             )
 
-    def write_scores(self, done: int, is_snapshot: bool, scores: dict) -> None:
+    def write_scores(
+        self, done: int, is_snapshot: bool, scores: Mapping[str, float]
+    ) -> None:
+        """Write a row with the scores of the validation split."""
         kind = "snapshot" if is_snapshot else "validation"
         row = {"step": done, "kind": kind, **scores}
         if is_snapshot:
@@ -111,7 +113,7 @@ class TrainingLog:
             progress.say(f"step {done}  {kind}:{text}")
 
     def _append(self, row: dict) -> None:
-        """A row that the disk does not take is kept for the next time."""
+        """Append a row; one that the disk does not accept is kept for the next time."""
         if not distributed.is_primary():
             return
         self._unwritten.append(row)
@@ -128,18 +130,18 @@ class TrainingLog:
         loss, norm = (self._values[name][index] for name in METRICS)
         return UserError(
             f"the training diverged: at step {step} the loss is {loss:.4g} and the norm "
-            f"of the gradient {norm:.4g}.",
+            f"of the gradient is {norm:.4g}.",
             rule=f"the slices of that step: {', '.join(self._batch_names(step - 1))}.",
-            remedy=REMEDY,
+            remedy=DIVERGED,
         )
 
-    def _left(self, done: int) -> str:
-        """Time left at the mean rate since the program was compiled."""
+    def _time_left(self, done: int) -> str:
+        """Estimate the time left from the mean rate since compilation."""
         now = time.perf_counter()
-        if self._compiled is None:
-            self._compiled = done, now
+        if self._first_row is None:
+            self._first_row = done, now
             return ""
-        step, then = self._compiled
+        step, then = self._first_row
         seconds = (self._total - done) * (now - then) / (done - step)
         return f"  {datetime.timedelta(seconds=round(seconds))} left"
 

@@ -4,9 +4,13 @@ Every loss takes logits `[b h w]` and masks `[b h w]` in [0, 1] (soft masks are 
 returns `[b]` in float32, whatever the dtype of the logits.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def bce(logits: jax.Array, masks: jax.Array) -> jax.Array:
@@ -18,9 +22,9 @@ def bce(logits: jax.Array, masks: jax.Array) -> jax.Array:
 def soft_dice(logits: jax.Array, masks: jax.Array) -> jax.Array:
     """One minus the soft Dice coefficient: 1 - (2 sum(pt) + 1) / (sum(p) + sum(t) + 1).
 
-    The ones keep the loss and its gradient finite where neither side has foreground: an
-    empty mask with an empty prediction costs 0. With soft masks the minimum is not 0
-    but lies at the mask binarised at a half.
+    The added ones keep the loss and its gradient finite where neither side has
+    foreground: an empty mask with an empty prediction costs 0. With soft masks the
+    minimum is not 0, and it is reached at the mask binarized at 0.5.
 
     Source: Milletari et al., V-Net, arXiv:1606.04797, without their squares; smoothed.
     """
@@ -31,16 +35,16 @@ def soft_dice(logits: jax.Array, masks: jax.Array) -> jax.Array:
 
 
 def bce_dice(logits: jax.Array, masks: jax.Array) -> jax.Array:
-    """The plain sum of `bce` and `soft_dice`."""
+    """The sum of `bce` and `soft_dice`."""
     return bce(logits, masks) + soft_dice(logits, masks)
 
 
 def damp_outliers(losses: jax.Array, knee: float) -> jax.Array:
-    """Losses `[b]` as they are up to `knee`, and above it knee (1 + log(loss / knee)).
+    """Leave losses `[b]` up to `knee` unchanged; above, return knee (1 + log(loss / knee)).
 
-    An image with a loss above the knee so pulls at the weights with knee / loss of its
-    gradient: a slice with a wrong label, whose loss stays high, does not outweigh all
-    others. 0 leaves every loss as it is.
+    An image whose loss exceeds the knee has its gradient scaled by knee / loss: a slice
+    with a wrong label, whose loss stays high, does not outweigh all the others. A knee of
+    0 disables damping.
 
     Source: the weights min(1, k / |r|) are those of Huber, Robust Estimation of a
     Location Parameter, 1964; here r is the loss of an image.
@@ -52,4 +56,4 @@ def damp_outliers(losses: jax.Array, knee: float) -> jax.Array:
     )
 
 
-LOSSES = {"bce": bce, "soft_dice": soft_dice, "bce_dice": bce_dice}
+LOSSES: dict[str, Loss] = {"bce": bce, "soft_dice": soft_dice, "bce_dice": bce_dice}

@@ -1,4 +1,4 @@
-"""The files of a run: what is where, and how they are written."""
+"""The files of a run: their names, their locking, and the rows of metrics.jsonl."""
 
 import contextlib
 import errno
@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import write_text
 
 
 class RunFolder:
-    """A run as plain files below `path`; see the README for what each holds."""
+    """A run as plain files below `path`; docs/run_folder.md says what each holds."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -29,25 +30,25 @@ class RunFolder:
         self._lock = self.path / ".lock"
 
     def require(self) -> "RunFolder":
-        """Itself, where it is the folder of a run.
+        """Return the folder itself, if it holds a run.
 
         Raises:
-          UserError: it is not.
+          UserError: it does not.
         """
         for file in (self.config, self.run):
             if not file.is_file():
                 raise UserError(
-                    f"{self.path} is not the folder of a run: it has no {file.name}.",
+                    f"{self.path} is not a run folder: it has no {file.name}.",
                     rule="--run=DIR names the --workdir of a training.",
                 )
         return self
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Within, no other process can claim the folder; however this one ends, that ends.
+        """Hold the folder, so that no other process can; the claim dies with the process.
 
         Raises:
-          UserError: another one has it.
+          UserError: another process holds it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ class RunFolder:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # One that has just ended took its file away.
+                # A process that has just ended may have deleted its lock file.
                 is_current = os.fstat(lock.fileno()).st_ino == self._lock.stat().st_ino
             except OSError:
                 is_current = False
@@ -65,7 +66,7 @@ class RunFolder:
                 lock.seek(0)
                 raise UserError(
                     f"{self.path} is in use by {lock.read() or 'another process'}.",
-                    rule="one training at a time writes to a run folder.",
+                    rule="only one training at a time writes to a run folder.",
                     remedy="wait for it, stop it, or name another with --workdir=DIR.",
                 )
             lock.truncate(0)
@@ -77,7 +78,7 @@ class RunFolder:
                 self._lock.unlink(missing_ok=True)
 
     def append_metrics(self, rows: Sequence[dict]) -> None:
-        """More lines of metrics.jsonl, all of them or, where the disk is full, none.
+        """Append rows to metrics.jsonl: all of them or, if the disk is full, none.
 
         Raises:
           OSError: none was written.
@@ -94,7 +95,7 @@ class RunFolder:
                 raise
 
     def read_metrics(self) -> list[dict]:
-        """The rows of metrics.jsonl; a last line that was cut short is left out.
+        """Read the rows of metrics.jsonl, ignoring a truncated last line.
 
         Raises:
           UserError: another line is damaged.
@@ -119,38 +120,6 @@ class RunFolder:
         return rows
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drops the rows of updates that were lost and will be done again."""
+        """Drop the rows of updates that were lost and will be repeated."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-      UserError: it is not there or is damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}.") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(
-            f"{path} is damaged: {e}.", remedy="restore it from a copy."
-        ) from e
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Writes indented JSON; a reader sees the old file or the new one, whole."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes beside `path` and renames."""
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text)
-        os.replace(beside, path)
-    except OSError as e:
-        raise UserError(f"{path} cannot be written: {e.strerror}.") from e

@@ -1,191 +1,130 @@
-"""config.json and run.json: what a run is, so that no other takes its folder."""
+"""Writing config.json and run.json: the identity of a run, which owns its folder."""
 
 import platform
-from collections.abc import Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lungseg_jax.checkpointing.manifest import (
-    has_valid_checksum,
-    json_digest,
-    with_checksum,
-)
+from lungseg_jax.checkpointing.checksums import json_digest, with_checksum
 from lungseg_jax.data.dataset import Dataset
-from lungseg_jax.data.pairs import IMAGES
-from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training.config import check_config, differences, snapshot_steps
-from lungseg_jax.training.run_folder import RunFolder, read_json, write_json
+from lungseg_jax.data.splits import Split
+from lungseg_jax.runtime.errors import UserError, bullet_list
+from lungseg_jax.runtime.files import write_json
+from lungseg_jax.training.config import differences
+from lungseg_jax.training.run import SCHEMA_VERSION, read_config_and_record
+from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.schedules import make_schedule
 
-Split = Mapping[str, Sequence[str]]  # names by "train", "validation", "test"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "lungseg-jax")
 LENGTH = ("schedule.cycles", "train.total_steps")
 NEW_FOLDER = "give this run a folder of its own with --workdir=DIR."
 
 
-def open_run(
+def register_run(
     config: ConfigDict,
     folder: RunFolder,
-    source: Dataset,
+    dataset: Dataset,
     split: Split,
     *,
     done: int = 0,
     extend: bool = False,
 ) -> None:
-    """Writes config.json and run.json, or finds the same ones there.
+    """Write config.json and run.json, or verify that they are of the same run.
 
     Args:
-      config: of the run that is asked for.
-      folder: that it is to have.
-      source: the data.
-      split: their names.
-      done: steps that are saved.
-      extend: take a config of another length, where those done are steps of it as well.
+      config: the configuration asked for.
+      folder: the run folder.
+      dataset: the data.
+      split: the names of its slices.
+      done: the newest saved step.
+      extend: accept a different length, if the finished steps remain valid.
 
     Raises:
-      UserError: the folder holds another run, or something else; nothing is changed.
+      UserError: the folder holds another run or something else; nothing is changed.
     """
     if not folder.config.exists() or not folder.run.exists():
-        refuse_what_is_no_run(folder)
+        require_run_or_empty(folder)
         if extend:
             raise UserError(
-                f"--extend: {folder.path} holds no run.",
+                f"--extend: {folder.path} does not hold a run.",
                 remedy="name the folder of the run with --workdir=DIR.",
             )
-        run = _describe(source, split) | {"config_sha256": [config_digest(config)]}
-        write_json(folder.run, with_checksum(run))
-        write_json(folder.config, config.to_dict())
+        record = _describe(dataset, split) | {"config_sha256": [config_digest(config)]}
+        _write(folder, config, record)
         return
-    before, run = read_run(folder)
+    before, record = read_config_and_record(folder)
     changed = differences(before.to_dict(), config.to_dict())
-    # Back to what it was before an extension is always asked for.
-    extend = extend or config_digest(config) in run["config_sha256"]
+    # Returning to the length before an extension is always allowed.
+    extend = extend or config_digest(config) in record["config_sha256"]
     if changed and not extend:
-        rows = "\n".join(f"  {row}" for row in changed)
         raise UserError(
-            f"{folder.path} holds a run with other settings:\n{rows}",
-            rule="a run is resumed with the settings it was started with.",
+            f"{folder.path} holds a run with other settings:\n{bullet_list(changed)}",
+            rule="a run is resumed with the settings that it was started with.",
             remedy=NEW_FOLDER,
         )
-    if run["data"]["fingerprint"] != source.fingerprint:
+    if record["data"]["fingerprint"] != dataset.fingerprint:
         data = before.data.dir or "the phantom dataset"
         raise UserError(
-            f"{folder.path} holds a run on other files than these: those of {data}, as "
-            "they were.",
-            rule="a run is resumed on the files it was started with.",
+            f"{folder.path} holds a run on other files: {data} has changed since.",
+            rule="a run is resumed on the files that it was started with.",
             remedy=NEW_FOLDER,
         )
     if not changed:
         return
-    _refuse_another_beginning(before, config, changed, done)
-    digests = [config_digest(config), *run["config_sha256"]]
-    write_json(folder.run, with_checksum(run | {"config_sha256": digests}))
-    write_json(folder.config, config.to_dict())
+    _require_same_beginning(before, config, changed, done)
+    digests = [config_digest(c) for c in (config, before)] + record["config_sha256"]
+    _write(folder, config, record | {"config_sha256": list(dict.fromkeys(digests))})
 
 
-def due_snapshots(config: ConfigDict, folder: RunFolder, saved: Sequence[int]) -> list:
-    """The snapshots that a run has to have: of what is saved, and of what is scored."""
-    scored = (read_evaluation(folder) or {"members": ()})["members"]
-    reached = max([0, *saved, *map(int, scored)])
-    return [step for step in snapshot_steps(config) if step <= reached]
-
-
-def read_evaluation(folder: RunFolder) -> dict | None:
-    """evaluation.json; None where there is none that is whole: it can be made anew."""
-    return _read_whole(folder.evaluation)
-
-
-def read_tuning(folder: RunFolder, snapshots: Sequence[int]) -> dict | None:
-    """tuning.json; None where there is none that is whole and of these snapshots."""
-    tuning = _read_whole(folder.tuning)
-    names = [str(step) for step in snapshots]
-    return tuning if tuning and tuning["choices"]["all"]["members"] == names else None
-
-
-def _read_whole(file: Path) -> dict | None:
-    try:
-        content = read_json(file)
-    except UserError:
-        return None
-    return content if has_valid_checksum(content) else None
-
-
-def read_run(folder: RunFolder) -> tuple[ConfigDict, dict]:
-    """config.json and run.json of a run.
+def require_run_or_empty(folder: RunFolder) -> None:
+    """Accept a run, the beginning of one, and an empty or missing folder.
 
     Raises:
-      UserError: there is no run, or one of the files was changed since it was written.
-    """
-    folder.require()
-    try:
-        config, run = ConfigDict(read_json(folder.config)), read_json(folder.run)
-        run_is_whole = has_valid_checksum(run)
-        config_is_whole = config_digest(config) in run["config_sha256"]
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise UserError(
-            f"{folder.path} is not the folder of a run, or is damaged: {e}.",
-            rule=f"{folder.config.name} and {folder.run.name} are as a training left them.",
-        ) from e
-    if not run_is_whole:
-        raise _changed(folder.run)
-    if not config_is_whole:
-        raise _changed(folder.config)
-    check_config(config)
-    return config, run
-
-
-def trained_on(run: Mapping, digests: Mapping[str, str]) -> int:
-    """How many images of a data folder a run was trained on, whatever their names.
-
-    Args:
-      run: of `read_run`.
-      digests: sha256 of each file, by its path in the folder.
-    """
-    train = set(run["split"]["train"])
-    seen = {d for path, d in _images(run["sha256"]) if Path(path).stem in train}
-    return sum(digest in seen for _, digest in _images(digests))
-
-
-def _images(digests: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [row for row in digests.items() if Path(row[0]).parent.name == IMAGES]
-
-
-def refuse_what_is_no_run(folder: RunFolder) -> None:
-    """Lets a run, a beginning of one, an empty folder or none at all pass.
-
-    Raises:
-      UserError: it is something else.
+      UserError: the path is something else.
     """
     if not folder.path.exists() or folder.config.exists() and folder.run.exists():
         return
     if not folder.path.is_dir():
         raise UserError(f"{folder.path} is a file.", remedy=NEW_FOLDER)
-    # Hidden files are ours; run.json alone is a start that was cut off.
+    # Hidden files are ours; run.json by itself is a start that was interrupted.
     names = {p.name for p in folder.path.iterdir() if not p.name.startswith(".")}
     if not names <= {folder.run.name}:
         raise UserError(
-            f"{folder.path} is not empty and holds no run.", remedy=NEW_FOLDER
+            f"{folder.path} is not empty and does not hold a run.", remedy=NEW_FOLDER
         )
 
 
-def _refuse_another_beginning(before, config, changed: list[str], done: int) -> None:
-    """The steps that are done have to be steps of the run of another length."""
+def config_digest(config: ConfigDict) -> str:
+    """Return the digest of a configuration that run.json records."""
+    return json_digest(config.to_dict())
+
+
+def versioned(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a file of the run, with schema version and checksum."""
+    return with_checksum({"schema_version": SCHEMA_VERSION} | content)
+
+
+def _write(folder: RunFolder, config: ConfigDict, record: dict[str, Any]) -> None:
+    write_json(folder.run, versioned(record | {"schema_version": SCHEMA_VERSION}))
+    write_json(folder.config, {"schema_version": SCHEMA_VERSION} | config.to_dict())
+
+
+def _require_same_beginning(before, config, changed: list[str], done: int) -> None:
+    """Check that the finished steps are also steps of the longer run."""
     other = [row for row in changed if row.split(":")[0] not in LENGTH]
     if other:
-        rows = "\n".join(f"  {row}" for row in other)
         raise UserError(
-            f"--extend cannot change other settings:\n{rows}",
-            rule=f"{' and '.join(LENGTH)} alone make a run longer.",
+            f"--extend cannot change other settings:\n{bullet_list(other)}",
+            rule=f"only {' and '.join(LENGTH)} make a run longer.",
             remedy=NEW_FOLDER,
         )
     if config.train.total_steps < done:
         raise UserError(
             f"train.total_steps={config.train.total_steps}: {done} steps are done.",
-            rule="a run can be made longer.",
+            rule="a run can only be made longer.",
             remedy=NEW_FOLDER,
         )
     steps = np.arange(done)
@@ -195,39 +134,26 @@ def _refuse_another_beginning(before, config, changed: list[str], done: int) -> 
     ]
     if not np.allclose(*rates, rtol=1e-5, atol=0):
         raise UserError(
-            f"--extend: with {', '.join(changed)} the steps that are done would have had "
-            "other learning rates.",
-            rule="a run is made longer by whole cycles: of "
+            f"--extend: {', '.join(changed)} would change the learning rates of steps "
+            "that are done.",
+            rule="a run is extended by complete cycles: it has "
             f"{before.schedule.cycles} in {before.train.total_steps} steps, each "
-            f"{before.schedule.growth:g} times the length of the one before.",
+            f"{before.schedule.growth:g} times as long as the previous one.",
             remedy="set both config.schedule.cycles and config.train.total_steps.",
         )
 
 
-def config_digest(config: ConfigDict) -> str:
-    """What run.json says of config.json."""
-    return json_digest(config.to_dict())
-
-
-def _changed(file: Path) -> UserError:
-    return UserError(
-        f"{file} was changed since it was written.",
-        rule="it says what the checkpoints beside it are.",
-        remedy="restore it from a copy, or train again with --workdir=DIR.",
-    )
-
-
-def _describe(source: Dataset, split: Split) -> dict:
+def _describe(dataset: Dataset, split: Split) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in PACKAGES},
         "devices": [str(device) for device in jax.devices()],
         "data": {
-            "variant": source.variant,
-            "fingerprint": source.fingerprint,
-            "dtype": source.dtype,
-            "domain": source.checked.domain,
+            "variant": dataset.variant,
+            "fingerprint": dataset.fingerprint,
+            "dtype": dataset.dtype,
+            "domain": dataset.checked.domain,
         },
         "split": {name: list(names) for name, names in split.items()},
-        "sha256": dict(source.digests),
+        "sha256": dict(dataset.digests),
     }

@@ -1,7 +1,6 @@
-"""All that training changes: parameters, batch statistics, optimizer, step."""
+"""Everything that training changes: parameters, batch statistics, optimizer, step."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.training import train_state
+
+from lungseg_jax.models.variables import trace_init
+from lungseg_jax.runtime.compilation import jit_initializer
 
 
 class TrainState(train_state.TrainState):
@@ -18,32 +20,18 @@ class TrainState(train_state.TrainState):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What the model's `apply` takes."""
+        """The argument of the model's `apply`."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The contents of a checkpoint."""
+        return self.variables | {"opt_state": self.opt_state}
 
-def init_variables(model: nn.Module, *, channels: int, seed: int) -> Any:
-    """Initial {"params", "batch_stats"}; they depend on the channels and `seed` alone."""
-    return dict(_drawing(partial(_init, model, channels, seed))())
-
-
-def abstract_variables(model: nn.Module, *, channels: int) -> Any:
-    """Shapes and types of `init_variables`, for the first device; nothing is computed."""
-    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(partial(_init, model, channels, 0))
-    return jax.tree.map(lambda leaf: leaf.update(sharding=first), dict(shapes))
-
-
-def create_state(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    *,
-    channels: int,
-    seed: int,
-    sharding: jax.sharding.Sharding | None = None,
-) -> TrainState:
-    """The state before the first update: `make_init_fn(...)()`, with the same arguments."""
-    return make_init_fn(model, tx, channels=channels, seed=seed, sharding=sharding)()
+    def at(self, step: int, arrays: dict[str, Any]) -> "TrainState":
+        """Return the state with the step and the `arrays` of a checkpoint."""
+        counter = jax.device_put(jnp.int32(step), self.step.sharding)
+        return self.replace(step=counter, **arrays)
 
 
 def make_init_fn(
@@ -54,44 +42,26 @@ def make_init_fn(
     seed: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Callable[[], TrainState]:
-    """A compiled function that makes the state before the first update.
+    """Create a compiled function that returns the state before the first update.
 
-    Its `eval_shape()` gives the shapes, from which a step can be compiled meanwhile.
+    Its `eval_shape()` gives the shapes, so that a step can be compiled concurrently.
 
     Args:
-      model: its `apply` goes into the state.
+      model: the network; its `apply` becomes part of the state.
       tx: the optimizer.
-      channels: of the network input.
-      seed: of the initial weights.
-      sharding: where the arrays are to lie, by default the first device.
+      channels: channels of the network's input.
+      seed: seed of the initial weights.
+      sharding: placement of the arrays, by default on the first device.
     """
 
-    def create() -> TrainState:
-        variables = _init(model, channels, seed)
+    def init() -> TrainState:
+        variables = trace_init(model, channels, seed)
         return TrainState(
-            step=jnp.zeros((), jnp.int32),  # an array: a Python int would compile twice
+            step=jnp.zeros((), jnp.int32),  # a Python int would compile the step twice
             apply_fn=model.apply,
             tx=tx,
             opt_state=tx.init(variables["params"]),
             **variables,
         )
 
-    return _drawing(create, sharding)
-
-
-def count_parameters(tree: Any) -> int:
-    """Numbers in a tree of arrays, as in "178,529 parameters"."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _init(model, channels, seed):
-    # The weights know nothing of the image's size: the smallest compiles fastest.
-    example = jnp.zeros((1, 16, 16, channels))
-    return model.init(jax.random.key(seed), example, train=False)
-
-
-def _drawing(function, sharding=None):
-    # Drawing weights compiles one program for each shape; unoptimised that takes a third
-    # of the time, for the same numbers to 1e-7.
-    options = {"xla_backend_optimization_level": 0}
-    return jax.jit(function, out_shardings=sharding, compiler_options=options)
+    return jit_initializer(init, out_shardings=sharding)

@@ -277,7 +277,7 @@ MAIN = "--config=configs/smoke.py"
         ("main", ["--config", "configs/smok.py"], "no config file configs/smok.py"),
         ("main", ["--config=README.md"], "no config file README.md"),
         ("main", [MAIN + ":full"], "no variant :full"),
-        ("main", [MAIN, "--config.data.window_hu=1,'b'"], "two numbers that rise"),
+        ("main", [MAIN, "--config.data.window_hu=1,'b'"], "two increasing numbers"),
         ("main", [MAIN, "--config.data.dir=setup.py"], "setup.py is a file"),
         ("main", [MAIN, "--wrkdir=x"], "wrkdir"),
         ("main", [MAIN, "--distributed"], "JAX_COORDINATOR_ADDRESS"),

@@ -193,5 +193,5 @@ def test_a_cache_without_room_is_one_error(tmp_path, monkeypatch):
 def test_what_is_prepared_is_read_without_writing(tmp_path, monkeypatch):
     folder = write_pairs(tmp_path / "d")
     dataset.load_dataset(folder, cache=tmp_path / "c")
-    monkeypatch.setattr(dataset, "one_at_a_time", None)
+    monkeypatch.setattr(dataset, "exclusive_lock", None)
     assert dataset.load_dataset(folder, cache=tmp_path / "c").names

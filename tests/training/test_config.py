@@ -88,7 +88,7 @@ def test_seed_schedule_changes_once_an_epoch():
         ("schedule.warmup_steps", 200, "200 steps"),
         ("schedule.floor", 1.0, "below the peak of the last cycle, 0.005"),
         ("schedule.peak", -1.0, "schedule.peak=-1.0"),
-        ("data.window_hu", (400.0, -1000.0), "two numbers that rise"),
+        ("data.window_hu", (400.0, -1000.0), "two increasing numbers"),
         ("data.image_size", 8, "data.image_size=8"),
         ("data.test_fraction", 1.0, "data.test_fraction=1.0"),
         ("data.test_fraction", 0.0, "data.test_fraction=0.0"),
@@ -100,9 +100,9 @@ def test_seed_schedule_changes_once_an_epoch():
         ("name", None, "config.name=None"),
         ("schedule.peak", float("nan"), "schedule.peak=nan"),
         ("data.window_hu", (-float("inf"), 400.0), "from -1e9 to 1e9"),
-        ("data.window_hu", (0.0, 1e-300), "0.001 or more apart"),
+        ("data.window_hu", (0.0, 1e-300), "at least 0.001 apart"),
         ("data.window_hu", (0, 10**400), "from -1e9 to 1e9"),
-        ("data.window_hu", (False, True), "two numbers that rise"),
+        ("data.window_hu", (False, True), "two increasing numbers"),
     ],
 )
 def test_faults_are_refused(key, value, words):

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime import sharding
+from lungseg_jax.runtime import distributed
 from lungseg_jax.training import steps
 from lungseg_jax.training.losses import bce, bce_dice
 from lungseg_jax.training.state import create_state
@@ -29,7 +29,7 @@ def data():
 
 
 def new_state(seed=0):
-    copied = sharding.replicated(sharding.make_mesh())
+    copied = distributed.replicated(distributed.make_mesh())
     tx = optax.adam(3e-3)
     model = make_model("conv", filters=2)
     return create_state(model, tx, channels=1, seed=seed, sharding=copied), copied

@@ -10,7 +10,7 @@ from lungseg_jax.data.io import decompression
 from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.images import MOST_PIXELS
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.runtime.files import text_of
+from lungseg_jax.runtime.files import require_utf8
 
 MAGIC, PREAMBLE = b"DICM", 128
 TOLERANCE = 0.01  # of the distance of slices: what rounding in the files makes
@@ -73,7 +73,7 @@ class _Header:
         self.file = file
         self._reader = sitk.ImageFileReader()
         self._reader.SetImageIO("GDCMImageIO")
-        self._reader.SetFileName(text_of(file))
+        self._reader.SetFileName(require_utf8(file))
         try:
             self._reader.ReadImageInformation()
         except RuntimeError as e:

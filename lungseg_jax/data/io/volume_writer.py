@@ -20,7 +20,7 @@ from lungseg_jax.data.io import nifti
 from lungseg_jax.data.io.npy import ARRAY
 from lungseg_jax.data.io.volumes import VOLUME_SUFFIXES, Volume
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import text_of
+from lungseg_jax.runtime.files import require_utf8
 
 NIFTI_SLICES = 40 + 2 * 3  # where a NIfTI-1 header has the third of its sizes, int16
 LEVEL = 4  # of gzip: masks are small at any
@@ -37,7 +37,7 @@ class VolumeWriter:
 
     def __init__(self, path: Path, like: Volume, dtype: type):
         self._path, self._like, self._dtype = path, like, np.dtype(dtype)
-        text_of(path)  # SimpleITK takes no other
+        require_utf8(path)  # SimpleITK takes no other
         suffixes = [s for s in VOLUME_SUFFIXES if path.name.lower().endswith(s)]
         if not suffixes or like.spacing_mm is None and suffixes != [ARRAY]:
             raise UserError(

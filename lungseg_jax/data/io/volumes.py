@@ -19,7 +19,7 @@ from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.images import MOST_PIXELS
 from lungseg_jax.data.io.npy import ARRAY, open_array
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import text_of
+from lungseg_jax.runtime.files import require_utf8
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ARRAY)
 MOST_SLICES = 2**15 - 1  # of what a NIfTI header can say
@@ -140,7 +140,7 @@ def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
 def _describe(path: Path) -> tuple[Geometry, int]:
     """The geometry of a file, and the bytes of a voxel; no voxel is read."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(text_of(path))
+    reader.SetFileName(require_utf8(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as e:

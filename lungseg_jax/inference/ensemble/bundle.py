@@ -1,149 +1,151 @@
-"""A trained ensemble as a folder to share: weights, description, program, checksums.
+"""A bundle: a trained ensemble as a folder to share.
 
     model.safetensors    the variables of each member
-    bundle.json          what they are and how they are to be used
-    program.stablehlo    the whole computation, for `jax.export.deserialize` alone
+    bundle.json          their description and settings
+    program.stablehlo    the whole computation, for `jax.export.deserialize`
     README.md            the model card
-    SHA256SUMS           of all of these; `sha256sum -c SHA256SUMS` checks them
+    SHA256SUMS           checksums of all of these; `sha256sum -c SHA256SUMS` verifies them
 
 Nothing in it is code that Python runs, and nothing is pickled.
 """
 
 import contextlib
 import dataclasses
-import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.checkpointing.manifest import has_valid_checksum, with_checksum
+from lungseg_jax.checkpointing.checksums import file_digest
 from lungseg_jax.checkpointing.weights import read_weights, write_weights
 from lungseg_jax.inference.ensemble import model_card
 from lungseg_jax.inference.ensemble.members import select_members
 from lungseg_jax.inference.ensemble.stablehlo import export_program
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
-from lungseg_jax.runtime import cache
+from lungseg_jax.runtime import cache, compilation
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training.run_folder import read_json, write_json, write_text
+from lungseg_jax.runtime.files import atomic_folder, read_json, write_json, write_text
 
-VERSION = 1
+VERSION = 2  # of bundle.json; version 1, of lungseg_jax 0.1, is read as well
 DESCRIPTION, WEIGHTS = "bundle.json", "model.safetensors"
 PROGRAM, CARD, SUMS = "program.stablehlo", "README.md", "SHA256SUMS"
 FILES = (WEIGHTS, DESCRIPTION, PROGRAM, CARD)
-USE = ("model", "preprocessing", "threshold", "batch_size", "domain", "tuning")
+FIELDS = ("model", "preprocessing", "threshold", "batch_size", "domain", "tuning")
 
 
 def write_bundle(
     path: Path, trained: TrainedEnsemble, record: Mapping[str, Any]
 ) -> None:
-    """Writes a bundle, whole or not at all.
+    """Write a bundle atomically.
 
     Args:
-      path: of the folder, which must not exist.
-      trained: the members that are to be in it.
-      record: where they come from: "name", "data", "versions", and "evaluation", of which
-        the names of slices are left out.
+      path: the folder, which must not exist.
+      trained: the members.
+      record: their origin: "name", "data", "versions" and "evaluation", whose slice names
+        are left out.
 
     Raises:
-      UserError: it exists, or cannot be written.
+      UserError: the folder exists, or cannot be written.
     """
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists already.", remedy="name another folder.")
     description = {"version": VERSION, "members": list(trained.members)}
-    description |= {field: getattr(trained, field) for field in USE}
-    description["decision"] = dataclasses.asdict(trained.decision())  # of all of them
+    description |= {field: getattr(trained, field) for field in FIELDS}
+    description["decision"] = dataclasses.asdict(trained.decision())  # for all members
     evaluation = record["evaluation"] and {
         key: value for key, value in record["evaluation"].items() if key != "slices"
     }
-    description = with_checksum(description | dict(record) | {"evaluation": evaluation})
-    with _made_whole(path) as folder:
+    description |= dict(record) | {"evaluation": evaluation}
+    with atomic_folder(path) as folder:
         write_weights(folder / WEIGHTS, trained.members, {})
         write_json(folder / DESCRIPTION, description)
         (folder / PROGRAM).write_bytes(export_program(trained))
         write_text(folder / CARD, model_card.render_model_card(description))
-        write_text(folder / SUMS, _sums(folder))
+        write_text(folder / SUMS, _checksums(folder))
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder says that it is one."""
+    """Whether a folder claims to be a bundle."""
     return (path / DESCRIPTION).is_file()
 
 
 def load_bundle(path: Path, members: str = "all") -> TrainedEnsemble:
-    """The chosen members of a bundle.
+    """Load members of a bundle.
 
     Raises:
       UserError: it is damaged, of a later version, or has no such members.
     """
-    description = read_description(path)
-    with contextlib.suppress(UserError):  # of use without a cache, too
-        cache.enable_compilation_cache(cache.cache_root())
-    here = description["members"]
+    description = _read_description(path)
+    with contextlib.suppress(UserError):  # a bundle is usable without a cache
+        compilation.enable_compilation_cache(cache.cache_root())
+    available = description["members"]
     tuned = {
-        name: decided["members"]
-        for name, decided in description["tuning"].get("choices", {}).items()
-        if set(decided["members"]) <= set(here) and name != "all"
+        choice: tuned["members"]
+        for choice, tuned in description["tuning"].get("choices", {}).items()
+        if set(tuned["members"]) <= set(available) and choice != "all"
     }
-    names = select_members(members, snapshots=here, tuned=tuned)
+    names = select_members(members, snapshots=available, tuned=tuned)
     like = abstract_members(
         description["model"], description["preprocessing"]["preprocessing"]
     )
     networks, _ = read_weights(path / WEIGHTS, like)
-    if networks.keys() != set(here):
+    if networks.keys() != set(available):
         raise _damaged(path / WEIGHTS)
-    use = {field: description[field] for field in USE}
-    return TrainedEnsemble(path=path, members={n: networks[n] for n in names}, **use)
+    fields = {field: description[field] for field in FIELDS}
+    return TrainedEnsemble(
+        path=path, members={name: networks[name] for name in names}, **fields
+    )
 
 
-def read_description(path: Path) -> dict:
-    """bundle.json.
+def verify_bundle(path: Path) -> list[str]:
+    """Verify every file of a bundle and return their names.
+
+    Raises:
+      UserError: a file is damaged or missing.
+    """
+    _read_description(path)
+    missing = [name for name in FILES if not (path / name).is_file()]
+    if missing:
+        raise _damaged(path / missing[0])
+    written, actual = _read_checksums(path), _checksums(path)
+    lines = zip(FILES, actual.splitlines(), strict=True)
+    wrong = [name for name, line in lines if line not in written.splitlines()]
+    if wrong or written != actual:
+        raise _damaged(path / (wrong[0] if wrong else SUMS))
+    return [*FILES, SUMS]
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """Read bundle.json and verify its checksum.
 
     Raises:
       UserError: it is damaged, or of a later version.
     """
     description = read_json(path / DESCRIPTION)
-    if not has_valid_checksum(description):
+    if _checksum(path / DESCRIPTION) not in _read_checksums(path).splitlines():
         raise _damaged(path / DESCRIPTION)
-    if description["version"] != VERSION:
+    if description["version"] > VERSION:
         raise UserError(
             f"{path} is a bundle of version {description['version']}.",
-            rule=f"this program reads version {VERSION}.",
+            rule=f"this version of lungseg_jax reads versions 1 to {VERSION}.",
             remedy="install a newer lungseg_jax, or run the program in the bundle.",
         )
     return description
 
 
-def verify_bundle(path: Path) -> list[str]:
-    """The names of all files of a bundle, each found to be what was written.
-
-    Raises:
-      UserError: one is not, or is missing.
-    """
-    read_description(path)
+def _read_checksums(path: Path) -> str:
     try:
-        written = (path / SUMS).read_text()
+        return (path / SUMS).read_text()
     except (OSError, ValueError) as e:
         raise _damaged(path / SUMS) from e
-    lost = [name for name in FILES if not (path / name).is_file()]
-    if lost:
-        raise _damaged(path / lost[0])
-    sums, found = _sums(path), written.splitlines()
-    lines = zip(FILES, sums.splitlines(), strict=True)
-    wrong = [name for name, line in lines if line not in found]
-    if wrong or written != sums:
-        raise _damaged(path / (wrong[0] if wrong else SUMS))
-    return [*FILES, SUMS]
 
 
-def _sums(folder: Path) -> str:
-    return "".join(f"{_digest(folder / name)}  {name}\n" for name in FILES)
+def _checksums(folder: Path) -> str:
+    return "".join(f"{_checksum(folder / name)}\n" for name in FILES)
 
 
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _checksum(file: Path) -> str:
+    """Return the line of a file in SHA256SUMS."""
+    return f"{file_digest(file)}  {file.name}"
 
 
 def _damaged(file: Path) -> UserError:
@@ -152,25 +154,3 @@ def _damaged(file: Path) -> UserError:
         rule="every file of a bundle is as SHA256SUMS says.",
         remedy="copy the bundle again, or export it again from its run.",
     )
-
-
-@contextlib.contextmanager
-def _made_whole(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, which takes its name where nothing went wrong."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as e:
-        raise UserError(f"{path} cannot be written: {e.strerror}.") from e
-    try:
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        os.rename(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,79 +1,77 @@
-"""The snapshots of a run, restored for use."""
+"""Loading a trained ensemble from a run folder or a bundle."""
 
 import contextlib
-from collections.abc import Mapping
+from os import PathLike
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from lungseg_jax.checkpointing import checkpoints
+from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.checkpointing.weights import read_weights
+from lungseg_jax.inference.ensemble.bundle import is_bundle, load_bundle
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY, select_members
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
-from lungseg_jax.runtime import cache, progress
+from lungseg_jax.runtime import cache, compilation, progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import run_record
-from lungseg_jax.training.config import preprocessing, snapshot_steps
+from lungseg_jax.runtime.files import user_path
+from lungseg_jax.training.config import preprocessing_of
+from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
 
-def load_run(folder: RunFolder, members: str = "all") -> TrainedEnsemble:
-    """Restores the chosen members of a run, without the optimizer.
+def load_ensemble(path: str | PathLike, *, members: str = "all") -> TrainedEnsemble:
+    """Load members of a run folder or of a bundle.
 
     Args:
-      folder: of the run.
+      path: the folder.
       members: see `select_members`.
 
     Raises:
-      UserError: no run, no such members, or checkpoints that are damaged or of another
-        network.
+      UserError: the folder is neither, has no such members, or is damaged.
     """
-    config, run = run_record.read_run(folder)
-    with contextlib.suppress(UserError):  # a run is of use without its cache, too
-        cache.enable_compilation_cache(cache.cache_root(config.cache_dir))
-    saved = checkpoints.saved_steps(folder.checkpoints)
-    snapshots = [step for step in snapshot_steps(config) if step in saved]
+    folder = user_path(path)
+    if is_bundle(folder):
+        return load_bundle(folder, members)
+    return load_run(Run.open(RunFolder(folder)), members)
+
+
+def load_run(run: Run, members: str = "all") -> TrainedEnsemble:
+    """Restore members of a run, without the optimizer.
+
+    Args:
+      run: the run.
+      members: see `select_members`.
+
+    Raises:
+      UserError: no such members, or checkpoints that are damaged or of another network.
+    """
+    config = run.config
+    with contextlib.suppress(UserError):  # a run is usable without its cache
+        compilation.enable_compilation_cache(cache.cache_root(config.cache_dir))
     if members in ("all", EVERY):
-        _check_none_is_lost(folder, config, saved)
-    if len(snapshots) < len(snapshot_steps(config)):
+        _require_all_snapshots(run)
+    if len(run.snapshots) < len(run.planned_snapshots):
         progress.say(
-            f"the run is not finished: {len(snapshots)} of "
-            f"{len(snapshot_steps(config))} snapshots"
+            f"the run is not finished: it has {len(run.snapshots)} of "
+            f"{len(run.planned_snapshots)} snapshots"
         )
-    tuning = run_record.read_tuning(folder, snapshots) or {}
+    choices = run.tuning.get("choices", {})
     names = select_members(
         members,
-        snapshots=[str(step) for step in snapshots],
-        tuned=_tuned(folder, tuning),
+        snapshots=[str(step) for step in run.snapshots],
+        tuned={choice: tuned["members"] for choice, tuned in choices.items()},
     )
     model = config.model.to_dict()
     like = abstract_members(model, config.data.preprocessing)
     return TrainedEnsemble(
-        path=folder.path,
+        path=run.folder.path,
         model=model,
-        preprocessing=preprocessing(config),
+        preprocessing=preprocessing_of(config),
         threshold=config.evaluate.threshold,
         batch_size=config.evaluate.batch_size,
-        domain=run["data"].get("domain", "unknown"),
-        members={name: _restore(folder, name, names, like) for name in names},
-        tuning=tuning,
+        domain=run.record["data"].get("domain", "unknown"),
+        members={name: _restore(run.folder, name, names, like) for name in names},
+        tuning=run.tuning,
     )
-
-
-def _tuned(folder: RunFolder, tuning: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Members by choice; "all" and "last" need no tuning."""
-    if tuning:
-        choices = tuning["choices"].items()
-        return {name: decided["members"] for name, decided in choices}
-    # A run that is not finished has been validated nonetheless, at the network's size.
-    scored = {
-        row["step"]: row["iou_pooled"]
-        for row in folder.read_metrics()
-        if row["kind"] == "snapshot" and row.get("iou_pooled") is not None
-    }
-    saved = checkpoints.saved_steps(folder.checkpoints)
-    scored = {step: iou for step, iou in scored.items() if step in saved}
-    return {"best": [str(max(scored, key=scored.get))]} if scored else {}
 
 
 def _restore(folder: RunFolder, name: str, names: list[str], like: Any) -> Any:
@@ -81,7 +79,7 @@ def _restore(folder: RunFolder, name: str, names: list[str], like: Any) -> Any:
         return read_weights(folder.average, like)[0][AVERAGE]
     try:
         return checkpoints.restore_variables(folder.checkpoints, int(name), like)
-    except checkpoints.CorruptCheckpointError as e:
+    except CorruptCheckpointError as e:
         others = ",".join(other for other in names if other != name)
         choice = f"leave it out with --members={others} in evaluate and predict; or "
         raise UserError(
@@ -91,14 +89,13 @@ def _restore(folder: RunFolder, name: str, names: list[str], like: Any) -> Any:
         ) from e
 
 
-def _check_none_is_lost(folder: RunFolder, config: ConfigDict, saved) -> None:
-    due = run_record.due_snapshots(config, folder, saved)
-    lost = [str(step) for step in due if step not in saved]
+def _require_all_snapshots(run: Run) -> None:
+    lost = [str(step) for step in run.lost_snapshots]
     if lost:
-        left = ",".join(str(step) for step in due if step in saved)
+        left = ",".join(str(step) for step in run.snapshots)
         raise UserError(
-            f"{folder.checkpoints} has lost the snapshots {', '.join(lost)}.",
-            rule="all snapshots of a run make its ensemble.",
+            f"{run.folder.checkpoints} has lost the snapshots {', '.join(lost)}.",
+            rule="the ensemble consists of all snapshots of a run.",
             remedy=f"choose those that are left with --members={left or 'NONE'} in "
             "evaluate and predict, or train again in another folder.",
         )

@@ -1,5 +1,6 @@
-"""Snapshots used together: members stacked into one compiled call, or one after another."""
+"""Snapshots used together: stacked into one compiled call, or one after another."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -10,21 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from lungseg_jax.data.preprocessing import image_to_network, to_slice
-from lungseg_jax.training.steps import make_ensemble_predict
+from lungseg_jax.runtime.compilation import jit
+
+FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
 
 
 class EnsemblePredictor:
     """Members of one model that segment slices of any size.
 
     Two shapes are compiled, a single slice and a batch, whatever the size of the slices:
-    each is scaled to the network's square. Ensembles of equal models share them. Nothing
-    changes after `__init__`, so that threads may share one.
+    each is scaled to the network's square. Predictors of equal models share the compiled
+    programs. Nothing changes after `__init__`, so threads may share a predictor.
 
     Args:
-      model: of every member.
+      model: the network of every member.
       members: the variables of each, equal in structure and shapes.
-      preprocessing: the keywords of `image_to_network`.
-      batch_size: slices in one compiled call; a batch that is not full is filled up.
+      preprocessing: the keyword arguments of `image_to_network`.
+      batch_size: slices per compiled call; an incomplete batch is padded.
       flips: see `make_ensemble_predict`.
     """
 
@@ -37,15 +40,15 @@ class EnsemblePredictor:
         batch_size: int = 4,
         flips: bool = False,
     ):
-        at_once = jax.default_backend() != "cpu"
-        # One after the other they are one program, whatever their number.
-        self._members = [stack(members)] if at_once else [stack([m]) for m in members]
-        self._predict = make_ensemble_predict(model, vectorize=at_once, flips=flips)
+        vectorize = jax.default_backend() != "cpu"
+        # Called once per member, one program serves any number of members.
+        self._members = [stack(members)] if vectorize else [stack([m]) for m in members]
+        self._predict = make_ensemble_predict(model, vectorize=vectorize, flips=flips)
         self._preprocessing = preprocessing
         self._batch_size = batch_size
 
     def probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """For each image `[h w]`, the members' probabilities of lung, `[m h w]`.
+        """For each image `[h w]`, yield the members' probabilities of lung, `[m h w]`.
 
         Memory holds one batch at a time, whatever the number of images.
         """
@@ -61,31 +64,68 @@ class EnsemblePredictor:
                 yield np.stack([to_slice(square, image.shape) for square in squares])
 
 
+@functools.cache  # one process often makes many predictors of the same model
+def make_ensemble_predict(
+    model: Any, *, vectorize: bool, flips: bool = False
+) -> Callable:
+    """Create `predict(members, images [b h w c]) -> probabilities [m b h w]`.
+
+    Args:
+      model: the network of every member.
+      vectorize: run all members at once with `vmap`, or one after the other. At once is
+        for accelerators: on the CPU the batched kernels become grouped convolutions,
+        which are 1.8 times slower (`benchmarks/formulations.py --size 256`).
+      flips: average each member over the image and its three mirror images, at four
+        times the cost.
+
+    Returns:
+      A compiled function of `members`, variables with a leading axis m on each array.
+    """
+
+    def predict(members: Mapping[str, Any], images: jax.Array) -> jax.Array:
+        def predict_member(variables):
+            def probabilities(x):
+                return jax.nn.sigmoid(model.apply(variables, x, train=False))
+
+            if not flips:
+                return probabilities(images)
+            mirrored = jnp.stack([jnp.flip(images, axes) for axes in FLIPS])
+            pairs = zip(jax.lax.map(probabilities, mirrored), FLIPS, strict=True)
+            return jnp.stack([jnp.flip(p, axes) for p, axes in pairs]).mean(0)
+
+        if vectorize:
+            return jax.vmap(predict_member)(members)
+        return jax.lax.map(predict_member, members)
+
+    return jit(predict)
+
+
 def zip_with_predictions(
-    answer: Callable[[Iterable[np.ndarray]], Iterator[Any]],
+    predict: Callable[[Iterable[np.ndarray]], Iterator[Any]],
     items: Iterable[Any],
     *,
     image_of: Callable[[Any], np.ndarray] = lambda item: item,
 ) -> Iterator[tuple[Any, Any]]:
-    """Each item with the answer to its image.
+    """Yield each item together with the prediction for its image.
 
     Args:
-      answer: answers images in their order, as `Ensemble.probabilities` does; it may take
-        several before it gives the first answer.
-      items: images `[h w]`, or what has one.
-      image_of: the image of an item.
+      predict: yields predictions in the order of its images, like
+        `EnsemblePredictor.probabilities`; it may consume several images before it yields
+        the first one.
+      items: images `[h w]`, or objects that have one.
+      image_of: returns the image of an item.
     """
-    waiting = deque()  # taken and not answered yet
+    pending = deque()  # consumed but not yet predicted
 
     def images():
         for item in items:
-            waiting.append(item)
+            pending.append(item)
             yield image_of(item)
 
-    for found in answer(images()):
-        yield waiting.popleft(), found
+    for prediction in predict(images()):
+        yield pending.popleft(), prediction
 
 
 def stack(members: Sequence[Any]) -> Any:
-    """Trees of equal structure as one, with a leading axis m on each array."""
+    """Combine trees of equal structure, with a leading axis m on each array."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)

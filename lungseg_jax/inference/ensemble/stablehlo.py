@@ -1,6 +1,6 @@
 """The whole computation of an ensemble as one StableHLO program.
 
-It runs where JAX is, or any runtime of StableHLO, without a line of this package:
+It runs in JAX, or in any StableHLO runtime, without this package:
 
     program = jax.export.deserialize(pathlib.Path("program.stablehlo").read_bytes())
     probability, mutual_information = program.call(images)
@@ -16,17 +16,18 @@ from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-EPSILON = 1e-7  # float32 knows no probability nearer to 1
+EPSILON = 1e-7  # the float32 probability nearest to 1 is about 1 - EPSILON
 
 
 def export_program(trained: TrainedEnsemble) -> bytes:
-    """The members of `trained` as a program of any number of slices, for `PLATFORMS`.
+    """Export the members of `trained` as a program for PLATFORMS.
 
-    It takes float32 images `[b s s]` at the network's size s, with the values that the
-    run was trained on, and pads nothing: a slice that is not square is scaled to s at its
-    longer side and filled up with the window's lower end. It returns the calibrated
-    probability of lung `[b s s]` and the mutual information `[b s s]` in bits. Under the
-    preprocessing `seed` it takes the network's input `[b s s 3]` instead.
+    It takes any number b of float32 images `[b s s]` at the network's size s, with the
+    kind of intensities that the run was trained on. It does not pad: scale the longer
+    side of a slice to s and pad the shorter one with the lower end of the window. It
+    returns the calibrated probability of lung `[b s s]` and the mutual information
+    `[b s s]` in bits. With the preprocessing `seed`, it takes the network's input
+    `[b s s 3]` instead.
     """
     keywords = trained.preprocessing
     size, channels = keywords["image_size"], PREPROCESSING[keywords["preprocessing"]]
@@ -39,10 +40,10 @@ def export_program(trained: TrainedEnsemble) -> bytes:
         if windowed:
             images = ((jnp.clip(images, low, high) - low) / (high - low))[..., None]
 
-        def one(variables):
+        def predict_member(variables):
             return jax.nn.sigmoid(model.apply(variables, images, train=False))
 
-        each = jnp.clip(jax.lax.map(one, members), EPSILON, 1 - EPSILON)
+        each = jnp.clip(jax.lax.map(predict_member, members), EPSILON, 1 - EPSILON)
         mean = each.mean(axis=0)
         logit = jnp.log(mean) - jnp.log1p(-mean)
         information = _entropy(mean) - _entropy(each).mean(axis=0)
@@ -55,5 +56,5 @@ def export_program(trained: TrainedEnsemble) -> bytes:
 
 
 def _entropy(p: jax.Array) -> jax.Array:
-    """Of the Bernoulli distribution, in bits."""
+    """Entropy of the Bernoulli distribution, in bits."""
     return -(p * jnp.log2(p) + (1 - p) * jnp.log2(1 - p))

@@ -1,4 +1,4 @@
-"""What a training leaves for use: networks, and how they are to be used."""
+"""A trained ensemble: its weights and inference settings."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,19 @@ from typing import Any
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
 from lungseg_jax.models import make_model
-from lungseg_jax.training.state import abstract_variables
+from lungseg_jax.models.variables import abstract_variables
 
 
 @dataclasses.dataclass(frozen=True)
 class TunedSettings:
-    """How the mean probability of some members becomes an answer.
+    """How the mean probability of some members becomes a segmentation.
 
     Attributes:
-      temperature: divides the logit; above 1 the members were too sure.
-      postprocessing: key of `postprocess.POSTPROCESSING`.
-      review_below: a slice of a lower expected IoU is to be looked at; None where no
-        validation split said so.
-      choice: of `selection.CHOICES`, for which this was decided; "" for none.
+      temperature: divides the logit; above 1, the members were overconfident.
+      postprocessing: a key of `postprocessing.POSTPROCESSING`.
+      review_below: a slice with a lower expected IoU should be reviewed; None without a
+        validation split.
+      choice: the named choice of members for which this was tuned, or "".
     """
 
     temperature: float = 1.0
@@ -34,14 +34,14 @@ class TrainedEnsemble:
     """Networks of one model, from a run folder or from a bundle.
 
     Attributes:
-      path: where they come from.
-      model: the keywords of `make_model`.
-      preprocessing: the keywords of `image_to_network`.
-      threshold: lung where the probability is above it.
-      batch_size: slices in one compiled call.
-      domain: what the values of images are, a key of `data.domain.DOMAINS`.
-      members: variables by name, those that were asked for.
-      tuning: the content of tuning.json; empty where there is none.
+      path: the folder that they come from.
+      model: the keyword arguments of `make_model`.
+      preprocessing: the keyword arguments of `image_to_network`.
+      threshold: a pixel is lung where the probability is above it.
+      batch_size: slices per compiled call.
+      domain: the kind of intensities, a key of `data.intensity.DOMAINS`.
+      members: the variables of the selected members, by name.
+      tuning: the content of tuning.json; empty if there is none.
     """
 
     path: Path
@@ -54,12 +54,12 @@ class TrainedEnsemble:
     tuning: Mapping[str, Any]
 
     def only(self, names: Sequence[str]) -> "TrainedEnsemble":
-        """With some of the members."""
+        """Return the ensemble of some of the members."""
         members = {name: self.members[name] for name in names}
         return dataclasses.replace(self, members=members)
 
     def ensemble(self, *, flips: bool = False) -> EnsemblePredictor:
-        """Of all members that are here, in their order."""
+        """Return a predictor of all members, in their order."""
         return EnsemblePredictor(
             make_model(**self.model),
             list(self.members.values()),
@@ -69,13 +69,13 @@ class TrainedEnsemble:
         )
 
     def decision(self) -> TunedSettings:
-        """What the validation split said for these members.
+        """Return the settings tuned on the validation split for these members.
 
-        For a set of members that is no named choice it is that of all of them.
+        A set of members that is not a named choice gets the settings of all members.
         """
         choices = self.tuning.get("choices", {})
         names = list(self.members)
-        same = [c for c, decided in choices.items() if decided["members"] == names]
+        same = [choice for choice in choices if choices[choice]["members"] == names]
         if not choices:
             return TunedSettings()
         choice = same[0] if same else "all"
@@ -88,7 +88,7 @@ class TrainedEnsemble:
 
 
 def abstract_members(model: Mapping[str, Any], preprocessing: str) -> Any:
-    """Shapes and types of the variables of such a network."""
+    """Return the shapes and types of a member's variables."""
     return abstract_variables(
         make_model(**model), channels=PREPROCESSING[preprocessing]
     )

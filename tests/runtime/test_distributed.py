@@ -8,19 +8,19 @@ import jax
 import numpy as np
 import pytest
 
-from lungseg_jax.runtime import sharding
+from lungseg_jax.runtime import distributed
 
 CHILD = """
 import sys
 import jax, numpy as np, optax
-from lungseg_jax.runtime import sharding
+from lungseg_jax.runtime import distributed
 from lungseg_jax.training.losses import bce_dice
 from lungseg_jax.models import make_model
 from lungseg_jax.training.steps import make_train_step
 from lungseg_jax.training.state import create_state
 
-mesh = sharding.make_mesh()
-copied, split_up = sharding.replicated(mesh), sharding.by_example(mesh)
+mesh = distributed.make_mesh()
+copied, split_up = distributed.replicated(mesh), distributed.by_example(mesh)
 tx = optax.adamw(2e-3)
 model = make_model("conv", filters=1)
 state = create_state(model, tx, channels=1, seed=0, sharding=copied)
@@ -71,7 +71,7 @@ def test_eight_devices_train_as_one(trained):
 
 
 def test_shardings():
-    mesh = sharding.make_mesh()
+    mesh = distributed.make_mesh()
     assert mesh.size == jax.device_count()
-    assert sharding.replicated(mesh).is_fully_replicated
-    assert sharding.by_example(mesh).spec == jax.sharding.PartitionSpec("batch")
+    assert distributed.replicated(mesh).is_fully_replicated
+    assert distributed.by_example(mesh).spec == jax.sharding.PartitionSpec("batch")

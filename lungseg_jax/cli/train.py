@@ -1,0 +1,72 @@
+"""Train a U-Net, ensemble its snapshots, score them and write a report.
+
+    lungseg train --config=configs/incp_snapshot.py
+    lungseg train --config=configs/incp_snapshot.py --config.data.dir=DIR
+    lungseg train --config=configs/conv.py:notebook --workdir=runs/notebook
+
+`python -m lungseg_jax.main` is the same command. Without --config.data.dir, it trains on
+the embedded phantom slices. DIR holds 2d_images/ and 2d_masks/ with equal file names, and
+optionally slices.csv with patients and pixel spacings. Re-running a command resumes the
+run that it started; on Ctrl-C or SIGTERM, training saves first. --extend makes a finished
+run longer, as in --extend --config.schedule.cycles=4 --config.train.total_steps=750.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from lungseg_jax.cli import app
+from lungseg_jax.experiment import run_experiment
+from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training import knobs
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "workdir",
+    "",
+    "Run folder; by default runs/<recipe>-<data>.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Join the other processes of a job: see launch/slurm.sh.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "extend",
+    False,
+    "Train a finished run for more steps, along the same learning rates.",
+    flag_values=FLAGS,
+)
+
+
+def train(words: list[str]) -> None:
+    app.positional(words, [])
+    if FLAGS.config is None:
+        raise UserError(
+            "no recipe was named.",
+            remedy="--config=configs/incp_snapshot.py, or --help.",
+        )
+    if FLAGS.distributed:
+        distributed.initialize()
+    run_experiment(FLAGS.config, FLAGS.workdir, extend=FLAGS.extend)
+
+
+def main() -> None:
+    if "config" not in FLAGS:  # ml_collections reads the command line here
+        config_flags.DEFINE_config_file(
+            "config",
+            None,
+            "Recipe, configs/NAME.py or configs/NAME.py:VARIANT.",
+            sys_argv=app.config_words(),
+            flag_values=FLAGS,
+        )
+    app.run(
+        train,
+        FLAGS,
+        __doc__,
+        when_interrupted=f"resume with\n  {app.command_line()}",
+        config_keys=[knob.name for knob in knobs.KNOBS],
+        more_help=f"\n\nConfig keys and their defaults:\n{knobs.knob_help()}",
+    )

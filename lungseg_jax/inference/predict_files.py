@@ -1,0 +1,170 @@
+"""Segment the files of a plan: slices in batches, volumes slice by slice."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+
+from lungseg_jax.data.intensity import DOMAINS, Values, require_intensity, values_of
+from lungseg_jax.data.io.images import read_image, write_image, write_picture
+from lungseg_jax.data.io.npy import ARRAY, read_array, write_array
+from lungseg_jax.data.io.volume_writer import VolumeWriter
+from lungseg_jax.data.io.volumes import Volume, is_dicom, open_volume
+from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
+from lungseg_jax.inference.overlay import ContactSheet, overlay
+from lungseg_jax.inference.plan import PredictionTask, split_suffix
+from lungseg_jax.inference.prediction_table import PredictionTable
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
+
+SAMPLED = 9  # slices of a volume that are checked before any is segmented
+
+
+def predict_files(
+    segmenter: LungSegmenter,
+    tasks: Sequence[PredictionTask],
+    table: PredictionTable,
+    *,
+    series: str = "",
+) -> None:
+    """Segment every input and write the outputs of its task.
+
+    Args:
+      segmenter: the trained ensemble.
+      tasks: returned by `plan_outputs`.
+      table: receives a row for each slice and each volume.
+      series: UID of the DICOM series, for a folder with several.
+
+    Raises:
+      UserError: an input that cannot be used. Nothing is written then, except the masks
+        of volumes that precede one found to be damaged halfway through.
+    """
+    _check_inputs(segmenter, tasks, series)
+    slices = [task for task in tasks if not task.is_volume]
+    _predict_slices(segmenter, slices, table, series)
+    for task in tasks:
+        if task.is_volume:
+            _predict_volume(segmenter, task, table, series)
+
+
+def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -> None:
+    if not tasks:
+        return
+    inputs = (_read_slice(task, series) for task in tasks)
+    with progress.bar("predicting", len(tasks)) as bar:
+        predictions = zip_with_predictions(
+            segmenter.stream, inputs, image_of=itemgetter(0)
+        )
+        for task, ((image, spacing_mm), segmentation) in zip(
+            tasks, predictions, strict=True
+        ):
+            task.target.parent.mkdir(parents=True, exist_ok=True)
+            mask = segmentation.mask.astype(np.uint8) * np.uint8(255)
+            _write_slice(task.target, mask)
+            for name, path in task.maps.items():
+                _write_slice(path, getattr(segmentation, name))
+            if task.overlay:
+                write_picture(task.overlay, _picture(segmenter, image, segmentation))
+            table.add_slice(
+                str(task.source), None, image, segmentation, spacing_mm=spacing_mm
+            )
+            bar.update()
+
+
+def _predict_volume(segmenter, task: PredictionTask, table, series: str) -> None:
+    task.target.parent.mkdir(parents=True, exist_ok=True)
+    name = str(task.source)
+    with contextlib.ExitStack() as stack:
+        volume = stack.enter_context(open_volume(task.source, series=series))
+        masks = stack.enter_context(VolumeWriter(task.target, volume, np.uint8))
+        maps = {
+            field: stack.enter_context(VolumeWriter(path, volume, np.float32))
+            for field, path in task.maps.items()
+        }
+        sheet = ContactSheet(volume.count)
+        bar = stack.enter_context(progress.bar(task.source.name, volume.count))
+        slices = _checked_slices(volume, segmenter.trained.domain)
+        predictions = zip_with_predictions(segmenter.stream, slices)
+        for k, (image, segmentation) in enumerate(predictions):
+            masks.write(k, segmentation.mask.astype(np.uint8))
+            for field, writer in maps.items():
+                writer.write(k, getattr(segmentation, field))
+            if task.overlay and sheet.includes(k):
+                picture = _picture(segmenter, image, segmentation)
+                sheet.add(k, picture, review=bool(segmentation.review))
+            table.add_slice(name, k, image, segmentation, spacing_mm=volume.spacing_mm)
+            bar.update()
+        table.end_volume(name, volume.spacing_mm)
+    if task.overlay:
+        write_picture(task.overlay, sheet.picture())
+
+
+def _checked_slices(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:
+    """Yield all slices; only a sample of them was checked beforehand."""
+    for k, image in enumerate(volume.slices()):
+        require_intensity(values_of([image]), trained_on, f"slice {k} of {volume.name}")
+        yield image
+
+
+def _picture(segmenter, image, segmentation) -> np.ndarray:
+    window = segmenter.trained.preprocessing["window_hu"]
+    return overlay(image, segmentation.mask, segmentation.uncertainty, window_hu=window)
+
+
+def _check_inputs(
+    segmenter: LungSegmenter, tasks: Sequence[PredictionTask], series: str
+) -> None:
+    """Read every slice, and some of each volume, before the first mask is written."""
+    faults, domains, values = [], set(), []
+    trained_on = segmenter.trained.domain
+    with progress.bar("checking", len(tasks), unit="input") as bar:
+        for task in tasks:
+            try:
+                values.append(_values(task, series))
+                domains.add(require_intensity(values[-1], trained_on, str(task.source)))
+            except UserError as e:
+                faults.append(e)
+            bar.update()
+    if faults:
+        inputs = pluralize(len(tasks), "input")
+        raise combine_errors(faults, f"{inputs}, nothing was written")
+    low, high = min(v.low for v in values), max(v.high for v in values)
+    kinds = " and ".join(DOMAINS[domain] for domain in sorted(domains))
+    progress.say(f"intensities: {kinds} ({low:g} to {high:g})")
+
+
+def _values(task: PredictionTask, series: str) -> Values:
+    if not task.is_volume:
+        return values_of([_read_slice(task, series)[0]])
+    with open_volume(task.source, series=series) as volume:
+        if not volume.is_placed:
+            progress.say(
+                f"{task.source} does not say how it is oriented in the patient: its axes "
+                "are assumed to point to left, posterior and superior"
+            )
+        return values_of(volume.read(k) for k in _sampled(volume))
+
+
+def _sampled(volume: Volume) -> list[int]:
+    n = min(volume.count, SAMPLED)
+    return np.linspace(0, volume.count - 1, n).round().astype(int).tolist()
+
+
+def _read_slice(task: PredictionTask, series: str) -> tuple[np.ndarray, tuple | None]:
+    """Read a slice and its spacing, as a `Volume` has it."""
+    if split_suffix(task.source)[1] == ARRAY:
+        return read_array(task.source), None
+    if is_dicom(task.source):
+        with open_volume(task.source, series=series) as volume:
+            return volume.read(0), volume.spacing_mm
+    return read_image(task.source), None
+
+
+def _write_slice(path: Path, array: np.ndarray) -> None:
+    if split_suffix(path)[1] == ARRAY:
+        write_array(path, array)
+    else:
+        write_image(path, array)

@@ -1,0 +1,232 @@
+"""The table of all options of a run.
+
+Defaults, checks, `--help` and docs/configuration.md follow from it.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lungseg_jax.data.preprocessing import PREPROCESSING
+from lungseg_jax.models import MODELS
+from lungseg_jax.training.losses import LOSSES
+from lungseg_jax.training.optimizers import OPTIMIZERS
+from lungseg_jax.training.schedules import SCHEDULES
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """An option of the configuration, set by `--config.NAME=VALUE`.
+
+    Attributes:
+      name: dotted, as in "train.batch_size".
+      default: its value where a recipe does not set it; its type is required.
+      meaning: shown by `--help` and in docs/configuration.md.
+      range: the smallest and the largest value allowed.
+      choices: the names allowed.
+      before: the value that reproduces runs written before the knob existed. Required of
+        every knob added after version 0.1; None for the original ones.
+      is_cosmetic: affects where files are or what is printed, but no number of a run.
+    """
+
+    name: str
+    default: Any
+    meaning: str
+    range: tuple[float, float] | None = None
+    choices: Collection[str] = ()
+    before: Any = None
+    is_cosmetic: bool = False
+
+
+LARGE = 10**9
+KNOBS: tuple[Knob, ...] = (
+    Knob("name", "default", "name of the recipe, part of the run folder's name"),
+    Knob("seed", 0, "seed of weights, data order and augmentation", (0, 2**31 - 1)),
+    Knob(
+        "cache_dir",
+        "",
+        "prepared data and compiled programs; empty: ~/.cache/lungseg_jax",
+        is_cosmetic=True,
+    ),
+    Knob(
+        "data.dir",
+        "",
+        "folder with 2d_images/ and 2d_masks/; empty: the phantom dataset",
+        is_cosmetic=True,
+    ),
+    Knob("data.phantom_slices", 240, "slices of the phantom dataset", (3, 100_000)),
+    Knob("data.phantom_seed", 0, "seed of the phantom dataset", (0, 2**32 - 1)),
+    Knob(
+        "data.image_size",
+        256,
+        "side of the network's input, px; scores are at full size",
+        (16, 4096),
+    ),
+    Knob(
+        "data.preprocessing",
+        "window",
+        '"window", or "seed" for the damaged pixels of the notebooks',
+        choices=PREPROCESSING,
+    ),
+    Knob(
+        "data.window_hu", (-1000.0, 400.0), "values are clipped to it and scaled to 0..1"
+    ),
+    Knob(
+        "data.soft_masks",
+        True,
+        "train on the share of lung in each pixel instead of 0 or 1",
+    ),
+    Knob(
+        "data.test_fraction",
+        0.1,
+        "share of slices to test on; with split_seed 3, the notebooks' 27 of 267",
+        (1e-6, 0.9),  # a run is always scored
+    ),
+    Knob(
+        "data.validation_fraction",
+        0.1,
+        "share of slices to validate on; 0.0 in the notebooks",
+        (0.0, 0.9),
+    ),
+    Knob("data.split_seed", 3, "seed of the split", (0, 2**32 - 1)),
+    Knob("augment.zoom", 0.1, "scale each axis by 1 - zoom to 1 + zoom", (0.0, 0.9)),
+    Knob("augment.shift", 0.1, "shift each axis by up to this share of it", (0.0, 0.9)),
+    Knob("augment.rotation_deg", 5.0, "rotate by up to this angle", (0.0, 180.0)),
+    Knob("augment.flip_lr", True, "mirror half of the examples left to right"),
+    Knob("augment.flip_ud", True, "mirror half of the examples top to bottom"),
+    Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
+    Knob("model.filters", 8, "filters of the first level", (1, 1024)),
+    Knob(
+        "model.kernel_size", 3, "kernel of conv blocks, odd; 1 in the notebook", (1, 15)
+    ),
+    Knob(
+        "model.dtype",
+        "float32",
+        "dtype of the computation; parameters are float32",
+        choices=("float32", "bfloat16"),
+    ),
+    Knob(
+        "model.bn_momentum",
+        0.9,
+        "weight of the past in running batch statistics",
+        (0.0, 0.9999),
+    ),
+    Knob("optimizer.name", "muon", "optimizer", choices=OPTIMIZERS),
+    Knob("optimizer.weight_decay", 1e-4, "decoupled decay of muon and adamw", (0.0, 1.0)),
+    Knob("optimizer.epsilon", 1e-8, "epsilon of Adam; 1e-7 in Keras", (0.0, 1.0)),
+    Knob(
+        "optimizer.clip_norm",
+        0.0,
+        "largest global norm of the gradient; 0.0: no clipping",
+        (0.0, 1e9),
+    ),
+    Knob("schedule.name", "cosine_restarts", "learning rate", choices=SCHEDULES),
+    Knob("schedule.peak", 5e-3, "learning rate at the start of a cycle", (1e-9, 10.0)),
+    Knob("schedule.cycles", 3, "cycles, each of which ends in a snapshot", (1, 10_000)),
+    Knob(
+        "schedule.warmup_steps",
+        0,
+        "steps of linear warm-up at the start of the first cycle",
+        (0, LARGE),
+    ),
+    Knob("schedule.growth", 1.0, "length of a cycle over the previous", (0.01, 100.0)),
+    Knob("schedule.peak_decay", 1.0, "peak of a cycle over the previous", (0.01, 1.0)),
+    Knob("schedule.hold_steps", 1, "steps between changes of the rate", (1, LARGE)),
+    Knob("schedule.floor", 0.0, "rate that the cosine decays towards", (0.0, 10.0)),
+    Knob("train.total_steps", 600, "updates", (1, LARGE)),
+    Knob("train.batch_size", 8, "slices per update, over all devices", (1, 100_000)),
+    Knob("train.loss", "bce_dice", "loss", choices=LOSSES),
+    Knob(
+        "train.outlier_knee",
+        0.1,
+        "loss of an image above which its gradient is damped; 0.0: never",
+        (0.0, 1e3),
+    ),
+    Knob(
+        "train.population_stats",
+        True,
+        "re-estimate batch statistics over the training split at snapshots",
+    ),
+    Knob("train.save_every", 100, "steps between checkpoints", (1, LARGE)),
+    Knob(
+        "train.validate_every",
+        100,
+        "steps between validations, at the network's size",
+        (1, LARGE),
+    ),
+    Knob(
+        "train.log_every",
+        10,
+        "steps between rows of metrics.jsonl",
+        (1, LARGE),
+        is_cosmetic=True,
+    ),
+    Knob(
+        "train.steps_per_dispatch",
+        1,
+        "updates per call of the device; more than 1 only pays on accelerators",
+        (1, 10_000),
+    ),
+    Knob(
+        "evaluate.threshold", 0.5, "probability above which a pixel is lung", (0.0, 1.0)
+    ),
+    Knob("evaluate.batch_size", 4, "slices per call in evaluation", (1, 100_000)),
+)
+
+
+def knob_help() -> str:
+    """Describe every knob, a line each, for `--help`."""
+    lines = []
+    for knob in KNOBS:
+        choices = f" ({', '.join(knob.choices)})" if knob.choices else ""
+        lines.append(
+            f"  --config.{knob.name}={_shown(knob.default)}: {knob.meaning}{choices}"
+        )
+    return "\n".join(lines)
+
+
+def knob_table() -> str:
+    """Describe every knob as a Markdown table, for docs/configuration.md."""
+    lines = ["| knob | default | allowed | meaning |", "|---|---|---|---|"]
+    for knob in KNOBS:
+        allowed = ", ".join(knob.choices)
+        if knob.range:
+            allowed = f"{knob.range[0]:g} to {knob.range[1]:g}"
+        lines.append(
+            f"| `{knob.name}` | `{_shown(knob.default) or '(empty)'}` | {allowed} "
+            f"| {knob.meaning} |"
+        )
+    return "\n".join(lines)
+
+
+def nested(values: Mapping[str, Any]) -> ConfigDict:
+    """Turn dotted names into a ConfigDict, locked so that misspelt knobs are errors."""
+    c = ConfigDict()
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        node = c
+        for group in groups:
+            if group not in node:
+                node[group] = ConfigDict()
+            node = node[group]
+        node[last] = value
+    return c.lock()
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested dicts into dotted names; tuples become lists, as in JSON."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(f"{value:g}" for value in default)
+    return str(default)
