@@ -28,10 +28,10 @@ from lungseg_jax.data.io.images import SUFFIXES, binary, read_mask
 from lungseg_jax.data.io.npy import ARRAY, read_array, read_shape
 from lungseg_jax.data.io.volumes import is_dicom, is_volume, open_volume
 from lungseg_jax.data.pairs import list_images
-from lungseg_jax.evaluation.results import IN_UNIT, METRICS
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.inference.plan import BESIDE
 from lungseg_jax.metrics import overlap
+from lungseg_jax.metrics.registry import summary_scores
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import check_outputs, user_path
@@ -59,7 +59,7 @@ def compare(pairs: Iterator[Masks], *, tolerance: float) -> dict:
     return {
         "unit": board.unit,
         "tolerance": tolerance,
-        "scores": board.scores(),
+        "scores": board.summarize(),
         "pooled_area_error": None if np.isnan(whole) else float(whole),
         "slices": board.slices,
     }
@@ -178,12 +178,11 @@ def format_scores(found: dict) -> str:
     """The scores as a table."""
     scores, unit = found["scores"], found["unit"]
     lines = []
-    for key, (label, _) in METRICS.items():
-        low, high = scores[f"{key}_ci95"]
-        shown = f"{label}, {unit}" if key in IN_UNIT else label
+    for score in summary_scores():
+        low, high = scores[f"{score.key}_ci95"]
         interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
-        value = "-" if scores[key] is None else f"{scores[key]:.4f}"
-        lines.append(f"{shown:14}{value:>10}{interval}")
+        value = "-" if scores[score.key] is None else f"{scores[score.key]:.4f}"
+        lines.append(f"{score.label_with_unit(unit):14}{value:>10}{interval}")
     lines.append(
         f"{pluralize(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; NSD "
         f"at {found['tolerance']:g} {unit}; 95 % of bootstrap resamples of the slices, which "
