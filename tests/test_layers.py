@@ -38,6 +38,7 @@ inference.ensemble.bundle
 inference.segmenter
 inference.prediction_table reporting.figures evaluation.evaluator
 cli.app inference.plan reporting.tables
+evaluation.comparison
 reporting.cards
 reporting.page
 reporting.report
