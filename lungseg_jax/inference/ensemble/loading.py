@@ -44,7 +44,7 @@ def load_run(folder: RunFolder, members: str = "all") -> TrainedEnsemble:
     names = select_members(
         members,
         snapshots=[str(step) for step in snapshots],
-        tuned=_tuned(folder, tuning),
+        tuned=_tuned(tuning),
     )
     model = config.model.to_dict()
     like = abstract_members(model, config.data.preprocessing)
@@ -60,20 +60,10 @@ def load_run(folder: RunFolder, members: str = "all") -> TrainedEnsemble:
     )
 
 
-def _tuned(folder: RunFolder, tuning: Mapping[str, Any]) -> dict[str, list[str]]:
+def _tuned(tuning: Mapping[str, Any]) -> dict[str, list[str]]:
     """Members by choice; "all" and "last" need no tuning."""
-    if tuning:
-        choices = tuning["choices"].items()
-        return {name: decided["members"] for name, decided in choices}
-    # A run that is not finished has been validated nonetheless, at the network's size.
-    scored = {
-        row["step"]: row["iou_pooled"]
-        for row in folder.read_metrics()
-        if row["kind"] == "snapshot" and row.get("iou_pooled") is not None
-    }
-    saved = checkpoints.saved_steps(folder.checkpoints)
-    scored = {step: iou for step, iou in scored.items() if step in saved}
-    return {"best": [str(max(scored, key=scored.get))]} if scored else {}
+    choices = tuning.get("choices", {})
+    return {name: settings["members"] for name, settings in choices.items()}
 
 
 def _restore(folder: RunFolder, name: str, names: list[str], like: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
+from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.models import make_model
 from lungseg_jax.training.state import abstract_variables
 
@@ -17,14 +18,14 @@ class TunedSettings:
 
     Attributes:
       temperature: divides the logit; above 1 the members were too sure.
-      postprocessing: key of `postprocess.POSTPROCESSING`.
+      postprocessing: key of `postprocessing.POSTPROCESSING`.
       review_below: a slice of a lower expected IoU is to be looked at; None where no
         validation split said so.
       choice: of `selection.CHOICES`, for which this was decided; "" for none.
     """
 
     temperature: float = 1.0
-    postprocessing: str = "none"
+    postprocessing: str = DEFAULT
     review_below: float | None = None
     choice: str = ""
 
