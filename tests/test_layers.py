@@ -23,10 +23,10 @@ training.schedules training.optimizers training.losses metrics.overlap
     models.operators data.io.images data.io.writers data.preprocessing
     data.augmentation data.sampling
     data.splits data.phantom.canvas
-runtime.distributed models.blocks data.pairs data.io.decompression
+runtime.distributed metrics.registry models.blocks data.pairs data.io.decompression
     data.phantom.patient data.phantom.scanner
-    checkpointing.weights inference.ensemble.members evaluation.slice_scores
-models.unet data.preflight data.io.dicom data.phantom.chest_wall
+    checkpointing.weights inference.ensemble.members
+evaluation.slice_scores models.unet data.preflight data.io.dicom data.phantom.chest_wall
 models data.io.volumes data.phantom.cavity data.phantom.lung
 training.config data.io.volume_writer training.state training.log data.lung_ct.builder
 training.recipes data.phantom.dataset training.steps
@@ -38,6 +38,7 @@ inference.ensemble.bundle
 inference.segmenter
 inference.prediction_table reporting.figures evaluation.evaluator
 cli.app inference.plan reporting.tables
+evaluation.comparison
 reporting.cards
 reporting.page
 reporting.report

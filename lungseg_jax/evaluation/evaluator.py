@@ -111,7 +111,7 @@ def evaluate(
         "tolerance": TOLERANCE,
         "intervals_over": "slices" if patients is None else "patients",
         "members": {name: scores(of_member[name]) for name in own},
-        "ensemble": tally.board.scores(patients),
+        "ensemble": tally.board.summarize(patients),
         "choices": {
             choice: {"members": chosen, "scores": scores(of_choice[choice])}
             for choice, chosen in (choices | _flipped(choices)).items()

@@ -4,20 +4,6 @@ from collections.abc import Mapping
 
 from lungseg_jax.runtime.errors import pluralize
 
-# Means and pooled scores that are shown: what each is called, and what it says.
-METRICS = {
-    "iou_pooled": ("IoU, pooled", "all pixels of all slices together"),
-    "iou_mean": ("IoU", "mean over slices"),
-    "dice_mean": ("Dice", "mean over slices"),
-    "sensitivity_mean": ("sensitivity", "share of the true lung that is found"),
-    "precision_mean": ("precision", "share of the mask that is lung"),
-    "nsd_mean": ("NSD", "share of the boundary within the tolerance"),
-    "hd95_mean": ("HD95", "95 % of the boundary lies nearer"),
-    "assd_mean": ("ASSD", "mean distance of the boundaries"),
-    "area_error_mean": ("area error", "signed, relative; + is too much"),
-}
-IN_UNIT = ("hd95_mean", "assd_mean")  # pixels or mm
-
 
 def labelled_scores(evaluation: Mapping) -> list[tuple[str, Mapping]]:
     """What is compared: snapshots, choices, and last what `predict` writes."""

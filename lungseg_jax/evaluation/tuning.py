@@ -1,10 +1,11 @@
-"""What is decided on the validation split alone: members, temperature, clean-up, review.
+"""Settings chosen on the validation split: temperatures and limits of review.
 
-The test split plays no part in any of it, so that its scores stay honest. (What
-`postprocess` calls an island or a hole was set once, from all masks of the Kaggle set.)
+The test split plays no part in them, so its scores are unbiased. (The sizes below which
+`postprocess` drops islands and fills holes were set once, from all masks of the Kaggle
+set.)
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -12,146 +13,128 @@ import numpy as np
 
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import true_mask
-from lungseg_jax.inference.ensemble.members import AVERAGE, Contest
+from lungseg_jax.inference import postprocessing
+from lungseg_jax.inference.ensemble.members import AVERAGE
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
-from lungseg_jax.inference.postprocessing import POSTPROCESSING, choose, postprocess
+from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.metrics import calibration, overlap, uncertainty
 from lungseg_jax.runtime import progress
 
-LOW_IOU = 0.95  # a slice below it should have been looked at
-KEPT = 2**29  # bytes of probabilities
+LOW_IOU = 0.95  # slices below it should be reviewed
+CACHE_BYTES = 2**29  # of the members' probabilities
 
 
 def tune(
     trained: TrainedEnsemble, read: Callable[[], Iterable[Slice]], total: int
-) -> dict:
-    """The content of tuning.json.
+) -> dict[str, Any]:
+    """Return the content of tuning.json.
 
     Args:
       trained: all snapshots in the order of training, then their average if there is one.
-      read: the validation slices; called once, or for each of three passes where the
+      read: the validation slices; called once, or once for each of three passes if the
         members' probabilities do not fit into memory.
-      total: the number of these slices; 0 where the run has no validation split.
+      total: the number of these slices; 0 if the run has no validation split.
 
     Returns:
-      "n"; "damped", slices that count less for the temperatures; "members" {name: pooled
-      IoU}; "choices" {choice: {"members", "iou_pooled", "temperature", "review_below",
-      "review"}}; "postprocessing" {"chosen", "iou_pooled" {name: of all snapshots
-      together}}.
+      "n"; "damped", the number of slices with a reduced weight in the temperatures;
+      "members" {name: pooled IoU}; "choices" {choice: {"members", "iou_pooled",
+      "temperature", "review_below", "review"}}; "postprocessing" {"chosen",
+      "iou_pooled"}, the default clean-up and an empty table that older runs filled.
     """
     names = list(trained.members)
-    snapshots = [name for name in names if name != AVERAGE]
-    chosen = {"all": snapshots, "last": snapshots[-1:]}
-    if AVERAGE in names:
-        chosen[AVERAGE] = [AVERAGE]
+    choices = _members_by_choice(names)
     if not total:
-        return _undecided(chosen)
-    answers = _Answers(trained, read)
+        return _without_validation(choices)
+    rows = {c: [names.index(name) for name in choices[c]] for c in choices}
+    predictions = _Predictions(trained, read)
+    threshold = trained.threshold
+
+    member_iou, choice_iou, losses = _PooledIoU(threshold), _PooledIoU(threshold), []
     with progress.bar("tuning", total) as bar:
-        contest = Contest(names, trained.threshold)
-        together = [names.index(name) for name in snapshots]
-        losses = []
-        for members, truth in answers:
-            contest.add(members, truth)
-            found = calibration.histogram(members[together].mean(axis=0), truth)
-            losses.append(calibration.calibration_scores(found)["nll"])
+        for members, truth in predictions:
+            means = _mean_by_choice(members, rows)
+            member_iou.add(dict(zip(names, members, strict=True)), truth)
+            choice_iou.add(means, truth)
+            losses.append(_loss(means["all"], truth))
             bar.update()
         weights = calibration.outlier_weights(np.array(losses))
-        chosen |= {"best": contest.best(snapshots), "greedy": contest.greedy(snapshots)}
-
-        rows = {
-            choice: [names.index(one) for one in chosen[choice]] for choice in chosen
-        }
-        histograms: dict[str, Any] = dict.fromkeys(rows, 0)
-        cleaned = dict.fromkeys(POSTPROCESSING, 0)
-        for (members, truth), weight in zip(answers, weights, strict=True):
-            for choice, own in rows.items():
-                mean = members[own].mean(axis=0)
-                histograms[choice] += weight * calibration.histogram(mean, truth)
-            mask = members[rows["all"]].mean(axis=0) > trained.threshold
-            for name in cleaned:
-                cleaned[name] += overlap.count(postprocess(mask, name), truth)
-        scores = {name: overlap.iou(counts) for name, counts in cleaned.items()}
-        scores = {name: _number(score) for name, score in scores.items()}
-        clean_up = choose({name: score or 0.0 for name, score in scores.items()})
-
-        temperatures = {
-            c: calibration.fit_temperature(h) for c, h in histograms.items()
-        }
-        confidence = {choice: [] for choice in chosen}
-        ious = {choice: [] for choice in chosen}
-        for members, truth in answers:
-            for choice, own in rows.items():
-                mean = members[own].mean(axis=0)
-                mask = postprocess(mean > trained.threshold, clean_up)
-                sure = calibration.apply_temperature(mean, temperatures[choice])
-                iou = float(overlap.iou(overlap.count(mask, truth)))
-                ious[choice].append(1.0 if np.isnan(iou) else iou)  # both are empty
-                confidence[choice].append(uncertainty.expected_iou(sure, mask))
-
-    def decided(choice: str) -> dict:
-        review = uncertainty.review_threshold(
-            np.array(confidence[choice]), np.array(ious[choice]), low=LOW_IOU
-        )
-        return {
-            "members": chosen[choice],
-            "iou_pooled": _number(contest.iou(chosen[choice])),
-            "temperature": temperatures[choice],
-            "review_below": review["threshold"],
-            "review": review,
-        }
+        temperatures = _fit_temperatures(predictions, rows, weights)
+        reviews = _review_thresholds(predictions, rows, temperatures, threshold)
 
     return {
         "n": total,
         "damped": int((weights < 1).sum()),
-        "members": {name: _number(contest.iou([name])) for name in names},
-        "choices": {choice: decided(choice) for choice in chosen},
-        "postprocessing": {"chosen": clean_up, "iou_pooled": scores},
+        "members": member_iou.scores(),
+        "choices": {
+            choice: {
+                "members": members,
+                "iou_pooled": choice_iou.scores()[choice],
+                "temperature": temperatures[choice],
+                "review_below": reviews[choice]["threshold"],
+                "review": reviews[choice],
+            }
+            for choice, members in choices.items()
+        },
+        "postprocessing": {"chosen": postprocessing.DEFAULT, "iou_pooled": {}},
     }
 
 
-def _number(value: float) -> float | None:
-    """None where no slice has lung, in truth or mask."""
-    return None if np.isnan(value) else float(value)
+def _members_by_choice(names: Sequence[str]) -> dict[str, list[str]]:
+    snapshots = [name for name in names if name != AVERAGE]
+    choices = {"all": snapshots, "last": snapshots[-1:]}
+    return choices | ({AVERAGE: [AVERAGE]} if AVERAGE in names else {})
 
 
-class _Answers:
-    """Probabilities `[m h w]` of all members, and the true mask, of each slice.
+def _mean_by_choice(
+    members: np.ndarray, rows: Mapping[str, Sequence[int]]
+) -> dict[str, np.ndarray]:
+    """The mean probability `[h w]` of each choice, from all members `[m h w]`."""
+    return {choice: members[chosen].mean(axis=0) for choice, chosen in rows.items()}
 
-    They are computed again each time, unless they are few.
-    """
 
-    def __init__(self, trained: TrainedEnsemble, read: Callable[[], Iterable[Slice]]):
-        self._trained, self._read = trained, read
-        self._ensemble = trained.ensemble()
-        self._kept: list[tuple[np.ndarray, np.ndarray]] | None = None
+def _loss(probability: np.ndarray, truth: np.ndarray) -> float:
+    histogram = calibration.histogram(probability, truth)
+    return calibration.calibration_scores(histogram)["nll"]
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self._kept is not None:
-            yield from self._kept
-            return
-        kept, room = [], KEPT
-        answers = zip_with_predictions(
-            self._ensemble.probabilities, self._read(), image_of=attrgetter("image")
+
+def _fit_temperatures(
+    predictions: "_Predictions", rows: Mapping[str, Sequence[int]], weights: np.ndarray
+) -> dict[str, float]:
+    """The temperature of each choice, each slice counted with its weight."""
+    histograms: dict[str, Any] = dict.fromkeys(rows, 0)
+    for (members, truth), weight in zip(predictions, weights, strict=True):
+        for choice, mean in _mean_by_choice(members, rows).items():
+            histograms[choice] += weight * calibration.histogram(mean, truth)
+    return {choice: calibration.fit_temperature(h) for choice, h in histograms.items()}
+
+
+def _review_thresholds(
+    predictions: "_Predictions",
+    rows: Mapping[str, Sequence[int]],
+    temperatures: Mapping[str, float],
+    threshold: float,
+) -> dict[str, dict[str, Any]]:
+    """`uncertainty.review_threshold` for each choice, of the masks `predict` writes."""
+    confidence = {choice: [] for choice in rows}
+    ious = {choice: [] for choice in rows}
+    for members, truth in predictions:
+        for choice, mean in _mean_by_choice(members, rows).items():
+            mask = postprocess(mean > threshold, postprocessing.DEFAULT)
+            calibrated = calibration.apply_temperature(mean, temperatures[choice])
+            iou = float(overlap.iou(overlap.count(mask, truth)))
+            ious[choice].append(1.0 if np.isnan(iou) else iou)  # both are empty
+            confidence[choice].append(uncertainty.expected_iou(calibrated, mask))
+    return {
+        choice: uncertainty.review_threshold(
+            np.array(confidence[choice]), np.array(ious[choice]), low=LOW_IOU
         )
-        for one, members in answers:
-            truth = true_mask(
-                one.mask,
-                preprocessing=self._trained.preprocessing["preprocessing"],
-                threshold=self._trained.threshold,
-            )
-            yield members, truth
-            room -= members.nbytes
-            if room > 0:
-                kept.append((members, truth))
-            else:
-                kept.clear()
-        self._kept = kept if room > 0 else None
+        for choice in rows
+    }
 
 
-def _undecided(chosen: dict[str, list[str]]) -> dict:
-    nothing = {
+def _without_validation(choices: Mapping[str, list[str]]) -> dict[str, Any]:
+    untuned = {
         "iou_pooled": None,
         "temperature": 1.0,
         "review_below": None,
@@ -162,7 +145,66 @@ def _undecided(chosen: dict[str, list[str]]) -> dict:
         "damped": 0,
         "members": {},
         "choices": {
-            choice: {"members": names} | nothing for choice, names in chosen.items()
+            choice: {"members": members} | untuned
+            for choice, members in choices.items()
         },
-        "postprocessing": {"chosen": "none", "iou_pooled": {}},
+        "postprocessing": {"chosen": postprocessing.DEFAULT, "iou_pooled": {}},
     }
+
+
+class _PooledIoU:
+    """Accumulates the pooled IoU of several predictions of the same slices.
+
+    Args:
+      threshold: lung where the probability is above it.
+    """
+
+    def __init__(self, threshold: float):
+        self._threshold = threshold
+        self._counts: dict[str, np.ndarray] = {}
+
+    def add(self, probabilities: Mapping[str, np.ndarray], truth: np.ndarray) -> None:
+        """Add a slice: probabilities `[h w]` by name, and the true mask `[h w]`."""
+        for name, probability in probabilities.items():
+            counts = overlap.count(probability > self._threshold, truth)
+            self._counts[name] = self._counts.get(name, 0) + counts
+
+    def scores(self) -> dict[str, float | None]:
+        """The IoU by name; None where no slice has lung, in truth or prediction."""
+        ious = {name: float(overlap.iou(rows)) for name, rows in self._counts.items()}
+        return {name: None if np.isnan(iou) else iou for name, iou in ious.items()}
+
+
+class _Predictions:
+    """Iterates over the members' probabilities `[m h w]` and the true mask of each slice.
+
+    They are kept after the first pass if they fit into `CACHE_BYTES`, and computed again
+    in each pass otherwise.
+    """
+
+    def __init__(self, trained: TrainedEnsemble, read: Callable[[], Iterable[Slice]]):
+        self._trained, self._read = trained, read
+        self._ensemble = trained.ensemble()
+        self._cached: list[tuple[np.ndarray, np.ndarray]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if self._cached is not None:
+            yield from self._cached
+            return
+        cached, room = [], CACHE_BYTES
+        predictions = zip_with_predictions(
+            self._ensemble.probabilities, self._read(), image_of=attrgetter("image")
+        )
+        for image_slice, members in predictions:
+            truth = true_mask(
+                image_slice.mask,
+                preprocessing=self._trained.preprocessing["preprocessing"],
+                threshold=self._trained.threshold,
+            )
+            yield members, truth
+            room -= members.nbytes
+            if room > 0:
+                cached.append((members, truth))
+            else:
+                cached.clear()
+        self._cached = cached if room > 0 else None

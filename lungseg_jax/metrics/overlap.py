@@ -4,13 +4,20 @@ A count row is (tp, fp, fn) of one slice. Float32 holds integers exactly only up
 2**24 and a test set has more pixels, so rows are added on the host in int64.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 
 def count(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(tp, fp, fn) of boolean masks `[... h w]`, as `[... 3]`; NumPy or JAX arrays."""
+    """Count true positive, false positive and false negative pixels.
+
+    Args:
+      predicted, truth: masks `[... h w]`, boolean; NumPy or JAX arrays.
+
+    Returns:
+      (tp, fp, fn) as `[... 3]`.
+    """
     xp = predicted.__array_namespace__()
     tp = (predicted & truth).sum(axis=(-2, -1))
     fp = (predicted & ~truth).sum(axis=(-2, -1))
@@ -31,104 +38,114 @@ def dice(rows: np.ndarray) -> np.ndarray:
 
 
 def sensitivity(rows: np.ndarray) -> np.ndarray:
-    """The share of the truth that is found, tp / (tp + fn), of rows `[... 3]`; or NaN."""
+    """Share of the truth that is found, tp / (tp + fn), of rows `[... 3]`; NaN for 0/0."""
     tp, _, fn = _columns(rows)
     return _ratio(tp, tp + fn)
 
 
 def precision(rows: np.ndarray) -> np.ndarray:
-    """The share of the prediction that is true, tp / (tp + fp), of rows; or NaN."""
+    """Share of the prediction that is true, tp / (tp + fp); NaN for 0/0."""
     tp, fp, _ = _columns(rows)
     return _ratio(tp, tp + fp)
 
 
 def area_error(rows: np.ndarray) -> np.ndarray:
-    """Predicted area less true area, relative to the true one; NaN where that is 0.
+    """Predicted minus true area, relative to the true area; NaN where that is 0.
 
-    For the slices of a volume together it is the error of the volume.
+    Of the summed rows of a volume it is the volume error.
     """
     tp, fp, fn = _columns(rows)
     return _ratio(fp - fn, tp + fn)
 
 
+# The metrics that follow from the counts.
+RATIOS = {
+    "iou": iou,
+    "dice": dice,
+    "sensitivity": sensitivity,
+    "precision": precision,
+    "area_error": area_error,
+}
+
+
 def summarize(
     rows: np.ndarray,
     *,
+    values: Mapping[str, np.ndarray] | None = None,
     groups: Sequence[str] | None = None,
-    surfaces: np.ndarray | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> dict:
-    """The scores of a set of slices, from count rows `[n 3]`.
+    """Return the scores of a set of slices.
 
-    Pooled scores add the pixels of all slices first; mean and min are over slices.
-    A slice that is empty in truth and in prediction has no ratio: it is left out of every
-    score and counted in `n_both_empty`. One that is empty on one side has IoU, Dice and
-    NSD 0; a ratio that is 0/0 of it (sensitivity and area error where the truth is empty,
-    precision where the prediction is) is left out of that mean.
+    Pooled scores add the pixels of all slices first; means and the minimum are over
+    slices. A slice that is empty in both masks has no ratio: it is left out of every
+    score and counted in `n_both_empty`. A slice that is empty in one of them has IoU,
+    Dice and NSD 0; a ratio that is 0/0 for it (sensitivity and area error where the truth
+    is empty, precision where the prediction is) is left out of that mean.
 
-    Each `<name>_ci95` is the percentile bootstrap (Efron & Tibshirani 1993, chapter 13),
-    2000 resamples drawn with `seed`: of slices, or of groups with all of their slices.
+    Each `<name>_ci95` is a percentile bootstrap interval (Efron & Tibshirani 1993,
+    chapter 13): slices, or groups with all their slices, are resampled.
 
     Args:
-      rows: of `count`.
+      rows: count rows `[n 3]` of `count`.
+      values: the metrics to average, `[n]` by name, NaN where undefined; `RATIOS` by
+        default.
       groups: the patient of each slice.
-      surfaces: `[n 3]`, "nsd", "hd95", "assd" of `surfaces.surface_scores`.
       seed: of the resamples.
       resamples: 0 for no intervals.
 
     Returns:
-      "n", "n_both_empty", "iou_pooled", "dice_pooled", the means "iou_mean", "dice_mean",
-      "sensitivity_mean", "precision_mean", "area_error_mean" (signed), "nsd_mean",
-      "hd95_mean", "assd_mean" (these where `surfaces` is given), each with its interval;
-      "iou_min" and "area_error_abs_mean". None where undefined: an interval needs two
-      slices or groups.
+      "n", "n_both_empty", "iou_pooled", "dice_pooled", "iou_min", "area_error_abs_mean",
+      and "<name>_mean" of each of `values`; the pooled scores and these means with their
+      intervals. None where undefined: an interval needs two slices or groups.
     """
     rows = np.asarray(rows, np.int64).reshape(-1, 3)
     defined = ~np.isnan(iou(rows))
     with_ratio = rows[defined]
+    if values is None:
+        values = {name: ratio(rows) for name, ratio in RATIOS.items()}
     per_slice = {
-        "iou_mean": iou(with_ratio),
-        "dice_mean": dice(with_ratio),
-        "sensitivity_mean": sensitivity(with_ratio),
-        "precision_mean": precision(with_ratio),
-        "area_error_mean": area_error(with_ratio),
+        f"{name}_mean": np.asarray(value, float)[defined]
+        for name, value in values.items()
     }
-    if surfaces is not None:
-        columns = np.asarray(surfaces, float).reshape(-1, 3)[defined].T
-        names = ("nsd_mean", "hd95_mean", "assd_mean")
-        per_slice |= dict(zip(names, columns, strict=True))
-    found = {
+    scores = {
         "n": len(rows),
         "n_both_empty": int((~defined).sum()),
         "iou_pooled": iou(rows.sum(0)),
         "dice_pooled": dice(rows.sum(0)),
-        "iou_min": per_slice["iou_mean"].min(initial=np.inf),
-        "area_error_abs_mean": _mean(abs(per_slice["area_error_mean"])),
-        **{name: _mean(values) for name, values in per_slice.items()},
+        "iou_min": iou(with_ratio).min() if len(with_ratio) else np.nan,
+        "area_error_abs_mean": _mean(abs(area_error(with_ratio))),
+        **{name: _mean(value) for name, value in per_slice.items()},
     }
-    if not len(with_ratio):
-        found["iou_min"] = np.nan
-    kept = None if groups is None else np.asarray(groups)[defined]
+    groups = None if groups is None else np.asarray(groups)[defined]
+    weights = _resamples(len(with_ratio), groups, seed, resamples)
+    scores |= _intervals(with_ratio, per_slice, weights)
+    return {key: _plain(value) for key, value in scores.items()}
+
+
+def _intervals(
+    rows: np.ndarray, per_slice: Mapping[str, np.ndarray], weights: Iterable[np.ndarray]
+) -> dict[str, list]:
+    """The bootstrap interval of the pooled scores and of each mean, by "<key>_ci95"."""
     drawn = {name: [] for name in ("iou_pooled", "dice_pooled", *per_slice)}
-    for weights in _resamples(len(with_ratio), kept, seed, resamples):
-        pooled = weights @ with_ratio
+    for block in weights:
+        pooled = block @ rows
         drawn["iou_pooled"].append(iou(pooled))
         drawn["dice_pooled"].append(dice(pooled))
         for name, values in per_slice.items():
-            there = ~np.isnan(values)
-            weight = weights[:, there]
-            drawn[name].append(_ratio(weight @ values[there], weight.sum(axis=1)))
-    found |= {f"{name}_ci95": _interval(values) for name, values in drawn.items()}
-    return {key: _plain(value) for key, value in found.items()}
+            is_defined = ~np.isnan(values)
+            weight = block[:, is_defined]
+            drawn[name].append(_ratio(weight @ values[is_defined], weight.sum(axis=1)))
+    return {f"{name}_ci95": _interval(values) for name, values in drawn.items()}
 
 
 def _resamples(n: int, groups, seed: int, resamples: int) -> Iterator[np.ndarray]:
     """How often each slice is drawn, int64 `[rows n]`, in blocks of bounded memory."""
-    of_group = np.arange(n)
+    group_index = np.arange(n)
     if groups is not None:
-        of_group = np.unique(groups, return_inverse=True)[1]
-    k = of_group.max(initial=-1) + 1
+        group_index = np.unique(groups, return_inverse=True)[1]
+    k = group_index.max(initial=-1) + 1
     if k < 2:
         return
     rng = np.random.default_rng(seed)
@@ -137,7 +154,7 @@ def _resamples(n: int, groups, seed: int, resamples: int) -> Iterator[np.ndarray
         size = min(block, resamples - start)
         draws = rng.integers(k, size=(size, k)) + k * np.arange(size)[:, None]
         times = np.bincount(draws.ravel(), minlength=size * k).reshape(size, k)
-        yield times[:, of_group]
+        yield times[:, group_index]
 
 
 def _interval(values: Sequence[np.ndarray]) -> list[float] | list[None]:

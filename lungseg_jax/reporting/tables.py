@@ -4,8 +4,9 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lungseg_jax.evaluation.results import IN_UNIT, METRICS, worst_first
+from lungseg_jax.evaluation.results import worst_first
 from lungseg_jax.inference.postprocessing import POSTPROCESSING
+from lungseg_jax.metrics.registry import summary_scores
 
 COLUMNS = {
     "iou": ("IoU", ".4f"),
@@ -23,11 +24,11 @@ def of_metrics(evaluation: Mapping) -> str:
     """The scores of what `predict` writes, with their intervals."""
     scores, unit = evaluation["ensemble"], evaluation["unit"]
     rows = []
-    for key, (label, meaning) in METRICS.items():
-        low, high = scores[f"{key}_ci95"]
-        shown = f"{label}, {unit}" if key in IN_UNIT else label
-        value, interval = number(scores[key]), f"{number(low)} to {number(high)}"
-        rows.append(("", (shown, value, interval, meaning)))
+    for score in summary_scores():
+        low, high = scores[f"{score.key}_ci95"]
+        value, interval = number(scores[score.key]), f"{number(low)} to {number(high)}"
+        label = score.label_with_unit(unit)
+        rows.append(("", (label, value, interval, score.meaning)))
     return _table(("", "value", "95 % interval", ""), rows, style="words")
 
 

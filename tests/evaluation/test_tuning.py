@@ -1,4 +1,4 @@
-"""What is decided on validation slices, against the same worked out from all pixels."""
+"""Tuning on validation slices, against the same computed from all pixels."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from lungseg_jax.evaluation import tuning
 from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.members import AVERAGE
+from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.models import make_model
 from lungseg_jax.training.state import init_variables
 
@@ -29,92 +30,96 @@ def pixels_of(trained, names, slices):
     return mean, np.concatenate([s.mask.ravel() > 0 for s in slices])
 
 
+def iou(probability, truth):
+    mask = probability > 0.5
+    return (truth & mask).sum() / (truth | mask).sum()
+
+
 def test_every_choice_is_scored_and_calibrated(every, slices):
     some = list(slices(5))
     found = tune(every, lambda: iter(some), 5)
     assert found["n"] == 5
-    assert found["choices"].keys() == {"all", "last", "best", "greedy", AVERAGE}
+    assert found["choices"].keys() == {"all", "last", AVERAGE}
     assert found["choices"]["all"]["members"] == ["10", "20", "30"]
     assert found["choices"]["last"]["members"] == ["30"]
-    best = max(["10", "20", "30"], key=lambda name: found["members"][name])
-    assert found["choices"]["best"]["members"] == [best]
-    for decided in found["choices"].values():
-        p, truth = pixels_of(every, decided["members"], some)
-        iou = (truth & (p > 0.5)).sum() / (truth | (p > 0.5)).sum()
-        assert decided["iou_pooled"] == pytest.approx(iou)
+    assert found["choices"][AVERAGE]["members"] == [AVERAGE]
+    assert list(found["members"]) == ["10", "20", "30", AVERAGE]
+    for name, score in found["members"].items():
+        assert score == pytest.approx(iou(*pixels_of(every, [name], some)))
+    for settings in found["choices"].values():
+        p, truth = pixels_of(every, settings["members"], some)
+        assert settings["iou_pooled"] == pytest.approx(iou(p, truth))
 
         def loss(t, p=p, truth=truth):
             q = np.clip(expit(logit(p.astype(float)) / t), 1e-12, 1 - 1e-12)
             return -np.where(truth, np.log(q), np.log(1 - q)).mean()
 
         direct = minimize_scalar(loss, bounds=(0.05, 20), method="bounded").x
-        assert loss(decided["temperature"]) == pytest.approx(loss(direct), abs=1e-4)
-        assert decided["review_below"] == decided["review"]["threshold"]
-    assert found["postprocessing"]["iou_pooled"]["none"] == pytest.approx(
-        found["choices"]["all"]["iou_pooled"]
-    )
+        assert loss(settings["temperature"]) == pytest.approx(loss(direct), abs=1e-4)
+        assert settings["review_below"] == settings["review"]["threshold"]
+    assert found["postprocessing"] == {"chosen": DEFAULT, "iou_pooled": {}}
 
 
-def test_a_wrong_label_does_not_decide_for_all(every, monkeypatch):
-    """Lung and background exchanged in one of twelve slices that are found well."""
+def test_one_wrong_label_does_not_change_the_temperature_of_all(every, monkeypatch):
+    """Lung and background are exchanged in one of twelve well segmented slices."""
     rng = np.random.default_rng(0)
-    answers = []
+    predictions = []
     for _ in range(12):
         truth = np.zeros((40, 40), bool)
         truth[10:30, 10:30] = True
         z = np.where(truth, 6.0, -6.0) + rng.normal(0, 2.5, (4, 40, 40))
-        answers.append((expit(z).astype(np.float32), truth))
+        predictions.append((expit(z).astype(np.float32), truth))
 
-    def temperature_and_flags(some):
-        monkeypatch.setattr(tuning, "_Answers", lambda trained, read: some)
-        found = tune(every, lambda: iter(()), len(some))
+    def temperature_and_flags(pairs):
+        monkeypatch.setattr(tuning, "_Predictions", lambda trained, read: pairs)
+        found = tune(every, lambda: iter(()), len(pairs))
         review = found["choices"]["all"]["review"]
         return found["choices"]["all"]["temperature"], review["flagged"], found
 
-    right, _, plain = temperature_and_flags(answers)
-    wrong = [(answers[0][0], ~answers[0][1]), *answers[1:]]
+    right, _, plain = temperature_and_flags(predictions)
+    wrong = [(predictions[0][0], ~predictions[0][1]), *predictions[1:]]
     robust, flagged, found = temperature_and_flags(wrong)
     assert (plain["damped"], found["damped"]) == (0, 1)
     assert flagged <= 0.2
-    monkeypatch.setattr(tuning.calibration, "damping", np.ones_like)
+    monkeypatch.setattr(tuning.calibration, "outlier_weights", np.ones_like)
     followed, _, _ = temperature_and_flags(wrong)
-    assert followed > 3 * robust  # else it would make all of them unsure
+    assert followed > 3 * robust  # unweighted, it would make all of them unsure
     assert right < robust < 1.5
 
 
-def test_few_answers_are_kept_and_many_computed_again(every, slices, monkeypatch):
+def test_few_predictions_are_cached_and_many_computed_again(every, slices, monkeypatch):
     some, reads = list(slices(4)), []
 
     def read():
         reads.append(1)
         return iter(some)
 
-    kept = tune(every, read, 4)
+    cached = tune(every, read, 4)
     assert len(reads) == 1
-    monkeypatch.setattr(tuning, "KEPT", 1)
+    monkeypatch.setattr(tuning, "CACHE_BYTES", 1)
     again = tune(every, read, 4)
     assert len(reads) == 4
-    assert again == kept
+    assert again == cached
 
 
-def test_without_validation_nothing_is_decided(every):
+def test_without_validation_nothing_is_tuned(every):
     found = tune(every, lambda: iter(()), 0)
     assert found["n"] == 0
     assert found["choices"].keys() == {"all", "last", AVERAGE}
-    for decided in found["choices"].values():
-        assert decided["temperature"] == 1.0 and decided["review_below"] is None
-    assert found["postprocessing"]["chosen"] == "none"
+    for settings in found["choices"].values():
+        assert settings["temperature"] == 1.0 and settings["review_below"] is None
+    assert found["postprocessing"]["chosen"] == DEFAULT
 
 
 def test_validation_slices_without_lung(every, slices):
-    """Nothing to find, and nothing found: no score, and no certainty to be learnt."""
+    """Both masks are empty: there is no score, and no temperature to fit."""
     blank = [dataclasses.replace(one, mask=0 * one.mask) for one in slices(3)]
     blind = dataclasses.replace(every, threshold=1.0)
     found = tune(blind, lambda: iter(blank), 3)
     json.dumps(found, allow_nan=False)
     assert found["choices"]["all"]["iou_pooled"] is None
     assert found["choices"]["all"]["temperature"] == 1.0
-    assert found["postprocessing"]["chosen"] == "none"
+    assert found["postprocessing"]["chosen"] == DEFAULT
 
 
 def test_one_snapshot_has_no_average(trained, slices):

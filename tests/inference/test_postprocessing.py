@@ -1,4 +1,4 @@
-"""Clean-up does what it says, and leaves true masks alone."""
+"""Clean-up of masks: each rule by example, and how little it changes true masks."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from lungseg_jax.data.io.images import read_mask
 from lungseg_jax.inference import postprocessing as module
-from lungseg_jax.inference.postprocessing import POSTPROCESSING, choose, postprocess
+from lungseg_jax.inference.postprocessing import DEFAULT, POSTPROCESSING, postprocess
 from lungseg_jax.runtime.errors import UserError
 
 NAMES = list(POSTPROCESSING)
@@ -32,7 +32,7 @@ SMALL, LARGE = (30, 20), np.s_[40:50, 55:65]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_each_one_does(lungs, name):
+def test_each_rule_by_example(lungs, name):
     before = lungs.copy()
     cleaned = postprocess(lungs, name)
     np.testing.assert_array_equal(lungs, before)
@@ -45,22 +45,22 @@ def test_what_each_one_does(lungs, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_lung_no_lung_and_nothing_but_lung(name):
+def test_one_lung_no_lung_and_only_lung(name):
     empty = np.zeros((20, 20), bool)
     assert not postprocess(empty, name).any()
-    one = empty.copy()
-    one[5:15, 5:9] = True
-    np.testing.assert_array_equal(postprocess(one, name), one)
+    lung = empty.copy()
+    lung[5:15, 5:9] = True
+    np.testing.assert_array_equal(postprocess(lung, name), lung)
     assert postprocess(~empty, name).all()
 
 
-def test_a_bay_is_no_hole():
+def test_a_bay_is_not_a_hole():
     bay = np.ones((50, 50), bool)
     bay[0, 20] = bay[49, 20] = bay[20, 0] = bay[20, 49] = False  # at each border
     np.testing.assert_array_equal(postprocess(bay, "fill_holes"), bay)
 
 
-def test_lung_connects_over_corners_and_background_does_not():
+def test_lung_connects_over_corners_but_background_does_not():
     mask = np.zeros((100, 100), bool)
     mask[5:95, 5:50] = True
     mask[4, 4] = True  # touches the corner of the lung
@@ -72,15 +72,15 @@ def test_lung_connects_over_corners_and_background_does_not():
 
 
 @given(arrays(bool, (16, 17)), st.sampled_from(NAMES))
-def test_islands_are_only_taken_and_only_once(mask, name):
-    """So small a mask has no hole below a thousandth of it."""
+def test_islands_are_only_removed_and_the_result_is_stable(mask, name):
+    """Masks this small have no hole below a thousandth of their area."""
     once = postprocess(mask, name)
     np.testing.assert_array_equal(postprocess(once, name), once)
     assert not (once & ~mask).any()
 
 
 @given(mask=arrays(bool, (16, 17)))
-def test_with_no_limit_every_hole_is_filled(mask):
+def test_without_a_size_limit_every_hole_is_filled(mask):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "HOLE", 1000.0)
         filled = postprocess(mask, "fill_holes")
@@ -102,7 +102,7 @@ def test_islands_are_measured_against_the_largest(length, stays):
     assert postprocess(mask, "drop_islands")[30, 0] == stays
 
 
-def test_of_two_largest_equals_stay():
+def test_two_largest_keeps_components_of_equal_size():
     mask = np.zeros((9, 9), bool)
     mask[0, :5] = mask[2, :3] = mask[4, :3] = mask[6, :2] = True
     kept = postprocess(mask, "two_largest")
@@ -110,21 +110,16 @@ def test_of_two_largest_equals_stay():
 
 
 @pytest.mark.parametrize("name", ["", "fill", "fill_holes+none"])
-def test_an_unknown_name_is_refused(name):
+def test_refuses_an_unknown_name(name):
     with pytest.raises(UserError, match="unknown postprocessing"):
         postprocess(np.ones((2, 2), bool), name)
 
 
-def test_choose_wants_a_gain():
-    scores = dict.fromkeys(NAMES, 0.97)
-    assert choose(scores) == "none"
-    assert choose(scores | {"two_largest": 0.9704}) == "none"
-    assert choose(scores | {"two_largest": 0.9706}) == "two_largest"
-    both = {"fill_holes": 0.98, "drop_islands+fill_holes": 0.98}
-    assert choose(scores | both) == "fill_holes"  # the simpler of equals
+def test_the_default_is_known():
+    assert DEFAULT in POSTPROCESSING
 
 
-def test_true_masks_are_left_alone(real_data):
+def test_true_masks_hardly_change(real_data):
     masks = [read_mask(p) > 0 for p in sorted((real_data / "2d_masks").iterdir())]
     lung = sum(mask.sum() for mask in masks)
 

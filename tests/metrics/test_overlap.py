@@ -104,7 +104,10 @@ def test_one_empty_side_scores_zero(one_empty):
 
 @pytest.mark.parametrize("rows", [[], [[0, 0, 0]], [[0, 0, 0]] * 3])
 def test_nothing_to_score_gives_none(rows):
-    found = summarize(rows, surfaces=np.full((len(rows), 3), np.nan))
+    found = summarize(rows)
+    assert (
+        summarize(rows, values={"nsd": np.full(len(rows), np.nan)})["nsd_mean"] is None
+    )
     assert found.pop("n") == found.pop("n_both_empty") == len(rows)
     for name, value in found.items():
         assert value == ([None, None] if name.endswith("_ci95") else None), name
@@ -129,12 +132,17 @@ def test_what_is_undefined_is_left_out_of_its_own_mean_alone():
     assert result["iou_mean"] == pytest.approx(8 / 11 / 3)
 
 
-def test_boundaries_are_averaged_where_there_are_any():
-    surfaces = [[1.0, 2.0, 0.5], [np.nan] * 3, [0.0, 90.0, 90.0]]
-    result = summarize([[5, 0, 0], [0, 0, 0], [0, 0, 7]], surfaces=np.array(surfaces))
+def test_given_values_are_averaged_where_they_are_defined():
+    values = {
+        "nsd": [1.0, np.nan, 0.0],
+        "hd95": [2.0, np.nan, 90.0],
+        "assd": [0.5, np.nan, 90.0],
+    }
+    result = summarize([[5, 0, 0], [0, 0, 0], [0, 0, 7]], values=values)
     assert result["nsd_mean"] == 0.5 and result["hd95_mean"] == 46.0
     assert result["assd_mean"] == pytest.approx(45.25)
     assert result["hd95_mean_ci95"] == [2.0, 90.0]
+    assert result["iou_min"] == 0.0 and "iou_mean" not in result
 
 
 def test_patients_are_drawn_with_all_of_their_slices():

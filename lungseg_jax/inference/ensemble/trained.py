@@ -7,6 +7,7 @@ from typing import Any
 
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
+from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
 
@@ -24,7 +25,7 @@ class TunedSettings:
     """
 
     temperature: float = 1.0
-    postprocessing: str = "none"
+    postprocessing: str = DEFAULT
     review_below: float | None = None
     choice: str = ""
 

@@ -1,0 +1,214 @@
+"""Scores of existing masks against true ones: two files, two folders or two volumes.
+
+A volume counts as its axial slices, with distances in mm. Files of one slice have no
+spacing, and distances in pixels.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lungseg_jax.data.io.images import SUFFIXES, binary, read_mask
+from lungseg_jax.data.io.npy import ARRAY, read_array, read_shape
+from lungseg_jax.data.io.volumes import is_dicom, is_volume, open_volume
+from lungseg_jax.data.pairs import list_images
+from lungseg_jax.evaluation.slice_scores import SliceScores
+from lungseg_jax.inference.plan import BESIDE
+from lungseg_jax.metrics import overlap
+from lungseg_jax.metrics.registry import summary_scores
+from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.training.run_folder import write_text
+
+# Name, truth and prediction `[h w]` boolean, and their spacing in mm or None.
+NamedMasks = tuple[str, np.ndarray, np.ndarray, tuple[float, float] | None]
+
+
+def pair_masks(truth: Path, prediction: Path) -> tuple[int, Iterator[NamedMasks]]:
+    """Pair the slices of two files, two folders or two volumes.
+
+    Args:
+      truth: the true masks.
+      prediction: the masks to score; in a folder, what `lungseg predict` writes beside
+        its masks is skipped.
+
+    Returns:
+      The number of slices, and an iterator that reads them.
+
+    Raises:
+      UserError: a path is missing, the two are of different kinds, or their names, sizes
+        or geometries differ.
+    """
+    for path in (truth, prediction):
+        if not path.exists():
+            raise UserError(f"{path} does not exist.")
+    kinds = {path: _kind(path) for path in (truth, prediction)}
+    if len(set(kinds.values())) > 1:
+        raise UserError(
+            f"{truth} is {kinds[truth]} and {prediction} is {kinds[prediction]}.",
+            rule="two files, two folders or two volumes.",
+        )
+    if kinds[truth] == "a volume":
+        with open_volume(truth) as volume:
+            count = volume.count
+        return count, _read_volumes(truth, prediction)
+    if kinds[truth] == "a folder":
+        files = _pair_files(truth, prediction)
+        return len(files), _read_files(files)
+    return 1, _read_files({truth.name: (truth, prediction)})
+
+
+def compare_masks(pairs: Iterable[NamedMasks], *, tolerance: float) -> dict[str, Any]:
+    """Score pairs of masks, a slice each.
+
+    Args:
+      pairs: of `pair_masks`.
+      tolerance: of NSD, in pixels or mm.
+
+    Returns:
+      "unit", "tolerance", "scores" as `overlap.summarize`, "pooled_area_error" (for a
+      volume its volume error), "slices" {name: scores}.
+    """
+    scores = SliceScores(tolerance)
+    for name, truth, prediction, spacing in pairs:
+        scores.add(name, prediction, truth, spacing)
+    pooled_area_error = overlap.area_error(scores.counts.sum(axis=0))
+    return {
+        "unit": scores.unit,
+        "tolerance": tolerance,
+        "scores": scores.summarize(),
+        "pooled_area_error": (
+            None if np.isnan(pooled_area_error) else float(pooled_area_error)
+        ),
+        "slices": scores.slices,
+    }
+
+
+def format_scores(comparison: Mapping[str, Any]) -> str:
+    """Format the result of `compare_masks` as a table."""
+    scores, unit = comparison["scores"], comparison["unit"]
+    lines = []
+    for score in summary_scores():
+        low, high = scores[f"{score.key}_ci95"]
+        interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
+        value = "-" if scores[score.key] is None else f"{scores[score.key]:.4f}"
+        lines.append(f"{score.label_with_unit(unit):14}{value:>10}{interval}")
+    lines.append(
+        f"{pluralize(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; "
+        f"NSD at {comparison['tolerance']:g} {unit}; 95 % of bootstrap resamples of the "
+        "slices, which says too little where they are of one patient"
+    )
+    if comparison["pooled_area_error"] is not None:
+        lines.append(
+            f"all slices together: {comparison['pooled_area_error']:+.2%} of the area"
+        )
+    return "\n".join(lines)
+
+
+def write_slice_scores(path: Path, slices: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the scores of each slice as a CSV file, an empty cell where undefined.
+
+    Args:
+      path: of the file.
+      slices: rows by the name of the slice, all with the same columns.
+    """
+    text = io.StringIO()
+    columns = ["slice", *next(iter(slices.values()))]
+    rows = csv.DictWriter(text, columns, lineterminator="\n")
+    rows.writeheader()
+    rows.writerows({"slice": name} | dict(row) for name, row in slices.items())
+    write_text(path, text.getvalue())
+
+
+def _kind(path: Path) -> str:
+    if path.name.lower().endswith(ARRAY) and len(read_shape(path)) == 2:
+        return "a file"
+    if is_volume(path) or is_dicom(path):
+        return "a volume"
+    return "a folder" if path.is_dir() else "a file"
+
+
+def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
+    """The files of two folders by name, paired."""
+    truths = list_images(truth)
+    predictions = {
+        name: path
+        for name, path in list_images(prediction).items()
+        if name in truths or not name.endswith(BESIDE)
+    }
+    _refuse_volumes(truth, prediction)
+    if not truths:
+        raise UserError(
+            f"the folder {truth} has no masks.",
+            rule=f"files that end in {', '.join(SUFFIXES)}.",
+        )
+    unpaired = [str(truths[n]) for n in sorted(truths.keys() - predictions.keys())]
+    unpaired += [
+        str(predictions[n]) for n in sorted(predictions.keys() - truths.keys())
+    ]
+    if unpaired:
+        raise UserError(
+            f"{pluralize(len(unpaired), 'file')} in {truth} and {prediction} without a "
+            f"partner:\n{bullet_list(unpaired)}",
+            rule="each true mask has a mask of the same name, and none is left over.",
+        )
+    return {name: (truths[name], predictions[name]) for name in sorted(truths)}
+
+
+def _refuse_volumes(*folders: Path) -> None:
+    volumes = [
+        str(path)
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if is_volume(path)
+    ]
+    if volumes:
+        raise UserError(
+            f"{pluralize(len(volumes), 'volume')} in folders:\n{bullet_list(volumes)}",
+            rule="folders have files of one slice; volumes are compared two by two.",
+            remedy="move them out, and name them one by one.",
+        )
+
+
+def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
+    for name, (truth_path, path) in files.items():
+        truth, prediction = _read_binary(truth_path), _read_binary(path)
+        if truth.shape != prediction.shape:
+            raise UserError(
+                f"{truth_path} has {truth.shape[1]} x {truth.shape[0]} pixels and "
+                f"{path} {prediction.shape[1]} x {prediction.shape[0]}.",
+                rule="both masks of a slice have its size.",
+            )
+        yield name, truth, prediction, None
+
+
+def _read_binary(path: Path) -> np.ndarray:
+    if path.name.lower().endswith(ARRAY):
+        return binary(read_array(path), str(path)) > 0
+    return read_mask(path) > 0
+
+
+def _read_volumes(truth_path: Path, path: Path) -> Iterator[NamedMasks]:
+    with open_volume(truth_path) as truth, open_volume(path) as prediction:
+        a, b = truth.geometry, prediction.geometry
+        is_same_place = a.size == b.size and all(
+            np.allclose(getattr(a, field), getattr(b, field), rtol=1e-4, atol=1e-3)
+            for field in ("spacing", "origin", "direction")
+        )
+        if not is_same_place:
+            raise UserError(
+                f"{truth_path} and {path} have different sizes or geometries:\n"
+                f"  {a}\n  {b}",
+                rule="both volumes cover the same grid.",
+                remedy="resample one to the other.",
+            )
+        spacing = truth.spacing_mm[1:] if truth.spacing_mm else None
+        for k in range(truth.count):
+            masks = [
+                binary(volume.read(k), f"slice {k} of {volume.name}") > 0
+                for volume in (truth, prediction)
+            ]
+            yield str(k), *masks, spacing

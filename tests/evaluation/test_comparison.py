@@ -1,0 +1,119 @@
+"""Scores of masks against masks: files, folders and volumes."""
+
+import csv
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.evaluation.comparison import (
+    compare_masks,
+    format_scores,
+    pair_masks,
+    write_slice_scores,
+)
+from lungseg_jax.runtime.errors import UserError
+
+
+def box(left, shape=(40, 40)):
+    mask = np.zeros(shape, np.uint8)
+    mask[10:30, left : left + 20] = 1
+    return mask
+
+
+def comparison_of(truth, mask, tolerance=2.0):
+    total, pairs = pair_masks(truth, mask)
+    comparison = compare_masks(pairs, tolerance=tolerance)
+    assert comparison["scores"]["n"] == total
+    return comparison
+
+
+def test_two_files(tmp_path):
+    write_image(tmp_path / "t.png", box(10) * np.uint8(255))
+    write_image(tmp_path / "m.tif", box(14))  # {0, 255} or {0, 1}
+    comparison = comparison_of(tmp_path / "t.png", tmp_path / "m.tif")
+    assert comparison["unit"] == "px"
+    assert comparison["scores"]["iou_pooled"] == pytest.approx(16 / 24)
+    assert comparison["scores"]["hd95_mean"] == 4.0
+    assert comparison["pooled_area_error"] == 0.0
+    assert "0.6667" in format_scores(comparison) and "1 slice" in format_scores(
+        comparison
+    )
+
+
+def test_two_folders(tmp_path):
+    for folder, lefts in (("t", (10, 10, None)), ("m", (10, 20, None))):
+        (tmp_path / folder).mkdir()
+        for i, left in enumerate(lefts):
+            mask = np.zeros((40, 40), np.uint8) if left is None else box(left)
+            write_image(tmp_path / folder / f"s{i}.png", mask)
+    comparison = comparison_of(tmp_path / "t", tmp_path / "m")
+    assert (comparison["scores"]["n"], comparison["scores"]["n_both_empty"]) == (3, 1)
+    assert comparison["scores"]["iou_mean"] == pytest.approx((1 + 1 / 3) / 2)
+    write_slice_scores(tmp_path / "scores.csv", comparison["slices"])
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["slice"] for row in rows] == ["s0", "s1", "s2"]
+    assert rows[2]["iou"] == "" and float(rows[1]["iou"]) == pytest.approx(1 / 3)
+
+
+def test_skips_what_predict_writes_beside_its_masks(tmp_path):
+    for folder, names in (("t", ["a"]), ("m", ["a", "a_overlay", "a_uncertainty"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            write_image(tmp_path / folder / f"{name}.png", box(10))
+    assert comparison_of(tmp_path / "t", tmp_path / "m")["scores"]["n"] == 1
+
+
+def test_an_image_and_an_array(tmp_path):
+    write_image(tmp_path / "t.tif", box(10))
+    np.save(tmp_path / "m.npy", box(14))
+    comparison = comparison_of(tmp_path / "t.tif", tmp_path / "m.npy")
+    assert comparison["scores"]["iou_pooled"] == pytest.approx(16 / 24)
+
+
+def write_volume(path, lefts, spacing=(0.5, 0.5, 2.0)):
+    image = sitk.GetImageFromArray(np.stack([box(left) for left in lefts]))
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def test_distances_of_volumes_are_in_millimetres(tmp_path):
+    truth = write_volume(tmp_path / "t.nii.gz", (10, 10))
+    mask = write_volume(tmp_path / "m.mha", (10, 14))
+    comparison = comparison_of(truth, mask, tolerance=1.0)
+    assert comparison["unit"] == "mm"
+    assert comparison["slices"]["1"]["hd95"] == 2.0  # 4 pixels
+    assert comparison["scores"]["iou_pooled"] == pytest.approx(36 / 44)
+
+
+def assert_refused(match, truth, mask):
+    with pytest.raises(UserError, match=match):
+        comparison_of(truth, mask)
+
+
+def test_refuses_masks_that_do_not_match(tmp_path):
+    file = tmp_path / "a.png"
+    write_image(file, box(10))
+    volume = write_volume(tmp_path / "v.nii", (10,))
+    elsewhere = write_volume(tmp_path / "w.nii", (10,), spacing=(1.0, 0.5, 2.0))
+    assert_refused("does not exist", file, tmp_path / "none.png")
+    assert_refused("is a file and .* is a volume", file, volume)
+    assert_refused("different sizes or geometries", volume, elsewhere)
+    write_image(tmp_path / "b.png", box(10, (40, 50)))
+    assert_refused("50 x 40", file, tmp_path / "b.png")
+    for folder, names in (("t", "ab"), ("m", "bc")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            write_image(tmp_path / folder / f"{name}.png", box(10))
+    (tmp_path / "empty").mkdir()
+    assert_refused("empty has no masks", tmp_path / "empty", tmp_path / "m")
+    assert_refused("2 files in .* without a partner", tmp_path / "t", tmp_path / "m")
+    (tmp_path / "m" / "v.nii.gz").touch()
+    assert_refused("1 volume in folders", tmp_path / "t", tmp_path / "m")
+    probabilities = sitk.GetImageFromArray(np.full((1, 40, 40), 0.5, np.float32))
+    sitk.WriteImage(probabilities, str(tmp_path / "p.nii"))
+    soft = write_volume(tmp_path / "q.nii", (10,), spacing=(1.0, 1.0, 1.0))
+    assert_refused("has the values 0.5", tmp_path / "p.nii", soft)
