@@ -52,7 +52,7 @@ def pair_folder(tmp_path):
     Writes a pair for each name: soft tissue near 0 HU, noise of its own, and a lung, a
     disc of -700 HU. `dtype="uint8"` writes 8-bit pictures. The mask is {0, 255}.
     """
-    from lungseg_jax.data.io.writers import write_image
+    from lungseg_jax.data.io.images import write_image
 
     def make(names, *, size=40, dtype="int16", suffix=".tif", folder="data"):
         root = tmp_path / folder

@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from lungseg_jax.cli import app
-from lungseg_jax.data.io.images import SUFFIXES, binary, read_mask
+from lungseg_jax.data.io.images import SUFFIXES, as_mask, read_mask
 from lungseg_jax.data.io.npy import ARRAY, read_array, read_shape
 from lungseg_jax.data.io.volumes import is_dicom, is_volume, open_volume
 from lungseg_jax.data.pairs import list_images
@@ -148,7 +148,7 @@ def _of_files(files: dict[str, tuple[Path, Path]]) -> Iterator[Masks]:
 
 def _mask(path: Path) -> np.ndarray:
     if path.name.lower().endswith(ARRAY):
-        return binary(read_array(path), str(path)) > 0
+        return as_mask(read_array(path), str(path)) > 0
     return read_mask(path) > 0
 
 
@@ -168,7 +168,7 @@ def _of_volumes(truth: Path, mask: Path) -> Iterator[Masks]:
         plane = one.spacing_mm[1:] if one.spacing_mm else None
         for k in range(one.count):
             masks = [
-                binary(volume.read(k), f"slice {k} of {volume.name}") > 0
+                as_mask(volume.read(k), f"slice {k} of {volume.name}") > 0
                 for volume in (one, other)
             ]
             yield str(k), *masks, plane

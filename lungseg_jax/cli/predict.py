@@ -29,11 +29,10 @@ from absl import flags
 
 from lungseg_jax.cli import app
 from lungseg_jax.data.intensity import DOMAINS, Values, require_intensity, values_of
-from lungseg_jax.data.io.images import read_image
+from lungseg_jax.data.io.images import read_image, write_image, write_picture
 from lungseg_jax.data.io.npy import ARRAY, read_array, write_array
 from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.data.io.volumes import Volume, is_dicom, open_volume
-from lungseg_jax.data.io.writers import write_image, write_picture
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import ContactSheet, overlay
 from lungseg_jax.inference.plan import MAPS, PredictionTask, plan_outputs, split_suffix

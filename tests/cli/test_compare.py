@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.cli.compare import _csv, compare, find, format_scores
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.runtime.errors import UserError
 
 
