@@ -26,8 +26,9 @@ from lungseg_jax.models import MODELS, blocks, make_model, operators, unet
 from lungseg_jax.runtime import huge_pages
 from lungseg_jax.training import steps
 from lungseg_jax.training.losses import bce_dice
-from lungseg_jax.training.state import create_state, init_variables
-from lungseg_jax.training.steps import make_ensemble_predict, make_train_step
+from lungseg_jax.training.state import create_state
+from lungseg_jax.models.variables import init_variables
+from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, make_train_step
 
 
 def written_out(x):

@@ -19,7 +19,7 @@ from contestants import ours
 from timing import median_seconds
 
 from lungseg_jax.data import dataset
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.runtime import huge_pages
 
 

@@ -105,7 +105,7 @@ def answers(data: Path, run: Path, change: Change, *, every: bool) -> Iterator[d
     split = json.loads((run / "run.json").read_text())["split"]
     names = list(pairs) if every else split["test"]
     rng = np.random.default_rng(0)
-    segmenter = LungSegmenter.from_run(run)
+    segmenter = load(run)
 
     def changed():
         for name in names:

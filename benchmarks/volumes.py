@@ -96,7 +96,7 @@ def work(args: argparse.Namespace) -> None:
     from lungseg_jax.runtime import progress
 
     progress.silence()
-    segmenter = LungSegmenter.from_run(args.run, members=args.members)
+    segmenter = load(args.run, members=args.members)
     blank = np.full((SIZE, SIZE), -1000, np.int16)
     segmenter(blank)
     segmenter(np.stack([blank, blank]))

@@ -52,7 +52,7 @@ def pair_folder(tmp_path):
     Writes a pair for each name: soft tissue near 0 HU, noise of its own, and a lung, a
     disc of -700 HU. `dtype="uint8"` writes 8-bit pictures. The mask is {0, 255}.
     """
-    from lungseg_jax.data.io.writers import write_image
+    from lungseg_jax.data.io.images import write_image
 
     def make(names, *, size=40, dtype="int16", suffix=".tif", folder="data"):
         root = tmp_path / folder
@@ -83,7 +83,7 @@ def trained():
     """
     from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
     from lungseg_jax.models import make_model
-    from lungseg_jax.training.state import init_variables
+    from lungseg_jax.models.variables import init_variables
 
     model = {"name": "conv", "filters": 1}
     names = ["10", "20", "30"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax import experiment
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import loop

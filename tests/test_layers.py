@@ -12,15 +12,15 @@ ROOT = Path(lungseg_jax.__file__).parent
 # Lowest first. A module may import from the lines above its own and from no other.
 RANKS = """
 runtime.errors runtime.signals __main__ inference.ensemble.model_card data.io.nifti
-data.io.image_headers data.intensity data.io.npy inference.overlay data.io.geometry
+data.io.image_headers data.intensity inference.overlay data.io.geometry
     data.metadata runtime.files
     metrics.uncertainty metrics.calibration inference.postprocessing
     inference.measurements metrics.surface_distance evaluation.results
-runtime.progress
+runtime.progress data.io.npy
 training.schedules training.optimizers training.losses metrics.overlap
     runtime.sharding runtime.cache runtime.huge_pages training.run_folder
     checkpointing.manifest
-    models.operators data.io.images data.io.writers data.preprocessing
+    models.operators data.io.images data.preprocessing
     data.augmentation data.sampling
     data.splits data.phantom.canvas
 runtime.distributed metrics.registry models.blocks data.pairs data.io.decompression

@@ -7,8 +7,9 @@ import optax
 from lungseg_jax.inference.ensemble.predictor import stack
 from lungseg_jax.models import make_model
 from lungseg_jax.training.losses import bce_dice
-from lungseg_jax.training.state import create_state, init_variables
-from lungseg_jax.training.steps import make_ensemble_predict, make_train_step
+from lungseg_jax.training.state import create_state
+from lungseg_jax.models.variables import init_variables
+from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, make_train_step
 
 LABEL = f"ours (jax {jax.__version__})"
 

@@ -1,6 +1,6 @@
-"""What the values of images are: Hounsfield units, or something that only looks like it.
+"""Pixel values: Hounsfield units, or values that merely look like them.
 
-A network answers any input; for values of another kind the answer is an empty mask, or
+A network accepts any input. Given values on another scale it returns an empty mask or,
 worse, a plausible one.
 """
 
@@ -11,23 +11,23 @@ import numpy as np
 
 from lungseg_jax.runtime.errors import UserError
 
-AIR_HU = -200  # every CT slice of a chest has pixels below: lung, or the air around
-# Bone and metal: 0.8 % of a slice of the Kaggle set at most. Without its offset of -1024
-# soft tissue is as dense, 17 % of a slice at least.
-DENSE_HU, MOST_DENSE = 700, 0.08
+AIR_HU = -200  # every chest slice has pixels below this: lung, or the air around it
+# Bone and metal make up at most 0.8 % of any slice of the Kaggle set. Without the offset
+# of -1024, soft tissue is as bright as that: at least 17 % of a slice.
+DENSE_HU, MAX_DENSE_FRACTION = 700, 0.08
 
 DOMAINS = {
     "HU": "Hounsfield units",
     "8-bit": "gray values from 0 to 255",
     "unit": "values from 0 to 1",
     "unsigned": "values from 0 up, as CT files store them before the offset is added",
-    "unknown": "values that do not say what they are",
+    "unknown": "values of an unknown scale",
 }
 _REMEDIES = {
     "8-bit": "use the CT files that the pictures were made from, or a run that was "
     "trained on such pictures.",
-    "unit": "use the CT files that were scaled to this.",
-    "unsigned": "add the rescale intercept of the scan (often -1024), or read the DICOM "
+    "unit": "use the CT files from before this scaling.",
+    "unsigned": "add the rescale intercept of the scan (often -1024), or pass the DICOM "
     "files themselves.",
     "HU": "use a run that was trained on Hounsfield units, or images like those that "
     "this run was trained on.",
@@ -35,11 +35,11 @@ _REMEDIES = {
 
 
 class Values(NamedTuple):
-    """What is looked at of the values of some images.
+    """Statistics of the pixel values of some images.
 
     Attributes:
-      low, high: least and largest.
-      dense: share of the pixels above `DENSE_HU`.
+      low, high: the minimum and the maximum.
+      dense: fraction of the pixels above `DENSE_HU`.
     """
 
     low: float
@@ -48,7 +48,7 @@ class Values(NamedTuple):
 
 
 def values_of(images: Iterable[np.ndarray]) -> Values:
-    """Of some images, at least one."""
+    """Return the statistics of one or more images, pooled."""
     low, high, dense, pixels = np.inf, -np.inf, 0, 0
     for image in images:
         low, high = min(low, float(image.min())), max(high, float(image.max()))
@@ -58,13 +58,14 @@ def values_of(images: Iterable[np.ndarray]) -> Values:
 
 
 def detect_intensity(values: Values) -> str:
-    """The key of `DOMAINS` for images with these values.
+    """Return the key of `DOMAINS` that fits images with these values.
 
-    "unknown" where nothing speaks for one: a blank image, or soft tissue alone.
+    Returns "unknown" if the values fit several scales, as those of a blank image or of
+    nothing but soft tissue do.
     """
     low, high, dense = values
     if low < AIR_HU:  # or padding outside the field of view
-        return "unsigned" if dense > MOST_DENSE else "HU"
+        return "unsigned" if dense > MAX_DENSE_FRACTION else "HU"
     if low < 0 or low == high:
         return "unknown"
     if high <= 1:
@@ -73,23 +74,40 @@ def detect_intensity(values: Values) -> str:
 
 
 def require_intensity(values: Values, trained_on: str, where: str) -> str:
-    """The domain of images with these values, which is that of the training or unknown.
+    """Return the domain of images with these values, if a network may be applied.
 
     Args:
-      values: of the images.
-      trained_on: key of `DOMAINS`.
-      where: the name of the input.
+      values: statistics of the images.
+      trained_on: the training images' key of `DOMAINS`.
+      where: name of the input, for the error.
+
+    Returns:
+      The detected key of `DOMAINS`: `trained_on`, or anything if either is "unknown".
 
     Raises:
-      UserError: the network would answer, and the answer would mean nothing.
+      UserError: the values are on another scale, so a mask would be meaningless.
     """
-    found = detect_intensity(values)
-    if found == trained_on or "unknown" in (found, trained_on):
-        return found
+    domain = detect_intensity(values)
+    if domain == trained_on or "unknown" in (domain, trained_on):
+        return domain
     low, high, _ = values
     raise UserError(
-        f"{where} has {DOMAINS[found]} ({low:g} to {high:g}); the network was trained on "
-        f"{DOMAINS[trained_on]}.",
-        rule="values mean the same in training and in use.",
-        remedy=_REMEDIES[found],
+        f"{where} has {DOMAINS[domain]} ({low:g} to {high:g}); the network was trained "
+        f"on {DOMAINS[trained_on]}.",
+        rule="images have the same units in training and in prediction.",
+        remedy=_REMEDIES[domain],
     )
+
+
+def require_finite(array: np.ndarray, what: str) -> None:
+    """Refuse an array with NaN or infinite values.
+
+    Raises:
+      UserError: a value is not finite; `what` names the array.
+    """
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UserError(
+            f"{what} has NaN or infinite pixels.",
+            rule="finite values.",
+            remedy="set these pixels to the value of air, -1000 HU.",
+        )

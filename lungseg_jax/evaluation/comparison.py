@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lungseg_jax.data.io.images import SUFFIXES, binary, read_mask
+from lungseg_jax.data.io.images import SUFFIXES, as_mask, read_mask
 from lungseg_jax.data.io.npy import ARRAY, read_array, read_shape
 from lungseg_jax.data.io.volumes import is_dicom, is_volume, open_volume
 from lungseg_jax.data.pairs import list_images
@@ -21,7 +21,7 @@ from lungseg_jax.inference.plan import BESIDE
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import summary_scores
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.training.run_folder import write_text
+from lungseg_jax.runtime.files import write_text
 
 # Name, truth and prediction `[h w]` boolean, and their spacing in mm or None.
 NamedMasks = tuple[str, np.ndarray, np.ndarray, tuple[float, float] | None]
@@ -175,7 +175,7 @@ def _refuse_volumes(*folders: Path) -> None:
 
 def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
     for name, (truth_path, path) in files.items():
-        truth, prediction = _read_binary(truth_path), _read_binary(path)
+        truth, prediction = _read_as_mask(truth_path), _read_as_mask(path)
         if truth.shape != prediction.shape:
             raise UserError(
                 f"{truth_path} has {truth.shape[1]} x {truth.shape[0]} pixels and "
@@ -185,9 +185,9 @@ def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
         yield name, truth, prediction, None
 
 
-def _read_binary(path: Path) -> np.ndarray:
+def _read_as_mask(path: Path) -> np.ndarray:
     if path.name.lower().endswith(ARRAY):
-        return binary(read_array(path), str(path)) > 0
+        return as_mask(read_array(path), str(path)) > 0
     return read_mask(path) > 0
 
 
@@ -208,7 +208,7 @@ def _read_volumes(truth_path: Path, path: Path) -> Iterator[NamedMasks]:
         spacing = truth.spacing_mm[1:] if truth.spacing_mm else None
         for k in range(truth.count):
             masks = [
-                binary(volume.read(k), f"slice {k} of {volume.name}") > 0
+                as_mask(volume.read(k), f"slice {k} of {volume.name}") > 0
                 for volume in (truth, prediction)
             ]
             yield str(k), *masks, spacing

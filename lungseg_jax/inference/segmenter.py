@@ -6,7 +6,7 @@ from os import PathLike
 
 import numpy as np
 
-from lungseg_jax.data.intensity import require_intensity, values_of
+from lungseg_jax.data.intensity import require_finite, require_intensity, values_of
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
@@ -149,12 +149,7 @@ def _checked(images: np.ndarray, dimensions: tuple[int, ...]) -> np.ndarray:
             f"an array of {images.dtype}{list(images.shape)} is no image.",
             rule=f"numbers, {' or '.join(shapes[d] for d in dimensions)}.",
         )
-    if not np.isfinite(images).all():
-        raise UserError(
-            "the array has NaN or infinite pixels.",
-            rule="finite values.",
-            remedy="give these pixels the value of air, -1000 HU.",
-        )
+    require_finite(images, "the array")
     return images
 
 

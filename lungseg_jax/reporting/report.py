@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lungseg_jax.data.io.writers import write_picture
+from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.evaluation.results import labelled_scores, worst_first
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.cli.check import describe_folder
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.preflight import check_folder
 
 ROOT = Path(__file__).parents[2]
@@ -77,8 +77,8 @@ def test_faults_end_with_2_and_a_table(pair_folder, tmp_path):
     assert done.returncode == 2 and done.stdout == "checking: 2 slices\n"
     assert done.stderr.splitlines() == [
         f"error: 2 faults in {folder}:",
-        f"  {folder}/2d_images/a.tif is damaged or cut short (3 bytes).",
-        f"  {folder}/2d_images/b.tif is damaged or cut short (3 bytes).",
+        f"  {folder}/2d_images/a.tif is damaged or truncated (3 bytes).",
+        f"  {folder}/2d_images/b.tif is damaged or truncated (3 bytes).",
         "    rule:  a complete TIFF or PNG file.",
         "    fix:   copy the file again from its source.",
     ]

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.__main__ import COMMANDS
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.phantom import dataset
 
 ROOT = Path(__file__).parents[2]

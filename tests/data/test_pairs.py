@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data import pairs
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.pairs import find_pairs, list_images, read_slice, scan
 from lungseg_jax.runtime.errors import UserError
 

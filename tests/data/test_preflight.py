@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data import preflight
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.pairs import find_pairs
 from lungseg_jax.data.preflight import check_folder, check_split, fingerprint_of
 from lungseg_jax.data.splits import split_names
@@ -120,7 +120,7 @@ def test_mixed_dtypes_are_refused(pair_folder):
 def test_all_faults_in_one_error_each_kind_with_its_remedy(pair_folder, monkeypatch):
     names = ["cut", "colour", "good", "huge", "labels", "link", "lone", "nan", "shape"]
     folder = pair_folder([*names, "two", "type"])
-    monkeypatch.setattr("lungseg_jax.data.io.images.MOST_PIXELS", 1600)
+    monkeypatch.setattr("lungseg_jax.data.io.images.MAX_PIXELS", 1600)
     labels = (np.arange(1600) % 3).astype(np.uint8).reshape(40, 40)
     cut = image(folder, "cut")
     cut.write_bytes(cut.read_bytes()[:500])
@@ -145,9 +145,9 @@ def test_all_faults_in_one_error_each_kind_with_its_remedy(pair_folder, monkeypa
         ["2d_images/lone.tif has no mask"],
         [f"{image(folder, 'colour')} has 3 channels."],
         [
-            f"{image(folder, 'cut')} is damaged or cut short (500 bytes).",
-            f"{image(folder, 'two')} is damaged or cut short (0 bytes).",
-            f"{mask(folder, 'two')} is damaged or cut short (0 bytes).",
+            f"{image(folder, 'cut')} is damaged or truncated (500 bytes).",
+            f"{image(folder, 'two')} is damaged or truncated (0 bytes).",
+            f"{mask(folder, 'two')} is damaged or truncated (0 bytes).",
         ],
         [f"{path(folder, 'huge')} has 40 x 41 pixels." for path in (image, mask)],
         [f"{mask(folder, 'labels')} has the values 0, 1, 2."],

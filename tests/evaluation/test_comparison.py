@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.evaluation.comparison import (
     compare_masks,
     format_scores,

@@ -13,7 +13,7 @@ from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.members import AVERAGE
 from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.models import make_model
-from lungseg_jax.training.state import init_variables
+from lungseg_jax.models.variables import init_variables
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.plan import PredictionTask, plan_outputs, split_suffix
 from lungseg_jax.runtime.errors import UserError
 

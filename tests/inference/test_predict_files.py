@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.cli import predict as command
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.prediction_table import COLUMNS, PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter

@@ -157,7 +157,7 @@ def test_two_programs_whatever_the_sizes(trained, slices):
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not the folder of a run"):
-        LungSegmenter.from_run(tmp_path)
+        load(tmp_path)
 
 
 def test_a_stream_is_checked_slice_by_slice(segmenter, images):

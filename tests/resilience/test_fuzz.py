@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from lungseg_jax.checkpointing.manifest import with_checksum
+from lungseg_jax.checkpointing.checksums import with_checksum
 from lungseg_jax.data.io import images
 from lungseg_jax.data.io.images import DTYPES, read_image, read_mask
 from lungseg_jax.runtime.errors import UserError
@@ -201,7 +201,7 @@ def read(folder, one):
             assert str(path) in e.what and e.rule and e.remedy
             continue
         assert array.ndim == 2 and array.dtype.name in dtypes
-        assert 0 < array.size <= images.MOST_PIXELS
+        assert 0 < array.size <= images.MAX_PIXELS
         assert np.isfinite(array).all()
         could += 1
     return could
@@ -209,7 +209,7 @@ def read(folder, one):
 
 @lengths(1000, 40_000)
 def test_readers(n, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MOST_PIXELS", 2**20)
+    monkeypatch.setattr(images, "MAX_PIXELS", 2**20)
     could = []
     try_out(n, files(), lambda one: could.append(read(tmp_path, one)))
     # Neither all refused nor all whole: the changes are of the right size.
@@ -226,7 +226,7 @@ def read_in_little_memory(folder, n):
     """In a process of its own: how much more it held for `n` files than before."""
     resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))  # spares the machine
     cv2.setNumThreads(1)
-    images.MOST_PIXELS = 2**20
+    images.MAX_PIXELS = 2**20
     inputs = valid_files() + bombs()
     try_out(n, files(), inputs.append)  # Hypothesis grows by the input
     for one in inputs[:3]:

@@ -22,7 +22,7 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.state import init_variables
+from lungseg_jax.models.variables import init_variables
 
 
 @pytest.fixture(scope="module")

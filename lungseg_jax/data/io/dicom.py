@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from lungseg_jax.data.io import decompression
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.images import MOST_PIXELS
+from lungseg_jax.data.io.images import MAX_PIXELS
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import require_utf8
 
@@ -114,10 +114,10 @@ class _Header:
                 rule="CT slices are MONOCHROME2.",
                 remedy="export the series again, or convert it to NIfTI first.",
             )
-        if not 0 < self.size[0] * self.size[1] <= MOST_PIXELS:
+        if not 0 < self.size[0] * self.size[1] <= MAX_PIXELS:
             raise UserError(
                 f"{self.file} declares {self.size[0]} x {self.size[1]} pixels.",
-                rule=f"at most {MOST_PIXELS}.",
+                rule=f"at most {MAX_PIXELS}.",
                 remedy="if the size is not true, the file is damaged.",
             )
         for tag, name in PLACE.items():

@@ -1,36 +1,50 @@
-"""Image files to arrays with their true values.
+"""TIFF and PNG files, read and written without changing a pixel.
 
-OpenCV returns a damaged file as None, and in any mode but UNCHANGED it rewrites 16-bit
-pixels in silence; here every such case is a UserError that names the file. What a file
-says of its size is read first, so that none can ask for more memory than `MOST_PIXELS`.
+OpenCV returns a damaged file as None, rewrites 16-bit pixels in every mode but UNCHANGED,
+and writes any dtype to PNG as uint8, all silently. Here each of these is an error that
+names the file. A file's header is read before its pixels are decoded, so no file can make
+a decoder allocate more than `MAX_PIXELS`.
 """
 
+import os
 import stat
+import uuid
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from lungseg_jax.data.io.image_headers import MOST_PAGES, Header, read_header
+from lungseg_jax.data.intensity import require_finite
+from lungseg_jax.data.io.image_headers import MAX_PAGES, Header, read_header
 from lungseg_jax.runtime.errors import UserError
 
 SUFFIXES = (".tif", ".tiff", ".png")
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
-MOST_PIXELS = 2**26  # 8192 x 8192; a CT slice has 2**18
-MOST_BYTES = 8 * MOST_PIXELS + 2**20  # of a file: as many float64, and a header
+MAX_PIXELS = 2**26  # 8192 x 8192; a CT slice has 2**18
+MAX_FILE_BYTES = 8 * MAX_PIXELS + 2**20  # that many float64 pixels, and a header
 _BITS = (1, 2, 4, 8, 16, 32, 64)  # OpenCV multiplies 12-bit values by 16
 
-cv2.utils.logging.setLogLevel(0)  # its warnings repeat, without the path, what we raise
+# The dtypes that OpenCV writes to a file with this suffix.
+_TIFF_DTYPES = ("uint8", "int16", "uint16", "float32")
+_WRITABLE = {
+    ".tif": _TIFF_DTYPES,
+    ".tiff": _TIFF_DTYPES,
+    ".png": ("uint8", "uint16"),
+}
+_TIFF_UNCOMPRESSED = 1
+_PICTURE_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 3]  # half the size of the default, 1
+
+cv2.utils.logging.setLogLevel(0)  # our errors say the same, and name the file
 
 
 def read_image(path: Path) -> np.ndarray:
-    """One gray slice `[h w]` of one of `DTYPES`.
+    """Return the gray slice `[h w]` in a TIFF or PNG file, in one of `DTYPES`.
 
     Raises:
-      UserError: not a readable TIFF or PNG, cut short, too large, colour, several
-        pages, not finite, or of another type.
+      UserError: the file is not a readable TIFF or PNG, is truncated or too large, has
+        colour or several pages, or its pixels are not finite or of another dtype.
     """
-    image = _gray(path)
+    image = _read_pixels(path)
     if image.dtype.name not in DTYPES:
         raise UserError(
             f"{path} holds {image.dtype} pixels.",
@@ -41,38 +55,70 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask `[h w]`, uint8 in {0, 1}, from a file with {0, 1} or {0, 255}.
+    """Return the mask `[h w]` in a file of {0, 1} or {0, 255}, as uint8 in {0, 1}.
+
+    Unlike an image, a mask may be of any dtype.
 
     Raises:
       UserError: as `read_image`, or the file has other values.
     """
-    return binary(_gray(path), str(path))
+    return as_mask(_read_pixels(path), str(path))
 
 
-def binary(mask: np.ndarray, where: str) -> np.ndarray:
-    """A mask `[h w]` of {0, 1} or {0, 255} as uint8 in {0, 1}.
+def as_mask(array: np.ndarray, where: str) -> np.ndarray:
+    """Convert `[h w]` of {0, 1} or {0, 255} to uint8 in {0, 1}.
 
     Raises:
-      UserError: it has other values; `where` names it.
+      UserError: the array has other values; `where` names it.
     """
-    high = mask.max()
-    if high not in (0, 1, 255) or not np.all((mask == 0) | (mask == high)):
-        values = np.unique(mask)
+    high = array.max()
+    if high not in (0, 1, 255) or not np.all((array == 0) | (array == high)):
+        values = np.unique(array)
         shown = ", ".join(str(v) for v in values[:6].tolist())
         more = ", ..." if len(values) > 6 else ""
         raise UserError(
             f"{where} has the values {shown}{more}.",
             rule="a mask has two values: {0, 255} or {0, 1}.",
-            remedy="binarise it; several labels in one file are not supported.",
+            remedy="binarise it; files with several labels are not supported.",
         )
-    return (mask > 0).astype(np.uint8)
+    return (array > 0).astype(np.uint8)
 
 
-def _gray(path: Path) -> np.ndarray:
-    """The pixels of a file, any dtype."""
-    content = _content(path)
+def write_image(path: Path, array: np.ndarray) -> None:
+    """Write a gray image `[h w]` to a TIFF or PNG file, chosen by the suffix.
+
+    A TIFF is uncompressed, little-endian and has one strip, like those of the Kaggle set.
+    The file appears under its name only when complete, and replaces an existing one.
+
+    Raises:
+      ValueError: the suffix is unknown, the format cannot hold the dtype, or the array
+        is not a non-empty `[h w]`.
+      OSError: the file could not be written; nothing is left behind.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    _check_writable(path, suffix, array)
+    _write(path, np.ascontiguousarray(array), _encoder_options(suffix, array))
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a PNG for people to look at, atomically; it replaces an existing file.
+
+    Args:
+      path: ends in .png.
+      picture: uint8, `[h w]`, or `[h w 3]` in the order blue, green, red.
+
+    Raises:
+      OSError: the file could not be written; nothing is left behind.
+    """
+    _write(Path(path), np.ascontiguousarray(picture), _PICTURE_OPTIONS)
+
+
+def _read_pixels(path: Path) -> np.ndarray:
+    """Return the pixels `[h w]` of a file, in the dtype that it stores."""
+    content = _read_content(path)
     damaged = UserError(
-        f"{path} is damaged or cut short ({len(content)} bytes).",
+        f"{path} is damaged or truncated ({len(content)} bytes).",
         rule="a complete TIFF or PNG file.",
         remedy="copy the file again from its source.",
     )
@@ -82,64 +128,62 @@ def _gray(path: Path) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except (ValueError, cv2.error) as e:
         raise damaged from e
-    # A tag may ask for the picture on its side.
-    sizes = (header.height, header.width), (header.width, header.height)
-    if image is None or image.shape not in sizes:
+    # A TIFF tag may ask for rotation by 90 degrees.
+    shapes = (header.height, header.width), (header.width, header.height)
+    if image is None or image.shape not in shapes:
         raise damaged
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise UserError(
-            f"{path} has NaN or infinite pixels.",
-            rule="finite values.",
-            remedy="give these pixels the value of air, -1000 HU.",
-        )
+    require_finite(image, str(path))
     return image
 
 
-def _content(path: Path) -> bytes:
-    if path.suffix.lower() not in SUFFIXES:
+def _read_content(path: Path) -> bytes:
+    if path.suffix.lower() not in _WRITABLE:
         raise UserError(
-            f"{path} is not an image file that is known here.",
-            rule=f"one of {', '.join(SUFFIXES)}.",
+            f"{path} is not a known image format.",
+            rule=f"one of {', '.join(_WRITABLE)}.",
         )
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # to read a pipe is to wait for ever
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block for ever
             raise UserError(
-                f"{path} cannot be read: it is not a file.",
-                rule="an image is an ordinary file.",
+                f"{path} cannot be read: it is not a regular file.",
+                rule="an image is a regular file.",
                 remedy="move it out of the folder.",
             )
-        if status.st_size > MOST_BYTES:
+        if status.st_size > MAX_FILE_BYTES:
             raise UserError(
                 f"{path} has {status.st_size} bytes.",
-                rule=f"at most {MOST_BYTES}: one slice of {MOST_PIXELS} pixels.",
-                remedy="save each slice as a file of its own.",
+                rule=f"at most {MAX_FILE_BYTES}: one slice of {MAX_PIXELS} pixels.",
+                remedy="save each slice as a separate file.",
             )
         return path.read_bytes()
     except OSError as e:
         raise UserError(
             f"{path} cannot be read: {e.strerror}.",
-            rule="every file can be read.",
-            remedy="check that it is there, and its permissions.",
+            rule="every file is readable.",
+            remedy="check that it exists, and its permissions.",
         ) from e
 
 
 def _check_header(path: Path, header: Header) -> None:
     if header.pages > 1:
-        many = f"{MOST_PAGES} or more" if header.pages >= MOST_PAGES else header.pages
+        pages = f"{MAX_PAGES} or more" if header.pages >= MAX_PAGES else header.pages
         raise UserError(
-            f"{path} has {many} pages.",
-            rule="one slice in a file.",
-            remedy="save each page as a file of its own.",
+            f"{path} has {pages} pages.",
+            rule="one slice per file.",
+            remedy="save each page as a separate file.",
         )
-    if header.pixels > MOST_PIXELS:
-        in_blocks = header.pixels > header.width * header.height
-        width, height = header.block if in_blocks else (header.width, header.height)
+    if header.pixels > MAX_PIXELS:
+        has_large_blocks = header.pixels > header.width * header.height
+        width, height = (
+            header.block if has_large_blocks else (header.width, header.height)
+        )
+        blocks = "blocks of " if has_large_blocks else ""
         raise UserError(
-            f"{path} has {'blocks of ' if in_blocks else ''}{width} x {height} pixels.",
-            rule=f"at most {MOST_PIXELS} pixels, as 8192 x 8192.",
-            remedy="cut it into slices or scale it down; if the size is not true, the "
-            "file is damaged.",
+            f"{path} has {blocks}{width} x {height} pixels.",
+            rule=f"at most {MAX_PIXELS} pixels, as in 8192 x 8192.",
+            remedy="split it into slices or scale it down; if it is not really that "
+            "large, the file is damaged.",
         )
     if header.channels > 1:
         raise UserError(
@@ -149,7 +193,52 @@ def _check_header(path: Path, header: Header) -> None:
         )
     if header.bits not in _BITS:
         raise UserError(
-            f"{path} has {header.bits} bits in a pixel.",
-            rule="8, 16, 32 or 64 bits, or 1 of a mask.",
+            f"{path} has {header.bits} bits per pixel.",
+            rule="8, 16, 32 or 64 bits, or 1 for a mask.",
             remedy="save the file with 16 bits.",
         )
+
+
+def _check_writable(path: Path, suffix: str, array: np.ndarray) -> None:
+    if suffix not in _WRITABLE:
+        raise ValueError(
+            f"{path}: suffix {suffix!r} must be one of {', '.join(_WRITABLE)}."
+        )
+    # A dtype of foreign byte order has another name, such as '>i2', and is refused.
+    if str(array.dtype) not in _WRITABLE[suffix]:
+        raise ValueError(
+            f"{path}: dtype {array.dtype} cannot be stored as {suffix}; "
+            f"allowed: {', '.join(_WRITABLE[suffix])}."
+        )
+    if array.ndim != 2 or not array.size:
+        raise ValueError(
+            f"{path}: shape {array.shape} must be a non-empty [height width]."
+        )
+
+
+def _encoder_options(suffix: str, array: np.ndarray) -> list[int]:
+    if suffix == ".png":
+        return []
+    height = array.shape[0]
+    return [
+        cv2.IMWRITE_TIFF_COMPRESSION,
+        _TIFF_UNCOMPRESSED,
+        cv2.IMWRITE_TIFF_ROWSPERSTRIP,
+        height,
+    ]
+
+
+def _write(path: Path, array: np.ndarray, options: list[int]) -> None:
+    suffix = path.suffix.lower()
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{suffix}")
+    try:
+        # Not imwrite, which crashes on a name that is not UTF-8.
+        is_encoded, content = cv2.imencode(suffix, array, options)
+        if not is_encoded:
+            raise OSError(f"{path}: OpenCV could not encode it.")
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except cv2.error as e:
+        raise OSError(f"{path}: OpenCV could not encode it: {e}") from e
+    finally:
+        partial.unlink(missing_ok=True)

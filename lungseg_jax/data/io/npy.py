@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lungseg_jax.data.intensity import require_finite
 from lungseg_jax.runtime.errors import UserError
 
 ARRAY = ".npy"
@@ -50,12 +51,7 @@ def read_array(path: Path) -> np.ndarray:
       UserError: as `open_array`, or pixels that are not finite.
     """
     image = np.array(open_array(path))
-    if not np.isfinite(image).all():
-        raise UserError(
-            f"{path} has NaN or infinite pixels.",
-            rule="finite values.",
-            remedy="give these pixels the value of air, -1000 HU.",
-        )
+    require_finite(image, str(path))
     return image
 
 

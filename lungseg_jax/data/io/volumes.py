@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lungseg_jax.data.intensity import require_finite
 from lungseg_jax.data.io import decompression, dicom, nifti
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.images import MOST_PIXELS
+from lungseg_jax.data.io.images import MAX_PIXELS
 from lungseg_jax.data.io.npy import ARRAY, open_array
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
@@ -82,12 +83,7 @@ class Volume:
         """
         axis, position = self.geometry.axes[0], self.geometry.position(k)
         plane = self._planes(axis, position)
-        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-            raise UserError(
-                f"{self.name} has NaN or infinite pixels in slice {k}.",
-                rule="finite values.",
-                remedy="give these pixels the value of air, -1000 HU.",
-            )
+        require_finite(plane, f"slice {k} of {self.name}")
         return np.ascontiguousarray(self.geometry.to_standard(plane))
 
     def slices(self) -> Iterator[np.ndarray]:
@@ -180,10 +176,10 @@ def check_size(geometry: Geometry, path: Path) -> None:
         or not np.isfinite(geometry.spacing + geometry.origin).all()
     ):
         raise UserError(f"{path} has a damaged header.", rule="a size and a spacing.")
-    if height * width > MOST_PIXELS or geometry.count > MOST_SLICES:
+    if height * width > MAX_PIXELS or geometry.count > MOST_SLICES:
         raise UserError(
             f"{path} declares {geometry.count} slices of {width} x {height} pixels.",
-            rule=f"at most {MOST_SLICES} slices of {MOST_PIXELS} pixels.",
+            rule=f"at most {MOST_SLICES} slices of {MAX_PIXELS} pixels.",
             remedy="if the size is not true, the file is damaged.",
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.phantom import cavity, chest_wall, lung, scanner
 from lungseg_jax.data.phantom.canvas import Canvas
 from lungseg_jax.data.phantom.patient import draw_frame, draw_patient

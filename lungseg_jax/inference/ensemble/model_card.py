@@ -43,7 +43,7 @@ tags: [image-segmentation, medical, ct, lung, jax]
 or in Python:
 
     from lungseg_jax.inference.segmenter import LungSegmenter
-    found = LungSegmenter.from_run("THIS_FOLDER")(image)  # mask, probability, uncertainty
+    found = load("THIS_FOLDER")(image)  # mask, probability, uncertainty
 
 Without lungseg_jax, by `pip install jax flatbuffers numpy` alone:
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lungseg_jax.data.io.image_headers import MOST_PAGES, read_header
+from lungseg_jax.data.io.image_headers import MAX_PAGES, read_header
 
 
 def encoded(suffix, shape, dtype):
@@ -79,13 +79,13 @@ def test_strips_may_be_larger_than_the_picture(rows, pixels):
     assert read_header(tiff([*GRAY, (278, 4, 1, rows)])).pixels == pixels
 
 
-@pytest.mark.parametrize("n", [2, 3, MOST_PAGES])
+@pytest.mark.parametrize("n", [2, 3, MAX_PAGES])
 def test_pages(n):
     assert read_header(tiff(*[GRAY] * n)).pages == n
 
 
 def test_no_more_pages_than_there_is_time_to_count():
-    assert read_header(tiff(*[GRAY] * (MOST_PAGES + 7))).pages == MOST_PAGES
+    assert read_header(tiff(*[GRAY] * (MAX_PAGES + 7))).pages == MAX_PAGES
 
 
 def test_a_palette_is_colour():
@@ -106,20 +106,20 @@ def circle():
     "content,says",
     [
         (b"", "neither"),
-        (b"II", "cut short"),
+        (b"II", "truncated"),
         (b"II\x2c\0" + b"\0" * 20, "version 44"),
-        (tiff(GRAY)[:-1], "cut short"),
-        (tiff(GRAY)[:20], "cut short"),
-        (circle(), "circle"),
-        (b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**63), "cut short"),
+        (tiff(GRAY)[:-1], "truncated"),
+        (tiff(GRAY)[:20], "truncated"),
+        (circle(), "cycle"),
+        (b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**63), "truncated"),
         (tiff([*GRAY, (256, 4, 1, 9)]), "tag 256 is ambiguous"),
         (tiff([(256, 3, 2, 7), *GRAY[1:]]), "tag 256 is ambiguous"),
         (tiff([(256, 1, 1, 7), *GRAY[1:]]), "tag 256 is ambiguous"),
         (tiff(GRAY[1:]), "no pixels"),
         (tiff([]), "no pixels"),
-        (encoded(".png", (5, 7), "uint8")[:-1], "cut short"),
+        (encoded(".png", (5, 7), "uint8")[:-1], "truncated"),
         (encoded(".png", (5, 7), "uint8").replace(b"IDAT", b"IDAu"), "checksum"),
-        (encoded(".png", (5, 7), "uint8")[:8], "cut short"),
+        (encoded(".png", (5, 7), "uint8")[:8], "truncated"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\0IEND\xae\x42\x60\x82", "no IHDR"),
     ],
 )

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data.io import images
-from lungseg_jax.data.io.images import read_image, read_mask
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import read_image, read_mask, write_image
 from lungseg_jax.data.lung_ct.builder import LungCT
 from lungseg_jax.runtime.errors import UserError
 
@@ -148,8 +147,8 @@ def test_truncated_files_are_refused(tmp_path, kind, kept):
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(UserError) as e:
         read_image(path)
-    assert str(path) in e.value.what and "damaged or cut short" in e.value.what
-    with pytest.raises(UserError, match="damaged or cut short"):
+    assert str(path) in e.value.what and "damaged or truncated" in e.value.what
+    with pytest.raises(UserError, match="damaged or truncated"):
         read_mask(path)
 
 
@@ -179,7 +178,7 @@ def test_one_strip_cut_at_its_end(tmp_path, missing):
     content, path = one_strip_tiff(array), tmp_path / "a.tif"
     path.write_bytes(content[: len(content) - missing])
     if missing:
-        with pytest.raises(UserError, match="damaged or cut short"):
+        with pytest.raises(UserError, match="damaged or truncated"):
             read_image(path)
     else:
         np.testing.assert_array_equal(read_image(path), array)
@@ -191,7 +190,7 @@ def test_png_cut_at_its_end(tmp_path, missing):
     content, _ = whole(tmp_path, "png")
     path = tmp_path / "cut.png"
     path.write_bytes(content[:-missing])
-    with pytest.raises(UserError, match="damaged or cut short"):
+    with pytest.raises(UserError, match="damaged or truncated"):
         read_image(path)
 
 
@@ -325,7 +324,7 @@ def test_bombs_are_refused_before_they_are_decoded(
 
 
 def test_the_limit_itself_is_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MOST_PIXELS", 64 * 48)
+    monkeypatch.setattr(images, "MAX_PIXELS", 64 * 48)
     write_tiff(tmp_path / "a.tif", noise(), 1)
     assert read_image(tmp_path / "a.tif").shape == (64, 48)
     write_tiff(tmp_path / "b.tif", noise((64, 49)), 1)
@@ -377,14 +376,14 @@ def test_an_animated_png_has_pages(tmp_path):
 def test_a_file_too_large_is_not_read(tmp_path):
     path = tmp_path / "a.tif"
     with path.open("wb") as f:
-        f.truncate(images.MOST_BYTES + 1)  # takes no room on the disk
-    with pytest.raises(UserError, match=f"has {images.MOST_BYTES + 1} bytes"):
+        f.truncate(images.MAX_FILE_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(UserError, match=f"has {images.MAX_FILE_BYTES + 1} bytes"):
         read_image(path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
-    with pytest.raises(UserError, match="not a file"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_image(tmp_path / "a.tif")
 
 
@@ -419,12 +418,12 @@ def test_a_flipped_bit_in_a_png_is_found(tmp_path, at):
     content[at] ^= 16
     path = tmp_path / "flipped.png"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="damaged or cut short"):
+    with pytest.raises(UserError, match="damaged or truncated"):
         read_image(path)
 
 
 def test_a_jpeg_by_another_name_is_refused(tmp_path):
     done, content = cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(UserError, match="damaged or cut short"):
+    with pytest.raises(UserError, match="damaged or truncated"):
         read_image(tmp_path / "a.png")

@@ -36,21 +36,21 @@ def test_it_answers_as_what_it_was_made_from(folder, trained, slices):
     images = np.stack([one.image for one in slices(3)])
     expected, found = (
         LungSegmenter(trained)(images),
-        LungSegmenter.from_run(folder)(images),
+        load(folder)(images),
     )
     for field in ("mask", "probability", "uncertainty", "expected_iou", "review"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
-    assert LungSegmenter.from_run(folder).decision == trained.decision()
+    assert load(folder).decision == trained.decision()
 
 
 def test_members_of_a_bundle(folder, trained, slices):
     image = next(slices(1)).image
-    last = LungSegmenter.from_run(folder, members="last")
+    last = load(folder, members="last")
     assert list(last.trained.members) == ["30"] and last.decision.temperature == 2.0
     expected = LungSegmenter(trained.only(["30"]))(image)
     np.testing.assert_array_equal(last(image).mask, expected.mask)
     with pytest.raises(UserError, match="average"):
-        LungSegmenter.from_run(folder, members="average")
+        load(folder, members="average")
 
 
 def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
@@ -72,7 +72,7 @@ def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
     # Of a run that was stopped before anything was decided.
     bundle.write_bundle(tmp_path / "b", dataclasses.replace(trained, tuning={}), RECORD)
     assert "Nothing was tuned" in (tmp_path / "b/README.md").read_text()
-    assert LungSegmenter.from_run(tmp_path / "b").decision.review_below is None
+    assert load(tmp_path / "b").decision.review_below is None
 
 
 ALONE = """
@@ -106,7 +106,7 @@ def test_the_program_of_the_notebooks_preprocessing(trained, tmp_path):
 
     from lungseg_jax.inference.ensemble.stablehlo import export_program
     from lungseg_jax.models import make_model
-    from lungseg_jax.training.state import init_variables
+    from lungseg_jax.models.variables import init_variables
 
     members = {"1": init_variables(make_model(**trained.model), channels=3, seed=0)}
     keywords = {**trained.preprocessing, "preprocessing": "seed"}
@@ -155,24 +155,24 @@ def test_damaged_weights_are_not_used(folder):
     content[-5] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match="model.safetensors is damaged"):
-        LungSegmenter.from_run(folder)
+        load(folder)
 
 
 def test_a_changed_description_is_refused(folder):
     file = folder / "bundle.json"
     file.write_text(file.read_text().replace('"threshold": 0.5', '"threshold": 0.1'))
     with pytest.raises(UserError, match="bundle.json is damaged"):
-        LungSegmenter.from_run(folder)
+        load(folder)
 
 
 def test_a_later_version_is_refused(folder):
-    from lungseg_jax.checkpointing.manifest import with_checksum
+    from lungseg_jax.checkpointing.checksums import with_checksum
 
     file = folder / "bundle.json"
     later = with_checksum(json.loads(file.read_text()) | {"version": 2})
     file.write_text(json.dumps(later))
     with pytest.raises(UserError, match="version 2"):
-        LungSegmenter.from_run(folder)
+        load(folder)
 
 
 def test_what_exists_is_not_written_over(folder, trained, tmp_path):

@@ -12,8 +12,8 @@ from lungseg_jax.inference.ensemble.predictor import (
     zip_with_predictions,
 )
 from lungseg_jax.models import make_model
-from lungseg_jax.training.state import init_variables
-from lungseg_jax.training.steps import make_ensemble_predict
+from lungseg_jax.models.variables import init_variables
+from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
 
 PREPROCESSING = {
     "preprocessing": "window",

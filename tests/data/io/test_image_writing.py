@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lungseg_jax.data.io.writers import write_image
+from lungseg_jax.data.io.images import write_image
 
 WRITABLE = [
     (".tif", "uint8"),
