@@ -19,8 +19,8 @@ from timing import median_seconds
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime import huge_pages
 from lungseg_jax.training.losses import bce_dice
-from lungseg_jax.training.state import create_state
-from lungseg_jax.training.steps import make_train_step
+from lungseg_jax.training.state import make_init_fn
+from lungseg_jax.training.steps import make_train_steps
 
 COPIED = 2**28  # bytes, beyond every cache
 
@@ -52,17 +52,17 @@ def main():
     rng = np.random.default_rng(0)
     images = jax.device_put(rng.random((*shape, 1), np.float32))
     masks = jax.device_put(rng.random(shape, np.float32))
-    indices = jax.device_put(np.arange(args.batch))
+    indices = jax.device_put(np.arange(args.batch)[None])
     model = make_model(args.model, dtype=args.dtype)
-    state = create_state(model, optax.adamw(1e-3), channels=1, seed=0)
-    step = make_train_step(loss=bce_dice, augmentation={}, seed=0)
-    compiled = step.lower(state, images, masks, indices).compile()
+    state = make_init_fn(model, optax.adamw(1e-3), channels=1, seed=0)()
+    step = make_train_steps(loss=bce_dice, augmentation={}, seed=0)
+    compiled = step.lower(state, images, masks, indices, 1).compile()
     moved = compiled.cost_analysis()["bytes accessed"]
     temporaries = compiled.memory_analysis().temp_size_in_bytes
     box = [state]
 
     def call():
-        box[0], metrics = compiled(box[0], images, masks, indices)
+        box[0], metrics = compiled(box[0], images, masks, indices, 1)
         metrics["loss"].block_until_ready()
 
     seconds = median_seconds(call, args.rounds)

@@ -21,25 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lungseg_jax.inference.ensemble.predictor import stack
+from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, stack
 from lungseg_jax.models import MODELS, blocks, make_model, operators, unet
-from lungseg_jax.runtime import huge_pages
-from lungseg_jax.training import steps
-from lungseg_jax.training.losses import bce_dice
-from lungseg_jax.training.state import create_state
 from lungseg_jax.models.variables import init_variables
-from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, make_train_step
+from lungseg_jax.runtime import compilation, huge_pages
+from lungseg_jax.training.losses import bce_dice
+from lungseg_jax.training.state import make_init_fn
+from lungseg_jax.training.steps import make_train_steps
 
 
-def written_out(x):
-    if isinstance(x, operators.SkipConcat):
-        return jnp.concatenate([operators.upsample2x(x.coarse), x.fine], axis=-1)
-    return x
-
-
-def textbook_convolve(x, kernel):
+def textbook_conv2d(x, kernel):
     return jax.lax.conv_general_dilated(
-        written_out(x),
+        operators.materialize(x),
         kernel.astype(jnp.float32),
         (1, 1),
         "SAME",
@@ -52,7 +45,7 @@ def textbook_pool(x):
 
 
 def textbook_pool_same(x):
-    return nn.max_pool(written_out(x), (2, 2), (1, 1), padding="SAME")
+    return nn.max_pool(operators.materialize(x), (2, 2), (1, 1), padding="SAME")
 
 
 TEXTBOOK = {
@@ -60,10 +53,10 @@ TEXTBOOK = {
         (unet, "max_pool", textbook_pool),
         (blocks, "max_pool_same", textbook_pool_same),
     ),
-    "convolutions": ((blocks, "convolve", textbook_convolve),),
+    "convolutions": ((blocks, "conv2d", textbook_conv2d),),
 }
 BY_ITSELF = {
-    "YNNPACK": ((steps, "_cpu_options", lambda: OPTIMIZATION_LEVEL),),
+    "YNNPACK": ((compilation, "_cpu_options", lambda: OPTIMIZATION_LEVEL),),
     "padding": ((jax.lax, "optimization_barrier", lambda x: x),),
 }
 OPTIMIZATION_LEVEL = {"xla_backend_optimization_level": 1}
@@ -71,19 +64,19 @@ OPTIMIZATION_LEVEL = {"xla_backend_optimization_level": 1}
 
 def train_step(name, images, masks, forms):
     """A call that carries out one update, with these `forms` while it is compiled."""
-    indices = np.arange(len(images))
-    state = create_state(make_model(name), optax.adam(1e-3), channels=1, seed=0)
+    indices = np.arange(len(images))[None]
+    state = make_init_fn(make_model(name), optax.adam(1e-3), channels=1, seed=0)()
     jax.clear_caches()  # what was traced before would be taken for the new form
     with contextlib.ExitStack() as stack:
         for kind in forms:
             for patch in (TEXTBOOK | BY_ITSELF)[kind]:
                 stack.enter_context(mock.patch.object(*patch))
-        step = make_train_step(loss=bce_dice, augmentation={}, seed=0)
-        compiled = step.lower(state, images, masks, indices).compile()
+        step = make_train_steps(loss=bce_dice, augmentation={}, seed=0)
+        compiled = step.lower(state, images, masks, indices, 1).compile()
     box = [state]
 
     def call():
-        box[0], metrics = compiled(box[0], images, masks, indices)
+        box[0], metrics = compiled(box[0], images, masks, indices, 1)
         metrics["loss"].block_until_ready()
 
     call()

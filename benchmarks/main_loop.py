@@ -74,8 +74,8 @@ def work(args) -> None:
     from lungseg_jax.training.losses import LOSSES
     from lungseg_jax.training.optimizers import make_optimizer
     from lungseg_jax.training.schedules import make_schedule
-    from lungseg_jax.training.state import create_state
-    from lungseg_jax.training.steps import make_train_step
+    from lungseg_jax.training.state import make_init_fn
+    from lungseg_jax.training.steps import make_train_steps
 
     spec = importlib.util.spec_from_file_location("recipe", CHECKOUT / args.config)
     recipe = importlib.util.module_from_spec(spec)
@@ -83,13 +83,13 @@ def work(args) -> None:
     c = recipe.get_config()
     size, n = c.data.image_size, int(0.8 * args.slices)
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
-    state = create_state(
+    state = make_init_fn(
         make_model(**c.model),
         make_optimizer(schedule, **c.optimizer),
         channels=1,
         seed=0,
-    )
-    step = make_train_step(
+    )()
+    step = make_train_steps(
         loss=LOSSES[c.train.loss],
         outlier_knee=c.train.outlier_knee,
         augmentation=c.augment.to_dict(),
@@ -98,12 +98,12 @@ def work(args) -> None:
     rng = np.random.default_rng(0)
     images = jax.device_put(rng.random((n, size, size, 1), np.float32))
     masks = jax.device_put(rng.random((n, size, size), np.float32))
-    indices = jax.device_put(np.arange(c.train.batch_size))
+    indices = jax.device_put(np.arange(c.train.batch_size)[None])
     rates = []
     for _ in range(STEPS // 10):
         start = time.perf_counter()
         for _ in range(10):
-            state, metrics = step(state, images, masks, indices)
+            state, metrics = step(state, images, masks, indices, 1)
         metrics["loss"].block_until_ready()
         rates.append(10 / (time.perf_counter() - start))
     print(statistics.median(rates[1:]))

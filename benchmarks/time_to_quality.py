@@ -24,7 +24,7 @@ from lungseg_jax.data import dataset as data_source
 from lungseg_jax.data.preprocessing import image_to_network, to_slice
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.metrics import overlap
-from lungseg_jax.training.config import default_config, preprocessing
+from lungseg_jax.training.config import default_config, preprocessing_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -69,7 +69,7 @@ def monai(args) -> dict:
         arrays = data_source.to_network_arrays(
             source.slices(split["train"]),
             soft_masks=c.data.soft_masks,
-            **preprocessing(c),
+            **preprocessing_of(c),
         )
         test = list(source.slices(split["test"]))
     predict, steps = monai_unet.train(
@@ -82,7 +82,7 @@ def monai(args) -> dict:
     )
     rows = []
     for one in test:
-        square = predict(image_to_network(one.image, **preprocessing(c))[None])[0]
+        square = predict(image_to_network(one.image, **preprocessing_of(c))[None])[0]
         mask = to_slice(square, one.image.shape) > c.evaluate.threshold
         rows.append(overlap.count(mask, one.mask > 0))
     label = f"{monai_unet.LABEL}, {steps} steps"

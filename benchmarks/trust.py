@@ -23,7 +23,7 @@ import numpy as np
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.evaluation.tuning import LOW_IOU
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
-from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.inference.segmenter import load
 from lungseg_jax.metrics import overlap, uncertainty
 
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple]

@@ -89,10 +89,10 @@ def forget_peak() -> None:
 def work(args: argparse.Namespace) -> None:
     """The worker: what `lungseg predict` does, with times in between."""
     start = time.perf_counter()
-    from lungseg_jax.cli import predict
     from lungseg_jax.inference.plan import plan_outputs
+    from lungseg_jax.inference.predict_files import predict_files
     from lungseg_jax.inference.prediction_table import PredictionTable
-    from lungseg_jax.inference.segmenter import LungSegmenter
+    from lungseg_jax.inference.segmenter import load
     from lungseg_jax.runtime import progress
 
     progress.silence()
@@ -107,7 +107,7 @@ def work(args: argparse.Namespace) -> None:
     forget_peak()
     start = time.perf_counter()
     with PredictionTable(None) as findings:
-        predict.predict(segmenter, jobs, findings)
+        predict_files(segmenter, jobs, findings)
     seconds, grown = time.perf_counter() - start, memory_mb("VmHWM") - before
     print(
         json.dumps(

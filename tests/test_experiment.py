@@ -9,7 +9,8 @@ from lungseg_jax.data.splits import split_names
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import loop
 from lungseg_jax.training.config import default_config
-from lungseg_jax.training.run_record import trained_on
+from lungseg_jax.training.run import Run
+from lungseg_jax.training.run_folder import RunFolder
 
 NAMES = [f"s{i}" for i in range(10)]
 
@@ -17,7 +18,9 @@ NAMES = [f"s{i}" for i in range(10)]
 @pytest.fixture
 def refused(tmp_path, monkeypatch):
     """`refused(folder)` -> the error of a training on it; nothing may be trained."""
-    monkeypatch.setattr(experiment.cache, "enable_compilation_cache", lambda root: None)
+    monkeypatch.setattr(
+        experiment.compilation, "enable_compilation_cache", lambda root: None
+    )
     monkeypatch.setattr(loop, "train", lambda *args: pytest.fail("it was trained"))
 
     def refused(folder):
@@ -52,12 +55,12 @@ def test_no_lung_to_train_on(pair_folder, refused):
     assert "masks of 8 training slices are all empty" in refused(folder).what
 
 
-def test_slices_of_the_training_are_told_by_their_content():
-    """Whatever they are called now."""
-    run = {
+def test_training_images_are_recognized_by_content_under_any_name(tmp_path):
+    record = {
         "split": {"train": ["a", "b"]},
         "sha256": {"2d_images/a.tif": "1", "2d_masks/a.tif": "2"}
         | {"2d_images/b.tif": "3", "2d_images/c.tif": "4"},
     }
     digests = {"2d_images/x.tif": "1", "2d_images/y.tif": "4", "2d_masks/z.tif": "3"}
-    assert trained_on(run, digests) == 1
+    run = Run(RunFolder(tmp_path), default_config(), record, [], {})
+    assert run.count_training_images(digests) == 1

@@ -4,26 +4,27 @@ import jax
 import numpy as np
 import optax
 
-from lungseg_jax.inference.ensemble.predictor import stack
+from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, stack
 from lungseg_jax.models import make_model
-from lungseg_jax.training.losses import bce_dice
-from lungseg_jax.training.state import create_state
 from lungseg_jax.models.variables import init_variables
-from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, make_train_step
+from lungseg_jax.training.losses import bce_dice
+from lungseg_jax.training.state import make_init_fn
+from lungseg_jax.training.steps import make_train_steps
 
 LABEL = f"ours (jax {jax.__version__})"
 
 
 def train_step(model, images, masks, dtype):
     tx = optax.adamw(1e-3, weight_decay=1e-4)
-    state = create_state(make_model(model, dtype=dtype), tx, channels=1, seed=0)
-    step = make_train_step(loss=bce_dice, augmentation={}, seed=0)
-    images, masks, indices = jax.device_put((images, masks, np.arange(len(images))))
+    state = make_init_fn(make_model(model, dtype=dtype), tx, channels=1, seed=0)()
+    step = make_train_steps(loss=bce_dice, augmentation={}, seed=0)
+    indices = np.arange(len(images))[None]
+    images, masks, indices = jax.device_put((images, masks, indices))
 
     def call():
         nonlocal state
-        state, metrics = step(state, images, masks, indices)
-        return float(metrics["loss"])
+        state, metrics = step(state, images, masks, indices, 1)
+        return float(metrics["loss"][0])
 
     return call
 

@@ -34,7 +34,8 @@ def write_weights(path: Path, networks: Trees, about: Mapping[str, Any]) -> None
       UserError: the file cannot be written.
     """
     tensors = {
-        name: np.ascontiguousarray(leaf) for name, leaf in named_leaves(networks).items()
+        name: np.ascontiguousarray(leaf)
+        for name, leaf in named_leaves(networks).items()
     }
     text = json.dumps(about)
     metadata = {"about": text, "sha256": _digest(tensors, text)}
@@ -68,7 +69,9 @@ def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
     text = metadata.get("about", "")
     if metadata.get("sha256") != _digest(tensors, text):
         raise damaged
-    expected = {name: dtype_and_shape(leaf) for name, leaf in named_leaves(like).items()}
+    expected = {
+        name: dtype_and_shape(leaf) for name, leaf in named_leaves(like).items()
+    }
     networks: dict[str, Any] = {}
     for network in {name.partition("/")[0] for name in tensors}:
         prefix = f"{network}/"

@@ -48,7 +48,10 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "format", "", "Format of the masks in a folder: .png, .nii.gz, ...", flag_values=FLAGS
+    "format",
+    "",
+    "Format of the masks in a folder: .png, .nii.gz, ...",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "series", "", "UID of a DICOM series, for a folder with several.", flag_values=FLAGS

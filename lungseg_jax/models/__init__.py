@@ -1,4 +1,15 @@
-"""The networks of the comparison, by name."""
+"""The networks, by name: one U-Net body with an injected block.
+
+A block is a Flax module with
+
+    block(filters=, bn_momentum=, name=)(x, *, train: bool) -> [b h w 4*filters]
+
+Its input is an array `[b h w i]` or a `SkipConcat`, the concatenation of an upsampled
+array with a skip connection that is never written to memory. A block may pass it to
+`operators.conv2d` and `operators.max_pool_same`, which know both, or turn it into an array
+with `operators.materialize(x)` and then use any layer. To add a block, write the module
+and add a row to MODELS; docs/how-to/extend.md shows a residual one.
+"""
 
 import functools
 
@@ -9,7 +20,7 @@ from lungseg_jax.runtime.errors import unknown_name
 MODELS = {"conv": ConvBlock, "inception": InceptionBlock}
 
 
-@functools.cache  # equal settings are one object, for which a program is compiled once
+@functools.cache  # equal arguments give the same object, which compiles only once
 def make_model(
     name: str,
     *,
@@ -18,14 +29,17 @@ def make_model(
     dtype: str = "float32",
     bn_momentum: float = 0.9,
 ) -> UNet:
-    """A U-Net of `conv` or `inception` blocks; nothing is computed yet.
+    """Create a U-Net; nothing is computed yet.
 
     Args:
-      name: one of `MODELS`.
+      name: a key of MODELS.
       filters: filters of the first level; 8 in the notebooks.
-      kernel_size: of the conv blocks (1 in the notebook); inception blocks have theirs.
-      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      kernel_size: kernel of the conv blocks (1 in the notebook); other blocks ignore it.
+      dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
       bn_momentum: weight of the past in the running batch statistics.
+
+    Raises:
+      UserError: the name is unknown.
     """
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)

@@ -1,4 +1,4 @@
-"""The two blocks of the comparison, and the layers they are built of.
+"""The two blocks of the comparison, and their layers.
 
 Parameter names are the checkpoint format: every module that owns parameters has an
 explicit name, and a test pins names and counts.
@@ -17,10 +17,10 @@ BATCH_NORM_EPSILON = 1e-3  # the default of Keras' BatchNormalization
 class Conv(nn.Module):
     """A convolution with stride 1 and SAME padding, `[b h w i] -> [b h w features]`.
 
-    With `branches` > 1 it is that many convolutions of the same input, side by side
-    along the output channels, each initialised with its own fan (Glorot & Bengio 2010).
+    With `branches` > 1, it holds that many convolutions of the same input, concatenated
+    along the output channels and each initialized with its own fan (Glorot & Bengio 2010).
 
-    Returns the convolution and, apart from it, the bias `[features]`.
+    Returns the convolution and, separately, the bias `[features]`.
     """
 
     features: int
@@ -40,10 +40,10 @@ class Conv(nn.Module):
 class Norm(nn.Module):
     """Batch norm of `x + bias`, `[b h w c]`, with a bias `[c]` that is never added.
 
-    In training the norm would take it away again: it only moves the running mean. Its
-    gradient is exactly zero so; the rounding noise that it would be otherwise, Adam
-    scales up to full steps, other ones on every machine. Moments are in float32. Equal
-    to `nn.BatchNorm`, in fewer operations.
+    In training, the norm would subtract the bias again: it only shifts the running mean.
+    This makes its gradient exactly zero. Otherwise it would be rounding noise, which Adam
+    rescales into full-size, machine-dependent updates. Moments are in float32. Equivalent
+    to `nn.BatchNorm`, with fewer operations.
 
     Source: Ioffe & Szegedy, arXiv:1502.03167.
     """
@@ -74,7 +74,7 @@ class Norm(nn.Module):
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, batch norm, LeakyReLU: the unit of every layer but the head."""
+    """Convolution, batch norm, LeakyReLU: every layer except the head."""
 
     features: int
     kernel_size: int
@@ -109,9 +109,9 @@ class ConvBlock(nn.Module):
 class InceptionBlock(nn.Module):
     """Four branches of `filters` channels, `[b h w i] -> [b h w 4*filters]`.
 
-    [1x1, 3x3, 3x3], [1x1, 3x3], [1x1] and [2x2 max-pool with stride 1, 1x1]. The three
-    1x1 layers that open the first three branches see the same input; `stem` holds them
-    as one matrix product, in this order of branches along its output channels.
+    [1x1, 3x3, 3x3], [1x1, 3x3], [1x1] and [2x2 max-pool with stride 1, 1x1]. The 1x1
+    layers that open the first three branches see the same input; `stem` computes them as
+    one matrix product, with the branches in this order along its output channels.
     """
 
     filters: int
@@ -139,12 +139,14 @@ class InceptionBlock(nn.Module):
 
 
 def glorot_by_branch(branches: int) -> nn.initializers.Initializer:
-    """Glorot normal for `branches` kernels that lie side by side in one array."""
+    """Glorot normal for `branches` kernels concatenated along the output channels."""
     glorot = nn.initializers.glorot_normal()
 
     def init(key, shape, dtype=jnp.float32):
-        one = (*shape[:-1], shape[-1] // branches)
-        kernels = [glorot(k, one, dtype) for k in jax.random.split(key, branches)]
+        branch_shape = (*shape[:-1], shape[-1] // branches)
+        kernels = [
+            glorot(k, branch_shape, dtype) for k in jax.random.split(key, branches)
+        ]
         return jnp.concatenate(kernels, axis=-1)
 
     return init

@@ -1,7 +1,7 @@
-"""The operations under the blocks, in forms that move little memory.
+"""The operations used by the blocks, in forms that move little memory.
 
-Each computes what the textbook layer does; tests hold it against that, forward and
-backward. On two CPU cores the train step of the inception U-Net takes about a third of the
+Each is equivalent to its textbook layer; tests compare the two, forward and backward. On
+two CPU cores the train step of the inception U-Net takes about a third of the
 time of the textbook forms (`benchmarks/formulations.py --size 256`). Arrays are
 `[b h w c]`.
 """
@@ -13,17 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What one coarse pixel becomes: ((top left, top right), (bottom left, bottom right)).
+# The upsampled pixels of a coarse one: ((top left, top right), (bottom left, ...)).
 Pixels = tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class SkipConcat(NamedTuple):
-    """`spread(coarse)` and `fine` side by side along the channels, never written out.
+    """The unevaluated concatenation of `upsample2x(coarse)` and `fine` along the channels.
 
-    A convolution of it is the sum of two: the widest arrays of a U-Net need not exist.
+    A convolution of it is the sum of two convolutions, so that the widest arrays of a
+    U-Net are never written to memory.
 
     Attributes:
-      coarse: `[b h w c]`, or four of them where the pixels of a spread one differ.
+      coarse: `[b h w c]`, or four such arrays if the pixels of an upsampled one differ.
       fine: `[b 2h 2w d]`.
     """
 
@@ -35,10 +36,17 @@ class SkipConcat(NamedTuple):
         return jax.tree.leaves(self.coarse)[0].shape[-1] + self.fine.shape[-1]
 
 
-def upsample2x(coarse: jax.Array | Pixels) -> jax.Array:
-    """Nearest-neighbour up-sampling by two, `[b h w c] -> [b 2h 2w c]`.
+def materialize(x: jax.Array | SkipConcat) -> jax.Array:
+    """Evaluate a SkipConcat as `[b 2h 2w c+d]`; other arrays are returned unchanged."""
+    if isinstance(x, SkipConcat):
+        return jnp.concatenate([upsample2x(x.coarse), x.fine], axis=-1)
+    return x
 
-    Of four `Pixels` each has its own place in the square that one pixel becomes.
+
+def upsample2x(coarse: jax.Array | Pixels) -> jax.Array:
+    """Nearest-neighbor upsampling by two, `[b h w c] -> [b 2h 2w c]`.
+
+    The four arrays of `Pixels` are interleaved instead.
     """
     if isinstance(coarse, tuple):
         x = jnp.stack([jnp.stack(row, axis=3) for row in coarse], axis=2)
@@ -56,8 +64,8 @@ def conv2d(x: jax.Array | SkipConcat, kernel: jax.Array) -> jax.Array:
     """
     k, _, inputs, outputs = kernel.shape
     if k > 1 and outputs == 1:
-        # One output channel leaves most of a convolution's lanes idle: a product for all
-        # the taps at once, and their sum.
+        # One output channel leaves most of a convolution's lanes idle. Compute the
+        # products of all taps at once, then their sum.
         taps = kernel[..., 0].transpose(2, 0, 1).reshape(1, 1, inputs, k * k)
         return _add_taps(conv2d(x, taps), k)
     if isinstance(x, SkipConcat):
@@ -65,19 +73,19 @@ def conv2d(x: jax.Array | SkipConcat, kernel: jax.Array) -> jax.Array:
         fine = conv2d(x.fine, kernel[:, :, split:])
         kernel = kernel[:, :, :split]
         if k > 1:
-            return _convolve_spread(x.coarse, kernel) + fine
+            return _conv2d_of_upsampled(x.coarse, kernel) + fine
         return upsample2x(jax.tree.map(lambda a: conv2d(a, kernel), x.coarse)) + fine
     if k == 1:
-        # A matrix product, and flat: over three axes XLA would sum the gradient of the
-        # kernel from transposed copies.
+        # A matrix product of flattened pixels: over three axes, XLA would sum the gradient
+        # of the kernel from transposed copies.
         b, h, w, _ = x.shape
         flat = x.reshape(-1, inputs) @ kernel[0, 0].astype(x.dtype)
         return flat.reshape(b, h, w, outputs)
-    return _convolve(x, kernel, "SAME")
+    return _conv(x, kernel, "SAME")
 
 
 def max_pool_same(x: jax.Array | SkipConcat) -> jax.Array | SkipConcat:
-    """2x2 max-pool with stride 1 and SAME padding, which lies below and to the right."""
+    """2x2 max-pool with stride 1 and SAME padding, which is below and to the right."""
     if isinstance(x, SkipConcat):
         top, below = x.coarse, _max_with_next(x.coarse, 1)
         pixels = tuple((left, _max_with_next(left, 2)) for left in (top, below))
@@ -89,7 +97,7 @@ def max_pool_same(x: jax.Array | SkipConcat) -> jax.Array | SkipConcat:
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 max-pool with stride 2, `[b 2h 2w c] -> [b h w c]`.
 
-    The gradient of `nn.max_pool` is a select-and-scatter, which alone makes the train
+    The gradient of `nn.max_pool` is a select-and-scatter, which by itself makes the train
     step twice as slow on the CPU.
     """
     rows = jnp.maximum(x[:, ::2], x[:, 1::2])
@@ -101,8 +109,8 @@ def _max_pool_forward(x):
 
 
 def _max_pool_backward(x, g):
-    # Pixels are compared with each other and not with the maximum: XLA may compute them
-    # anew for this, with another rounding, and none would equal it.
+    # Compare pixels with each other instead of with the maximum: XLA may recompute them
+    # here with a different rounding, and then none would equal it.
     a, b, c, d = (x[:, i::2, j::2] for i, j in np.ndindex(2, 2))
     left = jnp.maximum(a, c) >= jnp.maximum(b, d)
     top = jnp.where(left, a >= c, b >= d)
@@ -116,7 +124,7 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_with_next(x, axis):
-    """Each element or the next along an axis, whichever is larger; the last stays."""
+    """The larger of each element and the next along an axis; the last is unchanged."""
     return jnp.maximum(*_with_next(x, axis))
 
 
@@ -134,10 +142,10 @@ _max_with_next.defvjp(_max_with_next_forward, _max_with_next_backward)
 
 
 def _with_next(x, axis):
-    """`x`, and what follows each of its elements along an axis: after the last, -inf."""
+    """`x`, and `x` shifted by one along an axis, with -inf after the last element."""
     padded = _pad(x, axis, 0, 1, -jnp.inf)
     if jax.default_backend() == "cpu":
-        # Else each use pads anew, element by element: the step takes 1.09 times as long.
+        # Otherwise each use pads again, element by element: 1.09 times the step's time.
         padded = jax.lax.optimization_barrier(padded)
     return tuple(
         jax.lax.slice_in_dim(padded, start, start + x.shape[axis], axis=axis)
@@ -146,7 +154,7 @@ def _with_next(x, axis):
 
 
 def _pad(x, axis, before, after, fill):
-    """`lax.pad` along an axis, which fuses; `jnp.concatenate` does not."""
+    """`lax.pad` along an axis; unlike `jnp.concatenate`, it fuses."""
     padding = [(0, 0, 0)] * x.ndim
     padding[axis] = (before, after, 0)
     return jax.lax.pad(x, jnp.array(fill, x.dtype), padding)
@@ -154,7 +162,7 @@ def _pad(x, axis, before, after, fill):
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _add_taps(taps, k):
-    """`[b h w k*k] -> [b h w 1]`: each tap of a kernel is read where it lies."""
+    """`[b h w k*k] -> [b h w 1]`: add the taps of a kernel, each at its own offset."""
     _, h, w, _ = taps.shape
     taps = _pad_sides(taps, k // 2, k // 2)
     offsets = np.ndindex(k, k)
@@ -168,7 +176,7 @@ def _add_taps_forward(taps, k):
 
 
 def _add_taps_backward(k, _, g):
-    """The same, mirrored; autodiff pads nine arrays in place of one."""
+    """The mirror image of the forward pass; autodiff would pad nine arrays, not one."""
     _, h, w, _ = g.shape
     g = _pad_sides(g, k // 2, k // 2)
     offsets = reversed(list(np.ndindex(k, k)))
@@ -178,12 +186,12 @@ def _add_taps_backward(k, _, g):
 _add_taps.defvjp(_add_taps_forward, _add_taps_backward)
 
 
-def _convolve_spread(x, kernel):
-    """`convolve(spread(x), kernel)` without the spread array.
+def _conv2d_of_upsampled(x, kernel):
+    """`conv2d(upsample2x(x), kernel)` without the upsampled array.
 
-    Of the k taps along an axis several fall on the same coarse pixel and are added up
-    beforehand. For k = 3 that leaves 2 x 2 taps for each of the four pixels: 16 products
-    in place of 36.
+    Several of the k taps along an axis fall on the same coarse pixel and are added
+    beforehand. For k = 3, that leaves 2 x 2 taps for each of the four pixels: 16 products
+    instead of 36.
     """
     k, _, _, outputs = kernel.shape
     r, (_, h, w, _) = k // 2, x.shape
@@ -198,9 +206,9 @@ def _convolve_spread(x, kernel):
         return folded(half, column).swapaxes(0, 1)
 
     quarters = [quarter(row, column) for row, column in np.ndindex(2, 2)]
-    # Padded apart: XLA's CPU backend is slow at the kernel's gradient otherwise.
+    # Pad separately: otherwise XLA's CPU backend is slow at the kernel's gradient.
     x = _pad_sides(x, -first[0], (1 + r) // 2)
-    y = _convolve(x, jnp.concatenate(quarters, axis=-1), "VALID")
+    y = _conv(x, jnp.concatenate(quarters, axis=-1), "VALID")
 
     def pixel(row, column):
         top, left = first[row] - first[0], first[column] - first[0]
@@ -210,7 +218,7 @@ def _convolve_spread(x, kernel):
     return upsample2x(((pixel(0, 0), pixel(0, 1)), (pixel(1, 0), pixel(1, 1))))
 
 
-def _convolve(x, kernel, padding):
+def _conv(x, kernel, padding):
     return jax.lax.conv_general_dilated(
         x,
         kernel.astype(x.dtype),

@@ -17,13 +17,13 @@ UP = (8, 4, 2, 1)
 class UNet(nn.Module):
     """Images `[b h w c]` -> logits `[b h w]` in float32.
 
-    Four levels down, four up, as the notebooks have it: each skip but the last carries
-    the feature *after* its max-pool, and there is no separate bottleneck.
+    Four levels down and four up, as in the notebooks: every skip connection but the last
+    carries the feature *after* its max-pool, and there is no separate bottleneck.
 
     Attributes:
-      block: `block(filters=, bn_momentum=, name=)` is the module of one level.
+      block: creates the module of one level; see `lungseg_jax.models`.
       filters: filters of the first level; a level with f filters has 4f channels.
-      dtype: of the computation; parameters and statistics stay in float32.
+      dtype: dtype of the computation; parameters and statistics are float32.
       bn_momentum: weight of the past in the running batch statistics.
     """
 
@@ -59,7 +59,7 @@ class UNet(nn.Module):
 
 
 def pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
-    """Repeats the last row and column until both sides are multiples."""
+    """Repeat the last row and column until both sides are multiples of `multiple`."""
     below, right = (-x.shape[1] % multiple, -x.shape[2] % multiple)
     if not below and not right:
         return x

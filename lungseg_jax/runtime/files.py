@@ -25,7 +25,9 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     except UnicodeEncodeError:  # a lone surrogate, from a recipe
         is_path = False
     if not is_path:
-        raise UserError(f"{text!r} is not a valid path.", rule="text without zero bytes.")
+        raise UserError(
+            f"{text!r} is not a valid path.", rule="text without zero bytes."
+        )
     try:
         return Path(text).expanduser()
     except RuntimeError as e:  # raised by pathlib where ~ is undefined

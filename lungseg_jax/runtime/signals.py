@@ -112,14 +112,18 @@ def _receive(end: int) -> None:
                 continue
             received = signal.Signals(number)
             # SIGTERM often follows SIGHUP or SIGUSR1 and means the same.
-            if received in received_before or received_before and received == signal.SIGINT:
+            if (
+                received in received_before
+                or received_before
+                and received == signal.SIGINT
+            ):
                 _end(received)
             received_before.add(received)
             if len(received_before) > 1:
                 continue
             if _deferred:
                 _print(
-                    f"{received.name}: saving after this step; send it again to exit at once"
+                    f"{received.name}: saving after this step; send it again to exit now"
                 )
             else:
                 end_late = threading.Timer(PATIENCE_S, _end, [received])

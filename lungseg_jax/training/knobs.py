@@ -71,7 +71,9 @@ KNOBS: tuple[Knob, ...] = (
         choices=PREPROCESSING,
     ),
     Knob(
-        "data.window_hu", (-1000.0, 400.0), "values are clipped to it and scaled to 0..1"
+        "data.window_hu",
+        (-1000.0, 400.0),
+        "values are clipped to it and scaled to 0..1",
     ),
     Knob(
         "data.soft_masks",
@@ -114,7 +116,9 @@ KNOBS: tuple[Knob, ...] = (
         (0.0, 0.9999),
     ),
     Knob("optimizer.name", "muon", "optimizer", choices=OPTIMIZERS),
-    Knob("optimizer.weight_decay", 1e-4, "decoupled decay of muon and adamw", (0.0, 1.0)),
+    Knob(
+        "optimizer.weight_decay", 1e-4, "decoupled decay of muon and adamw", (0.0, 1.0)
+    ),
     Knob("optimizer.epsilon", 1e-8, "epsilon of Adam; 1e-7 in Keras", (0.0, 1.0)),
     Knob(
         "optimizer.clip_norm",

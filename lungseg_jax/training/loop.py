@@ -44,7 +44,9 @@ def is_finished(config: ConfigDict, folder: RunFolder) -> bool:
     return True
 
 
-def train(config: ConfigDict, folder: RunFolder, dataset: Dataset, split: Split) -> None:
+def train(
+    config: ConfigDict, folder: RunFolder, dataset: Dataset, split: Split
+) -> None:
     """Train until `config.train.total_steps`, from the newest checkpoint on.
 
     Raises:

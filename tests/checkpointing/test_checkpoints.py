@@ -17,7 +17,7 @@ from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training.state import create_state
+from lungseg_jax.training.state import make_init_fn
 
 # What Orbax leaves open when it meets damage.
 pytestmark = pytest.mark.filterwarnings(
@@ -29,7 +29,16 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(scope="module")
 def state():
     model = make_model("conv", filters=1)
-    return create_state(model, optax.adamw(1e-3), channels=1, seed=0)
+    return make_init_fn(model, optax.adamw(1e-3), channels=1, seed=0)()
+
+
+def save(saved, state, notes):
+    saved.save(int(state.step), state.arrays, notes)
+
+
+def restore(saved, state):
+    step, arrays, notes = saved.restore(state.arrays)
+    return (state.at(step, arrays) if step else state), notes
 
 
 def at(state, step):
@@ -45,16 +54,16 @@ def test_snapshots_stay_and_before_the_last_the_newest_two(tmp_path, state, last
     with Checkpoints(tmp_path, snapshots=[3, 7, 9]) as saved:
         for step in (2, 3, 4, 6, 7, 8, 9):
             if step <= last:
-                saved.save(at(state, step), {})
+                save(saved, at(state, step), {})
     assert checkpoints.saved_steps(tmp_path) == kept
 
 
 def test_restore_is_the_newest_and_equal(tmp_path, state):
     with Checkpoints(tmp_path, snapshots=[3]) as saved:
-        saved.save(at(state, 3), {})
-        saved.save(at(state, 5), {})
+        save(saved, at(state, 3), {})
+        save(saved, at(state, 5), {})
     with Checkpoints(tmp_path, snapshots=[3]) as saved:
-        restored, _ = saved.restore(state)
+        restored, _ = restore(saved, state)
     assert int(restored.step) == 5
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, restored.params, at(state, 5).params)
@@ -65,23 +74,23 @@ def test_a_save_that_is_followed_by_donated_updates_is_not_disturbed(tmp_path, s
     update = jax.jit(lambda tree: jax.tree.map(lambda a: a + 1, tree), donate_argnums=0)
     copy = jax.tree.map(jnp.copy, at(state, 1).params)
     with Checkpoints(tmp_path, snapshots=[]) as saved:
-        saved.save(state.replace(step=jnp.int32(1), params=copy), {})
+        save(saved, state.replace(step=jnp.int32(1), params=copy), {})
         for _ in range(50):
             copy = update(copy)
     with Checkpoints(tmp_path, snapshots=[]) as saved:
-        restored, _ = saved.restore(state)
+        restored, _ = restore(saved, state)
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(restored.params))
 
 
 def test_nothing_saved_restores_the_state_itself(tmp_path, state):
     with Checkpoints(tmp_path, snapshots=[]) as saved:
-        assert saved.restore(state)[0] is state
+        assert restore(saved, state)[0] is state
     assert checkpoints.saved_steps(tmp_path / "none") == []
 
 
 def test_variables_come_without_the_optimizer(tmp_path, state):
     with Checkpoints(tmp_path, snapshots=[4]) as saved:
-        saved.save(at(state, 4), {})
+        save(saved, at(state, 4), {})
     like = {"params": state.params, "batch_stats": state.batch_stats}
     variables = checkpoints.restore_variables(tmp_path, 4, like)
     assert variables.keys() == {"params", "batch_stats"}
@@ -92,21 +101,21 @@ def test_variables_come_without_the_optimizer(tmp_path, state):
 
 def test_another_network_is_refused_by_the_name_of_an_array(tmp_path, state):
     with Checkpoints(tmp_path, snapshots=[]) as saved:
-        saved.save(at(state, 1), {})
-    wider = create_state(
+        save(saved, at(state, 1), {})
+    wider = make_init_fn(
         make_model("conv", filters=2), optax.adamw(1e-3), channels=1, seed=0
-    )
+    )()
     with Checkpoints(tmp_path, snapshots=[]) as saved:
         with pytest.raises(UserError, match="down_1/layer"):
-            saved.restore(wider)
+            restore(saved, wider)
 
 
 @pytest.fixture(scope="module")
 def two_saved(tmp_path_factory, state):
     folder = tmp_path_factory.mktemp("saved")
     with Checkpoints(folder, snapshots=[3, 5]) as saved:
-        saved.save(at(state, 3), {"loss": [0.5]})
-        saved.save(at(state, 5), {"loss": [0.25, 0.125]})
+        save(saved, at(state, 3), {"loss": [0.5]})
+        save(saved, at(state, 5), {"loss": [0.25, 0.125]})
     return folder
 
 
@@ -118,7 +127,7 @@ def outcome(folder, state) -> str:
     """
     like = {"params": state.params, "batch_stats": state.batch_stats}
     with Checkpoints(folder, snapshots=[3, 5]) as saved:
-        restored, notes = saved.restore(state)
+        restored, notes = restore(saved, state)
     step = int(restored.step)
     assert notes == {5: {"loss": [0.25, 0.125]}, 3: {"loss": [0.5]}}[step]
     same(restored, at(state, step))
@@ -241,9 +250,9 @@ def test_a_damaged_step_is_named_passed_over_and_written_anew(
 ):
     folder = harmed(two_saved, tmp_path, lambda at: (at / "seal/metadata").unlink())
     with Checkpoints(folder, snapshots=[3, 5]) as saved:
-        assert int(saved.restore(state)[0].step) == 3
+        assert int(restore(saved, state)[0].step) == 3
         assert capsys.readouterr().out.count("checkpoints/5 is damaged") == 1
-        saved.save(at(state, 5), {"loss": [0.25, 0.125]})
+        save(saved, at(state, 5), {"loss": [0.25, 0.125]})
     assert outcome(folder, state) == "harmless"
 
 
@@ -251,7 +260,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, state):
     params = jax.tree.map(lambda a: a.at[(0,) * a.ndim].set(jnp.inf), state.params)
     with Checkpoints(tmp_path, snapshots=[]) as saved:
         with pytest.raises(UserError, match="diverged: after step 7 params/"):
-            saved.save(state.replace(step=jnp.int32(7), params=params), {})
+            save(saved, state.replace(step=jnp.int32(7), params=params), {})
     assert checkpoints.saved_steps(tmp_path) == []
 
 
@@ -262,7 +271,7 @@ def test_a_disk_without_room_is_refused_with_what_is_needed(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with Checkpoints(tmp_path, snapshots=[3, 5]) as saved:
         with pytest.raises(UserError, match="0.0 MB free") as e:
-            saved.check_room(state)
+            saved.check_room(state.arrays)
     assert "5 checkpoints of" in e.value.rule
 
 
@@ -292,7 +301,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_step(small_disk, state):
     with pytest.raises(UserError, match="No space left on device") as e:
         with Checkpoints(small_disk, snapshots=range(100)) as saved:
             for step in range(100):
-                saved.save(noisy(step), {})
+                save(saved, noisy(step), {})
     good = checkpoints.saved_steps(small_disk)[-1]
     assert f"it goes on from step {good}" in e.value.remedy
     assert "MB are free" in e.value.rule

@@ -1,4 +1,4 @@
-"""What `python -m lungseg_jax.cli.check` says, and how it ends."""
+"""What `lungseg check` says, and how it ends."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def command(*words, cache):
     return subprocess.run(
-        [sys.executable, "-m", "lungseg_jax.cli.check", *map(str, words)],
+        [sys.executable, "-m", "lungseg_jax", "check", *map(str, words)],
         cwd=ROOT,
         env=os.environ | {"XDG_CACHE_HOME": str(cache)},
         capture_output=True,

@@ -19,9 +19,9 @@ from lungseg_jax.data.phantom import dataset
 ROOT = Path(__file__).parents[2]
 
 
-def start(module, *words, cwd=ROOT, cache, **environment):
+def start(name, *words, cwd=ROOT, cache, **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", f"lungseg_jax.{module}", *map(str, words)],
+        [sys.executable, "-m", "lungseg_jax", name, *map(str, words)],
         cwd=cwd,
         env=os.environ | {"XDG_CACHE_HOME": str(cache)} | environment,
         stdout=subprocess.PIPE,
@@ -35,8 +35,8 @@ def end(process):
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def command(module, *words, cwd=ROOT, cache):
-    return end(start(module, *words, cwd=cwd, cache=cache))
+def command(name, *words, cwd=ROOT, cache):
+    return end(start(name, *words, cwd=cwd, cache=cache))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ TINY = [
 def run(cache, tmp_path_factory):
     """A run of smoke.py made smaller still, from another folder than the checkout."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    done = command("main", *TINY, cwd=elsewhere, cache=cache)
+    done = command("train", *TINY, cwd=elsewhere, cache=cache)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "as predict writes it" in done.stdout
     return elsewhere / "runs/smoke-phantom"
@@ -91,7 +91,7 @@ def test_evaluate_writes_the_scores_of_a_folder(run, labelled, cache, tmp_path):
 def test_an_answer_that_nobody_gets_is_an_error(labelled):
     folder = labelled / "2d_masks"
     with open("/dev/full", "w") as full:
-        words = [sys.executable, "-m", "lungseg_jax.cli.compare", folder, folder]
+        words = [sys.executable, "-m", "lungseg_jax", "compare", folder, folder]
         done = subprocess.run(
             words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
         )
@@ -165,7 +165,7 @@ def test_a_bundle_predicts_a_volume_as_its_run_does(run, labelled, cache, tmp_pa
     sitk.WriteImage(scan, str(tmp_path / "scan.nii.gz"))
 
     def lungseg(*words):
-        return command("__main__", *words, cwd=tmp_path, cache=cache)
+        return command(*words, cwd=tmp_path, cache=cache)
 
     done = lungseg("export", f"--run={run}", "bundle")
     assert done.returncode == 0 and "2 networks" in done.stdout, done.stderr
@@ -201,7 +201,7 @@ def start_job(*words, cache, cwd=ROOT):
     """Two processes, each told of the other as Slurm does."""
     return [
         start(
-            "main",
+            "train",
             "--distributed",
             *words,
             cwd=cwd,
@@ -266,21 +266,21 @@ MAIN = "--config=configs/smoke.py"
 @pytest.mark.parametrize(
     "module,words,says",
     [
-        ("main", ["--config=configs/smok.py"], "no config file configs/smok.py"),
-        ("main", ["--config=configs/conv.py:fast"], ":seed, :full"),
-        ("main", [MAIN, "--config.train.totl_steps=3"], "train.total_steps"),
-        ("main", [MAIN, "--config.train.total_steps=many"], "total_steps=many"),
-        ("main", [MAIN, "--config.schedule.cycles=99"], "at least one step"),
-        ("main", [MAIN, "--config.data.dir=nowhere"], "nowhere does not exist"),
-        ("main", [MAIN, "stray"], "stray"),
-        ("main", [], "no recipe was named"),
-        ("main", ["--config", "configs/smok.py"], "no config file configs/smok.py"),
-        ("main", ["--config=README.md"], "no config file README.md"),
-        ("main", [MAIN + ":full"], "no variant :full"),
-        ("main", [MAIN, "--config.data.window_hu=1,'b'"], "two increasing numbers"),
-        ("main", [MAIN, "--config.data.dir=setup.py"], "setup.py is a file"),
-        ("main", [MAIN, "--wrkdir=x"], "wrkdir"),
-        ("main", [MAIN, "--distributed"], "JAX_COORDINATOR_ADDRESS"),
+        ("train", ["--config=configs/smok.py"], "no config file configs/smok.py"),
+        ("train", ["--config=configs/conv.py:fast"], ":seed, :full"),
+        ("train", [MAIN, "--config.train.totl_steps=3"], "train.total_steps"),
+        ("train", [MAIN, "--config.train.total_steps=many"], "total_steps=many"),
+        ("train", [MAIN, "--config.schedule.cycles=99"], "at least one step"),
+        ("train", [MAIN, "--config.data.dir=nowhere"], "nowhere does not exist"),
+        ("train", [MAIN, "stray"], "stray"),
+        ("train", [], "no recipe was named"),
+        ("train", ["--config", "configs/smok.py"], "no config file configs/smok.py"),
+        ("train", ["--config=README.md"], "no config file README.md"),
+        ("train", [MAIN + ":full"], "no variant :full"),
+        ("train", [MAIN, "--config.data.window_hu=1,'b'"], "two increasing numbers"),
+        ("train", [MAIN, "--config.data.dir=setup.py"], "setup.py is a file"),
+        ("train", [MAIN, "--wrkdir=x"], "wrkdir"),
+        ("train", [MAIN, "--distributed"], "JAX_COORDINATOR_ADDRESS"),
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
         ("predict", ["--run=nowhere", "a.tif"], "INPUT OUTPUT"),
         ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
@@ -299,19 +299,19 @@ def test_mistakes_get_one_plain_error(module, words, says, cache, tmp_path):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_examples_and_flags(name, tmp_path):
-    done = command("__main__", name, "--help", cache=tmp_path)
+    done = command(name, "--help", cache=tmp_path)
     assert done.returncode == 0
     assert f"lungseg {name} " in done.stdout
     assert "Flags:" in done.stdout
 
 
 def test_lungseg_lists_its_commands_and_knows_no_others(tmp_path):
-    done = command("__main__", "--help", cache=tmp_path)
+    done = command("--help", cache=tmp_path)
     assert done.returncode == 0
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
-    wrong = command("__main__", "predcit", "a", cache=tmp_path)
+    wrong = command("predcit", "a", cache=tmp_path)
     assert wrong.returncode == 2 and "fix:   lungseg predict" in wrong.stderr
-    none = command("__main__", cache=tmp_path)
+    none = command("", cache=tmp_path)
     assert none.returncode == 2 and "no command was named" in none.stderr
 
 
@@ -328,7 +328,7 @@ def test_a_run_goes_on_with_another_number_of_devices(run, cache, tmp_path):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = end(
         start(
-            "main",
+            "train",
             *TINY,
             f"--workdir={tmp_path}/run",
             cache=cache,

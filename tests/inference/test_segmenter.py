@@ -7,7 +7,7 @@ import pytest
 
 from lungseg_jax.inference.ensemble.trained import TunedSettings
 from lungseg_jax.inference.postprocessing import postprocess
-from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.inference.segmenter import LungSegmenter, load
 from lungseg_jax.metrics.calibration import apply_temperature
 from lungseg_jax.metrics.uncertainty import entropy, expected_iou, mutual_information
 from lungseg_jax.runtime.errors import UserError

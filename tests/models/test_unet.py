@@ -20,8 +20,8 @@ from lungseg_jax.models.blocks import (
     glorot_by_branch,
 )
 from lungseg_jax.models.unet import pad_to_multiple
-from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.models.variables import count_parameters, init_variables
+from lungseg_jax.runtime.errors import UserError
 
 LEVELS = [f"{way}_{i}" for way in ("down", "up") for i in (1, 2, 3, 4)]
 

@@ -5,11 +5,11 @@ The long forms take minutes: `pytest -m slow tests/resilience/test_fuzz.py`.
 
 import contextlib
 import functools
+import importlib
 import io
 import json
 import os
 import resource
-import runpy
 import struct
 import subprocess
 import sys
@@ -19,7 +19,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from absl import flags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
@@ -28,7 +27,7 @@ from lungseg_jax.checkpointing.checksums import with_checksum
 from lungseg_jax.data.io import images
 from lungseg_jax.data.io.images import DTYPES, read_image, read_mask
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import config
+from lungseg_jax.training import config, knobs
 from lungseg_jax.training.run_record import config_digest
 
 ROOT = Path(__file__).parents[2]
@@ -299,12 +298,15 @@ def check_config(changes):
 @lengths(1000, 20_000)
 def test_knobs_of_any_value(n):
     some = st.dictionaries(
-        st.sampled_from(config.knobs()), VALUES, min_size=1, max_size=3
+        st.sampled_from([knob.name for knob in knobs.KNOBS]),
+        VALUES,
+        min_size=1,
+        max_size=3,
     )
     try_out(n, some, check_config)
 
 
-RANGES = {key: (low, high) for key, low, high in config._RANGES}
+RANGES = {knob.name: knob.range for knob in knobs.KNOBS if knob.range}
 
 
 @lengths(500, 30_000)
@@ -339,8 +341,8 @@ def places(tmp_path, monkeypatch, pair_folder):
     (tmp_path / "run" / "run.json").write_text("{}")
     (tmp_path / "file.json").write_text("{}")
     (tmp_path / "whole").mkdir()  # but without a checkpoint
-    knobs = json.dumps(config.default_config().to_dict())
-    (tmp_path / "whole" / "config.json").write_text(knobs)
+    options = json.dumps(config.default_config().to_dict())
+    (tmp_path / "whole" / "config.json").write_text(options)
     run = {
         "data": {"dtype": "int16"},
         "config_sha256": [config_digest(config.default_config())],
@@ -351,7 +353,7 @@ def places(tmp_path, monkeypatch, pair_folder):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # or main starts itself anew
     monkeypatch.setattr(
-        "lungseg_jax.experiment.run_experiment",
+        "lungseg_jax.cli.train.run_experiment",
         lambda c, w, extend: config.check_config(c),
     )
     names = [*(p.name for p in tmp_path.iterdir()), "good/2d_images", "bad/2d_images"]
@@ -367,9 +369,9 @@ def places(tmp_path, monkeypatch, pair_folder):
     ]
 
 
-def run_command(module, argv, monkeypatch):
-    """Exit status of `python -m lungseg_jax.<module>`, in this process, and stderr."""
-    known = set(flags.FLAGS)
+def run_command(name, argv, monkeypatch):
+    """Run a command in this process; return its exit status and its stderr."""
+    module = importlib.import_module(f"lungseg_jax.cli.{name}")
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     err = io.StringIO()
     try:
@@ -378,19 +380,21 @@ def run_command(module, argv, monkeypatch):
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            m.setattr(sys, "argv", [module, *argv])
-            runpy.run_module(f"lungseg_jax.{module}", run_name="__main__")
+            m.setattr(sys, "argv", [name, *argv])
+            module.main()
         return 0, err.getvalue()
     except SystemExit as e:
         return e.code, err.getvalue()
     finally:
-        for name in set(flags.FLAGS) - known:
-            delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
+        for flag in [f for f in module.FLAGS if f.split(".")[0] == "config"]:
+            delattr(module.FLAGS, flag)
+        module.FLAGS.unparse_flags()
+        for flag in module.FLAGS:
+            module.FLAGS[flag].unparse()
 
 
 FLAGS_OF = {
-    "main": ["config", "workdir"],
+    "train": ["config", "workdir"],
     "evaluate": "run data members flips json report overwrite nooverwrite".split(),
     "predict": "run members flips postprocessing uncertainty probability overlay csv "
     "format series overwrite quiet".split(),
@@ -416,8 +420,8 @@ def command_lines(module, places):
         value, named, named, names.map("--{}".format), TEXT.map("--{}".format)
     )
     recipes = [f"--config={path}" for path in sorted((ROOT / "configs").glob("*.py"))]
-    if module == "main":
-        key = st.sampled_from(config.knobs()) | st.sampled_from(
+    if module == "train":
+        key = st.sampled_from([knob.name for knob in knobs.KNOBS]) | st.sampled_from(
             ["train", "x", "data.dirr"]
         )
         knob = st.builds("--config.{}={}".format, key, value)
@@ -450,7 +454,7 @@ def test_command_lines(n, module, places, monkeypatch):
 
     try_out(n, command_lines(module, places), trial)
     # There is no whole run here for the others.
-    assert set(ends) == ({0, 2} if module in ("main", "check", "compare") else {2})
+    assert set(ends) == ({0, 2} if module in ("train", "check", "compare") else {2})
 
 
 @pytest.mark.parametrize(
@@ -460,8 +464,8 @@ def test_command_lines(n, module, places, monkeypatch):
         (["evaluate", "--run=whole", "--data=good"], "no snapshot yet"),
         (["predict", "--run=run", "good/2d_images", "new"], "not the folder of a run"),
         (["check", "good", "--cache_dir=\ud800"], ""),
-        (["main", "--flagfile=bad"], "--flagfile is not known"),
-        (["main", "--workdir=~nobody-here/x", "--config=x.py"], "no config file"),
+        (["train", "--flagfile=bad"], "--flagfile is not known"),
+        (["train", "--workdir=~nobody-here/x", "--config=x.py"], "no config file"),
     ],
 )
 def test_what_was_found_before(argv, says, places, monkeypatch):

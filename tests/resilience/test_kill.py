@@ -12,8 +12,8 @@ import pytest
 from victim import PLACES
 
 from lungseg_jax.checkpointing import checkpoints
-from lungseg_jax.cli.verify import verify_run
 from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.verification import verify_run
 
 ROOT = Path(__file__).parents[2]
 # How long each place goes on, about, on a slow machine.

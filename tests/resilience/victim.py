@@ -13,12 +13,12 @@ PLACES = {  # what is about to be called
     "start": "",
     "data": "experiment._load",
     "compilation": "training.loop._compile",
-    "step": "training.loop._batches",
+    "step": "training.loop._dispatch",
     "save": "checkpointing.checkpoints.Checkpoints.save",
     "statistics": "training.loop.make_precise_batch_stats",
     "row": "training.run_folder.RunFolder.append_metrics",
-    "scores": "evaluation.evaluator.evaluate",
-    "report": "reporting.report.write_report",
+    "scores": "experiment.evaluate",
+    "report": "experiment.write_report",
 }
 
 
@@ -52,8 +52,7 @@ def arm(place, seconds):
 if __name__ == "__main__":
     place, seconds = sys.argv[1], float(sys.argv[2])
     sys.argv[1:3] = []
-    from lungseg_jax import main
-    from lungseg_jax.cli import app
+    from lungseg_jax.cli import train
 
     arm(place, seconds)
-    app.run(main.main, "", when_interrupted="")
+    train.main()

@@ -16,28 +16,28 @@ import jax, numpy as np, optax
 from lungseg_jax.runtime import distributed
 from lungseg_jax.training.losses import bce_dice
 from lungseg_jax.models import make_model
-from lungseg_jax.training.steps import make_train_step
-from lungseg_jax.training.state import create_state
+from lungseg_jax.training.steps import make_train_steps
+from lungseg_jax.training.state import make_init_fn
 
 mesh = distributed.make_mesh()
 copied, split_up = distributed.replicated(mesh), distributed.by_example(mesh)
 tx = optax.adamw(2e-3)
 model = make_model("conv", filters=1)
-state = create_state(model, tx, channels=1, seed=0, sharding=copied)
+state = make_init_fn(model, tx, channels=1, seed=0, sharding=copied)()
 masks = np.zeros((10, 32, 32), np.float32)
 masks[:, 8:24, 6:20] = 1
 noise = np.random.default_rng(0).normal(0, 0.3, (10, 32, 32, 1))
 images = (masks[..., None] + noise).astype(np.float32)
 images, masks = jax.device_put((images, masks), copied)
 augmentation = dict(zoom=0.1, shift=0.1, rotation_deg=5.0, flip_lr=True, flip_ud=True)
-step = make_train_step(
+step = make_train_steps(
     loss=bce_dice, augmentation=augmentation, seed=0, sharding=copied
 )
 losses = []
 for i in range(8):
-    indices = jax.device_put((np.arange(8) + i) % 10, split_up)
-    state, metrics = step(state, images, masks, indices)
-    losses.append(float(metrics["loss"]))
+    indices = jax.device_put(((np.arange(8) + i) % 10)[None], split_up)
+    state, metrics = step(state, images, masks, indices, 1)
+    losses.append(float(metrics["loss"][0]))
 leaves = jax.tree.leaves((state.params, state.batch_stats))
 np.savez(sys.argv[1], np.array(losses), *leaves)
 print(jax.device_count(), step._cache_size())

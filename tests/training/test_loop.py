@@ -14,15 +14,15 @@ import pytest
 from lungseg_jax import experiment
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checkpoints import Checkpoints
-from lungseg_jax.cli.verify import verify_run
 from lungseg_jax.inference.ensemble.loading import load_run
 from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import init_variables
 from lungseg_jax.reporting import report
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.models.variables import init_variables
+from lungseg_jax.training.verification import verify_run
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,11 @@ import optax
 import pytest
 
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime import distributed
-from lungseg_jax.training import steps
+from lungseg_jax.runtime import compilation, distributed
+from lungseg_jax.training.batch_stats import make_precise_batch_stats
 from lungseg_jax.training.losses import bce, bce_dice
-from lungseg_jax.training.state import create_state
-from lungseg_jax.training.steps import (
-    make_eval_step,
-    make_precise_batch_stats,
-    make_train_step,
-)
+from lungseg_jax.training.state import make_init_fn
+from lungseg_jax.training.steps import make_eval_step, make_train_steps
 
 ON = {"zoom": 0.1, "shift": 0.1, "rotation_deg": 5.0, "flip_lr": True, "flip_ud": True}
 
@@ -32,17 +28,18 @@ def new_state(seed=0):
     copied = distributed.replicated(distributed.make_mesh())
     tx = optax.adam(3e-3)
     model = make_model("conv", filters=2)
-    return create_state(model, tx, channels=1, seed=seed, sharding=copied), copied
+    init = make_init_fn(model, tx, channels=1, seed=seed, sharding=copied)
+    return init(), copied
 
 
 def test_loss_falls_and_the_step_compiles_once(data):
     state, copied = new_state()
-    step = make_train_step(loss=bce_dice, augmentation=ON, seed=0, sharding=copied)
+    step = make_train_steps(loss=bce_dice, augmentation=ON, seed=0, sharding=copied)
     losses = []
     for i in range(25):
         indices = np.arange(i, i + 4) % 6
-        state, metrics = step(state, *data, indices)
-        losses.append(float(metrics["loss"]))
+        state, metrics = step(state, *data, indices[None], 1)
+        losses.append(float(metrics["loss"][0]))
     assert int(state.step) == 25
     assert losses[-1] < 0.6 * losses[0]
     assert step._cache_size() == 1
@@ -51,9 +48,9 @@ def test_loss_falls_and_the_step_compiles_once(data):
 def test_augmentation_is_a_function_of_seed_and_step(data):
     def first_loss(step_number, seed):
         state, copied = new_state()
-        step = make_train_step(loss=bce, augmentation=ON, seed=seed, sharding=copied)
+        step = make_train_steps(loss=bce, augmentation=ON, seed=seed, sharding=copied)
         state = state.replace(step=jax.device_put(np.int32(step_number), copied))
-        return float(step(state, *data, np.arange(4))[1]["loss"])
+        return float(step(state, *data, np.arange(4)[None], 1)[1]["loss"][0])
 
     assert first_loss(3, seed=0) == first_loss(3, seed=0)
     assert len({first_loss(3, seed=0), first_loss(4, seed=0), first_loss(3, 1)}) == 3
@@ -61,18 +58,19 @@ def test_augmentation_is_a_function_of_seed_and_step(data):
 
 def test_the_old_state_is_donated(data):
     state, copied = new_state()
-    step = make_train_step(loss=bce, augmentation={}, seed=0, sharding=copied)
-    step(state, *data, np.arange(4))
+    step = make_train_steps(loss=bce, augmentation={}, seed=0, sharding=copied)
+    step(state, *data, np.arange(4)[None], 1)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
 def test_images_above_the_knee_pull_less_and_the_loss_is_reported_whole(data):
     def first_metrics(knee):
         state, copied = new_state()
-        step = make_train_step(
+        step = make_train_steps(
             loss=bce_dice, outlier_knee=knee, augmentation={}, seed=0, sharding=copied
         )
-        return step(state, *data, np.arange(1))[1]
+        metrics = step(state, *data, np.arange(1)[None], 1)[1]
+        return {name: values[0] for name, values in metrics.items()}
 
     plain, damped = first_metrics(0.0), first_metrics(0.1)
     assert float(damped["loss"]) == pytest.approx(float(plain["loss"]))
@@ -83,7 +81,7 @@ def test_images_above_the_knee_pull_less_and_the_loss_is_reported_whole(data):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU backend")
 def test_this_jaxlib_knows_our_options_for_the_cpu():
     """Where one does not, the step still runs, and slower: this is how we notice."""
-    assert steps._cpu_options()
+    assert compilation._cpu_options()
 
 
 def test_eval_step_counts_by_hand():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.inference.ensemble import bundle
-from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.inference.segmenter import LungSegmenter, load
 from lungseg_jax.metrics.calibration import apply_temperature
 from lungseg_jax.runtime.errors import UserError
 

@@ -8,12 +8,12 @@ from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import image_to_network, to_slice
 from lungseg_jax.inference.ensemble.predictor import (
     EnsemblePredictor,
+    make_ensemble_predict,
     stack,
     zip_with_predictions,
 )
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
-from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
 
 PREPROCESSING = {
     "preprocessing": "window",
