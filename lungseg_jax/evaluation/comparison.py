@@ -4,8 +4,6 @@ A volume counts as its axial slices, with distances in mm. Files of one slice ha
 spacing, and distances in pixels.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from lungseg_jax.inference.plan import BESIDE
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import summary_scores
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.runtime.files import write_text
 
 # Name, truth and prediction `[h w]` boolean, and their spacing in mm or None.
 NamedMasks = tuple[str, np.ndarray, np.ndarray, tuple[float, float] | None]
@@ -106,21 +103,6 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
             f"all slices together: {comparison['pooled_area_error']:+.2%} of the area"
         )
     return "\n".join(lines)
-
-
-def write_slice_scores(path: Path, slices: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the scores of each slice as a CSV file, an empty cell where undefined.
-
-    Args:
-      path: of the file.
-      slices: rows by the name of the slice, all with the same columns.
-    """
-    text = io.StringIO()
-    columns = ["slice", *next(iter(slices.values()))]
-    rows = csv.DictWriter(text, columns, lineterminator="\n")
-    rows.writeheader()
-    rows.writerows({"slice": name} | dict(row) for name, row in slices.items())
-    write_text(path, text.getvalue())
 
 
 def _kind(path: Path) -> str:

@@ -205,7 +205,7 @@ class _MaskScores:
     def add(self, masks: Iterable[tuple[str, np.ndarray]], truth: np.ndarray) -> None:
         """Add a slice: names with masks `[h w]`, and the true mask."""
         for name, mask in masks:
-            self._counts[name].append(overlap.count(mask, truth))
+            self._counts[name].append(overlap.count_pixels(mask, truth))
 
     def summarize(self, groups: Sequence[str] | None) -> dict[str, dict[str, Any]]:
         """The scores by name, see `overlap.summarize`."""
@@ -234,8 +234,8 @@ class _EnsembleStats:
         """Add a slice, with the spacing of its pixels where that is known."""
         truth, mean = prediction.truth, prediction.members.mean(axis=0)
         band = calibration.boundary_band(truth)
-        self._histograms["image"] += calibration.histogram(mean, truth)
-        self._histograms["boundary"] += calibration.histogram(mean, truth, band)
+        self._histograms["image"] += calibration.logit_histogram(mean, truth)
+        self._histograms["boundary"] += calibration.logit_histogram(mean, truth, band)
         segmentation = self._segmenter.decide(prediction.members)
         row = self.scores.add(prediction.name, segmentation.mask, truth, spacing)
         row |= _doubt(segmentation)
@@ -251,7 +251,11 @@ class _EnsembleStats:
         } | {
             pixels: {
                 when: calibration.calibration_scores(histogram, temperature)
-                | {"reliability": calibration.reliability(histogram, temperature)}
+                | {
+                    "reliability": calibration.reliability_diagram(
+                        histogram, temperature
+                    )
+                }
                 for when, temperature in temperatures.items()
             }
             for pixels, histogram in self._histograms.items()

@@ -15,8 +15,8 @@ from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics.surface_distance import surface_scores
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.models.variables import init_variables
+from lungseg_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
