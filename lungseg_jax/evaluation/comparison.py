@@ -1,7 +1,7 @@
 """Scores of existing masks against true ones: two files, two folders or two volumes.
 
-A volume counts as its axial slices, with distances in mm. Files of one slice have no
-spacing, and distances in pixels.
+A volume is scored by its axial slices, with distances in mm. Single-slice files have no
+spacing, so their distances are in pixels.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -96,7 +96,7 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
     lines.append(
         f"{pluralize(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; "
         f"NSD at {comparison['tolerance']:g} {unit}; 95 % of bootstrap resamples of the "
-        "slices, which says too little where they are of one patient"
+        "slices, too narrow if several slices are from one patient"
     )
     if comparison["pooled_area_error"] is not None:
         lines.append(
@@ -135,7 +135,7 @@ def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
         raise UserError(
             f"{pluralize(len(unpaired), 'file')} in {truth} and {prediction} without a "
             f"partner:\n{bullet_list(unpaired)}",
-            rule="each true mask has a mask of the same name, and none is left over.",
+            rule="each true mask has exactly one mask of the same name, and vice versa.",
         )
     return {name: (truths[name], predictions[name]) for name in sorted(truths)}
 
@@ -150,8 +150,8 @@ def _refuse_volumes(*folders: Path) -> None:
     if volumes:
         raise UserError(
             f"{pluralize(len(volumes), 'volume')} in folders:\n{bullet_list(volumes)}",
-            rule="folders have files of one slice; volumes are compared two by two.",
-            remedy="move them out, and name them one by one.",
+            rule="folders hold single-slice files; volumes are compared pair by pair.",
+            remedy="move the volumes out, and compare each pair by itself.",
         )
 
 
