@@ -95,8 +95,8 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
         lines.append(f"{score.label_with_unit(unit):14}{value:>10}{interval}")
     lines.append(
         f"{pluralize(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; "
-        f"NSD at {comparison['tolerance']:g} {unit}; 95 % of bootstrap resamples of the "
-        "slices, too narrow if several slices are from one patient"
+        f"NSD at {comparison['tolerance']:g} {unit}; intervals hold 95 % of bootstrap "
+        "resamples of the slices, and are too narrow if these are of one patient"
     )
     if comparison["pooled_area_error"] is not None:
         lines.append(
