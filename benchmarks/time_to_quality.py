@@ -84,7 +84,7 @@ def monai(args) -> dict:
     for one in test:
         square = predict(image_to_network(one.image, **preprocessing_of(c))[None])[0]
         mask = to_slice(square, one.image.shape) > c.evaluate.threshold
-        rows.append(overlap.count(mask, one.mask > 0))
+        rows.append(overlap.count_pixels(mask, one.mask > 0))
     label = f"{monai_unet.LABEL}, {steps} steps"
     return {
         "label": label,

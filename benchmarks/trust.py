@@ -118,7 +118,7 @@ def answers(data: Path, run: Path, change: Change, *, every: bool) -> Iterator[d
     )
     for (_, truth), found in asked:
         yield {
-            "iou": float(overlap.iou(overlap.count(found.mask, truth))),
+            "iou": float(overlap.iou(overlap.count_pixels(found.mask, truth))),
             "expected": found.expected_iou,
             "disagreement": found.disagreement,
             "review": bool(found.review),

@@ -14,12 +14,8 @@ import math
 from absl import flags
 
 from lungseg_jax.cli import app
-from lungseg_jax.evaluation.comparison import (
-    compare_masks,
-    format_scores,
-    pair_masks,
-    write_slice_scores,
-)
+from lungseg_jax.evaluation.comparison import compare_masks, format_scores, pair_masks
+from lungseg_jax.evaluation.slice_scores import write_slice_scores
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, user_path, write_json

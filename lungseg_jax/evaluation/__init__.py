@@ -1,1 +1,1 @@
-"""Scores of masks against labels, and what is decided on validation slices."""
+"""Evaluation of ensembles and masks against labels, and tuning on validation slices."""

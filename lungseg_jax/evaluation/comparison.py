@@ -1,11 +1,9 @@
 """Scores of existing masks against true ones: two files, two folders or two volumes.
 
-A volume counts as its axial slices, with distances in mm. Files of one slice have no
-spacing, and distances in pixels.
+A volume is scored by its axial slices, with distances in mm. Single-slice files have no
+spacing, so their distances are in pixels.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from lungseg_jax.inference.plan import BESIDE
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import summary_scores
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.runtime.files import write_text
 
 # Name, truth and prediction `[h w]` boolean, and their spacing in mm or None.
 NamedMasks = tuple[str, np.ndarray, np.ndarray, tuple[float, float] | None]
@@ -98,29 +95,14 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
         lines.append(f"{score.label_with_unit(unit):14}{value:>10}{interval}")
     lines.append(
         f"{pluralize(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; "
-        f"NSD at {comparison['tolerance']:g} {unit}; 95 % of bootstrap resamples of the "
-        "slices, which says too little where they are of one patient"
+        f"NSD at {comparison['tolerance']:g} {unit}; intervals hold 95 % of bootstrap "
+        "resamples of the slices, and are too narrow if these are of one patient"
     )
     if comparison["pooled_area_error"] is not None:
         lines.append(
             f"all slices together: {comparison['pooled_area_error']:+.2%} of the area"
         )
     return "\n".join(lines)
-
-
-def write_slice_scores(path: Path, slices: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the scores of each slice as a CSV file, an empty cell where undefined.
-
-    Args:
-      path: of the file.
-      slices: rows by the name of the slice, all with the same columns.
-    """
-    text = io.StringIO()
-    columns = ["slice", *next(iter(slices.values()))]
-    rows = csv.DictWriter(text, columns, lineterminator="\n")
-    rows.writeheader()
-    rows.writerows({"slice": name} | dict(row) for name, row in slices.items())
-    write_text(path, text.getvalue())
 
 
 def _kind(path: Path) -> str:
@@ -153,7 +135,7 @@ def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
         raise UserError(
             f"{pluralize(len(unpaired), 'file')} in {truth} and {prediction} without a "
             f"partner:\n{bullet_list(unpaired)}",
-            rule="each true mask has a mask of the same name, and none is left over.",
+            rule="each true mask has exactly one mask of the same name, and vice versa.",
         )
     return {name: (truths[name], predictions[name]) for name in sorted(truths)}
 
@@ -168,8 +150,8 @@ def _refuse_volumes(*folders: Path) -> None:
     if volumes:
         raise UserError(
             f"{pluralize(len(volumes), 'volume')} in folders:\n{bullet_list(volumes)}",
-            rule="folders have files of one slice; volumes are compared two by two.",
-            remedy="move them out, and name them one by one.",
+            rule="folders hold single-slice files; volumes are compared pair by pair.",
+            remedy="move the volumes out, and compare each pair by itself.",
         )
 
 

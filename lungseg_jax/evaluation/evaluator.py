@@ -1,8 +1,10 @@
-"""Labelled slices and a trained ensemble -> evaluation.json."""
+"""Scores of a trained ensemble on labelled slices: the content of evaluation.json."""
 
+import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +14,10 @@ from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import true_mask
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.evaluation.tuning import LOW_IOU
-from lungseg_jax.inference.ensemble.members import AVERAGE
+from lungseg_jax.inference.ensemble.members import AVERAGE, CHOICES
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
-from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
+from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.metrics import calibration, overlap, uncertainty
 from lungseg_jax.runtime import progress
@@ -33,192 +35,264 @@ def evaluate(
     flips: bool = False,
     patients: Sequence[str] | None = None,
     spacings: Mapping[str, tuple[float, float]] | None = None,
-) -> dict:
-    """The content of evaluation.json for some labelled slices.
+) -> dict[str, Any]:
+    """Return the content of evaluation.json for some labelled slices.
 
     Args:
-      trained: the members. With an average among them every choice is scored, and the
-        ensemble is that of all snapshots; without, it is that of the members.
-      slices: to score.
+      trained: the members. If the average is among them every choice is scored, and the
+        ensemble is that of all snapshots; otherwise it is that of the members.
+      slices: to score; read once.
       total: their number.
       flips: average over mirror images.
-      patients: of each slice, for the intervals.
-      spacings: mm between rows and columns, by name of the slice.
+      patients: the patient of each slice, for the intervals.
+      spacings: mm between rows and between columns, by the name of the slice.
 
     Returns:
       "threshold", "flips", "n", "unit", "tolerance", "intervals_over"; "members" {name:
-      scores}; "ensemble" scores, of the masks that `predict` writes; "choices" {choice:
-      {"members", "scores"}} and "postprocessing" {"chosen", "scores"}, each without the
-      other; "calibration", "uncertainty", "slices".
+      scores}; "ensemble", the scores of the masks that `predict` writes; "choices"
+      {choice: {"members", "scores"}} of the masks before clean-up; "postprocessing"
+      {"chosen", "scores"}, of the ensemble with "none" and with the chosen clean-up;
+      "calibration", "uncertainty", "slices".
+
+    Raises:
+      UserError: a slice has values of another kind than those of the training.
     """
-    names = list(trained.members)
-    own = [name for name in names if name != AVERAGE] or names
-    choices = _choices(trained, own)
-    deployed = LungSegmenter(trained.only(own), flips=flips)
-    rows = {
-        choice: [names.index(n) for n in chosen] for choice, chosen in choices.items()
-    }
-    of_member = {name: [] for name in names}  # count rows
-    of_choice = {choice: [] for choice in choices}
-    of_cleaned = {name: [] for name in POSTPROCESSING}
-    tally = _UncertaintyStats(deployed)
-    first = _of_domain(slices, trained.domain)
-    mirrored = itertools.repeat(None, total)
-    if choices:
-        first, second = itertools.tee(first)
-        of_choice[FLIPS] = []
-        mirrored = _answers(trained.only(own), second, flips=True)
-    answers = _answers(trained, first, flips=flips)
+    names = [name for name in trained.members if name != AVERAGE] or [AVERAGE]
+    choices = _scored_choices(trained, names)
+    segmenter = LungSegmenter(trained.only(names), flips=flips)
+    clean_up, threshold = segmenter.decision.postprocessing, trained.threshold
+    clean_ups = list(dict.fromkeys(["none", clean_up]))
+
+    member_scores, choice_scores = _MaskScores(names), _MaskScores(choices)
+    clean_up_scores, stats = _MaskScores(clean_ups), _EnsembleStats(segmenter)
     with progress.bar("scoring", total) as bar:
-        for (one, members), flipped in zip(answers, mirrored, strict=True):
-            truth = true_mask(
-                one.mask,
-                preprocessing=trained.preprocessing["preprocessing"],
-                threshold=trained.threshold,
-            )
-
-            def counted_against(probability, truth=truth):
-                return overlap.count(probability > trained.threshold, truth)
-
-            for name, probability in zip(names, members, strict=True):
-                of_member[name].append(counted_against(probability))
-            for choice, chosen in rows.items():
-                of_choice[choice].append(counted_against(members[chosen].mean(axis=0)))
-            if flipped is not None:
-                of_choice[FLIPS].append(counted_against(flipped[1].mean(axis=0)))
-            of_own = members[[names.index(name) for name in own]]
-            raw = of_own.mean(axis=0) > trained.threshold
-            for name, cleaned in of_cleaned.items():
-                cleaned.append(overlap.count(postprocess(raw, name), truth))
-            found = deployed.decide(of_own)
-            tally.add(
-                one.name,
-                of_own.mean(axis=0),
-                found,
-                truth,
-                (spacings or {}).get(one.name),
-            )
+        for prediction in _predict(trained, slices, names, choices, flips=flips):
+            truth, members = prediction.truth, prediction.members
+            mask = members.mean(axis=0) > threshold
+            member_scores.add(zip(names, members > threshold, strict=True), truth)
+            choice_scores.add(prediction.choices.items(), truth)
+            clean_up_scores.add(((c, postprocess(mask, c)) for c in clean_ups), truth)
+            stats.add(prediction, (spacings or {}).get(prediction.name))
             bar.update()
 
-    def scores(count_rows) -> dict:
-        return overlap.summarize(np.reshape(count_rows, (-1, 3)), groups=patients)
-
     return {
-        "threshold": trained.threshold,
+        "threshold": threshold,
         "flips": flips,
         "n": total,
-        "unit": tally.board.unit,
+        "unit": stats.scores.unit,
         "tolerance": TOLERANCE,
         "intervals_over": "slices" if patients is None else "patients",
-        "members": {name: scores(of_member[name]) for name in own},
-        "ensemble": tally.board.summarize(patients),
+        "members": member_scores.summarize(patients),
+        "ensemble": stats.scores.summarize(patients),
         "choices": {
-            choice: {"members": chosen, "scores": scores(of_choice[choice])}
-            for choice, chosen in (choices | _flipped(choices)).items()
+            choice: {"members": choices[choice], "scores": scores}
+            for choice, scores in choice_scores.summarize(patients).items()
         },
         "postprocessing": {
-            "chosen": deployed.decision.postprocessing,
-            "scores": {name: scores(found) for name, found in of_cleaned.items()},
+            "chosen": clean_up,
+            "scores": clean_up_scores.summarize(patients),
         },
-        "calibration": tally.calibration(),
-        "uncertainty": tally.uncertainty(),
-        "slices": tally.board.slices,
+        "calibration": stats.calibration(),
+        "uncertainty": stats.uncertainty(),
+        "slices": stats.scores.slices,
     }
 
 
-def slice_metadata(table: SliceMetadata, names: Sequence[str]) -> dict:
-    """What a data folder says of its slices, as keywords of `score`."""
+def slice_metadata(table: SliceMetadata, names: Sequence[str]) -> dict[str, Any]:
+    """Return the patients and spacings of some slices, as keywords of `evaluate`."""
     patients = [table.patients[name] for name in names] if table.patients else None
     return {"patients": patients, "spacings": table.spacings}
 
 
-class _UncertaintyStats:
-    """What is gathered of each slice beyond its counts."""
+def _scored_choices(
+    trained: TrainedEnsemble, names: Sequence[str]
+) -> dict[str, Sequence[str]]:
+    """The members of each choice; empty if some members were asked for and not all."""
+    if not trained.tuning or len(names) == len(trained.members):
+        return {}
+    tuned = trained.tuning["choices"]
+    choices = {
+        choice: tuned[choice]["members"] for choice in CHOICES if choice in tuned
+    }
+    return {"all": list(names)} | choices | {FLIPS: list(names)}
 
-    def __init__(self, deployed: LungSegmenter):
-        self.board = SliceScores(TOLERANCE)
-        self._decision = deployed.decision
-        self._pixels = {"image": 0, "boundary": 0}  # histograms add up
 
-    def add(self, name, mean, found: Segmentation, truth, spacing) -> None:
-        self._pixels["image"] += calibration.histogram(mean, truth)
-        self._pixels["boundary"] += calibration.histogram(
-            mean, truth, calibration.boundary_band(truth)
+@dataclasses.dataclass(frozen=True)
+class _Prediction:
+    """The predictions of a slice.
+
+    Attributes:
+      name: of the slice.
+      truth: its true mask `[h w]`, boolean.
+      members: probabilities of the members of the ensemble, `[m h w]`.
+      choices: the mask `[h w]` of each choice of members, without clean-up.
+    """
+
+    name: str
+    truth: np.ndarray
+    members: np.ndarray
+    choices: Mapping[str, np.ndarray]
+
+
+def _predict(
+    trained: TrainedEnsemble,
+    slices: Iterable[Slice],
+    names: Sequence[str],
+    choices: Mapping[str, Sequence[str]],
+    *,
+    flips: bool,
+) -> Iterator[_Prediction]:
+    """Predict each slice; memory holds a batch of slices at a time.
+
+    Args:
+      trained: all members.
+      slices: read once.
+      names: the members of the ensemble.
+      choices: members by choice, of `_scored_choices`.
+      flips: average over mirror images in all choices, not only in `FLIPS`.
+    """
+    position = {name: i for i, name in enumerate(trained.members)}
+    rows = {
+        choice: [position[name] for name in members]
+        for choice, members in choices.items()
+        if choice != FLIPS
+    }
+    slices, flipped = _require_intensity(slices, trained.domain), itertools.repeat(None)
+    if FLIPS in choices:
+        slices, again = itertools.tee(slices)
+        flipped = _probabilities(trained.only(names), again, flips=True)
+    predictions = _probabilities(trained, slices, flips=flips)
+    for (image_slice, members), mirrored in zip(predictions, flipped, strict=False):
+        means = {
+            choice: members[chosen].mean(axis=0) for choice, chosen in rows.items()
+        }
+        if mirrored:
+            means[FLIPS] = mirrored[1].mean(axis=0)
+        masks = {choice: mean > trained.threshold for choice, mean in means.items()}
+        truth = true_mask(
+            image_slice.mask,
+            preprocessing=trained.preprocessing["preprocessing"],
+            threshold=trained.threshold,
         )
-        row = self.board.add(name, found.mask, truth, spacing)
-        row |= {
-            "expected_iou": float(found.expected_iou),
-            "review": None if found.review is None else bool(found.review),
-            "disagreement": float(found.disagreement),
-            "uncertainty": float(found.uncertainty.mean()),
-            "mutual_information": float(found.mutual_information.mean()),
-        }
+        of_ensemble = members[[position[name] for name in names]]
+        yield _Prediction(image_slice.name, truth, of_ensemble, masks)
 
-    def calibration(self) -> dict:
-        """Before and after the temperature; of all pixels and near the boundary."""
-        after = self._decision.temperature
+
+def _probabilities(
+    trained: TrainedEnsemble, slices: Iterable[Slice], *, flips: bool
+) -> Iterator[tuple[Slice, np.ndarray]]:
+    """Each slice with its members' probabilities `[m h w]`."""
+    predict = trained.ensemble(flips=flips).probabilities
+    return zip_with_predictions(predict, slices, image_of=attrgetter("image"))
+
+
+def _require_intensity(slices: Iterable[Slice], domain: str) -> Iterator[Slice]:
+    for image_slice in slices:
+        require_intensity(values_of([image_slice.image]), domain, image_slice.name)
+        yield image_slice
+
+
+class _MaskScores:
+    """Accumulates the overlap scores of several masks of the same slices.
+
+    Args:
+      names: of the masks.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self._counts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+
+    def add(self, masks: Iterable[tuple[str, np.ndarray]], truth: np.ndarray) -> None:
+        """Add a slice: names with masks `[h w]`, and the true mask."""
+        for name, mask in masks:
+            self._counts[name].append(overlap.count_pixels(mask, truth))
+
+    def summarize(self, groups: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+        """The scores by name, see `overlap.summarize`."""
         return {
-            "temperature": after,
-            "fitted_on": "validation"
-            if self._decision.review_below is not None
-            else None,
-        } | {
-            where: {
-                label: calibration.calibration_scores(histogram, temperature)
-                | {"reliability": calibration.reliability(histogram, temperature)}
-                for label, temperature in (("before", 1.0), ("after", after))
-            }
-            for where, histogram in self._pixels.items()
+            name: overlap.summarize(np.reshape(rows, (-1, 3)), groups=groups)
+            for name, rows in self._counts.items()
         }
 
-    def uncertainty(self) -> dict:
-        """How well the doubts of the ensemble find the slices that it gets wrong."""
-        scored = [one for one in self.board.slices.values() if one["iou"] is not None]
-        iou = np.array([one["iou"] for one in scored])
-        low = iou < LOW_IOU
-        doubt = {key: np.array([one[key] for one in scored]) for key in DOUBTS}
-        doubt["expected_iou"] = -doubt["expected_iou"]  # the less, the more doubt
+
+class _EnsembleStats:
+    """Accumulates scores, calibration and uncertainty of the masks `predict` writes.
+
+    Args:
+      segmenter: the ensemble.
+
+    Attributes:
+      scores: of each slice, with its measures of doubt.
+    """
+
+    def __init__(self, segmenter: LungSegmenter):
+        self.scores = SliceScores(TOLERANCE)
+        self._segmenter = segmenter
+        self._histograms = {"image": 0, "boundary": 0}
+
+    def add(self, prediction: _Prediction, spacing: tuple[float, float] | None) -> None:
+        """Add a slice, with the spacing of its pixels where that is known."""
+        truth, mean = prediction.truth, prediction.members.mean(axis=0)
+        band = calibration.boundary_band(truth)
+        self._histograms["image"] += calibration.logit_histogram(mean, truth)
+        self._histograms["boundary"] += calibration.logit_histogram(mean, truth, band)
+        segmentation = self._segmenter.decide(prediction.members)
+        row = self.scores.add(prediction.name, segmentation.mask, truth, spacing)
+        row |= _doubt(segmentation)
+
+    def calibration(self) -> dict[str, Any]:
+        """Calibration before and after the temperature, of all and of boundary pixels."""
+        settings = self._segmenter.decision
+        temperatures = {"before": 1.0, "after": settings.temperature}
+        is_tuned = settings.review_below is not None
+        return {
+            "temperature": settings.temperature,
+            "fitted_on": "validation" if is_tuned else None,
+        } | {
+            pixels: {
+                when: calibration.calibration_scores(histogram, temperature)
+                | {
+                    "reliability": calibration.reliability_diagram(
+                        histogram, temperature
+                    )
+                }
+                for when, temperature in temperatures.items()
+            }
+            for pixels, histogram in self._histograms.items()
+        }
+
+    def uncertainty(self) -> dict[str, Any]:
+        """How well the measures of doubt find the slices of low IoU."""
+        every = self.scores.slices.values()
+        scored = [row for row in every if row["iou"] is not None]
+        iou = np.array([row["iou"] for row in scored])
+        is_low = iou < LOW_IOU
+        doubt = {key: np.array([row[key] for row in scored]) for key in DOUBTS}
+        doubt["expected_iou"] = -doubt["expected_iou"]  # a lower one is more doubt
+        limit = self._segmenter.decision.review_below
+        flagged = np.array([bool(row["review"]) for row in scored], bool)
         result = {
             "low_iou": LOW_IOU,
-            "n_low": int(low.sum()),
-            "auroc": {key: uncertainty.auroc(d, low) for key, d in doubt.items()},
-            "review_below": self._decision.review_below,
-            "flagged": None,
-            "flagged_low": None,
+            "n_low": int(is_low.sum()),
+            "auroc": {k: uncertainty.auroc(d, is_low) for k, d in doubt.items()},
+            "review_below": limit,
+            # Of all slices, also those that are empty in both masks.
+            "flagged": None if limit is None else sum(row["review"] for row in every),
+            "flagged_low": None if limit is None else int((flagged & is_low).sum()),
         }
-        if self._decision.review_below is not None:
-            flagged = np.array([one["review"] for one in scored], bool)
-            every = self.board.slices.values()  # with those that are empty in both
-            result |= {
-                "flagged": sum(one["review"] for one in every),
-                "flagged_low": int((flagged & low).sum()),
-            }
-        if len(scored):
+        if scored:
             result["risk_coverage"] = uncertainty.risk_coverage(
                 -doubt["expected_iou"], 1 - iou
             )
         return result
 
 
-def _choices(trained: TrainedEnsemble, own: Sequence[str]) -> dict[str, list[str]]:
-    """The members of each choice, where an average says that all of them are wanted."""
-    if not trained.tuning or set(trained.members) - set(own) != {AVERAGE}:
-        return {}
-    decided = trained.tuning["choices"]
-    return {"all": list(own)} | {c: d["members"] for c, d in decided.items()}
-
-
-def _flipped(choices: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    return {FLIPS: choices["all"]} if choices else {}
-
-
-def _answers(trained: TrainedEnsemble, slices: Iterable[Slice], *, flips: bool):
-    """Each slice with the members' probabilities `[m h w]` of it."""
-    answer = trained.ensemble(flips=flips).probabilities
-    return zip_with_predictions(answer, slices, image_of=attrgetter("image"))
-
-
-def _of_domain(slices: Iterable[Slice], domain: str) -> Iterable[Slice]:
-    for one in slices:
-        require_intensity(values_of([one.image]), domain, one.name)
-        yield one
+def _doubt(segmentation: Segmentation) -> dict[str, Any]:
+    """The columns of a slice's row that need no label."""
+    return {
+        "expected_iou": float(segmentation.expected_iou),
+        "review": None if segmentation.review is None else bool(segmentation.review),
+        "disagreement": float(segmentation.disagreement),
+        "uncertainty": float(segmentation.uncertainty.mean()),
+        "mutual_information": float(segmentation.mutual_information.mean()),
+    }

@@ -1,22 +1,31 @@
-"""What evaluation.json says, in the order in which people look at it."""
+"""Views of evaluation.json that the command line and the page share."""
 
 from collections.abc import Mapping
 
+from lungseg_jax.inference.ensemble.members import REMOVED
 from lungseg_jax.runtime.errors import pluralize
+
+COLUMNS = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")  # of `format_summary`
 
 
 def labelled_scores(evaluation: Mapping) -> list[tuple[str, Mapping]]:
-    """What is compared: snapshots, choices, and last what `predict` writes."""
+    """Return labels with scores: snapshots, choices, and what `predict` writes."""
     rows = [(f"snapshot {step}", s) for step, s in evaluation["members"].items()]
-    for choice, found in evaluation["choices"].items():
-        if choice in ("last", "best", "greedy") and len(found["members"]) == 1:
-            continue  # a row of its own already
-        rows.append((f"{choice} ({len(found['members'])})", found["scores"]))
+    for choice, result in evaluation["choices"].items():
+        n = len(result["members"])
+        if choice in ("last", *REMOVED) and n == 1:
+            continue  # it is one of the snapshots
+        rows.append((f"{choice} ({n})", result["scores"]))
     return [*rows, ("as predict writes it", evaluation["ensemble"])]
 
 
 def worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str]:
-    """Names by their IoU; slices without one come last."""
+    """Return the names of slices by increasing IoU; those without one come last.
+
+    Args:
+      slices: rows by name.
+      only_scored: leave out slices without an IoU, which are empty in both masks.
+    """
 
     def by_iou(name):
         iou = slices[name]["iou"]
@@ -27,18 +36,13 @@ def worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str
 
 
 def format_summary(evaluation: Mapping) -> str:
-    """The scores as lines: members, choices of them, and what `predict` writes."""
-    columns = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")
-    lines = [
-        f"{'':20}" + "".join(f"{c:>12}" for c in columns) + "   95 % of iou_pooled"
-    ]
-    for label, s in labelled_scores(evaluation):
-        low, high = s["iou_pooled_ci95"]
-        lines.append(
-            f"{label:20}"
-            + "".join(f"{_number(s[c]):>12}" for c in columns)
-            + f"   {_number(low)} to {_number(high)}"
-        )
+    """Format the scores of snapshots, choices and the ensemble as lines of text."""
+    header = "".join(f"{column:>12}" for column in COLUMNS)
+    lines = [f"{'':20}{header}   95 % of iou_pooled"]
+    for label, scores in labelled_scores(evaluation):
+        cells = "".join(f"{_number(scores[column]):>12}" for column in COLUMNS)
+        low, high = map(_number, scores["iou_pooled_ci95"])
+        lines.append(f"{label:20}{cells}   {low} to {high}")
     n, threshold = evaluation["n"], evaluation["threshold"]
     mirrored = ", averaged over mirror images" if evaluation.get("flips") else ""
     lines.append(
@@ -47,14 +51,14 @@ def format_summary(evaluation: Mapping) -> str:
     doubts = evaluation["uncertainty"]
     if doubts["flagged"] is not None:
         lines.append(
-            f"{doubts['flagged']} of {n} flagged for review, among them "
+            f"{doubts['flagged']} of {n} flagged for review, including "
             f"{doubts['flagged_low']} of {doubts['n_low']} with an IoU below "
             f"{doubts['low_iou']:g}"
         )
     if evaluation.get("trained_on"):
         lines.append(
-            f"{evaluation['trained_on']} of {n} are slices that the run was trained on: "
-            "these scores say little of others"
+            f"the run was trained on {evaluation['trained_on']} of these {n} slices: "
+            "the scores say little about others"
         )
     return "\n".join(lines)
 

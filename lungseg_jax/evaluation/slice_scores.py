@@ -1,12 +1,14 @@
 """Scores of predicted masks, accumulated slice by slice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import METRICS, MaskPair
+from lungseg_jax.runtime.files import csv_writer
 
 
 class SliceScores:
@@ -55,7 +57,7 @@ class SliceScores:
 
     @property
     def counts(self) -> np.ndarray:
-        """Count rows of `overlap.count`, `[n 3]`."""
+        """Count rows of `overlap.count_pixels`, `[n 3]`."""
         return np.reshape(self._counts, (-1, 3))
 
     def summarize(self, groups: Sequence[str] | None = None) -> dict[str, Any]:
@@ -69,3 +71,15 @@ class SliceScores:
             for name in METRICS
         }
         return overlap.summarize(self.counts, values=values, groups=groups)
+
+
+def write_slice_scores(path: Path, slices: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the rows of slices as a CSV file; the cell of an undefined score is empty.
+
+    Args:
+      path: of the file.
+      slices: rows by the name of the slice, all with the same columns.
+    """
+    columns = ["slice", *next(iter(slices.values()))]
+    with csv_writer(path, columns) as rows:
+        rows.writerows({"slice": name} | dict(row) for name, row in slices.items())

@@ -94,7 +94,7 @@ def _mean_by_choice(
 
 
 def _loss(probability: np.ndarray, truth: np.ndarray) -> float:
-    histogram = calibration.histogram(probability, truth)
+    histogram = calibration.logit_histogram(probability, truth)
     return calibration.calibration_scores(histogram)["nll"]
 
 
@@ -105,7 +105,7 @@ def _fit_temperatures(
     histograms: dict[str, Any] = dict.fromkeys(rows, 0)
     for (members, truth), weight in zip(predictions, weights, strict=True):
         for choice, mean in _mean_by_choice(members, rows).items():
-            histograms[choice] += weight * calibration.histogram(mean, truth)
+            histograms[choice] += weight * calibration.logit_histogram(mean, truth)
     return {choice: calibration.fit_temperature(h) for choice, h in histograms.items()}
 
 
@@ -122,7 +122,7 @@ def _review_thresholds(
         for choice, mean in _mean_by_choice(members, rows).items():
             mask = postprocess(mean > threshold, postprocessing.DEFAULT)
             calibrated = calibration.apply_temperature(mean, temperatures[choice])
-            iou = float(overlap.iou(overlap.count(mask, truth)))
+            iou = float(overlap.iou(overlap.count_pixels(mask, truth)))
             ious[choice].append(1.0 if np.isnan(iou) else iou)  # both are empty
             confidence[choice].append(uncertainty.expected_iou(calibrated, mask))
     return {
@@ -166,7 +166,7 @@ class _PooledIoU:
     def add(self, probabilities: Mapping[str, np.ndarray], truth: np.ndarray) -> None:
         """Add a slice: probabilities `[h w]` by name, and the true mask `[h w]`."""
         for name, probability in probabilities.items():
-            counts = overlap.count(probability > self._threshold, truth)
+            counts = overlap.count_pixels(probability > self._threshold, truth)
             self._counts[name] = self._counts.get(name, 0) + counts
 
     def scores(self) -> dict[str, float | None]:

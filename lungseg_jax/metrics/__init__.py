@@ -1,1 +1,1 @@
-"""Scores of masks and of probabilities."""
+"""Metrics of masks, of probabilities and of uncertainty."""

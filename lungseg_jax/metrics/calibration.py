@@ -1,7 +1,8 @@
-"""Whether a probability of 0.8 is right in 8 of 10 cases, and what to do if it is not.
+"""Calibration of the probability of lung, and its correction by a temperature.
 
-All is computed from a histogram of the logit in fine bins, which adds up over slices: any
-number of them needs the same memory.
+A calibrated probability of 0.8 is right in 8 of 10 cases. Everything is computed from a
+histogram of the logit in fine bins. Histograms add up over slices, so any number of
+slices needs the same memory.
 """
 
 from typing import Any
@@ -11,23 +12,26 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-# Of the logit, from -LARGEST to LARGEST; the ends collect the rest. A bin is 0.0012 wide:
-# taking its middle changes no likelihood by more than 0.0007 and no p by more than 0.0002
-# at a temperature of 1.
+# Bins of the logit from -LARGEST to LARGEST; the outermost collect the rest. A bin is
+# 0.0012 wide: at a temperature of 1, using its middle changes the log-likelihood of a pixel
+# by at most 0.0007 and its probability by at most 0.0002.
 BINS, LARGEST = 32768, 20.0
 _WIDTH = 2 * LARGEST / BINS
 _LOGITS = -LARGEST + _WIDTH * (np.arange(BINS) + 0.5)  # the middle of each bin
 
 
-def histogram(
+def logit_histogram(
     probability: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None
 ) -> np.ndarray:
-    """Pixels by logit and truth, int64 `[BINS 2]`; column 1 is lung.
+    """Count pixels by logit and truth.
 
     Args:
       probability: `[h w]`.
       truth: `[h w]`, boolean.
-      where: `[h w]`, boolean: these pixels alone.
+      where: `[h w]`, boolean; the pixels to count, all by default.
+
+    Returns:
+      int64 `[BINS 2]`; column 1 is lung.
     """
     if where is not None:
         probability, truth = probability[where], truth[where]
@@ -38,10 +42,13 @@ def histogram(
 
 
 def boundary_band(truth: np.ndarray, width: int = 5) -> np.ndarray:
-    """The pixels within `width` pixels of the boundary of a mask, `[h w]` boolean.
+    """Return the band of pixels within `width` pixels of a mask's boundary.
 
-    On either side; by the Euclidean distance to the nearest pixel of the other side. All
-    False where the mask is empty or full.
+    It covers both sides; the distance is the Euclidean one to the nearest pixel of the
+    other side.
+
+    Returns:
+      `[h w]` boolean; all False if the mask is empty or full.
     """
     if truth.all() or not truth.any():
         return np.zeros_like(truth)
@@ -50,10 +57,10 @@ def boundary_band(truth: np.ndarray, width: int = 5) -> np.ndarray:
 
 
 def outlier_weights(losses: np.ndarray, most: float = 3.0) -> np.ndarray:
-    """Weights of slices for a fit, so that none counts for much more than the others.
+    """Return weights that bound the influence of each slice on a fit.
 
-    One whose label is plainly wrong has a loss of a hundred others, and a fit that follows
-    it is wrong for all of them: a loss above `most` times the median counts as that.
+    A slice with a wrong label can have the loss of a hundred others, and a fit that follows
+    it is wrong for all of them. The weights limit each loss to `most` times the median.
 
     Args:
       losses: `[n]`, the mean negative log-likelihood of each slice.
@@ -67,20 +74,23 @@ def outlier_weights(losses: np.ndarray, most: float = 3.0) -> np.ndarray:
     return np.divide(limit, losses, out=np.ones_like(losses), where=losses > limit)
 
 
-def fit_temperature(found: np.ndarray) -> float:
-    """The T that makes sigmoid(logit / T) most likely, between 0.05 and 20.
+def fit_temperature(counts: np.ndarray) -> float:
+    """Fit the temperature T that maximizes the likelihood of sigmoid(logit / T).
 
-    Above 1 the network was too sure. Probabilities of 0 and 1 count as logits of 20.
-    Source: Guo, Pleiss, Sun & Weinberger 2017, arXiv:1706.04599, section 4.2.
+    T is between 0.05 and 20; above 1, the network was overconfident. Probabilities of 0
+    and 1 count as logits of -20 and 20. Source: Guo, Pleiss, Sun & Weinberger 2017,
+    arXiv:1706.04599, section 4.2.
 
     Args:
-      found: of `histogram`, or a sum of these, which may be weighted; 1.0 where one of
-        lung and background is missing.
+      counts: of `logit_histogram`, or a weighted sum of several.
+
+    Returns:
+      The temperature; 1.0 if there is no lung or no background.
     """
-    if not found.sum(axis=0).all():  # all lung or none: any certainty is right
+    if not counts.sum(axis=0).all():  # all lung or none: the likelihood has no maximum
         return 1.0
     best = minimize_scalar(
-        lambda log_t: calibration_scores(found, float(np.exp(log_t)))["nll"],
+        lambda log_t: calibration_scores(counts, float(np.exp(log_t)))["nll"],
         bounds=(np.log(0.05), np.log(20.0)),
         method="bounded",
         options={"xatol": 1e-4},
@@ -89,9 +99,9 @@ def fit_temperature(found: np.ndarray) -> float:
 
 
 def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray:
-    """sigmoid(logit / temperature), float32 of the same shape.
+    """Return sigmoid(logit / temperature), float32 of the same shape.
 
-    The order of the probabilities stays, and so do 0, 0.5 and 1.
+    This keeps the order of the probabilities, and the values 0, 0.5 and 1.
     """
     probability = np.asarray(probability, np.float32)
     if temperature == 1.0:
@@ -99,24 +109,24 @@ def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray
     return expit(_logit(probability) / np.float32(temperature))
 
 
-def reliability(
-    found: np.ndarray, temperature: float = 1.0, bins: int = 15
+def reliability_diagram(
+    counts: np.ndarray, temperature: float = 1.0, bins: int = 15
 ) -> dict[str, list]:
-    """Of equal bins of the probability, what is shown in a reliability diagram.
+    """Return the points of a reliability diagram with equal bins of the probability.
 
     Args:
-      found: of `histogram`.
+      counts: of `logit_histogram`.
       temperature: applied first.
-      bins: of the probability of lung, from 0 to 1.
+      bins: the number of bins of the probability of lung, from 0 to 1.
 
     Returns:
-      "confidence", the mean probability in each bin; "frequency", the share that is lung;
-      "count", its pixels. None where a bin is empty.
+      "confidence", the mean probability in each bin; "frequency", the share of its pixels
+      that is lung, both None for an empty bin; "count", the number of its pixels.
     """
     p, column = _binned(temperature, bins)
-    pixels = found.sum(axis=1)
+    pixels = counts.sum(axis=1)
     count = np.bincount(column, weights=pixels, minlength=bins)
-    lung = np.bincount(column, weights=found[:, 1], minlength=bins)
+    lung = np.bincount(column, weights=counts[:, 1], minlength=bins)
     total = np.bincount(column, weights=p * pixels, minlength=bins)
     return {
         "confidence": [_share(a, n) for a, n in zip(total, count, strict=True)],
@@ -126,31 +136,32 @@ def reliability(
 
 
 def calibration_scores(
-    found: np.ndarray, temperature: float = 1.0, bins: int = 15
+    counts: np.ndarray, temperature: float = 1.0, bins: int = 15
 ) -> dict[str, Any]:
-    """Errors of the probability of lung, 0 at best; None for an empty histogram.
+    """Return errors of the probability of lung, where 0 is perfect.
 
     Args:
-      found: of `histogram`.
+      counts: of `logit_histogram`.
       temperature: applied first.
-      bins: of the expected calibration error.
+      bins: the number of bins of the expected calibration error.
 
     Returns:
-      "n" pixels; "ece", the mean distance of confidence and frequency over equal bins
-      (Naeini, Cooper & Hauskrecht 2015), of the probability of lung and not of the more
-      likely class; "brier", the mean squared error (Brier 1950); "nll", the mean negative
-      log-likelihood in nats.
+      "n", the number of pixels; "ece", the expected calibration error, which is the mean
+      difference between confidence and frequency over equal bins (Naeini, Cooper &
+      Hauskrecht 2015), for the probability of lung rather than of the more likely class;
+      "brier", the mean squared error (Brier 1950); "nll", the mean negative log-likelihood
+      in nats. The errors are None for an empty histogram.
     """
-    n = int(found.sum())
+    n = int(counts.sum())
     if not n:
         return {"n": 0, "ece": None, "brier": None, "nll": None}
     p, column = _binned(temperature, bins)
-    pixels = found.sum(axis=1)
-    excess = np.bincount(column, weights=p * pixels - found[:, 1], minlength=bins)
-    squares = found[:, 1] * (1 - p) ** 2 + found[:, 0] * p**2
-    # log sigmoid(z) without a 0 in it.
+    pixels = counts.sum(axis=1)
+    excess = np.bincount(column, weights=p * pixels - counts[:, 1], minlength=bins)
+    squares = counts[:, 1] * (1 - p) ** 2 + counts[:, 0] * p**2
+    # -log sigmoid(z), stable for large z.
     z = _LOGITS / temperature
-    nll = found[:, 1] * np.logaddexp(0, -z) + found[:, 0] * np.logaddexp(0, z)
+    nll = counts[:, 1] * np.logaddexp(0, -z) + counts[:, 0] * np.logaddexp(0, z)
     return {
         "n": n,
         "ece": float(np.abs(excess).sum() / n),
@@ -160,7 +171,7 @@ def calibration_scores(
 
 
 def _binned(temperature: float, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """The probability of each fine bin, and the coarse bin it is in."""
+    """Return the probability of each fine bin, and the coarse bin that contains it."""
     p = expit(_LOGITS / temperature)
     return p, np.minimum((p * bins).astype(int), bins - 1)
 

@@ -1,7 +1,7 @@
-"""Overlap scores from pixel counts that add up; the ratio comes last.
+"""Overlap scores from pixel counts: counts are summed first, ratios come last.
 
-A count row is (tp, fp, fn) of one slice. Float32 holds integers exactly only up to
-2**24 and a test set has more pixels, so rows are added on the host in int64.
+A count row is (tp, fp, fn) of one slice. Float32 represents integers exactly only up to
+2**24 and a test set has more pixels, so rows are summed on the host in int64.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 
-def count(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def count_pixels(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Count true positive, false positive and false negative pixels.
 
     Args:
@@ -88,7 +88,7 @@ def summarize(
     chapter 13): slices, or groups with all their slices, are resampled.
 
     Args:
-      rows: count rows `[n 3]` of `count`.
+      rows: count rows `[n 3]` of `count_pixels`.
       values: the metrics to average, `[n]` by name, NaN where undefined; `RATIOS` by
         default.
       groups: the patient of each slice.
@@ -141,7 +141,7 @@ def _intervals(
 
 
 def _resamples(n: int, groups, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """How often each slice is drawn, int64 `[rows n]`, in blocks of bounded memory."""
+    """Yield how often each slice is drawn, int64 `[rows n]`, in blocks of bounded size."""
     group_index = np.arange(n)
     if groups is not None:
         group_index = np.unique(groups, return_inverse=True)[1]
@@ -179,7 +179,7 @@ def _ratio(top, bottom):
 
 
 def _plain(value):
-    """Python numbers for JSON; NaN, which JSON lacks, becomes None."""
+    """Convert to Python numbers for JSON; NaN, which JSON lacks, becomes None."""
     if isinstance(value, (np.ndarray, np.floating, float)):
         return None if np.isnan(value) else float(value)
     return value

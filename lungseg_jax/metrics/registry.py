@@ -32,8 +32,8 @@ class MaskPair:
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
-        """(tp, fp, fn), see `overlap.count`."""
-        return overlap.count(self.predicted, self.truth)
+        """(tp, fp, fn), see `overlap.count_pixels`."""
+        return overlap.count_pixels(self.predicted, self.truth)
 
     @functools.cached_property
     def surface_distances(self) -> dict[str, float]:

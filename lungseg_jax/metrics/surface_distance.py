@@ -1,18 +1,16 @@
-"""How far the boundaries of two masks lie apart: NSD, HD95, ASSD of one slice.
+"""Surface distances between the boundaries of two masks of a slice: NSD, HD95, ASSD.
 
-Definition of the boundary: Nikolov et al., arXiv:1809.04430, and the library
-surface-distance of its authors (2D). A contour passes between pixels; its elements lie at
-the corners of four pixels and are weighted by their length, so that a slanted boundary
-counts by its length and not by its number of pixels. Distances are between the corners
-that the contours pass.
+The boundary is defined as in Nikolov et al., arXiv:1809.04430, and the authors' library
+surface-distance (2D). A contour passes between pixels; its elements are centred on the
+corners of four pixels and weighted by their length, so a slanted boundary counts by its
+length rather than its number of pixels. Distances are between the corners that the
+contours pass through.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
-
-SURFACE_SCORES = ("nsd", "hd95", "assd")
 
 
 def surface_scores(
@@ -22,57 +20,57 @@ def surface_scores(
     spacing: Sequence[float] | None = None,
     tolerance: float,
 ) -> dict[str, float]:
-    """The distances of two masks, in pixels, or in the unit of the spacing.
+    """Return the surface distances of two masks, in pixels or the unit of the spacing.
 
-    Both empty: NaN, there is nothing to score. One empty: NSD is 0, and the distances are
-    the image's diagonal, the largest there is.
+    If both masks are empty, the scores are NaN. If one is empty, NSD is 0 and the
+    distances are the diagonal of the image, the largest possible distance.
 
     Args:
       predicted, truth: `[h w]`, boolean.
-      spacing: between rows and between columns.
+      spacing: between rows and between columns; 1 by default.
       tolerance: of NSD.
 
     Returns:
       "nsd", normalised surface distance: the share of both boundaries within the
       tolerance of the other (the "surface Dice" of Nikolov et al.); "hd95", the larger
-      of the two 95th percentiles of the distance; "assd", the mean distance over both
-      boundaries together (Heimann et al., IEEE TMI 28, 2009).
+      of the two 95th percentiles of the distance; "assd", the average symmetric surface
+      distance, which is the mean over both boundaries (Heimann et al., IEEE TMI 28, 2009).
     """
     spacing = (1.0, 1.0) if spacing is None else tuple(map(float, spacing))
     if not predicted.any() or not truth.any():
         if predicted.any() == truth.any():
-            return dict.fromkeys(SURFACE_SCORES, float("nan"))
+            return dict.fromkeys(("nsd", "hd95", "assd"), float("nan"))
         diagonal = float(np.hypot(*np.multiply(truth.shape, spacing)))
         return {"nsd": 0.0, "hd95": diagonal, "assd": diagonal}
-    there, back = _distances(predicted, truth, spacing)
-    length = there[1].sum() + back[1].sum()
-    within = sum(lengths[d <= tolerance].sum() for d, lengths in (there, back))
+    contours = _contour_distances(predicted, truth, spacing)
+    total = sum(lengths.sum() for _, lengths in contours)
+    within = sum(lengths[d <= tolerance].sum() for d, lengths in contours)
     return {
-        "nsd": float(within / length),
-        "hd95": max(_percentile(*there, 95), _percentile(*back, 95)),
-        "assd": float(
-            sum((d * lengths).sum() for d, lengths in (there, back)) / length
-        ),
+        "nsd": float(within / total),
+        "hd95": max(_percentile(*contour, 95) for contour in contours),
+        "assd": float(sum((d * lengths).sum() for d, lengths in contours) / total),
     }
 
 
-def _distances(one, other, spacing):
-    """Of each element of a contour to the other contour, and the elements' lengths."""
-    rows, columns = np.nonzero(one | other)
+def _contour_distances(predicted, truth, spacing):
+    """For each contour, its elements' distances to the other contour, and their lengths."""
+    rows, columns = np.nonzero(predicted | truth)
     box = (
         slice(rows.min(), rows.max() + 1),
         slice(columns.min(), columns.max() + 1),
     )
-    lengths = [_lengths(np.pad(mask[box], 1), spacing) for mask in (one, other)]
-    borders = [length > 0 for length in lengths]
-    to_border = [distance_transform_edt(~b, sampling=spacing) for b in borders]
+    lengths = [
+        _contour_lengths(np.pad(mask[box], 1), spacing) for mask in (predicted, truth)
+    ]
+    contours = [length > 0 for length in lengths]
+    distances = [distance_transform_edt(~c, sampling=spacing) for c in contours]
     return (
-        (to_border[1][borders[0]], lengths[0][borders[0]]),
-        (to_border[0][borders[1]], lengths[1][borders[1]]),
+        (distances[1][contours[0]], lengths[0][contours[0]]),
+        (distances[0][contours[1]], lengths[1][contours[1]]),
     )
 
 
-def _lengths(mask, spacing):
+def _contour_lengths(mask, spacing):
     """The length of the contour at each corner of pixels, `[h-1 w-1]`; mostly 0."""
     a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
     height, width = spacing

@@ -1,4 +1,4 @@
-"""How sure an ensemble is: of a pixel, of a slice, and whether that can be relied on."""
+"""Uncertainty of pixels and slices, and measures of how well it predicts errors."""
 
 from typing import Any
 
@@ -8,45 +8,52 @@ from scipy.stats import rankdata
 
 
 def entropy(probability: np.ndarray) -> np.ndarray:
-    """Of the Bernoulli distribution, in bits: 0 where p is 0 or 1, 1 where it is 0.5.
+    """Return the entropy of a Bernoulli distribution, in bits.
 
     Args:
       probability: any shape, in 0 to 1.
 
     Returns:
-      float32 of the same shape.
+      float32 of the same shape: 0 where p is 0 or 1, and 1 where p is 0.5.
     """
     p = np.asarray(probability, np.float32)
     q = np.float32(1) - p
-    return np.abs(xlogy(p, p) + xlogy(q, q)) / np.float32(np.log(2))  # no -0.0
+    return np.abs(xlogy(p, p) + xlogy(q, q)) / np.float32(np.log(2))  # avoids -0.0
 
 
 def mutual_information(members: np.ndarray) -> np.ndarray:
-    """The part of the entropy that is disagreement of the members, `[h w]` in bits.
+    """Return the part of the entropy that is due to disagreement of the members.
 
-    The entropy of the mean less the mean of the entropies; 0 for one member. Source:
-    Houlsby, Huszar, Ghahramani & Lengyel 2011, arXiv:1112.5745, equation 2; members stand
-    for the posterior as in Lakshminarayanan, Pritzel & Blundell 2017, arXiv:1612.01474.
+    It is the entropy of the mean minus the mean of the entropies; 0 for one member. Source:
+    Houlsby, Huszar, Ghahramani & Lengyel 2011, arXiv:1112.5745, equation 2; members are
+    taken as posterior samples as in Lakshminarayanan, Pritzel & Blundell 2017,
+    arXiv:1612.01474.
 
     Args:
       members: probabilities `[m h w]`.
+
+    Returns:
+      `[h w]`, in bits.
     """
     information = entropy(members.mean(axis=0)) - entropy(members).mean(axis=0)
-    return np.maximum(information, 0)  # of rounding
+    return np.maximum(information, 0)  # rounding errors are negative
 
 
 def expected_iou(probability: np.ndarray, mask: np.ndarray) -> float:
-    """The IoU that the probabilities promise for a mask: of expected pixels, in 0 to 1.
+    """Estimate the IoU of a mask from the probabilities, without a label.
 
-    Were each pixel lung with its probability, the intersection has sum(p in the mask)
-    pixels on average and the union |mask| + sum(p outside); this is their ratio, a first
-    order estimate of the expected ratio. For an empty mask it is the probability that
-    there is no lung at all, as if the surest pixel spoke for all: 1 - max(p). (The ratio
-    would be 0 for any doubt at all; and a blank slice is right to be empty.)
+    If each pixel is lung with its probability, the intersection has sum(p in the mask)
+    pixels on average and the union |mask| + sum(p outside). Their ratio is a first order
+    estimate of the expected IoU. For an empty mask this ratio would be 0 even where the
+    slice hardly has any lung, so the estimate is 1 - max(p): the probability that there is
+    no lung, judged by the most likely pixel.
 
     Args:
       probability: `[h w]`, calibrated.
       mask: `[h w]`, boolean.
+
+    Returns:
+      The expected IoU, from 0 to 1.
     """
     if not mask.any():
         return float(1 - probability.max())
@@ -56,23 +63,30 @@ def expected_iou(probability: np.ndarray, mask: np.ndarray) -> float:
 
 
 def disagreement(masks: np.ndarray) -> float:
-    """Share of the pixels that any member calls lung and not all do, of masks `[m h w]`.
+    """Return one minus the intersection over union of the masks of all members.
 
-    One minus the intersection over union of all members; 0 where none sees lung.
+    It is the share of the pixels called lung by some member on which members disagree; 0
+    if no member finds lung.
+
+    Args:
+      masks: `[m h w]`, boolean.
     """
     union = masks.any(axis=0).sum()
     return float(1 - masks.all(axis=0).sum() / union) if union else 0.0
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
-    """The chance that a positive has a higher score than a negative, ties a half.
+    """Return the area under the receiver operating characteristic.
 
-    The area under the receiver operating characteristic, by the Mann-Whitney statistic
-    (Hanley & McNeil 1982); None where one of the two is missing.
+    It is the probability that a positive has a higher score than a negative, with ties
+    counted half, computed by the Mann-Whitney statistic (Hanley & McNeil 1982).
 
     Args:
       score: `[n]`.
       positive: `[n]`, boolean.
+
+    Returns:
+      The area; None if there are no positives or no negatives.
     """
     positive = np.asarray(positive, bool)
     n, m = int(positive.sum()), int((~positive).sum())
@@ -83,7 +97,7 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def risk_coverage(confidence: np.ndarray, loss: np.ndarray) -> dict[str, Any]:
-    """The mean loss of the slices that are kept, where the surest are kept first.
+    """Return the mean loss of the most confident slices, by the share that is kept.
 
     Source: Geifman & El-Yaniv 2017, arXiv:1705.08500, section 2; the area under the curve
     (AURC) as in Geifman, Uziel & El-Yaniv 2019, arXiv:1805.08206.
@@ -93,7 +107,7 @@ def risk_coverage(confidence: np.ndarray, loss: np.ndarray) -> dict[str, Any]:
       loss: `[n]`.
 
     Returns:
-      "coverage" and "risk", a list of n each, and "aurc", the mean of "risk".
+      "coverage" and "risk", lists of n numbers, and "aurc", the mean of "risk".
     """
     confidence, loss = np.asarray(confidence, float), np.asarray(loss, float)
     _, tied = np.unique(-confidence, return_inverse=True)
@@ -115,23 +129,24 @@ def review_threshold(
     catch: float = 0.9,
     budget: float = 0.2,
 ) -> dict[str, Any]:
-    """Below which confidence a slice is to be looked at; chosen on validation slices.
+    """Choose the confidence below which slices are flagged for review.
 
-    The smallest limit that catches at least `catch` of the slices whose IoU is below
-    `low`, but none that flags more than `budget` of all: a slice that is low for its wrong
-    label would have everything flagged. Where there are no low ones, the 5th percentile of
-    the confidence: what is less sure than nearly all that was seen is looked at.
+    It is the smallest threshold that catches at least `catch` of the slices whose IoU is
+    below `low`, as long as it flags at most `budget` of all slices: one slice with a wrong
+    label, confident and of low IoU, could otherwise flag everything. If no slice has a low
+    IoU, it is the 5th percentile of the confidence.
 
     Args:
-      confidence: `[n]`, n >= 1.
+      confidence: of the validation slices, `[n]`, n >= 1.
       iou: `[n]`.
-      low: a slice below it should be found.
-      catch: share of these, above 0 and at most 1.
-      budget: share of all slices that may be flagged.
+      low: slices below it should be caught.
+      catch: the share of them to catch, above 0 and at most 1.
+      budget: the share of all slices that may be flagged.
 
     Returns:
-      "threshold"; "flagged", the share of slices below it; "n_low" and "caught",
-      slices; "rule", a sentence that says how the threshold was chosen.
+      "threshold"; "flagged", the share of slices below it; "n_low", the number of slices
+      with a low IoU, and "caught", the number of those below the threshold; "rule", a
+      sentence that explains how the threshold was chosen.
     """
     confidence, iou = np.asarray(confidence, float), np.asarray(iou, float)
     is_low = iou < low

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from lungseg_jax.data.augmentation import augment
-from lungseg_jax.metrics.overlap import count
+from lungseg_jax.metrics.overlap import count_pixels
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.losses import Loss, damp_outliers
 from lungseg_jax.training.state import TrainState
@@ -75,14 +75,14 @@ def make_eval_step(
 ) -> Callable:
     """Create `step(variables, images, masks) -> (losses [b], counts [b 3])`, compiled.
 
-    Counts are those of `overlap.count` at the network's size, against the soft masks
+    Counts are those of `overlap.count_pixels` at the network's size, against the soft masks
     binarized at 0.5. `sharding` applies to both results.
     """
 
     def step(variables: Mapping[str, Any], images: jax.Array, masks: jax.Array):
         logits = model.apply(variables, images, train=False)
         predicted = jax.nn.sigmoid(logits) > threshold
-        return loss(logits, masks), count(predicted, masks >= 0.5)
+        return loss(logits, masks), count_pixels(predicted, masks >= 0.5)
 
     return jit(step, out_shardings=sharding)
 

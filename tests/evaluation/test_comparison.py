@@ -7,12 +7,8 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.data.io.images import write_image
-from lungseg_jax.evaluation.comparison import (
-    compare_masks,
-    format_scores,
-    pair_masks,
-    write_slice_scores,
-)
+from lungseg_jax.evaluation.comparison import compare_masks, format_scores, pair_masks
+from lungseg_jax.evaluation.slice_scores import write_slice_scores
 from lungseg_jax.runtime.errors import UserError
 
 

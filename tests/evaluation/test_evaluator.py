@@ -1,4 +1,4 @@
-"""evaluation.json, against scores worked out from the masks themselves."""
+"""evaluation.json, against scores computed from the masks themselves."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ from lungseg_jax.data.pairs import Slice
 from lungseg_jax.evaluation.evaluator import FLIPS, evaluate, slice_metadata
 from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.members import AVERAGE
+from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics.surface_distance import surface_scores
 from lungseg_jax.models import make_model
@@ -20,7 +21,7 @@ from lungseg_jax.runtime.errors import UserError
 
 @pytest.fixture(scope="module")
 def every(trained):
-    """All members and their average, and what was decided on other slices."""
+    """All members and their average, with the tuning of the `trained` fixture."""
     average = init_variables(make_model(**trained.model), channels=1, seed=9)
     members = {**trained.members, AVERAGE: average}
     return dataclasses.replace(trained, members=members)
@@ -37,9 +38,9 @@ def iou(masks, truths):
     return both / sum((m | t).sum() for m, t in zip(masks, truths, strict=True))
 
 
-def test_every_score_is_that_of_its_masks(tuned, slices):
+def test_scores_are_those_of_the_masks(tuned, slices):
     some = list(slices(6))
-    truths = [one.mask > 0 for one in some]
+    truths = [s.mask > 0 for s in some]
     found = evaluate(tuned, iter(some), 6)
     json.dumps(found, allow_nan=False)
     assert (found["n"], found["unit"], found["threshold"]) == (6, "px", 0.5)
@@ -53,28 +54,33 @@ def test_every_score_is_that_of_its_masks(tuned, slices):
 
     for name, scores in found["members"].items():
         assert scores["iou_pooled"] == pytest.approx(iou(masks_of([name]), truths))
-    assert found["choices"].keys() == {"all", "last", "best", "greedy", AVERAGE, FLIPS}
-    for choice, one in found["choices"].items():
-        masks = masks_of(one["members"], flips=choice == FLIPS)
-        assert one["scores"]["iou_pooled"] == pytest.approx(iou(masks, truths)), choice
+    assert list(found["choices"]) == ["all", "last", AVERAGE, FLIPS]
+    for choice, result in found["choices"].items():
+        masks = masks_of(result["members"], flips=choice == FLIPS)
+        expected = pytest.approx(iou(masks, truths))
+        assert result["scores"]["iou_pooled"] == expected, choice
 
     deployed = LungSegmenter(tuned.only(["10", "20", "30"]))
-    answers = [deployed(one.image) for one in some]
-    masks = [answer.mask for answer in answers]
+    segmentations = [deployed(s.image) for s in some]
+    masks = [segmentation.mask for segmentation in segmentations]
     assert found["ensemble"]["iou_pooled"] == pytest.approx(iou(masks, truths))
-    for one, answer in zip(some, answers, strict=True):
-        row = found["slices"][one.name]
-        distances = surface_scores(answer.mask, one.mask > 0, tolerance=2.0)
+    for s, segmentation in zip(some, segmentations, strict=True):
+        row, mask = found["slices"][s.name], segmentation.mask
+        distances = surface_scores(mask, s.mask > 0, tolerance=2.0)
         assert row["hd95"] == pytest.approx(distances["hd95"])
-        assert row["expected_iou"] == pytest.approx(answer.expected_iou, abs=1e-5)
-        assert row["review"] == answer.review
-        assert row["iou"] == pytest.approx(iou([answer.mask], [one.mask > 0]))
+        expected = pytest.approx(segmentation.expected_iou, abs=1e-5)
+        assert row["expected_iou"] == expected
+        assert row["review"] == segmentation.review
+        assert row["iou"] == pytest.approx(iou([mask], [s.mask > 0]))
     assert found["postprocessing"]["chosen"] == deployed.decision.postprocessing
     chosen = found["postprocessing"]["scores"][deployed.decision.postprocessing]
     assert chosen["iou_pooled"] == found["ensemble"]["iou_pooled"]
+    assert list(found["postprocessing"]["scores"]) == ["none", DEFAULT]
+    without = found["postprocessing"]["scores"]["none"]
+    assert without == found["choices"]["all"]["scores"]
 
 
-def test_calibration_is_better_on_the_slices_it_was_fitted_on(every, slices):
+def test_calibration_improves_on_the_slices_it_was_fitted_on(every, slices):
     tuning = tune(every, lambda: slices(6), 6)
     found = evaluate(dataclasses.replace(every, tuning=tuning), slices(6), 6)[
         "calibration"
@@ -86,15 +92,28 @@ def test_calibration_is_better_on_the_slices_it_was_fitted_on(every, slices):
     assert 0 < found["boundary"]["before"]["n"] < found["image"]["before"]["n"]
 
 
-def test_the_members_alone_where_one_was_asked_for(tuned, slices):
+def test_without_clean_up_its_effect_is_not_scored_twice(trained, slices):
+    tuning = trained.tuning | {"postprocessing": {"chosen": "none", "iou_pooled": {}}}
+    found = evaluate(dataclasses.replace(trained, tuning=tuning), slices(2), 2)
+    assert list(found["postprocessing"]["scores"]) == ["none"]
+
+
+def test_removed_choices_of_older_runs_are_ignored(tuned, slices):
+    best = tuned.tuning["choices"]["last"] | {"members": ["10"]}
+    choices = tuned.tuning["choices"] | {"best": best, "greedy": best}
+    older = dataclasses.replace(tuned, tuning=tuned.tuning | {"choices": choices})
+    assert evaluate(older, slices(2), 2) == evaluate(tuned, slices(2), 2)
+
+
+def test_only_the_requested_members_are_scored(tuned, slices):
     found = evaluate(tuned.only(["30"]), slices(3), 3)
     assert found["choices"] == {} and list(found["members"]) == ["30"]
     average = evaluate(tuned.only([AVERAGE]), slices(3), 3)
     assert list(average["members"]) == [AVERAGE]
 
 
-def test_doubts_find_what_is_wrong(tuned, slices):
-    """AUROC is of these very slices; the flags count what they say they count."""
+def test_measures_of_doubt_find_bad_slices(tuned, slices):
+    """Flags, their hits and the risk, counted again from the rows of the slices."""
     found = evaluate(tuned, slices(8), 8)
     rows = found["slices"].values()
     doubts = found["uncertainty"]
@@ -102,15 +121,15 @@ def test_doubts_find_what_is_wrong(tuned, slices):
     assert doubts["n_low"] == sum(low)
     assert doubts["flagged"] == sum(row["review"] for row in rows)
     assert doubts["flagged_low"] == sum(
-        row["review"] and one for row, one in zip(rows, low, strict=True)
+        row["review"] and is_low for row, is_low in zip(rows, low, strict=True)
     )
     curve = doubts["risk_coverage"]
     assert curve["risk"][-1] == pytest.approx(1 - np.mean([row["iou"] for row in rows]))
 
 
-def test_millimetres_and_patients(tuned, slices):
+def test_distances_in_millimetres_and_intervals_over_patients(tuned, slices):
     some = list(slices(4))
-    names = [one.name for one in some]
+    names = [s.name for s in some]
     table = SliceMetadata(
         patients=dict(zip(names, "AABB", strict=True)),
         spacings={name: (2.0, 2.0) for name in names},
@@ -130,7 +149,7 @@ def test_millimetres_and_patients(tuned, slices):
 
 
 def test_a_slice_without_lung_on_either_side(trained, slices):
-    """Nothing above an unreachable threshold: empty masks, on an empty truth and not."""
+    """An unreachable threshold: empty masks, for an empty truth and for a lung."""
     sure = dataclasses.replace(trained, threshold=1.0)
     (with_lung,) = slices(1)
     without = Slice("blank", with_lung.image, np.zeros_like(with_lung.mask))
@@ -143,7 +162,7 @@ def test_a_slice_without_lung_on_either_side(trained, slices):
     json.dumps(found, allow_nan=False)
 
 
-def test_flags_of_slices_without_a_score_count(tuned, slices):
+def test_flags_of_slices_without_a_score_are_counted(tuned, slices):
     (with_lung,) = slices(1)
     blank = Slice("blank", with_lung.image, np.zeros_like(with_lung.mask))
     unsure = dataclasses.replace(tuned, threshold=1.0)  # both masks are empty
@@ -154,7 +173,7 @@ def test_flags_of_slices_without_a_score_count(tuned, slices):
     assert found["slices"]["blank"]["iou"] is None
 
 
-def test_pictures_are_refused(trained):
+def test_refuses_gray_values(trained):
     picture = Slice("p", np.full((8, 8), 9, np.uint8), np.zeros((8, 8), np.uint8))
     picture.image[0] = 200
     with pytest.raises(UserError, match="gray values"):

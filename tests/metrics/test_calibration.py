@@ -1,4 +1,4 @@
-"""Calibration from histograms, against the same from the pixels themselves."""
+"""Calibration from histograms, against the same computed from all pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from lungseg_jax.metrics import calibration
 
 
 def sampled(seed, n=200_000, true_temperature=1.0):
-    """Probabilities, and truths drawn as if their logits had that temperature."""
+    """Probabilities, and truths sampled as if their logits had this temperature."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, n)
     truth = rng.random(n) < expit(logits / true_temperature)
@@ -31,60 +31,60 @@ def direct_scores(p, truth, bins=15):
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
-def test_scores_are_those_of_the_pixels(true_temperature):
+def test_scores_match_those_of_the_pixels(true_temperature):
     p, truth = sampled(0, true_temperature=true_temperature)
-    found = calibration.calibration_scores(calibration.histogram(p, truth))
+    found = calibration.calibration_scores(calibration.logit_histogram(p, truth))
     assert found.pop("n") == p.size
     expected = direct_scores(p, truth)
     assert found == pytest.approx(expected, abs=1e-3)
     after = calibration.calibration_scores(
-        calibration.histogram(p, truth), true_temperature
+        calibration.logit_histogram(p, truth), true_temperature
     )
-    assert after["ece"] < 0.005  # drawn so that it is right
+    assert after["ece"] < 0.005  # the truth was sampled at this temperature
 
 
 @given(st.floats(2**-20, 1 - 2**-20, width=32), st.integers(0, 10))
-def test_bins_are_fine_enough_for_one_value_alone(value, lung):
-    """The worst case: nothing averages out."""
+def test_bins_are_fine_enough_for_a_single_value(value, lung):
+    """The worst case: rounding errors do not average out."""
     p, truth = np.full((1, 10), value, np.float32), np.arange(10)[None] < lung
-    found = calibration.calibration_scores(calibration.histogram(p, truth))
+    found = calibration.calibration_scores(calibration.logit_histogram(p, truth))
     found.pop("n")
     assert found == pytest.approx(direct_scores(p, truth), abs=1e-3)
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_is_found(true_temperature):
+def test_fits_the_true_temperature(true_temperature):
     p, truth = sampled(1, true_temperature=true_temperature)
-    found = calibration.fit_temperature(calibration.histogram(p, truth))
+    found = calibration.fit_temperature(calibration.logit_histogram(p, truth))
     assert found == pytest.approx(true_temperature, rel=0.02)
 
 
-def test_temperature_of_nothing_and_of_the_hopeless():
+def test_temperature_of_no_pixels_and_of_random_labels():
     assert calibration.fit_temperature(np.zeros((calibration.BINS, 2), int)) == 1.0
     p, truth = np.full((1, 1000), 0.99, np.float32), np.arange(1000) < 500
-    hot = calibration.fit_temperature(calibration.histogram(p, truth[None]))
+    hot = calibration.fit_temperature(calibration.logit_histogram(p, truth[None]))
     assert hot == pytest.approx(20.0, rel=0.01)  # the bound
 
 
 def test_histograms_add_up_and_count_every_pixel():
     p, truth = sampled(2, n=1000)
-    whole = calibration.histogram(p, truth)
+    whole = calibration.logit_histogram(p, truth)
     parts = [
-        calibration.histogram(p[:, i : i + 250], truth[:, i : i + 250])
+        calibration.logit_histogram(p[:, i : i + 250], truth[:, i : i + 250])
         for i in range(0, 1000, 250)
     ]
     np.testing.assert_array_equal(sum(parts), whole)
     assert whole.sum() == 1000 and whole[:, 1].sum() == truth.sum()
     np.testing.assert_array_equal(
-        calibration.histogram(p, truth, truth | ~truth), whole
+        calibration.logit_histogram(p, truth, truth | ~truth), whole
     )
-    assert calibration.histogram(p, truth, truth)[:, 0].sum() == 0
+    assert calibration.logit_histogram(p, truth, truth)[:, 0].sum() == 0
 
 
-def test_the_ends_are_counted_too():
+def test_probabilities_of_0_and_1_are_counted():
     ends = np.array([[0.0, 1.0, 0.0, 1.0]], np.float32)
     truth = np.array([[False, True, True, False]])
-    found = calibration.histogram(ends, truth)
+    found = calibration.logit_histogram(ends, truth)
     assert found[0].tolist() == [1, 1] and found[-1].tolist() == [1, 1]
     assert calibration.calibration_scores(found)["brier"] == pytest.approx(
         0.5, abs=1e-6
@@ -94,14 +94,16 @@ def test_the_ends_are_counted_too():
 def test_reliability():
     p = np.array([[0.05, 0.05, 0.95, 0.95]], np.float32)
     truth = np.array([[False, True, True, True]])
-    found = calibration.reliability(calibration.histogram(p, truth), bins=10)
+    found = calibration.reliability_diagram(
+        calibration.logit_histogram(p, truth), bins=10
+    )
     assert found["count"] == [2, 0, 0, 0, 0, 0, 0, 0, 0, 2]
     assert found["frequency"][0] == 0.5 and found["frequency"][9] == 1.0
     assert found["confidence"][0] == pytest.approx(0.05, abs=1e-3)
     assert found["confidence"][5] is None and found["frequency"][5] is None
 
 
-def test_of_no_pixel_there_is_no_error():
+def test_errors_of_no_pixels_are_none():
     empty = np.zeros((calibration.BINS, 2), int)
     nothing = {"n": 0, "ece": None, "brier": None, "nll": None}
     assert calibration.calibration_scores(empty) == nothing
@@ -120,7 +122,7 @@ def test_apply_temperature_keeps_order_and_ends(temperature, values):
 
 @pytest.mark.parametrize("temperature", [0.3, 1.1, 3.0])
 @pytest.mark.parametrize("start", [0.01, 0.4999, 0.9])
-def test_apply_temperature_keeps_the_order_of_neighbours(start, temperature):
+def test_apply_temperature_keeps_the_order_of_adjacent_floats(start, temperature):
     step = np.spacing(np.float32(start))
     p = np.float32(start) + step * np.arange(10_000, dtype=np.float32)
     assert (np.diff(calibration.apply_temperature(p, temperature)) >= 0).all()
@@ -138,11 +140,11 @@ def test_boundary_band():
     band = calibration.boundary_band(truth, width=3)
     assert band[20].nonzero()[0].tolist() == [*range(7, 13), *range(27, 33)]
     assert not band[7, 7] and band[8, 8]  # a corner is 4.2 and 2.8 away
-    for one in (np.zeros((4, 4), bool), np.ones((4, 4), bool)):
-        assert not calibration.boundary_band(one).any()
+    for uniform in (np.zeros((4, 4), bool), np.ones((4, 4), bool)):
+        assert not calibration.boundary_band(uniform).any()
 
 
-def test_damping_bounds_what_one_slice_counts_for():
+def test_outlier_weights_bound_the_influence_of_a_slice():
     losses = np.array([0.01, 0.02, 0.02, 0.03, 0.06, 5.0])
     weights = calibration.outlier_weights(losses)
     np.testing.assert_allclose(weights[:4], 1)

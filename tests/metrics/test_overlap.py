@@ -1,4 +1,4 @@
-"""Counts that add up, and ratios that come last."""
+"""Pixel counts, ratios, and summaries with bootstrap intervals."""
 
 import json
 
@@ -9,7 +9,7 @@ import pytest
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.overlap import (
     area_error,
-    count,
+    count_pixels,
     dice,
     iou,
     precision,
@@ -34,16 +34,16 @@ SMALL_AND_LARGE = [[1, 1, 0], [90, 4, 6]]
 @pytest.mark.parametrize("xp", [np, jnp])
 @pytest.mark.parametrize("predicted,truth,expected", COUNTS)
 def test_counts_by_hand(xp, predicted, truth, expected):
-    row = count(xp.array(predicted, bool), xp.array(truth, bool))
+    row = count_pixels(xp.array(predicted, bool), xp.array(truth, bool))
     assert isinstance(row, type(xp.zeros(1)))
     assert tuple(np.asarray(row)) == expected
 
 
 @pytest.mark.parametrize("xp", [np, jnp])
-def test_counts_of_a_stack_are_a_row_each(xp):
+def test_a_stack_has_a_count_row_for_each_slice(xp):
     predicted = xp.array([p for p, _, _ in COUNTS], bool)  # [5 2 2]
     truth = xp.array([t for _, t, _ in COUNTS], bool)
-    rows = np.asarray(count(predicted, truth))
+    rows = np.asarray(count_pixels(predicted, truth))
     np.testing.assert_array_equal(rows, [row for _, _, row in COUNTS])
 
 
@@ -52,7 +52,7 @@ def test_counts_of_members_by_slices():
     predicted = np.zeros((2, 3, 4, 5), bool)
     predicted[1] = True
     truth = np.ones((3, 4, 5), bool)
-    rows = count(predicted, truth)
+    rows = count_pixels(predicted, truth)
     assert rows.shape == (2, 3, 3)
     assert (rows[0] == [0, 0, 20]).all() and (rows[1] == [20, 0, 0]).all()
 
@@ -73,7 +73,7 @@ def test_ratios_by_hand(row, expected_iou, expected_dice):
     np.testing.assert_allclose(dice(row), expected_dice)
 
 
-def test_pooled_is_not_the_mean():
+def test_pooled_scores_differ_from_means():
     result = summarize(SMALL_AND_LARGE)
     assert result["n"] == 2 and result["n_both_empty"] == 0
     assert result["iou_pooled"] == pytest.approx(91 / 102)
@@ -83,7 +83,7 @@ def test_pooled_is_not_the_mean():
     assert result["iou_min"] == pytest.approx(1 / 2)
 
 
-def test_both_empty_is_left_out_and_counted():
+def test_slices_empty_in_both_masks_are_left_out_and_counted():
     result = summarize([*SMALL_AND_LARGE, [0, 0, 0], [0, 0, 0]])
     without = summarize(SMALL_AND_LARGE)
     assert (result["n"], result["n_both_empty"]) == (4, 2)
@@ -93,7 +93,7 @@ def test_both_empty_is_left_out_and_counted():
 
 
 @pytest.mark.parametrize("one_empty", [[0, 9, 0], [0, 0, 9]])
-def test_one_empty_side_scores_zero(one_empty):
+def test_an_empty_mask_against_lung_scores_zero(one_empty):
     result = summarize([[1, 0, 0], one_empty])
     assert result["n_both_empty"] == 0
     assert (result["iou_mean"], result["iou_min"]) == (0.5, 0.0)
@@ -103,7 +103,7 @@ def test_one_empty_side_scores_zero(one_empty):
 
 
 @pytest.mark.parametrize("rows", [[], [[0, 0, 0]], [[0, 0, 0]] * 3])
-def test_nothing_to_score_gives_none(rows):
+def test_scores_of_nothing_are_none(rows):
     found = summarize(rows)
     assert (
         summarize(rows, values={"nsd": np.full(len(rows), np.nan)})["nsd_mean"] is None
@@ -114,7 +114,7 @@ def test_nothing_to_score_gives_none(rows):
 
 
 def test_sensitivity_precision_and_area_error_by_hand():
-    row = [6, 2, 4]  # of 10 true pixels 6 are found, and 2 others
+    row = [6, 2, 4]  # 6 of 10 true pixels are found, and 2 others
     assert (sensitivity(row), precision(row), area_error(row)) == (0.6, 0.75, -0.2)
     result = summarize([row, [10, 0, 0]])
     assert result["sensitivity_mean"] == pytest.approx(0.8)
@@ -123,7 +123,7 @@ def test_sensitivity_precision_and_area_error_by_hand():
     assert summarize([row, [5, 5, 0]])["area_error_abs_mean"] == pytest.approx(0.6)
 
 
-def test_what_is_undefined_is_left_out_of_its_own_mean_alone():
+def test_undefined_values_are_left_out_of_their_own_mean_only():
     found, missed, invented = [8, 1, 2], [0, 0, 9], [0, 9, 0]
     result = summarize([found, missed, invented])
     assert result["sensitivity_mean"] == pytest.approx((0.8 + 0) / 2)
@@ -145,25 +145,26 @@ def test_given_values_are_averaged_where_they_are_defined():
     assert result["iou_min"] == 0.0 and "iou_mean" not in result
 
 
-def test_patients_are_drawn_with_all_of_their_slices():
-    """Slices of a patient that are all alike say no more than one of them."""
+def test_patients_are_resampled_with_all_their_slices():
+    """Equal slices of a patient carry no more information than one of them."""
     rows = some_rows(12)
     patients = [f"p{i:02}" for i in range(12)]
-    alone = summarize(rows, groups=patients)
-    assert alone == summarize(rows)  # each is a patient of its own
+    single = summarize(rows, groups=patients)
+    assert single == summarize(rows)  # one slice per patient
     ten_each = summarize(np.repeat(rows, 10, axis=0), groups=np.repeat(patients, 10))
-    np.testing.assert_allclose(ten_each["iou_mean_ci95"], alone["iou_mean_ci95"])
+    np.testing.assert_allclose(ten_each["iou_mean_ci95"], single["iou_mean_ci95"])
     as_if_independent = summarize(np.repeat(rows, 10, axis=0))["iou_mean_ci95"]
-    assert np.ptp(as_if_independent) < 0.5 * np.ptp(alone["iou_mean_ci95"])
+    assert np.ptp(as_if_independent) < 0.5 * np.ptp(single["iou_mean_ci95"])
 
 
-def test_one_slice_or_one_patient_has_no_interval():
+def test_a_single_slice_or_patient_has_no_interval():
     assert summarize([[5, 1, 1]])["iou_pooled_ci95"] == [None, None]
-    one = summarize(some_rows(5), groups=["p"] * 5)
-    assert one["iou_mean_ci95"] == [None, None] and one["iou_mean"] is not None
+    patient = summarize(some_rows(5), groups=["p"] * 5)
+    assert patient["iou_mean_ci95"] == [None, None]
+    assert patient["iou_mean"] is not None
 
 
-def test_intervals_do_not_depend_on_how_much_is_drawn_at_once(monkeypatch):
+def test_intervals_do_not_depend_on_the_block_size(monkeypatch):
     rows = some_rows()
     expected = summarize(rows)
 
@@ -179,11 +180,11 @@ def test_intervals_do_not_depend_on_how_much_is_drawn_at_once(monkeypatch):
 
 @pytest.mark.parametrize("xp", [np, jnp])
 def test_sums_above_2_to_24_are_exact(xp):
-    """In float32 2**24 + 1 is 2**24, and the IoU would be a plain 1."""
+    """In float32 2**24 + 1 rounds to 2**24, and the IoU would be exactly 1."""
     rows = xp.array([[2**24, 0, 0], [0, 1, 0]], xp.int32)
     result = summarize(rows)
     assert result["iou_pooled"] == 2**24 / (2**24 + 1) != 1.0
-    # 300 slices of 2048x2048 pass int32 as well.
+    # 600 slices of 2048x2048 overflow int32 too.
     many = np.tile(np.array([[2**22 - 1, 1, 0]], np.int32), (600, 1))
     assert summarize(many, resamples=0)["iou_pooled"] == (2**22 - 1) / 2**22
 
@@ -212,17 +213,17 @@ def test_interval_is_a_function_of_the_seed():
     assert summarize(rows, seed=2)["iou_pooled_ci95"] != first
 
 
-def test_interval_of_equal_slices_is_a_point():
+def test_the_interval_of_equal_slices_is_a_point():
     assert summarize([[3, 1, 0]] * 5)["iou_pooled_ci95"] == [0.75, 0.75]
 
 
-def test_no_resamples_no_interval():
+def test_without_resamples_there_is_no_interval():
     result = summarize(SMALL_AND_LARGE, resamples=0)
     assert result["iou_pooled_ci95"] == [None, None]
     assert result["iou_pooled"] == pytest.approx(91 / 102)
 
 
 @pytest.mark.parametrize("rows", [SMALL_AND_LARGE, [[0, 0, 0]], []])
-def test_json_gives_the_same_back(rows):
+def test_results_survive_json(rows):
     result = summarize(jnp.array(rows, jnp.int32))
     assert json.loads(json.dumps(result, allow_nan=False)) == result

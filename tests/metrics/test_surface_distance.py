@@ -1,4 +1,4 @@
-"""Distances of boundaries, against values derived by hand and another implementation."""
+"""Surface distances, against values derived by hand and a second implementation."""
 
 import numpy as np
 import pytest
@@ -23,23 +23,23 @@ def box(top, left, height, width, shape=(60, 60)):
 
 
 def by_points(predicted, truth, spacing=(1.0, 1.0), tolerance=2.0):
-    """The same by the outlines of the pixel squares, point by point; no transform.
+    """Surface distances by points on the outlines of the pixels, without a transform.
 
-    Every edge between a pixel inside and one outside is walked in steps, and the distance
-    to the nearest point of the other outline is taken. These outlines are stairs, so
-    they agree with contours that cut corners within a pixel alone.
+    Points are placed along every edge between a pixel inside and one outside, each with
+    its distance to the nearest point of the other outline. These outlines are stairs, so
+    they agree with contours that cut corners only to within a pixel.
     """
 
     def points(mask):
-        found = []
+        outline = []
         padded = np.pad(mask, 1)
         for r, c in np.argwhere(padded):
             for dr, dc in ((-1, 0), (1, 0), (0, -1), (0, 1)):
                 if not padded[r + dr, c + dc]:
                     for t in (-0.5, 0.0, 0.5):
                         edge = (r + dr / 2 + t * dc, c + dc / 2 + t * dr)
-                        found.append(np.multiply(edge, spacing))
-        return np.array(found)
+                        outline.append(np.multiply(edge, spacing))
+        return np.array(outline)
 
     a, b = points(predicted), points(truth)
     d = cdist(a, b)
@@ -52,7 +52,7 @@ def by_points(predicted, truth, spacing=(1.0, 1.0), tolerance=2.0):
     }
 
 
-def test_equal_masks():
+def test_distances_of_equal_masks_are_zero():
     assert surface_scores(disc(40), disc(40), tolerance=1.0) == {
         "nsd": 1.0,
         "hd95": 0.0,
@@ -61,36 +61,36 @@ def test_equal_masks():
 
 
 @pytest.mark.parametrize("gap", [1, 3, 10])
-def test_discs_in_discs_are_their_radii_apart(gap):
-    found = surface_scores(disc(40 + gap), disc(40), tolerance=gap + 1.0)
-    assert found["assd"] == pytest.approx(gap, abs=0.5)
-    assert found["hd95"] == pytest.approx(gap, abs=0.75)
-    assert found["nsd"] == 1.0
+def test_concentric_discs_are_their_radii_apart(gap):
+    scores = surface_scores(disc(40 + gap), disc(40), tolerance=gap + 1.0)
+    assert scores["assd"] == pytest.approx(gap, abs=0.5)
+    assert scores["hd95"] == pytest.approx(gap, abs=0.75)
+    assert scores["nsd"] == 1.0
     near = surface_scores(disc(40 + gap), disc(40), tolerance=gap - 0.8)
     assert near["nsd"] < 0.25
 
 
-def test_a_box_that_is_shifted():
-    """20 x 20, by 4 columns: two sides lie 4 apart, the others run along each other."""
-    found = surface_scores(box(10, 10, 20, 20), box(10, 14, 20, 20), tolerance=3.0)
-    assert found["hd95"] == 4.0
-    # Of a contour of 80: the outer side of 20 at 4, the inner one at up to 4 but nearer to
-    # the other's edges at its ends, and 2 x 4 of the edges at 4 .. 0.
+def test_a_shifted_box():
+    """A box of 20 x 20 by 4 columns: two sides are 4 apart, the others overlap."""
+    scores = surface_scores(box(10, 10, 20, 20), box(10, 14, 20, 20), tolerance=3.0)
+    assert scores["hd95"] == 4.0
+    # The contour of 80 has an outer side of 20 at distance 4, an inner side at up to 4 but
+    # nearer to the other box's edges at its ends, and 2 x 4 of its edges at 4 .. 0.
     inner, edges = 12 * 4 + 2 * (0.5 + 1.5 + 2.5 + 3.5), 2 * 4 * 2
-    assert found["assd"] == pytest.approx((20 * 4 + inner + edges) / 80, abs=0.05)
-    assert found["nsd"] == pytest.approx(1 - (20 + 14 + 2) / 80, abs=0.03)
+    assert scores["assd"] == pytest.approx((20 * 4 + inner + edges) / 80, abs=0.05)
+    assert scores["nsd"] == pytest.approx(1 - (20 + 14 + 2) / 80, abs=0.03)
 
 
-def test_one_pixel_and_one_pixel():
-    """Each is a diamond around its pixel; their corners lie 5 columns apart."""
-    found = surface_scores(box(5, 5, 1, 1), box(5, 10, 1, 1), tolerance=2.0)
-    assert found == {"nsd": 0.0, "hd95": 5.0, "assd": 4.5}
+def test_two_single_pixels():
+    """Each contour is a diamond around its pixel; their corners are 5 columns apart."""
+    scores = surface_scores(box(5, 5, 1, 1), box(5, 10, 1, 1), tolerance=2.0)
+    assert scores == {"nsd": 0.0, "hd95": 5.0, "assd": 4.5}
 
 
-def test_the_border_of_the_image_is_a_boundary():
+def test_the_image_border_is_a_boundary():
     full = np.ones((10, 10), bool)
-    found = surface_scores(full, box(2, 2, 6, 6, (10, 10)), tolerance=1.0)
-    assert found["nsd"] == 0.0 and found["assd"] == pytest.approx(2.2, abs=0.2)
+    scores = surface_scores(full, box(2, 2, 6, 6, (10, 10)), tolerance=1.0)
+    assert scores["nsd"] == 0.0 and scores["assd"] == pytest.approx(2.2, abs=0.2)
 
 
 def test_distances_are_in_the_unit_of_the_spacing():
@@ -102,7 +102,7 @@ def test_distances_are_in_the_unit_of_the_spacing():
     assert double["nsd"] == pytest.approx(plain["nsd"])
 
 
-def test_rows_and_columns_have_spacings_of_their_own():
+def test_rows_and_columns_have_separate_spacings():
     a, b = box(10, 10, 20, 20), box(10, 14, 20, 20)
     wide = surface_scores(a, b, spacing=(1.0, 0.5), tolerance=1.0)
     assert wide["hd95"] == 2.0
@@ -111,43 +111,43 @@ def test_rows_and_columns_have_spacings_of_their_own():
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_one_empty_mask_is_as_far_as_can_be(flip):
+def test_one_empty_mask_has_the_largest_distance(flip):
     masks = [disc(10, 40, 20), np.zeros((40, 40), bool)]
-    found = surface_scores(*(masks[::-1] if flip else masks), tolerance=1.0)
-    assert found["nsd"] == 0.0
-    assert found["hd95"] == found["assd"] == pytest.approx(40 * 2**0.5)
+    scores = surface_scores(*(masks[::-1] if flip else masks), tolerance=1.0)
+    assert scores["nsd"] == 0.0
+    assert scores["hd95"] == scores["assd"] == pytest.approx(40 * 2**0.5)
     in_mm = surface_scores(*masks, spacing=(3.0, 4.0), tolerance=1.0)
     assert in_mm["hd95"] == pytest.approx(200.0)
 
 
 def test_two_empty_masks_have_no_score():
     empty = np.zeros((4, 4), bool)
-    found = surface_scores(empty, empty, tolerance=1.0)
-    assert all(np.isnan(value) for value in found.values())
+    scores = surface_scores(empty, empty, tolerance=1.0)
+    assert all(np.isnan(value) for value in scores.values())
 
 
 MASKS = arrays(bool, (12, 14), elements=st.booleans())
 
 
 @given(MASKS, MASKS)
-def test_symmetric_and_in_range(a, b):
-    found = surface_scores(a, b, tolerance=1.0)
-    np.testing.assert_equal(surface_scores(b, a, tolerance=1.0), found)
+def test_scores_are_symmetric_and_in_range(a, b):
+    scores = surface_scores(a, b, tolerance=1.0)
+    np.testing.assert_equal(surface_scores(b, a, tolerance=1.0), scores)
     if a.any() and b.any():
-        assert 0 <= found["nsd"] <= 1 and 0 <= found["assd"]
-        assert found["hd95"] <= np.hypot(12, 14)
+        assert 0 <= scores["nsd"] <= 1 and 0 <= scores["assd"]
+        assert scores["hd95"] <= np.hypot(12, 14)
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 1.3)])
-def test_as_walked_along_the_outlines(seed, spacing):
-    """Blobs of all kinds, some touching the border."""
+def test_agrees_with_distances_of_outline_points(seed, spacing):
+    """Blobs of many shapes, some touching the border."""
     rng = np.random.default_rng(seed)
     field = gaussian_filter(rng.normal(size=(2, 70, 60)), (0, 6, 6))
     predicted = field[0] > 0
     truth = field[0] + 0.35 * field[1] > 0.005
-    found = surface_scores(predicted, truth, spacing=spacing, tolerance=2.0)
+    scores = surface_scores(predicted, truth, spacing=spacing, tolerance=2.0)
     walked = by_points(predicted, truth, spacing)
-    assert found["assd"] == pytest.approx(walked["assd"], abs=0.3)
-    assert found["hd95"] == pytest.approx(walked["hd95"], abs=1.0)
-    assert found["nsd"] == pytest.approx(walked["nsd"], abs=0.06)
+    assert scores["assd"] == pytest.approx(walked["assd"], abs=0.3)
+    assert scores["hd95"] == pytest.approx(walked["hd95"], abs=1.0)
+    assert scores["nsd"] == pytest.approx(walked["nsd"], abs=0.06)

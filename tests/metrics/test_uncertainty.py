@@ -1,4 +1,4 @@
-"""Entropy, mutual information, and what is made of them, by hand and by sampling."""
+"""Measures of uncertainty, against values by hand and by sampling."""
 
 import numpy as np
 import pytest
@@ -24,13 +24,13 @@ def test_entropy_in_bits():
     quarter = 0.25 * 2 + 0.75 * np.log2(4 / 3)
     np.testing.assert_allclose(entropy(p), [[0, quarter, 1, quarter, 0]], atol=1e-6)
     assert entropy(p).dtype == np.float32 and entropy(p)[0, 0] == entropy(p)[0, 4] == 0
-    assert not np.signbit(entropy(p)).any()  # "-0.000" in a table
+    assert not np.signbit(entropy(p)).any()  # it would be printed as "-0.000"
 
 
-def test_mutual_information_is_disagreement_and_not_doubt():
-    torn = np.array([[[0.0]], [[1.0]]], np.float32)  # each sure, of the opposite
+def test_mutual_information_measures_disagreement_only():
+    opposed = np.array([[[0.0]], [[1.0]]], np.float32)  # each certain, of the opposite
     unsure = np.array([[[0.5]], [[0.5]]], np.float32)
-    assert mutual_information(torn) == pytest.approx(1.0)
+    assert mutual_information(opposed) == pytest.approx(1.0)
     apart = np.array([[[0.25]], [[0.75]]], np.float32)  # 1 - H(0.25)
     assert mutual_information(apart) == pytest.approx(0.1887219, abs=1e-6)
     assert mutual_information(unsure) == 0.0
@@ -45,14 +45,14 @@ def test_mutual_information_is_part_of_the_entropy(members):
     assert (information <= entropy(members.mean(axis=0)) + 1e-5).all()
 
 
-def test_expected_iou_is_near_the_mean_over_drawn_truths():
+def test_expected_iou_is_near_the_mean_over_sampled_truths():
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:64, :64]
     distance = np.hypot(rows - 32, columns - 32) - 20
     probability = (1 / (1 + np.exp(distance / 1.5))).astype(np.float32)
     mask = probability > 0.5
-    drawn = rng.random((300, 64, 64)) < probability
-    ious = (drawn & mask).sum((1, 2)) / (drawn | mask).sum((1, 2))
+    sampled = rng.random((300, 64, 64)) < probability
+    ious = (sampled & mask).sum((1, 2)) / (sampled | mask).sum((1, 2))
     assert expected_iou(probability, mask) == pytest.approx(ious.mean(), abs=1e-3)
 
 
@@ -61,7 +61,7 @@ def test_expected_iou_is_near_the_mean_over_drawn_truths():
     [
         ([[1.0, 0.0]], [[1, 0]], 1.0),
         ([[0.5, 0.5]], [[1, 0]], 1 / 3),  # 0.5 of 1.5
-        ([[0.0, 0.0]], [[0, 0]], 1.0),  # surely nothing
+        ([[0.0, 0.0]], [[0, 0]], 1.0),  # certainly no lung
         ([[0.4, 0.1]], [[0, 0]], 0.6),
         ([[0.0, 0.0]], [[1, 1]], 0.0),
     ],
@@ -75,8 +75,8 @@ def test_expected_iou_by_hand(probability, mask, expected):
     arrays(np.float32, (3, 4), elements=PROBABILITY),
     arrays(bool, (3, 4)),
 )
-def test_expected_iou_is_a_share(probability, mask):
-    assert 0 <= expected_iou(probability, mask) <= 1  # and so no NaN
+def test_expected_iou_is_between_0_and_1(probability, mask):
+    assert 0 <= expected_iou(probability, mask) <= 1  # also rules out NaN
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_expected_iou_is_a_share(probability, mask):
         ([[[1, 1, 0, 0]], [[1, 1, 0, 0]]], 0.0),
         ([[[1, 1, 0, 0]], [[0, 1, 1, 0]]], 2 / 3),  # 1 of 3 pixels in common
         ([[[1, 0, 0, 0]], [[0, 1, 0, 0]]], 1.0),
-        ([[[0, 0, 0, 0]], [[0, 0, 0, 0]]], 0.0),  # none sees lung: they agree
+        ([[[0, 0, 0, 0]], [[0, 0, 0, 0]]], 0.0),  # no member finds lung: they agree
         ([[[1, 0, 1, 0]]], 0.0),  # one member
     ],
 )
@@ -96,7 +96,7 @@ def test_disagreement(masks, expected):
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=12),
 )
-def test_auroc_is_the_share_of_pairs(rows):
+def test_auroc_is_the_share_of_ordered_pairs(rows):
     score = np.array([s for s, _ in rows])
     positive = np.array([p for _, p in rows])
     pairs = [
@@ -116,19 +116,19 @@ def test_risk_coverage_by_hand():
 
 
 @given(st.permutations(list(range(6))))
-def test_risk_coverage_knows_no_order_among_equals(order):
+def test_risk_coverage_ignores_the_order_of_ties(order):
     confidence = np.array([0.9, 0.9, 0.5, 0.5, 0.5, 0.1])
     loss = np.array([0.0, 0.2, 0.1, 0.4, 0.1, 1.0])
     found = risk_coverage(confidence[order], loss[order])
     assert found["risk"] == pytest.approx([0.1, 0.1, 0.4 / 3, 0.15, 0.16, 0.3])
 
 
-def test_review_threshold_catches_the_low_ones():
+def test_review_threshold_catches_slices_of_low_iou():
     confidence = np.array([0.99, 0.98, 0.97, 0.90, 0.80])
     iou = np.array([0.98, 0.94, 0.97, 0.95, 0.60])  # 0.95 is not low
     found = review_threshold(confidence, iou, budget=1.0)
     assert found["n_low"] == found["caught"] == 2
-    assert found["flagged"] == 0.8  # all that are as unsure as the second
+    assert found["flagged"] == 0.8  # every slice at most as confident as the second
     assert "catches 2 of the 2" in found["rule"]
     half = review_threshold(confidence, iou, catch=0.5, budget=1.0)
     assert (half["caught"], half["flagged"]) == (1, 0.2)
@@ -152,8 +152,8 @@ def test_review_threshold_is_the_smallest_that_catches_enough(rows, catch):
         assert (low & (confidence < smaller)).sum() < catch * low.sum()
 
 
-def test_review_threshold_keeps_to_its_budget():
-    """A slice whose label is wrong is low, and of the surest."""
+def test_review_threshold_respects_its_budget():
+    """A slice with a wrong label has a low IoU and a high confidence."""
     confidence = np.linspace(0.9, 0.99, 24)
     iou = np.full(24, 0.98)
     iou[[2, 23]] = 0.4
@@ -165,13 +165,13 @@ def test_review_threshold_keeps_to_its_budget():
     assert (found["flagged"], found["caught"]) == (3 / 24, 1)
 
 
-def test_review_threshold_of_a_share_that_floats_miss():
+def test_review_threshold_is_robust_to_rounding_of_the_share():
     """0.55 * 100 is 55.00000000000001, and 55 of 100 are enough."""
     found = review_threshold(np.arange(100.0), np.zeros(100), catch=0.55, budget=1.0)
     assert found["caught"] == 55
 
 
-def test_review_threshold_where_nothing_was_low():
+def test_review_threshold_without_slices_of_low_iou():
     confidence = np.linspace(0.9, 0.99, 41)
     found = review_threshold(confidence, np.full(41, 0.97))
     assert found["threshold"] == pytest.approx(np.percentile(confidence, 5))
