@@ -221,13 +221,13 @@ def nested(values: Mapping[str, Any]) -> ConfigDict:
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested dicts into dotted names; tuples become lists, as in JSON."""
-    flat = {}
+    values = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= flat(value, f"{prefix}{key}.")
+            values |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
+            values[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return values
 
 
 def _shown(default: Any) -> str:
