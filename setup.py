@@ -15,6 +15,7 @@ setup(
     packages=find_packages(include=["lungseg_jax", "lungseg_jax.*"]),
     package_data={
         "lungseg_jax": ["py.typed"],
+        "lungseg_jax.reporting": ["page.html"],
         "lungseg_jax.data.lung_ct": ["README.md", "TAGS.txt", "CITATIONS.bib"],
     },
     entry_points={"console_scripts": ["lungseg=lungseg_jax.__main__:main"]},
@@ -26,6 +27,7 @@ setup(
         "flax>=0.12",
         "importlib_resources",  # etils, which tensorflow-datasets uses, forgets it
         "jax>=0.10",
+        "jinja2>=3.1",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",

@@ -51,7 +51,9 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
             if distributed.is_primary():
                 stack.enter_context(folder.claimed())
             done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
-            run_record.register_run(c, folder, dataset, split, done=done, extend=extend)
+            run_record.register_run(
+                c, folder, dataset, split, done=done, extend=extend
+            )
         _train(c, folder, dataset, split)
         with distributed.primary_first():
             _finish(folder, dataset, split)
@@ -164,11 +166,9 @@ def _report(
         write_report(
             run.folder.report,
             evaluation,
+            LungSegmenter(trained.only(list(evaluation["members"]))),
             title=f"{c.name}: {c.model.name} U-Net on {dataset.variant} data",
-            window_hu=c.data.window_hu,
             read=dataset.slices,
-            segment=LungSegmenter(trained.only(list(evaluation["members"]))).stream,
-            rows=run.folder.read_metrics(),
         )
     except (OSError, UserError) as e:
         progress.say(f"the report could not be written: {e}")

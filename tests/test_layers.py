@@ -11,7 +11,7 @@ ROOT = Path(lungseg_jax.__file__).parent
 
 # Lowest first. A module may import from the lines above its own and from no other.
 RANKS = """
-runtime.errors runtime.signals __main__ inference.ensemble.model_card data.io.nifti
+runtime.errors runtime.signals __main__ data.io.nifti
 data.io.image_headers data.intensity inference.overlay data.io.geometry
     data.metadata runtime.files
     metrics.uncertainty metrics.calibration inference.postprocessing
@@ -33,13 +33,12 @@ training.recipes data.phantom.dataset training.steps
 data.dataset inference.ensemble.predictor
 checkpointing.checkpoints training.run_record inference.ensemble.trained
 inference.ensemble.loading inference.ensemble.stablehlo inference.ensemble.averaging
-    evaluation.tuning
+    inference.ensemble.model_card evaluation.tuning
 inference.ensemble.bundle
 inference.segmenter
 inference.prediction_table reporting.figures evaluation.evaluator
 cli.app inference.plan reporting.tables
 evaluation.comparison
-reporting.cards
 reporting.page
 reporting.report
 cli.evaluate cli.verify cli.check cli.export cli.compare

@@ -82,10 +82,9 @@ def evaluate(words: list[str]) -> None:
         report.write_report(
             page,
             evaluation,
+            LungSegmenter(own, flips=FLAGS.flips),
             title=f"{trained.path.name} on {data.absolute().name}",
-            window_hu=trained.preprocessing["window_hu"],
             read=lambda names: [read_slice(by_name[name]) for name in names],
-            segment=LungSegmenter(own, flips=FLAGS.flips).stream,
         )
         progress.say(f"report: {page / 'index.html'}")
     progress.answer(format_summary(evaluation))

@@ -1,12 +1,22 @@
-"""Pictures of a mask on its slice, and of what is wrong with it."""
+"""Pictures of a mask on its slice, and of its errors.
+
+Pictures are uint8 `[h w]` or `[h w 3]`, blue green red as in OpenCV.
+"""
 
 import cv2
 import numpy as np
 
-OUTLINE = (28, 159, 255)  # blue, green, red, as OpenCV has them: orange
+OUTLINE = (28, 159, 255)  # orange
 MISSED = (255, 208, 53)  # blue
-DOUBT = (60, 40, 230)  # red
-TILE = 256  # side of a slice in a sheet, pixels
+UNCERTAIN = (60, 40, 230)  # red
+TILE = 256  # side of a slice on a contact sheet, pixels
+# Full color resolution keeps outlines of one pixel sharp.
+_JPEG = [
+    cv2.IMWRITE_JPEG_QUALITY,
+    85,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]
 
 
 def overlay(
@@ -16,20 +26,20 @@ def overlay(
     *,
     window_hu: tuple[float, float],
 ) -> np.ndarray:
-    """The slice in gray, the mask's outline in orange, doubt in red.
+    """Draw the slice in gray, the mask's outline in orange and uncertainty in red.
 
     Args:
-      image: `[h w]` with its true values.
+      image: `[h w]`, its original values.
       mask: `[h w]` bool.
       uncertainty: `[h w]` in bits, 0 to 1.
       window_hu: values shown as black and as white.
 
     Returns:
-      uint8 `[h w 3]`, blue green red.
+      A picture `[h w 3]`.
     """
     weight = 0.7 * np.clip(uncertainty, 0, 1)[..., None]
     picture = gray(image, window_hu=window_hu)[..., None]
-    return _outlined(_blended(picture, DOUBT, weight), mask)
+    return _draw_outline(_blend(picture, UNCERTAIN, weight), mask)
 
 
 def error_overlay(
@@ -39,51 +49,52 @@ def error_overlay(
     *,
     window_hu: tuple[float, float],
 ) -> np.ndarray:
-    """The slice in gray, the mask's outline in orange; too much orange, missed blue.
+    """Draw the slice in gray with false positives in orange, missed lung in blue.
 
-    Args: those of `overlay`, and `truth` `[h w]` bool.
+    The outline of the mask is orange, too.
+
+    Args:
+      image: `[h w]`, its original values.
+      mask: `[h w]` bool.
+      truth: `[h w]` bool.
+      window_hu: values shown as black and as white.
 
     Returns:
-      uint8 `[h w 3]`, blue green red.
+      A picture `[h w 3]`.
     """
     picture = np.repeat(gray(image, window_hu=window_hu)[..., None], 3, axis=-1)
     for where, color in ((mask & ~truth, OUTLINE), (truth & ~mask, MISSED)):
-        picture = _blended(picture, color, 0.75 * where[..., None])
-    return _outlined(picture, mask)
+        picture = _blend(picture, color, 0.75 * where[..., None])
+    return _draw_outline(picture, mask)
 
 
 def gray(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
-    """The slice alone, uint8 `[h w]`."""
+    """Draw only the slice, as a picture `[h w]`."""
     low, high = window_hu
     scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low) * 255
     return scaled.astype(np.uint8)
 
 
 def resize_to_fit(picture: np.ndarray, side: int) -> np.ndarray:
-    """`[h w]` or `[h w 3]`, scaled so that the longer side has `side` pixels."""
+    """Scale a picture so that its longer side has `side` pixels."""
     height, width = picture.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    return cv2.resize(picture, size, interpolation=how)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    return cv2.resize(picture, size, interpolation=interpolation)
 
 
-def _blended(picture, color, weight):
-    return (picture * (1 - weight) + np.array(color) * weight).astype(np.uint8)
-
-
-def _outlined(picture, mask):
-    outlines, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-    )
-    return cv2.drawContours(np.ascontiguousarray(picture), outlines, -1, OUTLINE, 1)
+def encode_jpeg(picture: np.ndarray) -> bytes:
+    """Return a picture as a JPEG file, a third of the size of its PNG for CT."""
+    _, content = cv2.imencode(".jpg", np.ascontiguousarray(picture), _JPEG)
+    return content.tobytes()
 
 
 class ContactSheet:
-    """Some slices of a volume side by side, with their numbers.
+    """Numbered slices of a volume, side by side.
 
     Args:
-      count: slices of the volume.
+      count: slices in the volume.
       most: slices on the sheet, evenly spaced.
     """
 
@@ -95,11 +106,11 @@ class ContactSheet:
         self._tiles: list[np.ndarray] = []
 
     def includes(self, k: int) -> bool:
-        """Whether slice `k` is on the sheet."""
+        """Return whether slice `k` is on the sheet."""
         return k in self._shown
 
     def add(self, k: int, picture: np.ndarray, *, review: bool) -> None:
-        """Slice `k` as `overlay` gave it; `review` is said on it."""
+        """Add the `overlay` of slice `k`, labelled with its number and `review`."""
         small = resize_to_fit(picture, TILE)
         tile = np.zeros((TILE, TILE, 3), np.uint8)
         tile[: small.shape[0], : small.shape[1]] = small
@@ -109,12 +120,22 @@ class ContactSheet:
         self._tiles.append(tile)
 
     def picture(self) -> np.ndarray:
-        """uint8 `[h w 3]`, blue green red."""
+        """Return the sheet as a picture `[h w 3]`."""
         blank = np.zeros((TILE, TILE, 3), np.uint8)
-        fill = -len(self._tiles) % self._columns
-        tiles = self._tiles + [blank] * fill
+        tiles = self._tiles + [blank] * (-len(self._tiles) % self._columns)
         rows = [
             np.concatenate(tiles[i : i + self._columns], axis=1)
             for i in range(0, len(tiles), self._columns)
         ]
         return np.concatenate(rows, axis=0)
+
+
+def _blend(picture: np.ndarray, color: tuple, weight: np.ndarray) -> np.ndarray:
+    return (picture * (1 - weight) + np.array(color) * weight).astype(np.uint8)
+
+
+def _draw_outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    outlines, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+    )
+    return cv2.drawContours(np.ascontiguousarray(picture), outlines, -1, OUTLINE, 1)

@@ -1,1 +1,1 @@
-"""The page of a run: report, tables, figures."""
+"""Reports on an evaluation: the page, its tables and its figures."""

@@ -1,8 +1,6 @@
-"""The report of a run: its page, the figures on it, and a CSV file of its slices."""
+"""The report of an evaluation: index.html, its pictures and figures, and slices.csv."""
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,94 +11,136 @@ from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.evaluation.results import labelled_scores, worst_first
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
-from lungseg_jax.inference.overlay import error_overlay, gray, overlay, resize_to_fit
-from lungseg_jax.inference.segmenter import Segmentation
-from lungseg_jax.reporting import figures, page
-from lungseg_jax.runtime.files import write_text
+from lungseg_jax.inference.overlay import (
+    encode_jpeg,
+    error_overlay,
+    gray,
+    overlay,
+    resize_to_fit,
+)
+from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.reporting import figures
+from lungseg_jax.reporting.page import Case, render_page
+from lungseg_jax.runtime.files import csv_writer, write_text
+from lungseg_jax.training.run_folder import RunFolder
 
-SHOWN = 6  # bad slices
-SIDE = 512  # the longer one of a picture, pixels
+BAD_SHOWN = 6
+SIDE = 512  # of a picture, its longer one, in pixels
 
 
 def write_report(
     folder: Path,
     evaluation: Mapping[str, Any],
+    segmenter: LungSegmenter,
     *,
-    title: str,
-    window_hu: tuple[float, float],
     read: Callable[[Sequence[str]], Iterable[Slice]],
-    segment: Callable[[Iterable[np.ndarray]], Iterator[Segmentation]],
-    rows: Sequence[Mapping] = (),
+    title: str,
 ) -> None:
-    """Writes PNG pictures and figures, slices.csv and, last, index.html.
+    """Write a report on labelled slices. The page, index.html, is written last.
+
+    The page embeds its pictures and figures and can be sent on its own. They are also
+    PNG files in the folder, together with slices.csv. If the evaluation is of the run's
+    own split, that is, if it has a "split", the page shows the training of the run.
 
     Args:
-      folder: of the report; made where it is not there.
-      evaluation: what `scoring.score` returned.
+      folder: the destination, created if missing.
+      evaluation: the result of `evaluator.evaluate`.
+      segmenter: what was evaluated; it segments the slices that are shown.
+      read: reads slices by their names.
       title: the heading.
-      window_hu: pixel values shown as black and as white.
-      read: the slices of some names.
-      segment: what the ensemble finds in images.
-      rows: of metrics.jsonl, where the page is to show the training.
+
+    Raises:
+      OSError: a picture or figure cannot be written.
+      UserError: another file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    slices = evaluation["slices"]
-    cases = _choose(slices, evaluation["uncertainty"]["low_iou"])
-    asked = zip_with_predictions(
-        segment, read(list(cases)), image_of=attrgetter("image")
-    )
-    for case, (one, found) in enumerate(asked):
-        for kind, picture in _pictures(one, found, window_hu).items():
-            write_picture(
-                folder / page.picture_of(case, kind), resize_to_fit(picture, SIDE)
-            )
-    drawn = {
-        "scores": figures.scores(labelled_scores(evaluation)),
-        "expected": figures.expected(evaluation),
-        "risk": figures.risk(evaluation),
-    }
-    for where, pixels in page.PIXELS.items():
-        found = evaluation["calibration"][where]
-        drawn[f"calibration_{where}"] = figures.reliability(found, pixels)
+    cases = _write_cases(folder, evaluation, segmenter, read)
+    drawn = _draw_figures(evaluation)
+    is_own_split = "split" in evaluation
+    rows = RunFolder(segmenter.trained.path).read_metrics() if is_own_split else []
     if rows:
-        drawn["curves"] = figures.curves(rows)
-    for name, figure in drawn.items():
-        figures.save(figure, folder / f"{name}.png")
-    write_text(folder / "slices.csv", _csv(slices))
-    text = page.render_page(evaluation, title, cases=cases, trained=bool(rows))
-    write_text(folder / "index.html", text)
+        drawn["curves"] = figures.to_png(figures.training_curves(rows))
+    for name, png in drawn.items():
+        (folder / f"{name}.png").write_bytes(png)
+    slices_csv = folder / "slices.csv"
+    _write_slices_csv(slices_csv, evaluation["slices"])
+    page = render_page(
+        evaluation,
+        title,
+        cases=cases,
+        figures=drawn,
+        slices_csv=slices_csv.read_bytes(),
+    )
+    # Names of slices and folders need not be valid UTF-8.
+    page = page.encode("utf-8", errors="backslashreplace").decode()
+    write_text(folder / "index.html", page)
 
 
-def _choose(slices: Mapping[str, Mapping], low_iou: float) -> dict[str, str]:
-    """The reason to show a slice, by its name."""
-    scored = worst_first(slices, only_scored=True)
-    least_sure = min(slices, key=lambda name: slices[name]["expected_iou"])
-    reasons = [(name, "worst") for name in scored[:1]]
-    reasons += [(n, "bad") for n in scored[1:SHOWN] if slices[n]["iou"] < low_iou]
-    reasons += [(least_sure, "least sure")]
-    reasons += [(name, "median") for name in scored[len(scored) // 2 :][:1]]
-    reasons += [(name, "best") for name in scored[-1:]]
+def choose_cases(slices: Mapping[str, Mapping], low_iou: float) -> dict[str, str]:
+    """Choose slices to show, each with the reason."""
+    ranked = worst_first(slices, only_scored=True)
+    least_certain = min(slices, key=lambda name: slices[name]["expected_iou"])
+    reasons = [(name, "worst") for name in ranked[:1]]
+    reasons += [
+        (name, "bad") for name in ranked[1:BAD_SHOWN] if slices[name]["iou"] < low_iou
+    ]
+    reasons += [(least_certain, "least certain")]
+    reasons += [(name, "median") for name in ranked[len(ranked) // 2 :][:1]]
+    reasons += [(name, "best") for name in ranked[-1:]]
     chosen: dict[str, str] = {}
-    for name, why in reasons:
-        chosen.setdefault(name, why)
+    for name, reason in reasons:
+        chosen.setdefault(name, reason)
     return chosen
 
 
-def _pictures(one: Slice, found: Segmentation, window_hu) -> dict[str, np.ndarray]:
-    """By kind, the keys of `page.PICTURES`."""
-    truth, doubt = one.mask > 0, found.uncertainty
-    return {
-        "mask": error_overlay(one.image, found.mask, truth, window_hu=window_hu),
-        "doubt": overlay(one.image, found.mask, doubt, window_hu=window_hu),
-        "slice": gray(one.image, window_hu=window_hu),
+def _write_cases(folder, evaluation, segmenter, read) -> list[Case]:
+    """Write case<i>_<picture>.png for each case."""
+    window = segmenter.trained.preprocessing["window_hu"]
+    reasons = choose_cases(evaluation["slices"], evaluation["uncertainty"]["low_iou"])
+    segmented = zip_with_predictions(
+        segmenter.stream, read(list(reasons)), image_of=attrgetter("image")
+    )
+    cases = []
+    for i, (image_slice, segmentation) in enumerate(segmented):
+        pictures = _pictures(image_slice, segmentation, window)
+        for key, picture in pictures.items():
+            write_picture(folder / f"case{i}_{key}.png", picture)
+        embedded = {key: encode_jpeg(picture) for key, picture in pictures.items()}
+        name = image_slice.name
+        cases.append(Case(name, reasons[name], embedded))
+    return cases
+
+
+def _pictures(
+    image_slice: Slice, segmentation: Segmentation, window_hu: tuple[float, float]
+) -> dict[str, np.ndarray]:
+    """Draw the pictures of a slice, by key of `page.PICTURES`."""
+    image, mask = image_slice.image, segmentation.mask
+    truth, uncertainty = image_slice.mask > 0, segmentation.uncertainty
+    pictures = {
+        "mask": error_overlay(image, mask, truth, window_hu=window_hu),
+        "doubt": overlay(image, mask, uncertainty, window_hu=window_hu),
+        "slice": gray(image, window_hu=window_hu),
     }
+    return {key: resize_to_fit(picture, SIDE) for key, picture in pictures.items()}
 
 
-def _csv(slices: Mapping[str, Mapping]) -> str:
-    text = io.StringIO()
+def _draw_figures(evaluation: Mapping[str, Any]) -> dict[str, bytes]:
+    """Draw the figures of an evaluation, as PNG files by name."""
+    calibration = evaluation["calibration"]
+    drawn = {
+        "scores": figures.score_intervals(labelled_scores(evaluation)),
+        "expected": figures.expected_iou(evaluation),
+        "risk": figures.risk_coverage(evaluation),
+        "calibration_image": figures.reliability(calibration["image"], "All pixels"),
+        "calibration_boundary": figures.reliability(
+            calibration["boundary"], "Within 5 pixels of the boundary"
+        ),
+    }
+    return {name: figures.to_png(figure) for name, figure in drawn.items()}
+
+
+def _write_slices_csv(path: Path, slices: Mapping[str, Mapping[str, Any]]) -> None:
     names = worst_first(slices, only_scored=False)
-    columns = ["slice", *slices[names[0]]]
-    rows = csv.DictWriter(text, columns, lineterminator="\n")
-    rows.writeheader()
-    rows.writerows({"slice": name} | dict(slices[name]) for name in names)
-    return text.getvalue()
+    with csv_writer(path, ["slice", *slices[names[0]]]) as writer:
+        writer.writerows({"slice": name, **slices[name]} for name in names)

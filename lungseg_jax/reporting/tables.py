@@ -1,105 +1,106 @@
-"""The tables of the page, as HTML."""
+"""The tables of the page, as rows of text for its template."""
 
-import html
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from lungseg_jax.evaluation.results import worst_first
-from lungseg_jax.inference.postprocessing import POSTPROCESSING
-from lungseg_jax.metrics.registry import summary_scores
+from lungseg_jax.evaluation.results import labelled_scores, worst_first
+from lungseg_jax.metrics.registry import METRICS, summary_scores
 
-COLUMNS = {
-    "iou": ("IoU", ".4f"),
-    "expected_iou": ("expected", ".3f"),
-    "review": ("review", ""),
-    "dice": ("Dice", ".4f"),
-    "nsd": ("NSD", ".3f"),
-    "hd95": ("HD95", ".1f"),
-    "area_error": ("area error", "+.1%"),
-    "disagreement": ("disagreement", ".1%"),
+NOT_AVAILABLE = "n/a"
+# Scores by which members and their combinations are compared.
+CHOICE_SCORES = {
+    "iou_pooled": "IoU, pooled",
+    "iou_mean": "IoU, mean",
+    "iou_min": "IoU, worst slice",
+    "dice_mean": "Dice, mean",
 }
 
 
-def of_metrics(evaluation: Mapping) -> str:
-    """The scores of what `predict` writes, with their intervals."""
-    scores, unit = evaluation["ensemble"], evaluation["unit"]
-    rows = []
-    for score in summary_scores():
-        low, high = scores[f"{score.key}_ci95"]
-        value, interval = number(scores[score.key]), f"{number(low)} to {number(high)}"
-        label = score.label_with_unit(unit)
-        rows.append(("", (label, value, interval, score.meaning)))
-    return _table(("", "value", "95 % interval", ""), rows, style="words")
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text whose first column holds the row headers.
+
+    Attributes:
+      columns: the headers, one per column.
+      rows: the cells of each row, as many as there are columns.
+      last_is_text: whether the last column is prose, which is left-aligned.
+      last_row_stands_out: whether the last row is the one that matters.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    last_is_text: bool = False
+    last_row_stands_out: bool = False
 
 
-def of_choices(evaluation: Mapping) -> str:
-    """Snapshots, choices of them, and what `predict` writes."""
-    keys = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")
-    labelled = [
-        (f"snapshot {step}", step, s) for step, s in evaluation["members"].items()
-    ]
-    for choice, found in evaluation["choices"].items():
-        labelled.append((choice, ", ".join(found["members"]), found["scores"]))
-    rows = [
-        ("", (label, members, *(number(s[k]) for k in keys)))
-        for label, members, s in labelled
-    ]
-    mine = evaluation["ensemble"]
-    final = ("as predict writes it", "", *(number(mine[k]) for k in keys))
-    return _table(("", "members", *keys), [*rows, ("last", final)])
-
-
-def of_clean_up(evaluation: Mapping) -> str:
-    """Each clean-up; the chosen one stands out."""
-    keys = ("iou_pooled", "iou_mean", "iou_min")
-    chosen = evaluation["postprocessing"]["chosen"]
-    rows = [
-        (
-            "last" if name == chosen else "",
-            (
-                name,
-                *(number(s[k]) for k in keys),
-                ("chosen; " if name == chosen else "") + POSTPROCESSING[name],
-            ),
-        )
-        for name, s in evaluation["postprocessing"]["scores"].items()
-    ]
-    return _table(("", *keys, ""), rows, style="words")
-
-
-def of_slices(slices: Mapping[str, Mapping]) -> str:
-    """A row for each slice, worst first."""
-    rows = []
-    for name in worst_first(slices, only_scored=False):
-        cells = [
-            _cell(slices[name][key], format) for key, (_, format) in COLUMNS.items()
-        ]
-        rows.append(("", (name, *cells)))
-    return _table(("slice", *(label for label, _ in COLUMNS.values())), rows)
-
-
-def _table(
-    head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], *, style: str = ""
-) -> str:
-    """Of cells of text; the table and each row have a class."""
-    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join(
-        f'<tr class="{of_row}">'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for of_row, cells in rows
+def score_table(evaluation: Mapping[str, Any]) -> Table:
+    """Return the scores of the masks that `predict` writes, with intervals."""
+    return Table(
+        ("score", "value", "95% interval", "meaning"),
+        list(_score_rows(evaluation)),
+        last_is_text=True,
     )
-    return f'<table class="{style}"><tr>{top}</tr>{body}</table>'
 
 
-def _cell(value: Any, format: str) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "review" if value else ""
-    return f"{value:{format}}"
+def choice_table(evaluation: Mapping[str, Any]) -> Table:
+    """Compare snapshots, combinations of them, and the masks `predict` writes."""
+    rows = [
+        (label, *(number(scores[key]) for key in CHOICE_SCORES))
+        for label, scores in labelled_scores(evaluation)
+    ]
+    columns = ("members", *CHOICE_SCORES.values())
+    return Table(columns, rows, last_row_stands_out=True)
+
+
+def slice_table(evaluation: Mapping[str, Any]) -> Table:
+    """List all slices, worst first."""
+    slices = evaluation["slices"]
+    columns = _slice_columns(evaluation["unit"])
+    rows = [
+        (name, *(_cell(slices[name].get(c.key), c.format) for c in columns))
+        for name in worst_first(slices, only_scored=False)
+    ]
+    return Table(("slice", *(column.label for column in columns)), rows)
 
 
 def number(value: float | None) -> str:
-    """Of four digits, or "none"."""
-    return "none" if value is None else f"{value:.4f}"
+    """Format a score with four digits; None becomes "n/a"."""
+    return NOT_AVAILABLE if value is None else f"{value:.4f}"
+
+
+def _score_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    scores = evaluation["ensemble"]
+    for score in summary_scores():
+        if score.key not in scores:  # a metric that is newer than the evaluation
+            continue
+        low, high = scores[f"{score.key}_ci95"]
+        label = score.label_with_unit(evaluation["unit"])
+        interval = f"{number(low)} to {number(high)}"
+        yield label, number(scores[score.key]), interval, score.meaning
+
+
+class _Column(NamedTuple):
+    key: str  # in a slice's row
+    label: str
+    format: str = ""
+
+
+def _slice_columns(unit: str) -> list[_Column]:
+    columns = []
+    for metric in METRICS.values():
+        if metric.in_slice_table:
+            label = f"{metric.label}, {unit}" if metric.is_distance else metric.label
+            columns.append(_Column(metric.name, label, metric.format))
+    return [
+        *columns,
+        _Column("expected_iou", "expected IoU", ".3f"),
+        _Column("disagreement", "disagreement", ".1%"),
+        _Column("review", "review"),
+    ]
+
+
+def _cell(value: float | bool | None, format: str) -> str:
+    if isinstance(value, bool):
+        return "review" if value else ""
+    return NOT_AVAILABLE if value is None else f"{value:{format}}"

@@ -59,7 +59,7 @@ def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
     bundle.write_bundle(tmp_path / "last", trained.only(["30"]), RECORD)
     card = (tmp_path / "last/README.md").read_text()
     assert "A U-Net with conv blocks" in card
-    assert 'Temperature 2.000, clean-up "fill_holes"' in card
+    assert 'Clean-up of masks: "fill_holes"' in card and "Temperature 2.000" in card
     assert "0.500, were chosen on 5 validation slices" in card
     # The cut of the calibrated probability is that of the mean before.
     cut = dataclasses.replace(trained, threshold=0.9)
@@ -206,5 +206,5 @@ def test_names_of_slices_do_not_leave_the_run(trained, tmp_path):
         b"Jane_Doe" in path.read_bytes() for path in (tmp_path / "b").iterdir()
     )
     card = (tmp_path / "b" / "README.md").read_text()
-    assert "| pooled IoU | 0.9123 | 0.9000 to 0.9500 |" in card
+    assert "| IoU, pooled | 0.9123 | 0.9000 to 0.9500 |" in card
     assert "split seed 3" in card and "threshold 0.5" in card
