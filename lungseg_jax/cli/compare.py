@@ -24,9 +24,18 @@ import numpy as np
 from absl import flags
 
 from lungseg_jax.cli import app
-from lungseg_jax.data.io.images import SUFFIXES, as_mask, read_mask
-from lungseg_jax.data.io.npy import ARRAY, read_array, read_shape
-from lungseg_jax.data.io.volumes import is_dicom, is_volume, open_volume
+from lungseg_jax.data.io.formats import (
+    EITHER,
+    SLICE,
+    VOLUME,
+    is_dicom,
+    is_volume,
+    kind_of,
+    open_volume,
+    read_slice_mask,
+    suffixes,
+)
+from lungseg_jax.data.io.images import as_mask
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.evaluation.results import IN_UNIT, METRICS
 from lungseg_jax.evaluation.slice_scores import SliceScores
@@ -92,8 +101,6 @@ def find(truth: Path, mask: Path) -> tuple[int, Iterator[Masks]]:
 
 
 def _kind(path: Path) -> str:
-    if path.name.lower().endswith(ARRAY) and len(read_shape(path)) == 2:
-        return "a file"
     if is_volume(path) or is_dicom(path):
         return "a volume"
     return "a folder" if path.is_dir() else "a file"
@@ -110,7 +117,7 @@ def _of_folders(truth: Path, mask: Path) -> dict[str, tuple[Path, Path]]:
         str(path)
         for f in (truth, mask)
         for path in sorted(f.iterdir())
-        if is_volume(path)
+        if kind_of(path) in (VOLUME, EITHER)
     ]
     if volumes:
         raise UserError(
@@ -121,7 +128,7 @@ def _of_folders(truth: Path, mask: Path) -> dict[str, tuple[Path, Path]]:
     if not truths:
         raise UserError(
             f"the folder {truth} has no masks.",
-            rule=f"files that end in {', '.join(SUFFIXES)}.",
+            rule=f"files that end in {', '.join(suffixes(SLICE))}.",
         )
     alone = [str(truths[n]) for n in sorted(truths.keys() - masks.keys())]
     alone += [str(masks[n]) for n in sorted(masks.keys() - truths.keys())]
@@ -136,7 +143,7 @@ def _of_folders(truth: Path, mask: Path) -> dict[str, tuple[Path, Path]]:
 
 def _of_files(files: dict[str, tuple[Path, Path]]) -> Iterator[Masks]:
     for name, (truth, mask) in files.items():
-        one, other = _mask(truth), _mask(mask)
+        one, other = read_slice_mask(truth) > 0, read_slice_mask(mask) > 0
         if one.shape != other.shape:
             raise UserError(
                 f"{truth} has {one.shape[1]} x {one.shape[0]} pixels and {mask} "
@@ -144,12 +151,6 @@ def _of_files(files: dict[str, tuple[Path, Path]]) -> Iterator[Masks]:
                 rule="both masks of a slice have its size.",
             )
         yield name, one, other, None
-
-
-def _mask(path: Path) -> np.ndarray:
-    if path.name.lower().endswith(ARRAY):
-        return as_mask(read_array(path), str(path)) > 0
-    return read_mask(path) > 0
 
 
 def _of_volumes(truth: Path, mask: Path) -> Iterator[Masks]:

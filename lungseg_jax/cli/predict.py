@@ -29,13 +29,18 @@ from absl import flags
 
 from lungseg_jax.cli import app
 from lungseg_jax.data.intensity import DOMAINS, Values, require_intensity, values_of
-from lungseg_jax.data.io.images import read_image, write_image, write_picture
-from lungseg_jax.data.io.npy import ARRAY, read_array, write_array
+from lungseg_jax.data.io.formats import (
+    is_dicom,
+    open_volume,
+    read_slice_array,
+    write_slice,
+)
+from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.io.volume_writer import VolumeWriter
-from lungseg_jax.data.io.volumes import Volume, is_dicom, open_volume
+from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import ContactSheet, overlay
-from lungseg_jax.inference.plan import MAPS, PredictionTask, plan_outputs, split_suffix
+from lungseg_jax.inference.plan import MAPS, PredictionTask, plan_outputs
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime import progress
@@ -83,9 +88,9 @@ def _predict_slices(
         answers = zip_with_predictions(segmenter.stream, images, image_of=itemgetter(0))
         for job, ((image, spacing), found) in zip(jobs, answers, strict=True):
             job.target.parent.mkdir(parents=True, exist_ok=True)
-            _write(job.target, found.mask.astype(np.uint8) * np.uint8(255))
+            write_slice(job.target, found.mask.astype(np.uint8) * np.uint8(255))
             for what, path in job.maps.items():
-                _write(path, getattr(found, what))
+                write_slice(path, getattr(found, what))
             if job.overlay:
                 write_picture(job.overlay, _picture(segmenter, image, found))
             name = str(job.source)
@@ -179,19 +184,10 @@ def _sampled(volume: Volume) -> list[int]:
 
 def _read(job: PredictionTask, series: str) -> tuple[np.ndarray, tuple | None]:
     """A slice and its spacing, as a `Volume` has it."""
-    if split_suffix(job.source)[1] == ARRAY:
-        return read_array(job.source), None
     if is_dicom(job.source):
         with open_volume(job.source, series=series) as volume:
             return volume.read(0), volume.spacing_mm
-    return read_image(job.source), None
-
-
-def _write(path, array: np.ndarray) -> None:
-    if split_suffix(path)[1] == ARRAY:
-        write_array(path, array)
-    else:
-        write_image(path, array)
+    return read_slice_array(job.source), None
 
 
 def main(words: list[str]) -> None:
