@@ -30,6 +30,7 @@ setup(
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
+        "nibabel>=5.2",
         "numpy>=2.0",
         "opencv-python-headless>=4.13",
         "optax>=0.2.5",
@@ -46,7 +47,6 @@ setup(
         "test": [
             "hypothesis",
             "keras>=3.10",
-            "nibabel",
             "pydicom>=3",
             "pytest>=8",
             "pytest-xdist",

@@ -51,9 +51,7 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
             if distributed.is_primary():
                 stack.enter_context(folder.claimed())
             done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
-            run_record.register_run(
-                c, folder, dataset, split, done=done, extend=extend
-            )
+            run_record.register_run(c, folder, dataset, split, done=done, extend=extend)
         _train(c, folder, dataset, split)
         with distributed.primary_first():
             _finish(folder, dataset, split)

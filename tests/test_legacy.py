@@ -107,9 +107,7 @@ def test_the_prepared_dataset_is_used_again(legacy, monkeypatch):
         dataset_module, "_prepare", lambda *_: pytest.fail("it was prepared again")
     )
     dataset = load_dataset(Path("data"), cache=Path("cache").absolute())
-    for original, prepared in zip(
-        slices(), dataset.slices(dataset.names), strict=True
-    ):
+    for original, prepared in zip(slices(), dataset.slices(dataset.names), strict=True):
         np.testing.assert_array_equal(original.image, prepared.image)
         np.testing.assert_array_equal(original.mask, prepared.mask)
 

@@ -1,4 +1,4 @@
-"""Which image belongs to which mask: by name, never by position."""
+"""Pairs of an image and a mask, matched by name and never by position."""
 
 import dataclasses
 import difflib
@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.data.io.images import SUFFIXES, read_image, read_mask
+from lungseg_jax.data.io import formats
 from lungseg_jax.runtime.errors import UserError, combine_errors
 
 IMAGES = "2d_images"
 MASKS = "2d_masks"
+ROWS_WITH_HINTS = 20  # as many rows as an error shows
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two files with equal names; `name` is theirs without the suffix."""
+    """Two files of equal names; `name` is theirs without the suffix."""
 
     name: str
     image: Path
@@ -26,7 +27,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """What a pair holds: an image `[h w]` and a mask `[h w]`, uint8 in {0, 1}."""
+    """The content of a pair: an image `[h w]` and a mask `[h w]`, uint8 in {0, 1}."""
 
     name: str
     image: np.ndarray
@@ -34,15 +35,16 @@ class Slice:
 
 
 def read_slice(pair: Pair) -> Slice:
-    """Reads both files of a pair at their own size."""
-    return Slice(pair.name, read_image(pair.image), read_mask(pair.mask))
+    """Read both files of a pair at their original size."""
+    image = formats.read_slice_array(pair.image)
+    return Slice(pair.name, image, formats.read_slice_mask(pair.mask))
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """All pairs of `folder`/2d_images and `folder`/2d_masks, sorted by name.
+    """Return all pairs of `folder`/2d_images and `folder`/2d_masks, sorted by name.
 
     Raises:
-      UserError: a folder is missing or empty, or what `scan` finds wrong, in one error.
+      UserError: a folder is missing or empty, or `scan` finds faults; all in one error.
     """
     pairs, faults = scan(folder)
     if faults:
@@ -51,124 +53,128 @@ def find_pairs(folder: Path) -> list[Pair]:
 
 
 def scan(folder: Path) -> tuple[list[Pair], list[UserError]]:
-    """The pairs, sorted by name, and a fault for each file that is in none.
+    """Return the pairs, sorted by name, and a fault for each file that is in none.
 
-    Faults are files without a partner, names that stand twice, and what cannot be an
+    Faults are files without a partner, duplicate names, and paths that cannot be an
     image: folders, dead links, links that lead out of the data folder.
 
     Raises:
       UserError: a folder is missing, or both are empty.
     """
-    images, bad_images = _list(_subfolder(folder, IMAGES), inside=folder)
-    masks, bad_masks = _list(_subfolder(folder, MASKS), inside=folder)
+    images, bad_images = _list_files(_subfolder(folder, IMAGES), inside=folder)
+    masks, bad_masks = _list_files(_subfolder(folder, MASKS), inside=folder)
     faults = bad_images | bad_masks
     if not images and not masks:
         raise UserError(
             f"{folder} holds no slices: {IMAGES}/ and {MASKS}/ are empty.",
-            rule=f"files that end in {', '.join(SUFFIXES)}.",
+            rule=f"files that end in {', '.join(formats.suffixes(formats.SLICE))}.",
         )
-    alone = [
-        *_alone(IMAGES, images, masks, "has no mask"),
-        *_alone(MASKS, masks, images, "has no image"),
+    unpaired = [
+        *_unpaired(IMAGES, images, masks, "has no mask"),
+        *_unpaired(MASKS, masks, images, "has no image"),
     ]
     pairs = [
         Pair(name, images[name], masks[name])
         for name in sorted(images.keys() & masks.keys())
         if images[name] not in faults and masks[name] not in faults
     ]
-    return pairs, [*faults.values(), *alone]
+    return pairs, [*faults.values(), *unpaired]
 
 
 def list_images(folder: Path) -> dict[str, Path]:
-    """The image files directly in `folder`, by name without suffix; hidden ones aside.
+    """Return the image files directly in `folder` by name without suffix, sorted.
+
+    Hidden files are skipped.
 
     Raises:
-      UserError: two files differ in their suffix alone, or one is a folder or a dead
-        link.
+      UserError: two files differ only in their suffix, or one is a folder or a dead link.
     """
-    found, faults = _list(folder)
+    files, faults = _list_files(folder)
     if faults:
         raise combine_errors([*faults.values()], str(folder))
-    return found
+    return files
 
 
-def _list(
+def _list_files(
     folder: Path, inside: Path | None = None
 ) -> tuple[dict[str, Path], dict[Path, UserError]]:
-    """The files by name, and the faults by file; links must not lead out of `inside`."""
-    found: dict[str, Path] = {}
+    """Return files by name, and faults by file; links must not lead out of `inside`."""
+    files: dict[str, Path] = {}
     faults: dict[Path, UserError] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+        if path.name.startswith(".") or formats.kind_of(path) != formats.SLICE:
             continue
-        if path.stem in found:
+        name = formats.split_suffix(path)[0]
+        if name in files:
             faults[path] = UserError(
-                f"{folder} has both {found[path.stem].name} and {path.name}.",
+                f"{folder} has both {files[name].name} and {path.name}.",
                 rule="a slice is named by its file name without the suffix.",
                 remedy="move one of them out of the folder.",
             )
             continue
-        found[path.stem] = path
-        fault = _no_file(path)
+        files[name] = path
+        fault = _check_is_file(path)
         if not fault and inside:
-            fault = _leads_out(path, inside) or _no_text(path)
+            fault = _check_link(path, inside) or _check_name(path)
         if fault:
             faults[path] = fault
-    return found, faults
+    return files, faults
 
 
-def _no_file(path: Path) -> UserError | None:
+def _check_is_file(path: Path) -> UserError | None:
     if path.is_file():
         return None
     what = "a folder" if path.is_dir() else "not a file"
     if path.is_symlink() and not path.exists():
-        what = f"a link to {os.readlink(path)}, which is not there"
+        what = f"a link to {os.readlink(path)}, which does not exist"
     return UserError(
         f"{path} is {what}.",
-        rule="what has the name of an image is an image file.",
-        remedy="move it out, or put the image in its place.",
+        rule="a path with the name of an image is an image file.",
+        remedy="move it out of the folder, or replace it by the image.",
     )
 
 
-def _leads_out(path: Path, inside: Path) -> UserError | None:
-    """A link to one file elsewhere breaks when the folder is moved or sent on."""
+def _check_link(path: Path, inside: Path) -> UserError | None:
+    """A link to a file elsewhere breaks when the folder is moved or sent to someone."""
     target = path.resolve()
-    homes = inside.resolve(), path.parent.resolve()  # 2d_images/ may be a link itself
-    if not path.is_symlink() or any(target.is_relative_to(home) for home in homes):
+    allowed = inside.resolve(), path.parent.resolve()  # 2d_images/ itself may be a link
+    if not path.is_symlink() or any(target.is_relative_to(f) for f in allowed):
         return None
     return UserError(
-        f"{path} is a link to {target}, outside of the data folder.",
-        rule="the files of a data folder lie in it.",
-        remedy="copy the files, or make the whole folder a link.",
+        f"{path} is a link to {target}, outside the data folder.",
+        rule="the files of a data folder are inside it.",
+        remedy="copy the files, or make the entire folder a link.",
     )
 
 
-def _no_text(path: Path) -> UserError | None:
-    """Names go into the run folder and the report, which are UTF-8."""
+def _check_name(path: Path) -> UserError | None:
+    """Names are written to the run folder and the report, which are UTF-8."""
     try:
         path.name.encode()
     except UnicodeEncodeError:
         shown = path.name.encode(errors="backslashreplace").decode()
         return UserError(
-            f"{path.parent}/{shown} has a name that is no UTF-8.",
+            f"{path.parent}/{shown} has a name that is not UTF-8.",
             rule="file names are text.",
-            remedy="rename it, and its partner alike.",
+            remedy="rename it and its partner.",
         )
     return None
 
 
-def _alone(
-    kind: str, files: dict[str, Path], others: dict[str, Path], lacks: str
+def _unpaired(
+    folder: str, files: dict[str, Path], partners: dict[str, Path], lacks: str
 ) -> Iterator[UserError]:
-    candidates = sorted(others.keys() - files.keys())[:1000]
-    for i, name in enumerate(sorted(files.keys() - others.keys())):
-        # For the rows that a table shows: all against all would take hours.
-        near = difflib.get_close_matches(name, candidates if i < 20 else [], 1, 0.9)
+    """Yield a fault for each file without a partner, with a similar name as a hint."""
+    candidates = sorted(partners.keys() - files.keys())[:1000]
+    for i, name in enumerate(sorted(files.keys() - partners.keys())):
+        # Only for the rows that are shown: comparing all with all would take hours.
+        names = candidates if i < ROWS_WITH_HINTS else []
+        near = difflib.get_close_matches(name, names, 1, 0.9)
         hint = f" (near: {near[0]})" if near else ""
         yield UserError(
-            f"{kind}/{files[name].name} {lacks}{hint}",
+            f"{folder}/{files[name].name} {lacks}{hint}",
             rule=f"each file in {IMAGES}/ has a mask of the same name in {MASKS}/.",
-            remedy="add or rename the missing files, or move the lone ones out.",
+            remedy="add or rename the missing files, or move the unpaired ones out.",
         )
 
 
@@ -184,6 +190,6 @@ def _subfolder(folder: Path, name: str) -> Path:
     if not (folder / name).is_dir():
         raise UserError(
             f"{folder} has no folder {name}/.",
-            rule=f"images in {IMAGES}/, masks of equal names in {MASKS}/.",
+            rule=f"images in {IMAGES}/, masks of the same names in {MASKS}/.",
         )
     return folder / name

@@ -1,4 +1,4 @@
-"""Every file is read once before anything is built on it; all faults in one table."""
+"""Checks of a data folder: every file is read once, and all faults are reported."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lungseg_jax.data.intensity import Values, detect_intensity
-from lungseg_jax.data.io.images import read_image, read_mask
+from lungseg_jax.data.io import formats
 from lungseg_jax.data.metadata import TABLE, SliceMetadata, read_metadata
 from lungseg_jax.data.pairs import Pair, scan
 from lungseg_jax.runtime import progress
@@ -17,20 +17,20 @@ from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 from lungseg_jax.runtime.files import write_text
 
 THREADS = 8
-VERSION = 1  # of what is checked; an older result is not believed
+VERSION = 1  # of the checks; cached results of another version are ignored
 
 
 @dataclasses.dataclass(frozen=True)
 class SliceInfo:
-    """What was seen in one pair.
+    """Properties of one pair.
 
     Attributes:
       name: of the pair.
       dtype: of the image.
       height, width: of both.
-      low, high: the least and the largest value of the image.
-      lung: pixels in the mask.
-      picture: a digest of the image's pixels, whatever its file.
+      low, high: minimum and maximum of the image.
+      lung: number of pixels in the mask.
+      picture: digest of the image's pixels, independent of its file format.
     """
 
     name: str
@@ -45,14 +45,14 @@ class SliceInfo:
 
 @dataclasses.dataclass(frozen=True)
 class CheckedFolder:
-    """A data folder without a fault.
+    """A data folder without faults.
 
     Attributes:
       pairs: sorted by name.
       digests: sha256 of each file, by its path in the data folder.
-      fingerprint: one short name for all of them.
-      seen: in the order of the pairs.
-      table: what slices.csv says.
+      fingerprint: a short digest of all of them.
+      seen: properties of the slices, in the order of the pairs.
+      table: the content of slices.csv.
     """
 
     pairs: Sequence[Pair]
@@ -63,111 +63,114 @@ class CheckedFolder:
 
     @property
     def dtype(self) -> str:
-        """Of all images."""
+        """The dtype of all images."""
         return self.seen[0].dtype
 
     @property
     def domain(self) -> str:
-        """What the values are, a key of `data.domain.DOMAINS`."""
-        low, high = (
-            min(one.low for one in self.seen),
-            max(one.high for one in self.seen),
-        )
+        """The units of the images, a key of `intensity.DOMAINS`."""
+        low = min(info.low for info in self.seen)
+        high = max(info.high for info in self.seen)
         return detect_intensity(Values(low, high))
 
     @property
     def shape(self) -> tuple[int, int] | None:
         """Height and width, if all images share them."""
-        shapes = {(one.height, one.width) for one in self.seen}
+        shapes = {(info.height, info.width) for info in self.seen}
         return shapes.pop() if len(shapes) == 1 else None
 
     @property
     def duplicates(self) -> list[list[str]]:
-        """Names of images with equal pixels, those of a picture together."""
-        names: dict[str, list[str]] = {}
-        for one in self.seen:
-            names.setdefault(one.picture, []).append(one.name)
-        return [group for group in names.values() if len(group) > 1]
+        """Names of images with equal pixels, grouped by image."""
+        groups: dict[str, list[str]] = {}
+        for info in self.seen:
+            groups.setdefault(info.picture, []).append(info.name)
+        return [names for names in groups.values() if len(names) > 1]
 
 
 def check_folder(folder: Path, *, cache: Path | None = None) -> CheckedFolder:
-    """Reads each file of a data folder.
+    """Read and check every file of a data folder.
 
     Args:
       folder: holds 2d_images/ and 2d_masks/.
-      cache: where the result is kept by the content of the files, so that they are not
-        decoded again before one of them changes.
+      cache: folder for results, keyed by the content of the files: they are not decoded
+        again until one of them changes.
 
     Raises:
-      UserError: with a line for each fault: what `pairs.scan` finds, unreadable or
-        truncated files, colour, masks with other values, shapes that differ within a
-        pair, mixed dtypes.
+      UserError: with a row for each fault: those that `pairs.scan` finds, unreadable or
+        truncated files, colour, masks with other values, different shapes within a pair,
+        mixed dtypes.
     """
     pairs, faults = scan(folder)
-    digests, unreadable = _digests(pairs)
+    digests, unreadable = _digest_files(pairs)
     table = SliceMetadata({}, {})
     if not faults:
         table = read_metadata(folder, [pair.name for pair in pairs])
         if table != SliceMetadata({}, {}):
             digests[TABLE] = _sha256(folder / TABLE)
     fingerprint = fingerprint_of(digests)
-    kept = cache and cache / "checked" / f"{fingerprint}.json"
-    seen = _recall(kept, pairs) if kept and not faults and not unreadable else None
-    if seen is None:
+    cached = cache and cache / "checked" / f"{fingerprint}.json"
+    infos = None
+    if cached and not faults and not unreadable:
+        infos = _read_cached(cached, pairs)
+    if infos is None:
         readable = [pair for pair in pairs if pair not in unreadable]
-        seen, more = _read(readable)
-        faults = [*faults, *unreadable.values(), *more]
+        infos, content_faults = _inspect_pairs(readable)
+        faults = [*faults, *unreadable.values(), *content_faults]
         if faults:
             raise combine_errors(faults, str(folder))
-        if kept:
-            _keep(kept, seen)
-    return CheckedFolder(pairs, digests, fingerprint, seen, table)
+        if cached:
+            _write_cached(cached, infos)
+    return CheckedFolder(pairs, digests, fingerprint, infos, table)
 
 
 def check_split(checked: CheckedFolder, split: Mapping[str, Sequence[str]]) -> None:
-    """Refuses a split that would score a network on what it was trained with.
+    """Refuse a split that would score a network on its own training images.
 
     Args:
       checked: the slices.
       split: their names by "train", "validation" and "test".
 
     Raises:
-      UserError: equal images in two of them, all in one table; or no lung to train on.
+      UserError: equal images are in two of them, all in one table, or no training slice
+        has lung.
     """
-    part = {name: key for key, names in split.items() for name in names}
+    part_of = {name: part for part, names in split.items() for name in names}
     leaks = [
         UserError(
-            " = ".join(f"{name} ({part[name]})" for name in group),
-            rule="no picture is in two of train, validation and test.",
+            " = ".join(f"{name} ({part_of[name]})" for name in names),
+            rule="no image is in two of train, validation and test.",
             remedy="remove all but one of each row, image and mask.",
         )
-        for group in checked.duplicates
-        if len({part[name] for name in group}) > 1
+        for names in checked.duplicates
+        if len({part_of[name] for name in names}) > 1
     ]
     if leaks:
-        raise combine_errors(leaks, "the split: equal pictures under several names")
+        raise combine_errors(leaks, "the split: equal images under several names")
     train = set(split["train"])
-    if not any(one.lung for one in checked.seen if one.name in train):
+    if not any(info.lung for info in checked.seen if info.name in train):
         raise UserError(
             f"the masks of {pluralize(len(train), 'training slice')} are all empty.",
-            rule="at least one slice to train on has lung.",
-            remedy="add slices with lung, or look at how the masks were written.",
+            rule="at least one training slice has lung.",
+            remedy="add slices with lung, or check how the masks were written.",
         )
 
 
 def fingerprint_of(digests: Mapping[str, str]) -> str:
-    """One short name for the content of a whole data folder."""
+    """Return a short digest of the content of an entire data folder."""
     rows = "\n".join(f"{path} {digests[path]}" for path in sorted(digests))
     return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 
-def _digests(pairs: Sequence[Pair]) -> tuple[dict[str, str], dict[Pair, UserError]]:
-    """The sha256 of each file by its path in the folder; a fault for each lost pair."""
+def _digest_files(
+    pairs: Sequence[Pair],
+) -> tuple[dict[str, str], dict[Pair, UserError]]:
+    """Return the sha256 of each file by its path in the folder, and faults by pair."""
     digests, unreadable = {}, {}
     files = [(pair, path) for pair in pairs for path in (pair.image, pair.mask)]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(_sha256, [path for _, path in files])
-        for (pair, path), digest in zip(files, found, strict=True):
+        results = pool.map(_sha256, [path for _, path in files])
+        for (pair, path), digest in zip(files, results, strict=True):
             if isinstance(digest, UserError):
                 unreadable[pair] = digest
             else:
@@ -182,38 +185,42 @@ def _sha256(path: Path) -> str | UserError:
     except OSError as e:
         return UserError(
             f"{path} cannot be read: {e.strerror}.",
-            rule="every file can be read.",
-            remedy="check that it is there, and its permissions.",
+            rule="every file is readable.",
+            remedy="check that it exists, and its permissions.",
         )
 
 
-def _read(pairs: Sequence[Pair]) -> tuple[list[SliceInfo], list[UserError]]:
-    seen, faults, dtypes = [], [], {}
+def _inspect_pairs(pairs: Sequence[Pair]) -> tuple[list[SliceInfo], list[UserError]]:
+    infos, faults, example_by_dtype = [], [], {}
     with (
         progress.bar("checking", len(pairs)) as bar,
         ThreadPoolExecutor(THREADS) as pool,
     ):
-        for pair, (one, found) in zip(pairs, pool.map(_look, pairs), strict=True):
-            faults += found
-            if one:
-                seen.append(one)
-                dtypes.setdefault(one.dtype, pair.image.name)
+        results = pool.map(_inspect_pair, pairs)
+        for pair, (info, pair_faults) in zip(pairs, results, strict=True):
+            faults += pair_faults
+            if info:
+                infos.append(info)
+                example_by_dtype.setdefault(info.dtype, pair.image.name)
             bar.update()
-    if len(dtypes) > 1:
-        examples = ", ".join(f"{d} ({name})" for d, name in dtypes.items())
+    if len(example_by_dtype) > 1:
+        examples = [f"{dtype} ({name})" for dtype, name in example_by_dtype.items()]
         faults.append(
             UserError(
-                f"images of several types: {examples}.",
+                f"images of several types: {', '.join(examples)}.",
                 rule="one type for all.",
                 remedy="save all of them as one type; CT values fit int16.",
             )
         )
-    return seen, faults
+    return infos, faults
 
 
-def _look(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
+def _inspect_pair(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
     faults, arrays = [], []
-    for read, path in ((read_image, pair.image), (read_mask, pair.mask)):
+    for read, path in (
+        (formats.read_slice_array, pair.image),
+        (formats.read_slice_mask, pair.mask),
+    ):
         try:
             arrays.append(read(path))
         except UserError as e:
@@ -227,12 +234,12 @@ def _look(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
             UserError(
                 f"{pair.name}: the image is {image.shape}, its mask {mask.shape}.",
                 rule="equal heights and widths.",
-                remedy="pair the image with its own mask, unscaled.",
+                remedy="pair the image with its own mask, without scaling.",
             )
         )
-    picture = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
-    picture.update(image.data)
-    one = SliceInfo(
+    pixels = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
+    pixels.update(image.data)
+    info = SliceInfo(
         name=pair.name,
         dtype=str(image.dtype),
         height=height,
@@ -240,29 +247,30 @@ def _look(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
         low=image.min().item(),
         high=image.max().item(),
         lung=int(mask.sum(dtype=int)),
-        picture=picture.hexdigest()[:32],
+        picture=pixels.hexdigest()[:32],
     )
-    return one, faults
+    return info, faults
 
 
-def _keep(file: Path, seen: Sequence[SliceInfo]) -> None:
-    rows = [dataclasses.astuple(one) for one in seen]
-    with contextlib.suppress(UserError):  # a full disk costs a second look, no more
+def _write_cached(file: Path, infos: Sequence[SliceInfo]) -> None:
+    rows = [dataclasses.astuple(info) for info in infos]
+    with contextlib.suppress(UserError):  # a full disk only costs a second check
         write_text(file, json.dumps({"version": VERSION, "slices": rows}) + "\n")
 
 
-def _recall(file: Path, pairs: Sequence[Pair]) -> list[SliceInfo] | None:
-    """What `_keep` wrote; None where there is nothing that can be believed."""
+def _read_cached(file: Path, pairs: Sequence[Pair]) -> list[SliceInfo] | None:
+    """Return the content of `_write_cached`; None if it is missing, damaged or outdated."""
     try:
-        kept = json.loads(file.read_bytes())
-        seen = [SliceInfo(*row) for row in kept["slices"]]
-        version = kept["version"]
+        content = json.loads(file.read_bytes())
+        infos = [SliceInfo(*row) for row in content["slices"]]
+        version = content["version"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     types = [field.type for field in dataclasses.fields(SliceInfo)]
-    for one in seen:
-        for value, kind in zip(dataclasses.astuple(one), types, strict=True):
-            if not isinstance(value, int | float if kind is float else kind):
+    for info in infos:
+        for value, type_ in zip(dataclasses.astuple(info), types, strict=True):
+            if not isinstance(value, int | float if type_ is float else type_):
                 return None
-    names = [one.name for one in seen]
-    return seen if (version, names) == (VERSION, [p.name for p in pairs]) else None
+    names = [info.name for info in infos]
+    expected = VERSION, [pair.name for pair in pairs]
+    return infos if (version, names) == expected else None

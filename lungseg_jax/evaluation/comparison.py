@@ -10,9 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from lungseg_jax.data.io.images import SUFFIXES, as_mask, read_mask
-from lungseg_jax.data.io.npy import ARRAY, read_array, read_shape
-from lungseg_jax.data.io.volumes import is_dicom, is_volume, open_volume
+from lungseg_jax.data.io.formats import (
+    EITHER,
+    SLICE,
+    VOLUME,
+    is_dicom,
+    is_volume,
+    kind_of,
+    open_volume,
+    read_slice_mask,
+    suffixes,
+)
+from lungseg_jax.data.io.images import as_mask
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.inference.plan import BESIDE
@@ -106,8 +115,6 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
 
 
 def _kind(path: Path) -> str:
-    if path.name.lower().endswith(ARRAY) and len(read_shape(path)) == 2:
-        return "a file"
     if is_volume(path) or is_dicom(path):
         return "a volume"
     return "a folder" if path.is_dir() else "a file"
@@ -125,7 +132,7 @@ def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
     if not truths:
         raise UserError(
             f"the folder {truth} has no masks.",
-            rule=f"files that end in {', '.join(SUFFIXES)}.",
+            rule=f"files that end in {', '.join(suffixes(SLICE))}.",
         )
     unpaired = [str(truths[n]) for n in sorted(truths.keys() - predictions.keys())]
     unpaired += [
@@ -145,7 +152,7 @@ def _refuse_volumes(*folders: Path) -> None:
         str(path)
         for folder in folders
         for path in sorted(folder.iterdir())
-        if is_volume(path)
+        if kind_of(path) in (VOLUME, EITHER)
     ]
     if volumes:
         raise UserError(
@@ -157,7 +164,7 @@ def _refuse_volumes(*folders: Path) -> None:
 
 def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
     for name, (truth_path, path) in files.items():
-        truth, prediction = _read_as_mask(truth_path), _read_as_mask(path)
+        truth, prediction = read_slice_mask(truth_path) > 0, read_slice_mask(path) > 0
         if truth.shape != prediction.shape:
             raise UserError(
                 f"{truth_path} has {truth.shape[1]} x {truth.shape[0]} pixels and "
@@ -165,12 +172,6 @@ def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
                 rule="both masks of a slice have its size.",
             )
         yield name, truth, prediction, None
-
-
-def _read_as_mask(path: Path) -> np.ndarray:
-    if path.name.lower().endswith(ARRAY):
-        return as_mask(read_array(path), str(path)) > 0
-    return read_mask(path) > 0
 
 
 def _read_volumes(truth_path: Path, path: Path) -> Iterator[NamedMasks]:

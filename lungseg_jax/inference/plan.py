@@ -4,15 +4,22 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lungseg_jax.data.io.images import SUFFIXES as PICTURES
-from lungseg_jax.data.io.npy import ARRAY, read_shape
-from lungseg_jax.data.io.volumes import VOLUME_SUFFIXES, is_dicom, is_volume
+from lungseg_jax.data.io.formats import (
+    EITHER,
+    FORMATS,
+    SLICE,
+    VOLUME,
+    format_of,
+    is_dicom,
+    is_volume,
+    kind_of,
+    split_suffix,
+    suffixes,
+)
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import check_outputs
 
-IMAGES = (*PICTURES, ARRAY)  # what holds one slice; an array may hold a volume as well
-OUTPUTS = (*PICTURES, *VOLUME_SUFFIXES)
 MAPS = {  # fields of a Segmentation that may be written beside a mask, float32
     "probability": "calibrated probability of lung",
     "uncertainty": "entropy of the probability, in bits",
@@ -75,10 +82,10 @@ def plan_outputs(
     """
     if format and not format.startswith("."):
         format = f".{format}"
-    if format and format not in OUTPUTS:
+    if format and format not in suffixes(writable=True):
         raise UserError(
             f"the format {format} is not known.",
-            rule=f"one of {', '.join(OUTPUTS)}.",
+            rule=f"one of {', '.join(suffixes(writable=True))}.",
         )
     if source.is_dir() and not is_dicom(source):
         jobs = list(_of_folder(source, target, format))
@@ -100,28 +107,19 @@ def plan_outputs(
     return jobs
 
 
-def split_suffix(path: Path) -> tuple[str, str]:
-    """ "scan.nii.gz" is "scan" and ".nii.gz"; a suffix that is not known here is none."""
-    name = path.name
-    for suffix in sorted(OUTPUTS, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)], suffix
-    return name, ""
-
-
 def _of_folder(source: Path, target: Path, format: str) -> Iterator[PredictionTask]:
     if split_suffix(target)[1]:
         raise UserError(f"{source} is a folder and {target} names one file.")
     files = list(list_images(source).values())
     inside = [p for p in sorted(source.iterdir()) if not p.name.startswith(".")]
     folders = [path for path in inside if path.is_dir()]
-    files += [path for path in inside if is_volume(path) and path.is_file()]
+    files += [p for p in inside if kind_of(p) in (VOLUME, EITHER) and p.is_file()]
     files += [path for path in folders if is_dicom(path)]  # a series each
     if not files:
         named = ", ".join(path.name for path in folders[:NAMED])
         raise UserError(
             f"the folder {source} has no images.",
-            rule=f"files that end in {', '.join(OUTPUTS)}, or DICOM files.",
+            rule=f"files that end in {', '.join(suffixes())}, or DICOM files.",
             remedy=f"name a folder in it ({named})." if folders else "",
         )
     for path in files:
@@ -158,20 +156,22 @@ def _file_for(
 
 def _of_one(source: Path, target: Path) -> PredictionTask:
     suffix = split_suffix(target)[1]
-    if split_suffix(source)[1] == ARRAY:
-        as_volume, allowed = len(read_shape(source)) == 3, IMAGES
-        if as_volume:
-            allowed = (ARRAY,)
-    elif is_volume(source) or source.is_dir():
-        as_volume, allowed = True, VOLUME_SUFFIXES
-    elif split_suffix(source)[1] in PICTURES:
-        as_volume, allowed = False, IMAGES
+    slices = suffixes(SLICE, EITHER, writable=True)
+    volumes = suffixes(VOLUME, EITHER, writable=True)
+    if source.is_dir():
+        as_volume, allowed = True, volumes
+    elif is_volume(source):
+        as_volume, allowed = True, volumes
+        if not format_of(source).has_geometry:
+            allowed = tuple(s for s in volumes if not FORMATS[s].has_geometry)
+    elif kind_of(source):
+        as_volume, allowed = False, slices
     elif is_dicom(source):
-        as_volume, allowed = suffix not in IMAGES, OUTPUTS
+        as_volume, allowed = suffix not in slices, suffixes(writable=True)
     else:
         raise UserError(
-            f"the input {source} is not a file that is known here.",
-            rule=f"one of {', '.join(OUTPUTS)}, or DICOM.",
+            f"the input {source} is not in a known format.",
+            rule=f"one of {', '.join(suffixes())}, or DICOM.",
         )
     if suffix not in allowed:
         raise UserError(
@@ -186,7 +186,7 @@ def _with_others(
 ) -> PredictionTask:
     stem, suffix = split_suffix(job.target)
     # 8 bits do not hold a probability or an entropy.
-    suffix = ".tif" if suffix in PICTURES else suffix
+    suffix = ".tif" if kind_of(job.target) == SLICE else suffix
     beside = job.target.parent
     return dataclasses.replace(
         job,

@@ -3,18 +3,22 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 
 from lungseg_jax.data.intensity import DOMAINS, Values, require_intensity, values_of
-from lungseg_jax.data.io.images import read_image, write_image, write_picture
-from lungseg_jax.data.io.npy import ARRAY, read_array, write_array
+from lungseg_jax.data.io.formats import (
+    is_dicom,
+    open_volume,
+    read_slice_array,
+    write_slice,
+)
+from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.io.volume_writer import VolumeWriter
-from lungseg_jax.data.io.volumes import Volume, is_dicom, open_volume
+from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import ContactSheet, overlay
-from lungseg_jax.inference.plan import PredictionTask, split_suffix
+from lungseg_jax.inference.plan import PredictionTask
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime import progress
@@ -63,9 +67,9 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -
         ):
             task.target.parent.mkdir(parents=True, exist_ok=True)
             mask = segmentation.mask.astype(np.uint8) * np.uint8(255)
-            _write_slice(task.target, mask)
+            write_slice(task.target, mask)
             for name, path in task.maps.items():
-                _write_slice(path, getattr(segmentation, name))
+                write_slice(path, getattr(segmentation, name))
             if task.overlay:
                 write_picture(task.overlay, _picture(segmenter, image, segmentation))
             table.add_slice(
@@ -155,16 +159,7 @@ def _sampled(volume: Volume) -> list[int]:
 
 def _read_slice(task: PredictionTask, series: str) -> tuple[np.ndarray, tuple | None]:
     """Read a slice and its spacing, as a `Volume` has it."""
-    if split_suffix(task.source)[1] == ARRAY:
-        return read_array(task.source), None
     if is_dicom(task.source):
         with open_volume(task.source, series=series) as volume:
             return volume.read(0), volume.spacing_mm
-    return read_image(task.source), None
-
-
-def _write_slice(path: Path, array: np.ndarray) -> None:
-    if split_suffix(path)[1] == ARRAY:
-        write_array(path, array)
-    else:
-        write_image(path, array)
+    return read_slice_array(task.source), None

@@ -123,7 +123,7 @@ def test_all_that_are_alone_are_named_with_what_is_near(pair_folder):
         "  2d_masks/ID_0265_Z_0162.tif has no image",
         "  2d_masks/ID_O001_Z_0146.tif has no image (near: ID_0001_Z_0146)",
         "    rule:  each file in 2d_images/ has a mask of the same name in 2d_masks/.",
-        "    fix:   add or rename the missing files, or move the lone ones out.",
+        "    fix:   add or rename the missing files, or move the unpaired ones out.",
     ]
 
 
@@ -179,15 +179,15 @@ def test_all_that_cannot_be_an_image_is_a_fault(pair_folder, tmp_path):
     found, faults = scan(folder)
     assert [pair.name for pair in found] == ["good"]
     assert [fault.what for fault in faults] == [
-        f"{images / 'dead.tif'} is a link to gone.tif, which is not there.",
+        f"{images / 'dead.tif'} is a link to gone.tif, which does not exist.",
         f"{images / 'dir.tif'} is a folder.",
         f"{images / 'pipe.tif'} is not a file.",
-        f"{images / 'turn.tif'} is a link to turn.tif, which is not there.",
-        f"{masks / 'out.tif'} is a link to {tmp_path / 'far.tif'}, outside of the "
+        f"{images / 'turn.tif'} is a link to turn.tif, which does not exist.",
+        f"{masks / 'out.tif'} is a link to {tmp_path / 'far.tif'}, outside the "
         "data folder.",
     ]
     assert all(fault.rule and fault.remedy for fault in faults)
-    assert "make the whole folder a link" in faults[-1].remedy
+    assert "make the entire folder a link" in faults[-1].remedy
     with pytest.raises(UserError, match="5 faults in"):
         find_pairs(folder)
     with pytest.raises(UserError, match="4 faults in"):  # what predict reads
@@ -201,7 +201,7 @@ def test_a_name_that_is_no_text_is_a_fault(pair_folder):
     found, faults = scan(folder)
     assert [pair.name for pair in found] == ["a"]
     assert [fault.what for fault in faults] == [
-        f"{folder}/{kind}/caf\\udce9.tif has a name that is no UTF-8."
+        f"{folder}/{kind}/caf\\udce9.tif has a name that is not UTF-8."
         for kind in ("2d_images", "2d_masks")
     ]
     assert len(list_images(folder / "2d_images")) == 2  # predict can do with it

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data import preflight
+from lungseg_jax.data.io import formats
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.pairs import find_pairs
 from lungseg_jax.data.preflight import check_folder, check_split, fingerprint_of
@@ -141,7 +142,7 @@ def test_all_faults_in_one_error_each_kind_with_its_remedy(pair_folder, monkeypa
     text = e.value.what
     assert text.splitlines()[0] == f"12 faults in {folder}:"
     kinds = [
-        [f"{image(folder, 'link')} is a link to gone.tif, which is not there."],
+        [f"{image(folder, 'link')} is a link to gone.tif, which does not exist."],
         ["2d_images/lone.tif has no mask"],
         [f"{image(folder, 'colour')} has 3 channels."],
         [
@@ -186,12 +187,15 @@ def test_a_file_that_cannot_be_read_is_a_row(pair_folder, monkeypatch):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The files that were decoded, from here on."""
-    read, paths = preflight.read_image, []
-    monkeypatch.setattr(
-        preflight, "read_image", lambda path: paths.append(path.name) or read(path)
-    )
-    return paths
+    """The names of the images that are decoded during the test."""
+    read, names = formats.read_slice_array, []
+
+    def recorded(path):
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(formats, "read_slice_array", recorded)
+    return names
 
 
 def test_the_second_time_nothing_is_decoded(pair_folder, tmp_path, decoded):

@@ -1,73 +1,82 @@
-"""DICOM series: which files make a volume, and in what order."""
+"""DICOM series: which files form a volume, and in what order."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from lungseg_jax.data.io import decompression
+from lungseg_jax.data.io import itk
 from lungseg_jax.data.io.geometry import Geometry
+from lungseg_jax.data.io.image_headers import is_dicom_file
 from lungseg_jax.data.io.images import MAX_PIXELS
+from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import require_utf8
 
-MAGIC, PREAMBLE = b"DICM", 128
-TOLERANCE = 0.01  # of the distance of slices: what rounding in the files makes
-ROUNDED_MM = 0.1  # some files have positions in whole tenths
+TOLERANCE = 0.01  # of the distance between slices, for rounding in the files
+ROUNDING_MM = 0.1  # some files round positions to tenths of a millimetre
 SERIES, DESCRIPTION = "0020|000e", "0008|103e"
-PLACE = {  # without these a slice lies anywhere, and ITK says nothing
+PLACEMENT = {  # without these ITK assumes a placement, and gives no warning
     "0028|0030": "pixel spacing",
     "0020|0032": "position",
     "0020|0037": "orientation",
 }
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
-# What a file is says element (0002,0002), near its beginning; of CT it starts like this.
+# Element (0002,0002), near the start of a file, states its class; CT classes start alike.
 CLASS, CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.5.1.4.1.1.2"
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether it is a DICOM file, or a folder with one directly in it."""
-    if path.is_dir():
-        return any(map(_has_magic, path.iterdir()))
-    return _has_magic(path)
-
-
-def read_series(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]:
-    """The slices of a series in one file in `scratch`, as float32, and their geometry.
+@contextlib.contextmanager
+def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
+    """Open a DICOM file or the folder of a series; its voxels are copied into TMPDIR.
 
     Args:
       path: a file, or a folder with the files of one or more series.
-      series: UID of the one that is meant; "" where there is one alone.
-      scratch: an empty folder.
+      series: UID of the series to open; "" if there is only one.
 
     Raises:
-      UserError: several series and none chosen, a damaged file, slices that are no stack
-        of equal distances, or that lie twice.
+      UserError: there are several series and none is chosen, a file is damaged, or the
+        slices overlap or do not form a stack of equal distances.
     """
-    headers = _chosen(path, series) if path.is_dir() else [_Header(path)]
-    for header in headers:
-        header.check()
-    headers.sort(key=lambda header: header.position)
-    geometry = _geometry(headers)
+    with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
+        file, geometry = read_series(path, series, Path(scratch))
+        yield Volume(str(path), geometry, itk.plane_reader(file, geometry, path))
+
+
+def read_series(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]:
+    """Copy the slices of a series into one file in `scratch`, as float32.
+
+    Returns:
+      The file, in a format that SimpleITK reads in parts, and the geometry of the series.
+
+    Raises:
+      UserError: as `open_volume`.
+    """
+    slices = _choose_series(path, series) if path.is_dir() else [_Slice(path)]
+    for dicom_slice in slices:
+        dicom_slice.check()
+    slices.sort(key=lambda dicom_slice: dicom_slice.position)
+    geometry = _stack_geometry(slices)
     raw = scratch / "voxels.raw"
     try:
         with raw.open("wb") as out:
-            for header in headers:
-                out.write(header.voxels().tobytes())
+            for dicom_slice in slices:
+                out.write(dicom_slice.voxels().tobytes())
     except OSError as e:
         raise UserError(
             f"{path} cannot be unpacked into {scratch.parent}: {e.strerror}.",
-            rule=f"{4e-6 * np.prod(geometry.size):.0f} MB are needed there.",
-            remedy="make room, or name another folder by TMPDIR.",
+            rule=f"it needs {4e-6 * np.prod(geometry.size):.0f} MB there.",
+            remedy="free some space there, or set TMPDIR to another folder.",
         ) from e
-    return decompression.write_mhd_header(
-        raw, geometry, sitk.sitkFloat32, scratch
-    ), geometry
+    file = itk.write_mhd_header(raw, geometry, sitk.sitkFloat32, scratch)
+    return file, geometry
 
 
-class _Header:
-    """A DICOM file that holds an image, before its pixels are read."""
+class _Slice:
+    """A DICOM file with an image, whose pixels are not read yet."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -83,34 +92,34 @@ class _Header:
         self.origin = np.array(self._reader.GetOrigin())
         self.direction = self._reader.GetDirection()
 
-    def says(self, tag: str) -> str | None:
-        """An element as text; None where there is none."""
+    def get_tag(self, tag: str) -> str | None:
+        """Return an element as text, or None if the file lacks it."""
         if not self._reader.HasMetaDataKey(tag):
             return None
         return self._reader.GetMetaData(tag).strip()
 
     def check(self) -> None:
-        """Whether it can be part of a volume.
+        """Refuse a file that cannot be part of a volume.
 
         Raises:
-          UserError: it is no gray slice of a size that anyone has, or lies nowhere.
+          UserError: it is not a gray slice of plausible size with a known placement.
         """
-        if len(self.size) != 3 or self._reader.GetNumberOfComponents() != 1:
+        components = self._reader.GetNumberOfComponents()
+        if len(self.size) != 3 or components != 1:
             raise UserError(
-                f"{self.file} has {self._reader.GetNumberOfComponents()} values in a "
-                "pixel.",
+                f"{self.file} has {components} values per pixel.",
                 rule="CT slices are gray.",
             )
         if self.size[2] != 1:
             raise UserError(
                 f"{self.file} has {self.size[2]} frames.",
-                rule="a DICOM file holds one slice: of many in one file, the order and "
-                "the values are not read here.",
-                remedy="convert it to NIfTI first, as dcm2niix does.",
+                rule="one slice per DICOM file; the order and the values of several "
+                "frames are not supported.",
+                remedy="convert it to NIfTI first, for example with dcm2niix.",
             )
-        if self.says(PHOTOMETRIC) == "MONOCHROME1":
+        if self.get_tag(PHOTOMETRIC) == "MONOCHROME1":
             raise UserError(
-                f"{self.file} is MONOCHROME1: its values come inverted.",
+                f"{self.file} is MONOCHROME1: its values are inverted.",
                 rule="CT slices are MONOCHROME2.",
                 remedy="export the series again, or convert it to NIfTI first.",
             )
@@ -118,36 +127,36 @@ class _Header:
             raise UserError(
                 f"{self.file} declares {self.size[0]} x {self.size[1]} pixels.",
                 rule=f"at most {MAX_PIXELS}.",
-                remedy="if the size is not true, the file is damaged.",
+                remedy="if it is not really that large, the file is damaged.",
             )
-        for tag, name in PLACE.items():
-            if self.says(tag) is None:
+        for tag, name in PLACEMENT.items():
+            if self.get_tag(tag) is None:
                 raise UserError(
-                    f"{self.file} does not say its {name} ({tag.replace('|', ',')}).",
-                    rule="a CT slice says where in the patient it lies.",
+                    f"{self.file} does not state its {name} ({tag.replace('|', ',')}).",
+                    rule="a CT slice states its place in the patient.",
                     remedy="export the series again with these elements.",
                 )
 
     @property
     def thickness(self) -> float:
-        """In mm; 1 where it is not said."""
+        """In mm; 1 if the file does not state it."""
         try:
-            return float(self.says(THICKNESS) or 1.0)
+            return float(self.get_tag(THICKNESS) or 1.0)
         except ValueError:
             return 1.0
 
     @property
     def position(self) -> float:
-        """Along the normal, in mm."""
+        """In mm along the normal."""
         return float(self.origin @ self.normal)
 
     @property
     def normal(self) -> np.ndarray:
-        """Of the slice, towards the next."""
+        """The direction from this slice to the next one."""
         return np.reshape(self.direction, (3, 3))[:, 2]
 
     def voxels(self) -> np.ndarray:
-        """`[z y x]` float32, in Hounsfield units where slope and intercept are given."""
+        """Read `[z y x]` float32, in Hounsfield units if slope and intercept are given."""
         try:
             image = self._reader.Execute()
         except RuntimeError as e:
@@ -155,123 +164,125 @@ class _Header:
         return sitk.GetArrayFromImage(image).astype(np.float32)
 
 
-def _chosen(folder: Path, series: str) -> list[_Header]:
-    """The files of the series that is meant."""
-    by_series: dict[str, list[_Header]] = {}
-    lost = []
-    for file in sorted(folder.iterdir()):
-        if not _has_magic(file):
-            continue
-        try:
-            header = _Header(file)
-        except UserError:
-            if _is_ct(file):  # others are reports or structure sets, and not images
-                lost.append(str(file))
-            continue
-        by_series.setdefault(header.says(SERIES) or "none", []).append(header)
-    if lost:
-        raise UserError(
-            f"{pluralize(len(lost), 'DICOM file')} cannot be read:\n{bullet_list(lost)}",
-            rule="every DICOM file in a folder is whole.",
-            remedy="copy them again, or move them out of the folder.",
-        )
+def _choose_series(folder: Path, series: str) -> list[_Slice]:
+    """Return the files of the series with this UID, or of the only one."""
+    by_series = _group_by_series(folder)
     if not by_series:
         raise UserError(
-            f"{folder} has DICOM files and no slices among them.",
-            rule="the files of a CT series lie in one folder.",
-            remedy="name the folder in which the slices lie, maybe one below.",
+            f"{folder} has DICOM files, but no slices among them.",
+            rule="the files of a CT series are in one folder.",
+            remedy="name the folder with the slices, perhaps one level further down.",
         )
     if series and series not in by_series:
         raise UserError(
-            f"{folder} has no series {series}.\n{_listed(by_series)}",
+            f"{folder} has no series {series}.\n{_list_series(by_series)}",
             rule="--series is one of those above.",
         )
     if len(by_series) > 1 and not series:
         raise UserError(
-            f"{folder} has {len(by_series)} series:\n{_listed(by_series)}",
-            rule="a mask is of one series.",
+            f"{folder} has {len(by_series)} series:\n{_list_series(by_series)}",
+            rule="one series per mask.",
             remedy="choose one with --series=UID.",
         )
     return by_series[series or next(iter(by_series))]
 
 
-def _listed(by_series: Mapping[str, Sequence[_Header]]) -> str:
+def _group_by_series(folder: Path) -> dict[str, list[_Slice]]:
+    by_series: dict[str, list[_Slice]] = {}
+    unreadable = []
+    for file in sorted(folder.iterdir()):
+        if not is_dicom_file(file):
+            continue
+        try:
+            dicom_slice = _Slice(file)
+        except UserError:
+            if _is_ct(file):  # others are not images: reports, structure sets
+                unreadable.append(str(file))
+            continue
+        uid = dicom_slice.get_tag(SERIES) or "none"
+        by_series.setdefault(uid, []).append(dicom_slice)
+    if unreadable:
+        raise UserError(
+            f"{pluralize(len(unreadable), 'DICOM file')} cannot be read:\n"
+            f"{bullet_list(unreadable)}",
+            rule="every DICOM file in a folder is intact.",
+            remedy="copy them again, or move them out of the folder.",
+        )
+    return by_series
+
+
+def _list_series(by_series: Mapping[str, Sequence[_Slice]]) -> str:
     rows = []
-    for name, headers in by_series.items():
-        words = headers[0].says(DESCRIPTION) or "no description"
-        rows.append(f"{name}  {pluralize(len(headers), 'file')}  {words}")
+    for uid, slices in by_series.items():
+        description = slices[0].get_tag(DESCRIPTION) or "no description"
+        rows.append(f"{uid}  {pluralize(len(slices), 'file')}  {description}")
     return bullet_list(rows)
 
 
-def _geometry(headers: Sequence[_Header]) -> Geometry:
-    """Of a stack, in the order of its positions; of one slice, by its thickness."""
-    first = headers[0]
-    if len(headers) == 1:
-        return Geometry(
-            tuple(first.size),
-            (*first.spacing[:2], first.thickness),
-            tuple(first.origin.tolist()),
-            tuple(first.direction),
-        )
-    for header in headers:
-        alike = (
-            header.size == first.size
-            and np.allclose(header.direction, first.direction, atol=1e-4)
-            and np.allclose(header.spacing[:2], first.spacing[:2], rtol=1e-4)
-        )
-        if not alike:
-            raise UserError(
-                f"{header.file} and {first.file} have different sizes, spacings or "
-                "orientations.",
-                rule="the slices of a series are alike.",
-                remedy="move localizers and reformatted slices out of the folder.",
-            )
-    steps = np.diff([header.position for header in headers])
-    distance = float(np.median(steps))
-    for header, other, step in zip(headers, headers[1:], steps, strict=False):
-        if step < TOLERANCE * max(distance, 1e-3):
-            raise UserError(
-                f"{header.file} and {other.file} lie in one place.",
-                rule="each slice of a series has a position of its own.",
-                remedy="move one of them out of the folder.",
-            )
-        rounding = min(ROUNDED_MM + 1e-6, 0.2 * distance)
-        if abs(step - distance) > max(TOLERANCE * distance, rounding):
-            raise UserError(
-                f"between {header.file} and {other.file} are {step:.3f} mm, and "
-                f"{distance:.3f} mm between most slices.",
-                rule="the slices of a series lie at equal distances.",
-                remedy="add what is missing; or segment the files one by one.",
-            )
-    across = (headers[-1].origin - first.origin) / (len(headers) - 1)
-    if np.linalg.norm(np.cross(across, first.normal)) > TOLERANCE * distance:
-        raise UserError(
-            f"the slices of {first.file.parent} are shifted sideways (a tilted gantry).",
-            rule="slices lie above each other.",
-            remedy="resample the series to a straight one first.",
-        )
-    mean = float(np.mean(steps))
+def _stack_geometry(slices: Sequence[_Slice]) -> Geometry:
+    """Return the geometry of slices sorted by position; of one, by its thickness."""
+    first = slices[0]
+    if len(slices) == 1:
+        distance = first.thickness
+    else:
+        for dicom_slice in slices:
+            _require_alike(first, dicom_slice)
+        distance = _slice_distance(slices)
     return Geometry(
-        (*first.size[:2], len(headers)),
-        (*first.spacing[:2], mean),
+        (*first.size[:2], len(slices)),
+        (*first.spacing[:2], distance),
         tuple(first.origin.tolist()),
         tuple(first.direction),
     )
 
 
-def _has_magic(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            file.seek(PREAMBLE)
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
+def _require_alike(first: _Slice, dicom_slice: _Slice) -> None:
+    is_alike = (
+        dicom_slice.size == first.size
+        and np.allclose(dicom_slice.direction, first.direction, atol=1e-4)
+        and np.allclose(dicom_slice.spacing[:2], first.spacing[:2], rtol=1e-4)
+    )
+    if not is_alike:
+        raise UserError(
+            f"{dicom_slice.file} and {first.file} have different sizes, spacings or "
+            "orientations.",
+            rule="the slices of a series are alike.",
+            remedy="move localizers and reformatted slices out of the folder.",
+        )
+
+
+def _slice_distance(slices: Sequence[_Slice]) -> float:
+    """Return the mean distance in mm, and refuse gaps, duplicates and a tilted gantry."""
+    steps = np.diff([dicom_slice.position for dicom_slice in slices])
+    distance = float(np.median(steps))
+    for lower, upper, step in zip(slices, slices[1:], steps, strict=False):
+        if step < TOLERANCE * max(distance, 1e-3):
+            raise UserError(
+                f"{lower.file} and {upper.file} have the same position.",
+                rule="each slice of a series has a different position.",
+                remedy="move one of them out of the folder.",
+            )
+        rounding = min(ROUNDING_MM + 1e-6, 0.2 * distance)
+        if abs(step - distance) > max(TOLERANCE * distance, rounding):
+            raise UserError(
+                f"{lower.file} and {upper.file} are {step:.3f} mm apart, most slices "
+                f"{distance:.3f} mm.",
+                rule="the slices of a series are equally far apart.",
+                remedy="add the missing slices, or segment the files one by one.",
+            )
+    first, last = slices[0], slices[-1]
+    across = (last.origin - first.origin) / (len(slices) - 1)
+    if np.linalg.norm(np.cross(across, first.normal)) > TOLERANCE * distance:
+        raise UserError(
+            f"the slices of {first.file.parent} are shifted sideways (a tilted gantry).",
+            rule="each slice is straight above the previous one.",
+            remedy="resample the series to a straight one first.",
+        )
+    return float(np.mean(steps))
 
 
 def _is_ct(path: Path) -> bool:
-    """Whether a DICOM file says so."""
+    """Whether a DICOM file states that it is a CT image."""
     with path.open("rb") as file:
         start = file.read(1024)
     return start.partition(CLASS)[2][2:].startswith(CT)
@@ -280,6 +291,6 @@ def _is_ct(path: Path) -> bool:
 def _damaged(file: Path) -> UserError:
     return UserError(
         f"{file} is damaged: it cannot be read as DICOM.",
-        rule="a whole DICOM file of a CT slice.",
+        rule="an intact DICOM file of a CT slice.",
         remedy="copy it again, or move it out of the folder.",
     )

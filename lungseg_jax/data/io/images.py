@@ -18,7 +18,6 @@ from lungseg_jax.data.intensity import require_finite
 from lungseg_jax.data.io.image_headers import MAX_PAGES, Header, read_header
 from lungseg_jax.runtime.errors import UserError
 
-SUFFIXES = (".tif", ".tiff", ".png")
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 MAX_PIXELS = 2**26  # 8192 x 8192; a CT slice has 2**18
 MAX_FILE_BYTES = 8 * MAX_PIXELS + 2**20  # that many float64 pixels, and a header

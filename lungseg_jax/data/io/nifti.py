@@ -1,68 +1,252 @@
-"""What a NIfTI-1 header says, where SimpleITK does not pass it on as it stands.
+"""NIfTI-1 and NIfTI-2 volumes, through nibabel.
 
 Reference: nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h.
 """
 
-import struct
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.quaternions import quat2mat
+from nibabel.spatialimages import HeaderDataError
 
-HEADER, HEADER_2 = 348, 540  # bytes, which NIfTI-1 and NIfTI-2 begin with
-_BITS, _PIXDIM, _OFFSET, _UNITS, _QFORM = 72, 76, 108, 123, 252
-_FLOATS = {16: "f4", 64: "f8"}  # by the code at 70
-_DATATYPE = 70
+from lungseg_jax.data.io.decompression import (
+    BLOCK,
+    damaged,
+    decompress,
+    read_start,
+    require_length,
+)
+from lungseg_jax.data.io.geometry import Geometry
+from lungseg_jax.data.io.volumes import Volume, require_content, require_plausible
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import require_utf8
 
-
-def byte_order(header: bytes) -> str | None:
-    """ "<" or ">" of `struct`; None where it is no header of NIfTI-1."""
-    for order in "<>":
-        whole = len(header) >= HEADER
-        if whole and struct.unpack_from(f"{order}i", header)[0] == HEADER:
-            return order
-    return None
-
-
-def is_second_version(header: bytes) -> bool:
-    """Whether a file begins as NIfTI-2 does."""
-    return header[:4] in (struct.pack("<i", HEADER_2), struct.pack(">i", HEADER_2))
-
-
-def bytes_of_voxel(header: bytes) -> int:
-    """As it is stored."""
-    return struct.unpack_from(f"{byte_order(header)}h", header, _BITS)[0] // 8
-
-
-def float_type(header: bytes) -> np.dtype | None:
-    """Of the voxels; None where they are integers, which are always finite."""
-    order = byte_order(header)
-    (code,) = struct.unpack_from(f"{order}h", header, _DATATYPE)
-    return np.dtype(order + _FLOATS[code]) if code in _FLOATS else None
+MAX_PADDING_BYTES = 2**20  # header extensions before the voxels, and padding after them
+_TO_MM = {1: 1e3, 2: 1.0, 3: 1e-3}  # by the code of the unit: m, mm, um
+_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+_SCANNER = 1  # a code of an sform or qform: scanner-based coordinates
+_PLACEMENT = ("pixdim", "xyzt_units", "qform_code", "sform_code")
+_PLACEMENT += ("quatern_b", "quatern_c", "quatern_d")
+_PLACEMENT += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
 
 
-def offset(header: bytes) -> int:
-    """Of the voxels in the file, bytes."""
-    (found,) = struct.unpack_from(f"{byte_order(header)}f", header, _OFFSET)
-    return max(HEADER, int(found)) if np.isfinite(found) else HEADER
+@contextlib.contextmanager
+def open_volume(path: Path) -> Iterator[Volume]:
+    """Open a NIfTI volume; a compressed one is decompressed into TMPDIR first.
 
-
-def spacing(header: bytes) -> tuple[float, ...]:
-    """Along the axes of the file, as it stands there."""
-    return struct.unpack_from(f"{byte_order(header)}3f", header, _PIXDIM + 4)
-
-
-def is_placed(header: bytes) -> bool:
-    """Whether it says how the axes lie in the patient."""
-    return any(struct.unpack_from(f"{byte_order(header)}2h", header, _QFORM))
-
-
-def placed_like(header: bytes, like: bytes) -> bytes:
-    """A little-endian header with the spacing, both forms and the units of another.
-
-    Both forms, since readers differ in which they follow, and they may differ.
+    Raises:
+      UserError: the file cannot be read, is damaged, is not a gray 3D image, has sheared
+        axes, or declares more voxels than any CT scan.
     """
-    changed, order = bytearray(header), byte_order(like)
-    for at, format in ((_PIXDIM, "8f"), (_UNITS, "B"), (_QFORM, "2h18f")):
-        struct.pack_into(
-            f"<{format}", changed, at, *struct.unpack_from(f"{order}{format}", like, at)
+    require_utf8(path)
+    require_content(path)
+    is_gzip = path.name.lower().endswith(".gz")
+    header = _read_header(path, is_gzip=is_gzip)
+    geometry = _geometry(header, path)
+    dtype, start, slope, inter = _storage(header, path)
+    stop = start + math.prod(geometry.size) * dtype.itemsize
+    with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
+        plain = path
+        if is_gzip:
+            plain = Path(scratch) / "plain.nii"
+            with path.open("rb") as file:
+                decompress(
+                    file,
+                    plain,
+                    is_gzip=True,
+                    max_bytes=stop + MAX_PADDING_BYTES,
+                    path=path,
+                )
+        require_length(path, plain.stat().st_size, stop)
+        # Not mapped: mapped pages count as memory.
+        spec = geometry.size, dtype, start, slope, inter
+        voxels = ArrayProxy(str(plain), spec, mmap=False)
+        yield Volume(
+            str(path),
+            geometry,
+            _plane_reader(voxels, dtype=_value_dtype(dtype, slope, inter)),
+            header=header,
+            is_placed=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
         )
-    return bytes(changed)
+
+
+def volume_header(volume: Volume, dtype: np.dtype) -> bytes:
+    """Return the bytes that precede the voxels of a file like `volume`.
+
+    The sform, the qform, their codes and the units of a NIfTI volume are copied as they
+    are: readers differ in which of the two they follow, and the two may differ. A NIfTI-2
+    volume gets a NIfTI-2 header.
+    """
+    source = volume.header if isinstance(volume.header, nib.Nifti1Header) else None
+    is_second_version = isinstance(source, nib.Nifti2Header)
+    version = nib.Nifti2Header if is_second_version else nib.Nifti1Header
+    header = version(endianness="<")
+    try:
+        header.set_data_shape(volume.geometry.size)
+    except HeaderDataError as e:
+        raise UserError(
+            f"a NIfTI file like {volume.name} cannot be written: {e}",
+            remedy="choose another format, such as .nrrd.",
+        ) from e
+    if not is_second_version:
+        header["regular"] = b"r"  # unused, but nifti1.h says that it must be "r"
+    header.set_data_dtype(dtype)
+    header.set_slope_inter(1.0, 0.0)
+    header.set_data_offset(header.single_vox_offset)
+    if source is None:
+        affine = _affine(volume.geometry)
+        header.set_xyzt_units("mm", "sec")
+        header.set_qform(affine, _SCANNER)
+        header.set_sform(affine, _SCANNER)
+    else:
+        for field in _PLACEMENT:
+            header[field] = source[field]
+    no_extensions = bytes(4)
+    return header.binaryblock + no_extensions
+
+
+def _read_header(path: Path, *, is_gzip: bool) -> nib.Nifti1Header:
+    start = read_start(path, nib.Nifti2Header.sizeof_hdr, is_gzip=is_gzip)
+    for version in (nib.Nifti1Header, nib.Nifti2Header):
+        size = version.sizeof_hdr
+        if len(start) < size or not version.may_contain_header(start[:size]):
+            continue
+        header = version(start[:size], check=False)
+        if header["sizeof_hdr"] == size and header["magic"] == version.single_magic:
+            return header
+    raise damaged(path, "it does not start like a NIfTI file with voxels")
+
+
+def _storage(header, path: Path) -> tuple[np.dtype, int, float, float]:
+    """Return the dtype of the voxels, their offset in bytes, slope and intercept."""
+    try:
+        dtype = header.get_data_dtype()
+        slope, inter = header.get_slope_inter()
+    except KeyError as e:
+        raise damaged(path, f"its data type {e} is unknown") from e
+    except HeaderDataError as e:
+        raise damaged(path, str(e)) from e
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise UserError(
+            f"{path} holds {dtype} voxels.", rule="integers, or 32 or 64-bit floats."
+        )
+    offset = float(header["vox_offset"])
+    start = int(offset) if math.isfinite(offset) else 0
+    # A slope of 0 or NaN, which nibabel returns as None, means that there is no scaling.
+    slope, inter = (1.0, 0.0) if slope is None else (slope, inter)
+    return dtype, max(start, header.sizeof_hdr), slope, inter
+
+
+def _geometry(header, path: Path) -> Geometry:
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise UserError(
+            f"{path} is an image of {len(shape)} dimensions.",
+            rule="a volume has three dimensions and is gray.",
+            remedy="save one time point, or one channel, as a separate file.",
+        )
+    pixdim = [float(mm) for mm in header["pixdim"][1:4]]
+    if not all(0 < mm < math.inf for mm in pixdim):
+        raise damaged(path, f"its voxels measure {tuple(pixdim)}")
+    to_mm = _TO_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine = _preferred_affine(header, path)
+    with np.errstate(all="ignore"):
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    geometry = Geometry(
+        shape,
+        tuple(mm * to_mm for mm in pixdim),
+        tuple((_RAS_TO_LPS * affine[:3, 3]).tolist()),
+        tuple((_RAS_TO_LPS[:, None] * axes).ravel().tolist()),
+    )
+    require_plausible(geometry, path)
+    return geometry
+
+
+def _preferred_affine(header, path: Path) -> np.ndarray:
+    """Return the affine `[4 4]` from voxels to RAS that ITK 5.4 would follow.
+
+    The sform if it is orthogonal, and the only one, in scanner coordinates or equal to
+    the qform; else the qform. A file without either has its axes along L, P and S.
+    """
+    has_qform, has_sform = header["qform_code"] > 0, header["sform_code"] > 0
+    if not has_qform and not has_sform:
+        return np.diag([*_RAS_TO_LPS, 1.0])
+    qform, sform = _qform(header), header.get_sform()
+    if has_sform and _is_orthogonal(sform):
+        is_scanner = header["sform_code"] == _SCANNER
+        if not has_qform or is_scanner or np.allclose(sform, qform, rtol=0, atol=1e-4):
+            return sform
+    if not has_qform or not _is_orthogonal(qform):
+        raise UserError(
+            f"{path} cannot be read: its axes are sheared, or its header is damaged.",
+            rule="a volume with orthogonal axes.",
+            remedy="resample it to an orthogonal grid first.",
+        )
+    return qform
+
+
+def _qform(header) -> np.ndarray:
+    """Return the qform `[4 4]`, whose quaternion may be rounded, as ITK reads it.
+
+    nibabel refuses quaternions longer than 1, and reflections other than -1 and 1.
+    """
+    b, c, d = (float(header[f"quatern_{axis}"]) for axis in "bcd")
+    square = 1.0 - (b * b + c * c + d * d)
+    a = math.sqrt(square) if square > 1e-7 else 0.0  # `quat2mat` normalises the rest
+    affine = np.eye(4)
+    with np.errstate(all="ignore"):
+        affine[:3, :3] = quat2mat((a, b, c, d)) * header["pixdim"][1:4]
+    if header["pixdim"][0] < 0:
+        affine[:3, 2] *= -1
+    affine[:3, 3] = [header[f"qoffset_{axis}"] for axis in "xyz"]
+    return affine
+
+
+def _is_orthogonal(affine: np.ndarray) -> bool:
+    with np.errstate(all="ignore"):
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        return bool(np.allclose(axes @ axes.T, np.eye(3), rtol=0, atol=1e-4))
+
+
+def _affine(geometry: Geometry) -> np.ndarray:
+    """Return the affine `[4 4]` from voxels to RAS."""
+    affine = np.eye(4)
+    direction = np.reshape(geometry.direction, (3, 3))
+    affine[:3, :3] = _RAS_TO_LPS[:, None] * direction * geometry.spacing
+    affine[:3, 3] = _RAS_TO_LPS * geometry.origin
+    return affine
+
+
+def _value_dtype(stored: np.dtype, slope: float, inter: float) -> np.dtype:
+    """Return the dtype of scaled values; as in ITK, integers become float32."""
+    stored = stored.newbyteorder("=")
+    if (slope, inter) == (1.0, 0.0) or stored == np.float64:
+        return stored
+    return np.dtype(np.float32)
+
+
+def _plane_reader(voxels: ArrayProxy, *, dtype: np.dtype):
+    """Return (axis, index) -> `[slower axis, faster axis]` of scaled values."""
+
+    def read_plane(axis: int, index: int) -> np.ndarray:
+        if axis == 2:
+            plane = voxels[..., index]
+        elif axis == 1:
+            plane = voxels[:, index]
+        else:  # reading every row is faster than seeking to a voxel in each
+            starts = range(0, depth, step)
+            blocks = [voxels[..., z : z + step][index].copy() for z in starts]
+            plane = np.concatenate(blocks, axis=-1)
+        return plane.T.astype(dtype, copy=False)  # a file's first axis is its fastest
+
+    width, height, depth = voxels.shape
+    step = max(1, BLOCK // (width * height * voxels.dtype.itemsize))
+    return read_plane

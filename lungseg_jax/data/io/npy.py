@@ -1,65 +1,100 @@
-"""NumPy files: a slice `[h w]` or a volume `[n h w]` without a geometry."""
+"""NumPy files: a slice `[h w]`, or a volume `[n h w]` without a geometry."""
 
+import contextlib
+import io
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from lungseg_jax.data.intensity import require_finite
+from lungseg_jax.data.io.geometry import Geometry
+from lungseg_jax.data.io.volumes import Volume, require_plausible
 from lungseg_jax.runtime.errors import UserError
 
-ARRAY = ".npy"
 
-
-def open_array(path: Path) -> np.ndarray:
-    """The array of a file, mapped and not read.
+def is_volume(path: Path) -> bool:
+    """Return whether a file holds a volume `[n h w]` rather than a slice.
 
     Raises:
-      UserError: it cannot be read, is damaged, or holds no numbers.
+      UserError: as `read_slice`.
     """
+    return _map_array(path).ndim == 3
+
+
+def read_slice(path: Path) -> np.ndarray:
+    """Return the slice `[h w]` in a file.
+
+    Raises:
+      UserError: the file cannot be read, is damaged, is not an array of finite numbers,
+        or is not a slice or volume.
+    """
+    image = np.array(_map_array(path))
+    require_finite(image, str(path))
+    return image
+
+
+def write_slice(path: Path, array: np.ndarray) -> None:
+    """Write a slice `[h w]` atomically; it replaces an existing file."""
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.npy")
+    try:
+        np.save(partial, array, allow_pickle=False)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_volume(path: Path) -> Iterator[Volume]:
+    """Open a volume `[n h w]`, or a slice `[h w]` as a volume of one.
+
+    Raises:
+      UserError: as `read_slice`, or the array is larger than any CT scan.
+    """
+    array = _map_array(path)
+    if array.ndim == 2:
+        array = array[None]
+    n, height, width = array.shape
+    geometry = Geometry((width, height, n))
+    require_plausible(geometry, path)
+    is_contiguous, offset = array.flags.c_contiguous, array.offset
+
+    def read_plane(axis: int, index: int) -> np.ndarray:
+        if not is_contiguous:
+            return np.array(array[index])
+        # Read rather than mapped: mapped pages count as memory.
+        start = offset + index * height * width * array.dtype.itemsize
+        plane = np.fromfile(path, array.dtype, height * width, offset=start)
+        return plane.reshape(height, width).astype(array.dtype.newbyteorder("="))
+
+    yield Volume(str(path), geometry, read_plane, has_spacing=False)
+
+
+def volume_header(volume: Volume, dtype: np.dtype) -> bytes:
+    """Return the bytes that precede the voxels of an array like `volume`."""
+    x, y, z = volume.geometry.size
+    fields = {"descr": dtype.str, "fortran_order": False, "shape": (z, y, x)}
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, fields)
+    return file.getvalue()
+
+
+def _map_array(path: Path) -> np.ndarray:
+    """Return the array in a file, mapped into memory but not read."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (ValueError, EOFError, SyntaxError, OverflowError, TypeError) as e:
         raise UserError(
-            f"{path} is damaged, or no array of numbers.",
-            rule="what numpy.save writes of an array of numbers.",
+            f"{path} is damaged, or not an array of numbers.",
+            rule="an array of numbers as written by numpy.save.",
         ) from e
     if array.dtype.kind not in "iuf" or array.ndim not in (2, 3) or not array.size:
         raise UserError(
             f"{path} holds {array.dtype}{list(array.shape)}.",
-            rule="numbers, a slice [h w] or a volume [n h w].",
+            rule="numbers: a slice [h w] or a volume [n h w].",
         )
     return array
-
-
-def read_shape(path: Path) -> tuple[int, ...]:
-    """Of the array in a file.
-
-    Raises:
-      UserError: as `open_array`.
-    """
-    return open_array(path).shape
-
-
-def read_array(path: Path) -> np.ndarray:
-    """A slice `[h w]`.
-
-    Raises:
-      UserError: as `open_array`, or pixels that are not finite.
-    """
-    image = np.array(open_array(path))
-    require_finite(image, str(path))
-    return image
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes an array, whole or not at all; a file of that name is replaced."""
-    beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{ARRAY}")
-    try:
-        np.save(beside, array, allow_pickle=False)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

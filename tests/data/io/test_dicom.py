@@ -13,8 +13,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from lungseg_jax.data.io.formats import is_dicom, open_volume
 from lungseg_jax.data.io.volume_writer import VolumeWriter
-from lungseg_jax.data.io.volumes import is_dicom, open_volume
 from lungseg_jax.runtime.errors import UserError
 
 SHAPE, SPACING = (6, 9, 8), (0.6, 0.75)  # slices rows columns; rows, columns in mm
@@ -161,7 +161,7 @@ def test_positions_in_tenths_are_equal_distances(tmp_path):
         f for f in (tmp_path / "in").iterdir() if pydicom.dcmread(f).InstanceNumber == 3
     )
     third.unlink()
-    refused(tmp_path / "in", "between most slices")
+    refused(tmp_path / "in", "apart, most slices")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_what_itk_would_read_wrong_is_refused(change, says, tmp_path):
 
 def test_a_slice_that_is_missing(tmp_path):
     write_series(tmp_path / "in", skip=(3,))
-    refused(tmp_path / "in", "are 5.000 mm, and 2.500 mm")
+    refused(tmp_path / "in", "are 5.000 mm apart, most slices 2.500 mm")
 
 
 def test_a_slice_that_is_there_twice(tmp_path):
@@ -192,7 +192,7 @@ def test_a_slice_that_is_there_twice(tmp_path):
     for path in (tmp_path / "in").iterdir():
         path.rename(path.with_name(f"A{path.name}"))
     write_series(tmp_path / "in", uid=uid, array=stored()[:1])
-    refused(tmp_path / "in", "lie in one place")
+    refused(tmp_path / "in", "have the same position")
 
 
 def test_slices_of_different_sizes(tmp_path):
@@ -229,7 +229,7 @@ def test_colour_is_refused(tmp_path):
     d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 8, 8, 7, 0
     d.PixelData = bytes(3 * d.Rows * d.Columns)
     d.save_as(file)
-    refused(file, "3 values in a pixel")
+    refused(file, "3 values per pixel")
 
 
 def write_other(file, kind):
@@ -272,4 +272,4 @@ def test_slices_that_do_not_say_where_they_lie(lost, name, tmp_path):
         d = pydicom.dcmread(file)
         del d[lost]
         d.save_as(file)
-    refused(tmp_path / "in", f"does not say its {name}")
+    refused(tmp_path / "in", f"does not state its {name}")

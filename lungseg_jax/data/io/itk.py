@@ -1,0 +1,285 @@
+"""NRRD and MetaImage volumes, through SimpleITK.
+
+SimpleITK reads a part of a file without the rest only if its voxels are uncompressed. So
+every volume gets a small header (.mhd) of ours that points at its voxels: in the file
+itself, or decompressed on disk.
+"""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from lungseg_jax.data.io.decompression import damaged, decompress, require_length
+from lungseg_jax.data.io.geometry import Geometry
+from lungseg_jax.data.io.volumes import Volume, require_content, require_plausible
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import require_utf8
+
+MAX_HEADER_BYTES = 2**20
+_MET_TYPES = {
+    sitk.sitkUInt8: "MET_UCHAR",
+    sitk.sitkInt8: "MET_CHAR",
+    sitk.sitkUInt16: "MET_USHORT",
+    sitk.sitkInt16: "MET_SHORT",
+    sitk.sitkUInt32: "MET_UINT",
+    sitk.sitkInt32: "MET_INT",
+    sitk.sitkUInt64: "MET_ULONG_LONG",
+    sitk.sitkInt64: "MET_LONG_LONG",
+    sitk.sitkFloat32: "MET_FLOAT",
+    sitk.sitkFloat64: "MET_DOUBLE",
+}
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # our errors say the same
+
+
+class _Encoding(NamedTuple):
+    """How a file stores its voxels, according to its text header."""
+
+    is_compressed: bool
+    is_gzip: bool  # rather than a zlib stream
+    is_big_endian: bool
+
+
+@contextlib.contextmanager
+def open_volume(path: Path) -> Iterator[Volume]:
+    """Open an NRRD or MetaImage volume; temporary files go to TMPDIR.
+
+    Raises:
+      UserError: the file cannot be read, is damaged, is not a gray 3D image, declares
+        more voxels than any CT scan, or stores them elsewhere or in an unknown way.
+    """
+    name = require_utf8(path)
+    require_content(path)
+    geometry, pixel_type = _read_information(path, name)
+    with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
+        file = _ensure_seekable(path, geometry, pixel_type, Path(scratch))
+        yield Volume(str(path), geometry, plane_reader(file, geometry, path))
+
+
+def plane_reader(
+    file: Path, geometry: Geometry, path: Path
+) -> Callable[[int, int], np.ndarray]:
+    """Return (axis, index) -> `[slower axis, faster axis]`, for an uncompressed file.
+
+    Args:
+      file: read by SimpleITK.
+      geometry: of its voxels.
+      path: the file that the user knows, for errors.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as e:
+        raise _unreadable(path, e) from e
+
+    def read_plane(axis: int, index: int) -> np.ndarray:
+        start, size = [0, 0, 0], list(geometry.size)
+        start[axis], size[axis] = index, 1
+        reader.SetExtractIndex(start)
+        reader.SetExtractSize(size)
+        try:
+            array = sitk.GetArrayFromImage(reader.Execute())
+        except RuntimeError as e:
+            raise _unreadable(path, e) from e
+        return np.squeeze(array, axis=2 - axis)
+
+    return read_plane
+
+
+def write_mhd_header(
+    raw: Path,
+    geometry: Geometry,
+    pixel_type: int,
+    scratch: Path,
+    *,
+    is_big_endian: bool = False,
+) -> Path:
+    """Write a header for raw voxels, and return its path.
+
+    Args:
+      raw: file with the voxels at its end.
+      geometry: only its size is written.
+      pixel_type: of SimpleITK.
+      scratch: folder for the header.
+      is_big_endian: the byte order of the voxels.
+
+    Raises:
+      UserError: the header, which is lines of text, cannot name the file.
+    """
+    lines = [
+        "ObjectType = Image",
+        "NDims = 3",
+        f"DimSize = {' '.join(map(str, geometry.size))}",
+        f"ElementType = {_MET_TYPES[pixel_type]}",
+        f"ElementByteOrderMSB = {is_big_endian}",
+        "HeaderSize = -1",
+        "ElementDataFile = ",
+    ]
+    if "\n" in str(raw):
+        raise UserError(f"{raw} has a line break in its name.", remedy="rename it.")
+    header = scratch / "plain.mhd"
+    header.write_bytes("\n".join(lines).encode() + os.fsencode(raw) + b"\n")
+    return header
+
+
+def volume_header(volume: Volume, dtype: np.dtype, suffix: str) -> bytes:
+    """Return the bytes that precede the voxels of a file like `volume`.
+
+    SimpleITK writes an image of one slice, whose header gets the number of slices.
+
+    Args:
+      volume: its size and geometry are taken over.
+      dtype: of the voxels.
+      suffix: ".nrrd" or ".mha".
+    """
+    geometry = volume.geometry
+    x, y, z = geometry.size
+    image = sitk.GetImageFromArray(np.zeros((1, y, x), dtype))
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
+        file = Path(scratch) / f"header{suffix}"
+        try:
+            sitk.WriteImage(image, str(file), useCompression=False)
+        except RuntimeError as e:
+            raise UserError(f"the header of a {suffix} cannot be written: {e}") from e
+        header = file.read_bytes()[: -x * y * dtype.itemsize]
+    pattern = rb"(?m)^((?:sizes:|DimSize =) \d+ \d+) 1$"
+    header, substitutions = re.subn(pattern, rb"\g<1> %d" % z, header)
+    assert substitutions == 1, header
+    return header
+
+
+def _read_information(path: Path, name: str) -> tuple[Geometry, int]:
+    """Return the geometry and the pixel type of a file, without reading its voxels."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as e:
+        raise _unreadable(path, e) from e
+    size = reader.GetSize()
+    if len(size) == 4 and size[3] == 1:
+        size = size[:3]
+    if len(size) != 3 or reader.GetNumberOfComponents() != 1:
+        raise UserError(
+            f"{path} is an image of {len(size)} dimensions with "
+            f"{reader.GetNumberOfComponents()} values per voxel.",
+            rule="a volume has three dimensions and is gray.",
+            remedy="save one time point, or one channel, as a separate file.",
+        )
+    if reader.GetPixelID() not in _MET_TYPES:
+        raise UserError(
+            f"{path} holds {sitk.GetPixelIDValueAsString(reader.GetPixelID())}.",
+            rule="integers, or 32 or 64-bit floats.",
+        )
+    dimension = reader.GetDimension()
+    direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
+    geometry = Geometry(
+        tuple(size),
+        tuple(reader.GetSpacing()[:3]),
+        tuple(reader.GetOrigin()[:3]),
+        tuple(direction.ravel().tolist()),
+    )
+    require_plausible(geometry, path)
+    return geometry, reader.GetPixelID()
+
+
+def _ensure_seekable(
+    path: Path, geometry: Geometry, pixel_type: int, scratch: Path
+) -> Path:
+    """Return a header in `scratch` that points at the voxels, decompressed if need be."""
+    bytes_per_voxel = sitk.Image(1, 1, pixel_type).GetSizeOfPixelComponent()
+    payload = int(np.prod(geometry.size)) * bytes_per_voxel
+    is_nrrd = path.name.lower().endswith(".nrrd")
+    with path.open("rb") as file:
+        encoding = (_parse_nrrd if is_nrrd else _parse_metaimage)(path, file)
+        if encoding.is_compressed:
+            raw = scratch / "voxels.raw"
+            size = decompress(
+                file, raw, is_gzip=encoding.is_gzip, max_bytes=payload, path=path
+            )
+        else:
+            raw, size = path.absolute(), path.stat().st_size - file.tell()
+    require_length(path, size, payload)
+    if size > payload:  # the header finds the voxels from the end
+        raise damaged(path, f"{size - payload} bytes follow its voxels")
+    return write_mhd_header(
+        raw, geometry, pixel_type, scratch, is_big_endian=encoding.is_big_endian
+    )
+
+
+def _parse_nrrd(path: Path, file: BinaryIO) -> _Encoding:
+    """Parse the header, and leave `file` at the voxels."""
+    fields = {}
+    for line in _header_lines(path, file):
+        if not line:
+            break
+        if not line.startswith("#") and ": " in line:
+            key, value = line.split(": ", 1)
+            fields[key.strip().lower()] = value.strip().lower()
+    if "data file" in fields or "datafile" in fields:
+        raise _detached(path)
+    encoding = fields.get("encoding", "")
+    if encoding not in ("raw", "gzip", "gz"):
+        raise UserError(
+            f"{path} has the encoding {encoding or '(none)'}.",
+            rule="NRRD with encoding raw or gzip.",
+            remedy="save it again as one of these.",
+        )
+    for skip in ("line skip", "byte skip", "lineskip", "byteskip"):
+        if fields.get(skip, "0") != "0":
+            raise UserError(f"{path} has a {skip}.", remedy="save it again without it.")
+    return _Encoding(encoding != "raw", True, fields.get("endian") == "big")
+
+
+def _parse_metaimage(path: Path, file: BinaryIO) -> _Encoding:
+    """Parse the header, and leave `file` at the voxels."""
+    fields = {}
+    for line in _header_lines(path, file):
+        key, _, value = line.partition("=")
+        fields[key.strip().lower()] = value.strip().lower()
+        if key.strip() == "ElementDataFile":
+            break
+    if fields.get("elementdatafile") != "local":
+        raise _detached(path)
+    if fields.get("binarydata", "true") != "true":
+        raise UserError(f"{path} stores its voxels as text.", rule="BinaryData = True.")
+    orders = "elementbyteordermsb", "binarydatabyteordermsb"
+    is_big_endian = "true" in [fields.get(key) for key in orders]
+    return _Encoding(fields.get("compresseddata") == "true", False, is_big_endian)
+
+
+def _header_lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    while file.tell() < MAX_HEADER_BYTES:
+        line = file.readline(MAX_HEADER_BYTES)
+        if not line:
+            break
+        yield re.sub(r"[\r\n]+$", "", line.decode("latin-1"))
+    raise damaged(path, "its header does not end")
+
+
+def _detached(path: Path) -> UserError:
+    return UserError(
+        f"{path} is a header without voxels: they are in another file.",
+        rule="header and voxels in one file.",
+        remedy="save it as .nii.gz, .nrrd or .mha.",
+    )
+
+
+def _unreadable(path: Path, error: RuntimeError) -> UserError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return UserError(
+        f"{path} cannot be read: {lines[-1][:160] if lines else 'no reason given'}",
+        rule="an intact NRRD, MetaImage or DICOM volume with orthogonal axes.",
+        remedy="copy the file again from its source, or save it again.",
+    )
