@@ -1,10 +1,47 @@
-"""Random affine augmentation of images and masks together, on the device."""
+"""Random augmentation of images and masks together, on the device.
+
+To add an augmentation, write a transform, append a row to TRANSFORMS, and add its knobs to
+`training.knobs`; docs/how-to/extend.md has an example.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
 def augment(
+    images: jax.Array, masks: jax.Array, key: jax.Array, **knobs: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Apply all TRANSFORMS in their order; the same key gives the same pixels.
+
+    Args:
+      images: `[b h w c]`.
+      masks: `[b h w]`.
+      key: the key of this step.
+      **knobs: the options of the transforms; one that is left out is off.
+
+    Returns:
+      Images and masks of the same shapes.
+
+    Raises:
+      TypeError: a knob does not belong to any transform.
+    """
+    unknown = knobs.keys() - {k for t in TRANSFORMS.values() for k in t.knobs}
+    if unknown:
+        raise TypeError(f"unknown augmentation knobs: {', '.join(sorted(unknown))}")
+    for i, transform in enumerate(TRANSFORMS.values()):
+        options = {name: knobs[name] for name in transform.knobs if name in knobs}
+        # The first transform uses the key itself, as in version 0.1, so that older runs
+        # resume on the same pixels.
+        own_key = jax.random.fold_in(key, i) if i else key
+        images, masks = transform.apply(images, masks, own_key, **options)
+    return images, masks
+
+
+def affine(
     images: jax.Array,
     masks: jax.Array,
     key: jax.Array,
@@ -15,28 +52,28 @@ def augment(
     flip_lr: bool = False,
     flip_ud: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """One random affine map for each example, applied to its image and to its mask.
+    """Apply one random affine map per example to its image and its mask.
 
     Args:
       images: `[b h w c]`.
       masks: `[b h w]`.
-      key: of this step; the same key gives the same pixels.
-      zoom: each axis is scaled by a factor from 1 - zoom to 1 + zoom of its own.
-      shift: each axis is moved by up to this share of its length.
-      rotation_deg: rotation by up to this many degrees, either way.
+      key: determines the maps.
+      zoom: scale each axis by its own factor from 1 - zoom to 1 + zoom.
+      shift: shift each axis by up to this share of its length.
+      rotation_deg: rotate by up to this many degrees, either way.
       flip_lr: mirror half of the examples left to right.
       flip_ud: mirror half of the examples top to bottom.
 
     Returns:
-      Both, same shapes, interpolated bilinearly; what comes from outside repeats the
-      nearest pixel. With everything off, the arguments themselves.
+      Images and masks of the same shapes, interpolated bilinearly; pixels from outside
+      repeat the nearest one. With everything off, the arguments themselves.
     """
     if not (zoom or shift or rotation_deg or flip_lr or flip_ud):
         return images, masks
     keys = jax.random.split(key, len(images))
     planes = jnp.concatenate([images, masks[..., None].astype(images.dtype)], axis=-1)
 
-    def one(plane, key):
+    def transform(plane, key):
         matrix, offset = random_affine(
             key,
             zoom=zoom,
@@ -47,14 +84,14 @@ def augment(
         )
         return warp(plane, matrix, offset)
 
-    moved = jax.vmap(one)(planes, keys)
+    moved = jax.vmap(transform)(planes, keys)
     return moved[..., :-1], moved[..., -1]
 
 
 def random_affine(
     key, *, zoom=0.0, shift=0.0, rotation_deg=0.0, flip_lr=False, flip_ud=False
 ):
-    """A map from output to input in units of the half side: matrix `[2 2]`, offset `[2]`.
+    """Draw a map from output to input, in half sides: matrix `[2 2]`, offset `[2]`.
 
     Axis 0 is rows (top to bottom), axis 1 columns (left to right).
     """
@@ -70,7 +107,7 @@ def random_affine(
 
 
 def warp(plane: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
-    """`plane` `[h w c]` read at matrix @ position + offset, with nearest fill."""
+    """Sample `plane` `[h w c]` at matrix @ position + offset, with nearest fill."""
     h, w, _ = plane.shape
     rows, columns = jnp.meshgrid(_centred(h), _centred(w), indexing="ij")
     positions = jnp.stack([rows, columns], axis=-1) @ matrix.T + offset
@@ -91,3 +128,23 @@ def _centred(n: int) -> jax.Array:
 
 def _to_index(position: jax.Array, n: int) -> jax.Array:
     return ((position + 1) * n - 1) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """An augmentation.
+
+    Attributes:
+      apply: `(images, masks, key, **knobs) -> (images, masks)`.
+      knobs: the names of its options, which are the knobs `augment.NAME`.
+    """
+
+    apply: Callable[..., tuple[jax.Array, jax.Array]]
+    knobs: tuple[str, ...]
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "affine": Transform(
+        affine, ("zoom", "shift", "rotation_deg", "flip_lr", "flip_ud")
+    ),
+}

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 from lungseg_jax.runtime.compilation import jit
 
 
 def make_precise_batch_stats(
-    model: nn.Module, *, sharding: jax.sharding.Sharding | None = None
+    model: Any, *, sharding: jax.sharding.Sharding | None = None
 ) -> Callable:
     """Create `estimate(variables, images [n h w c], batches [k b]) -> batch_stats`.
 

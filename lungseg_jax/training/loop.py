@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -249,7 +248,7 @@ def _next_due(step: int, c: ConfigDict) -> int:
 
 
 def _make_validate(
-    c: ConfigDict, model: nn.Module, mesh, dataset: Dataset, names: Sequence[str]
+    c: ConfigDict, model: Any, mesh, dataset: Dataset, names: Sequence[str]
 ) -> Callable[[TrainState], dict[str, float]]:
     """Create `validate(state) -> {"loss", "iou_pooled"}`, at the network's size."""
     if not names:

@@ -6,7 +6,6 @@ What is closed over is static; what is passed is traced.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -67,7 +66,7 @@ def make_train_steps(
 
 
 def make_eval_step(
-    model: nn.Module,
+    model: Any,
     *,
     loss: Loss,
     threshold: float,
