@@ -27,6 +27,7 @@ from lungseg_jax.runtime.files import read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.validation import network_arrays
 
 
 def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
@@ -128,7 +129,7 @@ def _tune(run: Run, dataset: Dataset, split: Split) -> None:
     c, folder = run.config, run.folder
     trained = load_run(run)
     if len(trained.members) > 1:
-        images = loop.network_images(c, dataset, split["train"])
+        images = network_arrays(c, dataset, split["train"])["image"]
         average = average_members(
             trained, images, batch_size=c.train.batch_size, seed=c.seed
         )

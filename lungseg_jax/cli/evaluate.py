@@ -11,19 +11,22 @@ training ends with, for these slices: figures, and a CSV file with a row for eac
 """
 
 import contextlib
+from pathlib import Path
 
 from absl import flags
 
 from lungseg_jax.cli import app
 from lungseg_jax.data import preflight
 from lungseg_jax.data.pairs import read_slice
+from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.evaluation import evaluator
 from lungseg_jax.evaluation.results import format_summary
 from lungseg_jax.inference.ensemble.bundle import is_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.members import EVERY
+from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.segmenter import LungSegmenter
-from lungseg_jax.reporting import report
+from lungseg_jax.reporting.report import write_report
 from lungseg_jax.runtime import cache, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, user_path, write_json
@@ -60,34 +63,48 @@ def evaluate(words: list[str]) -> None:
     # With all members, every choice of them is worth a row.
     members = EVERY if FLAGS.members == "all" else FLAGS.members
     trained = load_ensemble(FLAGS.run, members=members)
+    evaluation = _evaluate(trained, checked, data)
+    if json:
+        write_json(json, evaluation)
+    if page:
+        _report(page, trained, evaluation, checked, data)
+    progress.answer(format_summary(evaluation))
+
+
+def _evaluate(trained: TrainedEnsemble, checked: CheckedFolder, data: Path) -> dict:
+    names = [pair.name for pair in checked.pairs]
     evaluation = {"schema_version": SCHEMA_VERSION} | evaluator.evaluate(
         trained,
         map(read_slice, checked.pairs),
         len(checked.pairs),
         flips=FLAGS.flips,
-        **evaluator.slice_metadata(
-            checked.table, [pair.name for pair in checked.pairs]
-        ),
+        **evaluator.slice_metadata(checked.table, names),
     )
     evaluation["run"], evaluation["data"] = str(trained.path), str(data.absolute())
     evaluation["fingerprint"] = checked.fingerprint
     if not is_bundle(trained.path):  # a bundle does not list its training slices
         run = Run.open(RunFolder(trained.path))
         evaluation["trained_on"] = run.count_training_images(checked.digests)
-    if json:
-        write_json(json, evaluation)
-    if page:
-        own = trained.only(list(evaluation["members"]))
-        by_name = {pair.name: pair for pair in checked.pairs}
-        report.write_report(
-            page,
-            evaluation,
-            LungSegmenter(own, flips=FLAGS.flips),
-            title=f"{trained.path.name} on {data.absolute().name}",
-            read=lambda names: [read_slice(by_name[name]) for name in names],
-        )
-        progress.say(f"report: {page / 'index.html'}")
-    progress.answer(format_summary(evaluation))
+    return evaluation
+
+
+def _report(
+    page: Path,
+    trained: TrainedEnsemble,
+    evaluation: dict,
+    checked: CheckedFolder,
+    data: Path,
+) -> None:
+    pairs = {pair.name: pair for pair in checked.pairs}
+    scored = trained.only(list(evaluation["members"]))
+    write_report(
+        page,
+        evaluation,
+        LungSegmenter(scored, flips=FLAGS.flips),
+        title=f"{trained.path.name} on {data.absolute().name}",
+        read=lambda names: [read_slice(pairs[name]) for name in names],
+    )
+    progress.say(f"report: {page / 'index.html'}")
 
 
 def main() -> None:

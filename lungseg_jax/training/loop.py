@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,23 +11,23 @@ from ml_collections import ConfigDict
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
-from lungseg_jax.data.dataset import Dataset, to_network_arrays
+from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.data.sampling import batch_indices, whole_batches
 from lungseg_jax.data.splits import Split
-from lungseg_jax.metrics.overlap import summarize
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, progress, signals
 from lungseg_jax.training.batch_stats import make_precise_batch_stats
-from lungseg_jax.training.config import preprocessing_of, snapshot_steps
+from lungseg_jax.training.config import snapshot_steps
 from lungseg_jax.training.log import TrainingLog
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import TrainState, make_init_fn
-from lungseg_jax.training.steps import make_eval_step, make_train_steps
+from lungseg_jax.training.steps import make_train_steps
+from lungseg_jax.training.validation import make_validate, network_arrays
 
 
 def is_finished(config: ConfigDict, folder: RunFolder) -> bool:
@@ -56,11 +55,6 @@ def train(
     with Checkpoints(folder.checkpoints, snapshots=snapshot_steps(config)) as saved:
         training, state, log = _restore(training, folder, saved)
         _loop(training, state, log, saved)
-
-
-def network_images(config: ConfigDict, dataset: Dataset, names) -> np.ndarray:
-    """Return the named slices as the network sees them, `[n s s c]`."""
-    return _network_arrays(config, dataset, names)["image"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +102,7 @@ def _build(c: ConfigDict, dataset: Dataset, split: Split) -> _Training:
     model = make_model(**c.model)
     mesh = distributed.make_mesh()
     replicated = distributed.replicated(mesh)
-    arrays = _network_arrays(c, dataset, split["train"])
+    arrays = network_arrays(c, dataset, split["train"])
     return _Training(
         config=c,
         names=split["train"],
@@ -129,7 +123,7 @@ def _build(c: ConfigDict, dataset: Dataset, split: Split) -> _Training:
             sharding=replicated,
         ),
         precise_batch_stats=make_precise_batch_stats(model, sharding=replicated),
-        validate=_make_validate(c, model, mesh, dataset, split["validation"]),
+        validate=make_validate(c, model, mesh, dataset, split["validation"]),
         batch_sharding=distributed.by_example(mesh, axis=1),
     )
 
@@ -245,45 +239,3 @@ def _next_due(step: int, c: ConfigDict) -> int:
     intervals = c.train.log_every, c.train.validate_every, c.train.save_every
     regular = [(step // interval + 1) * interval for interval in intervals]
     return min(*regular, *(end for end in snapshot_steps(c) if end > step))
-
-
-def _make_validate(
-    c: ConfigDict, model: Any, mesh, dataset: Dataset, names: Sequence[str]
-) -> Callable[[TrainState], dict[str, float]]:
-    """Create `validate(state) -> {"loss", "iou_pooled"}`, at the network's size."""
-    if not names:
-        return lambda state: {}
-    arrays = _network_arrays(c, dataset, names)
-    eval_step = make_eval_step(
-        model,
-        loss=LOSSES[c.train.loss],
-        threshold=c.evaluate.threshold,
-        sharding=distributed.replicated(mesh),
-    )
-    size = -(-c.evaluate.batch_size // mesh.size) * mesh.size
-    batches = [
-        np.resize(np.arange(start, min(start + size, len(names))), size)
-        for start in range(0, len(names), size)
-    ]
-
-    def validate(state: TrainState) -> dict[str, float]:
-        losses, rows = [], []
-        for batch in batches:
-            inputs = arrays["image"][batch], arrays["mask"][batch]
-            inputs = jax.device_put(inputs, distributed.by_example(mesh))
-            batch_losses, counts = jax.device_get(eval_step(state.variables, *inputs))
-            unpadded = len(np.unique(batch))
-            losses += batch_losses[:unpadded].tolist()
-            rows += counts[:unpadded].tolist()
-        scores = summarize(rows, resamples=0)
-        return {"loss": float(np.mean(losses)), "iou_pooled": scores["iou_pooled"]}
-
-    return validate
-
-
-def _network_arrays(
-    c: ConfigDict, dataset: Dataset, names: Sequence[str]
-) -> dict[str, Any]:
-    return to_network_arrays(
-        dataset.slices(names), soft_masks=c.data.soft_masks, **preprocessing_of(c)
-    )

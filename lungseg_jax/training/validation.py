@@ -1,0 +1,59 @@
+"""Validation during training, at the network's size."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lungseg_jax.data.dataset import Dataset, to_network_arrays
+from lungseg_jax.metrics.overlap import summarize
+from lungseg_jax.runtime import distributed
+from lungseg_jax.training.config import preprocessing_of
+from lungseg_jax.training.losses import LOSSES
+from lungseg_jax.training.state import TrainState
+from lungseg_jax.training.steps import make_eval_step
+
+
+def make_validate(
+    c: ConfigDict, model: Any, mesh, dataset: Dataset, names: Sequence[str]
+) -> Callable[[TrainState], dict[str, float]]:
+    """Create `validate(state) -> {"loss", "iou_pooled"}`, at the network's size."""
+    if not names:
+        return lambda state: {}
+    arrays = network_arrays(c, dataset, names)
+    eval_step = make_eval_step(
+        model,
+        loss=LOSSES[c.train.loss],
+        threshold=c.evaluate.threshold,
+        sharding=distributed.replicated(mesh),
+    )
+    size = -(-c.evaluate.batch_size // mesh.size) * mesh.size
+    batches = [
+        np.resize(np.arange(start, min(start + size, len(names))), size)
+        for start in range(0, len(names), size)
+    ]
+
+    def validate(state: TrainState) -> dict[str, float]:
+        losses, rows = [], []
+        for batch in batches:
+            inputs = arrays["image"][batch], arrays["mask"][batch]
+            inputs = jax.device_put(inputs, distributed.by_example(mesh))
+            batch_losses, counts = jax.device_get(eval_step(state.variables, *inputs))
+            unpadded = len(np.unique(batch))
+            losses += batch_losses[:unpadded].tolist()
+            rows += counts[:unpadded].tolist()
+        scores = summarize(rows, resamples=0)
+        return {"loss": float(np.mean(losses)), "iou_pooled": scores["iou_pooled"]}
+
+    return validate
+
+
+def network_arrays(
+    c: ConfigDict, dataset: Dataset, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return slices at the network's size: "image" `[n s s c]` and "mask" `[n s s]`."""
+    return to_network_arrays(
+        dataset.slices(names), soft_masks=c.data.soft_masks, **preprocessing_of(c)
+    )
