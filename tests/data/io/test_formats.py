@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from lungseg_jax.cli.compare import compare, find
 from lungseg_jax.data.io import formats
 from lungseg_jax.data.io.formats import EITHER, SLICE, VOLUME, Format
 from lungseg_jax.data.io.geometry import Geometry
@@ -16,6 +15,7 @@ from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.data.pairs import find_pairs, list_images, read_slice
 from lungseg_jax.data.preflight import check_folder
+from lungseg_jax.evaluation.comparison import compare_masks, pair_masks
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.runtime.errors import UserError
 
@@ -122,9 +122,9 @@ def test_predict_and_compare_know_an_added_slice_format(bmp, tmp_path):
     write_image(tmp_path / "a.png", IMAGE)
     (task,) = plan_outputs(tmp_path / "a.png", tmp_path / "out", format="bmp")
     assert task.target == tmp_path / "out" / "a.bmp"
-    total, pairs = find(tmp_path / "truth", tmp_path / "in")
+    total, pairs = pair_masks(tmp_path / "truth", tmp_path / "in")
     assert total == 1
-    assert compare(pairs, tolerance=1.0)["scores"]["iou_pooled"] == 1
+    assert compare_masks(pairs, tolerance=1.0)["scores"]["iou_pooled"] == 1
 
 
 def test_masks_of_a_format_without_a_writer_need_another(monkeypatch, tmp_path):
