@@ -15,28 +15,28 @@ def augment(
     flip_lr: bool = False,
     flip_ud: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """One random affine map for each example, applied to its image and to its mask.
+    """Apply one random affine map per example to its image and its mask.
 
     Args:
       images: `[b h w c]`.
       masks: `[b h w]`.
-      key: of this step; the same key gives the same pixels.
-      zoom: each axis is scaled by a factor from 1 - zoom to 1 + zoom of its own.
-      shift: each axis is moved by up to this share of its length.
-      rotation_deg: rotation by up to this many degrees, either way.
+      key: random key of this step; the same key gives the same pixels.
+      zoom: scale each axis independently by a factor from 1 - zoom to 1 + zoom.
+      shift: move each axis by up to this fraction of its length.
+      rotation_deg: rotate by up to this many degrees in either direction.
       flip_lr: mirror half of the examples left to right.
       flip_ud: mirror half of the examples top to bottom.
 
     Returns:
-      Both, same shapes, interpolated bilinearly; what comes from outside repeats the
-      nearest pixel. With everything off, the arguments themselves.
+      Images and masks of the same shapes, interpolated bilinearly. Pixels from outside
+      repeat the nearest pixel. With everything off, the arguments themselves.
     """
     if not (zoom or shift or rotation_deg or flip_lr or flip_ud):
         return images, masks
     keys = jax.random.split(key, len(images))
     planes = jnp.concatenate([images, masks[..., None].astype(images.dtype)], axis=-1)
 
-    def one(plane, key):
+    def augment_example(plane, key):
         matrix, offset = random_affine(
             key,
             zoom=zoom,
@@ -47,16 +47,17 @@ def augment(
         )
         return warp(plane, matrix, offset)
 
-    moved = jax.vmap(one)(planes, keys)
+    moved = jax.vmap(augment_example)(planes, keys)
     return moved[..., :-1], moved[..., -1]
 
 
 def random_affine(
     key, *, zoom=0.0, shift=0.0, rotation_deg=0.0, flip_lr=False, flip_ud=False
 ):
-    """A map from output to input in units of the half side: matrix `[2 2]`, offset `[2]`.
+    """Draw a map from output to input: matrix `[2 2]` and offset `[2]`.
 
-    Axis 0 is rows (top to bottom), axis 1 columns (left to right).
+    Positions are in units of half the side; axis 0 is rows (top to bottom), axis 1 is
+    columns (left to right).
     """
     zoom_key, shift_key, turn_key, flip_key = jax.random.split(key, 4)
     scale = jax.random.uniform(zoom_key, (2,), minval=1 - zoom, maxval=1 + zoom)
@@ -70,7 +71,7 @@ def random_affine(
 
 
 def warp(plane: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
-    """`plane` `[h w c]` read at matrix @ position + offset, with nearest fill."""
+    """Sample `plane` `[h w c]` at matrix @ position + offset, with nearest fill."""
     h, w, _ = plane.shape
     rows, columns = jnp.meshgrid(_centred(h), _centred(w), indexing="ij")
     positions = jnp.stack([rows, columns], axis=-1) @ matrix.T + offset
@@ -85,7 +86,7 @@ def warp(plane: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
 
 
 def _centred(n: int) -> jax.Array:
-    """Pixel centres along an axis, from just above -1 to just below 1."""
+    """Return pixel centres along an axis, from just above -1 to just below 1."""
     return (2 * jnp.arange(n) + 1) / n - 1
 
 
