@@ -57,23 +57,23 @@ def affine(
     Args:
       images: `[b h w c]`.
       masks: `[b h w]`.
-      key: determines the maps.
-      zoom: scale each axis by its own factor from 1 - zoom to 1 + zoom.
-      shift: shift each axis by up to this share of its length.
-      rotation_deg: rotate by up to this many degrees, either way.
+      key: random key of this step; the same key gives the same pixels.
+      zoom: scale each axis independently by a factor from 1 - zoom to 1 + zoom.
+      shift: move each axis by up to this fraction of its length.
+      rotation_deg: rotate by up to this many degrees in either direction.
       flip_lr: mirror half of the examples left to right.
       flip_ud: mirror half of the examples top to bottom.
 
     Returns:
-      Images and masks of the same shapes, interpolated bilinearly; pixels from outside
-      repeat the nearest one. With everything off, the arguments themselves.
+      Images and masks of the same shapes, interpolated bilinearly. Pixels from outside
+      repeat the nearest pixel. With everything off, the arguments themselves.
     """
     if not (zoom or shift or rotation_deg or flip_lr or flip_ud):
         return images, masks
     keys = jax.random.split(key, len(images))
     planes = jnp.concatenate([images, masks[..., None].astype(images.dtype)], axis=-1)
 
-    def transform(plane, key):
+    def augment_example(plane, key):
         matrix, offset = random_affine(
             key,
             zoom=zoom,
@@ -84,16 +84,17 @@ def affine(
         )
         return warp(plane, matrix, offset)
 
-    moved = jax.vmap(transform)(planes, keys)
+    moved = jax.vmap(augment_example)(planes, keys)
     return moved[..., :-1], moved[..., -1]
 
 
 def random_affine(
     key, *, zoom=0.0, shift=0.0, rotation_deg=0.0, flip_lr=False, flip_ud=False
 ):
-    """Draw a map from output to input, in half sides: matrix `[2 2]`, offset `[2]`.
+    """Draw a map from output to input: matrix `[2 2]` and offset `[2]`.
 
-    Axis 0 is rows (top to bottom), axis 1 columns (left to right).
+    Positions are in units of half the side; axis 0 is rows (top to bottom), axis 1 is
+    columns (left to right).
     """
     zoom_key, shift_key, turn_key, flip_key = jax.random.split(key, 4)
     scale = jax.random.uniform(zoom_key, (2,), minval=1 - zoom, maxval=1 + zoom)
@@ -122,7 +123,7 @@ def warp(plane: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
 
 
 def _centred(n: int) -> jax.Array:
-    """Pixel centres along an axis, from just above -1 to just below 1."""
+    """Return pixel centres along an axis, from just above -1 to just below 1."""
     return (2 * jnp.arange(n) + 1) / n - 1
 
 

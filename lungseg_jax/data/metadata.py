@@ -1,10 +1,11 @@
-"""slices.csv of a data folder: of which patient a slice is, and how large its pixels are.
+"""slices.csv in a data folder: the patient and the pixel spacing of each slice.
 
     name,patient,row_mm,column_mm
     ID_0000_Z_0142,P01,0.84,0.84
 
-The file need not be there, nor all of its columns. With patients, all slices of one fall
-into one split and intervals are over patients; with distances, scores are in mm.
+The file is optional, and so are all columns but the name. With patients, all slices of a
+patient are in one split, and intervals are over patients. With spacings, distances are
+scored in mm.
 """
 
 import csv
@@ -19,14 +20,14 @@ from lungseg_jax.runtime.errors import UserError, combine_errors
 
 TABLE = "slices.csv"
 COLUMNS = ("name", "patient", "row_mm", "column_mm")
-LEAST_MM, MOST_MM = 0.01, 100.0
-MOST_BYTES = 2**26
-REMEDY = "mend the row, or take the file away: it need not be there."
+MIN_MM, MAX_MM = 0.01, 100.0
+MAX_BYTES = 2**26
+REMEDY = "fix the row, or remove the file, which is optional."
 
 
 @dataclasses.dataclass(frozen=True)
 class SliceMetadata:
-    """What the table says of every slice; a column that is not there is empty.
+    """Patient and spacing of every slice; a mapping is empty if the column is missing.
 
     Attributes:
       patients: by name of the slice.
@@ -38,91 +39,96 @@ class SliceMetadata:
 
 
 def read_metadata(folder: Path, names: Sequence[str]) -> SliceMetadata:
-    """The table of a data folder, of its slices.
+    """Read slices.csv; without the file, all slices are without metadata.
 
     Args:
-      folder: of the data.
+      folder: the data folder.
       names: of all slices, without suffix.
 
     Raises:
-      UserError: it cannot be read, leaves a slice out, has one twice or one that is not
-        there, or a distance that none is; all of it in one error.
+      UserError: the file cannot be read, omits or repeats a slice, has one that does not
+        exist, or an implausible distance; all faults in one error.
     """
     file = folder / TABLE
     if not file.is_file():
         return SliceMetadata({}, {})
-    head, rows = _rows(file)
-    faults, found, known = [], {}, set(names)
+    header, rows = _read_rows(file)
+    faults, row_by_name, known = [], {}, set(names)
     for line, row in rows:
         name = Path(row["name"]).stem if row["name"] not in known else row["name"]
-        if name in found:
+        if name in row_by_name:
             faults.append(_fault(f"line {line} has {name} again", "each slice once."))
         elif name not in known:
             near = difflib.get_close_matches(name, names, 1, 0.8)
             hint = f"; near: {near[0]}" if near else ""
-            faults.append(
-                _fault(
-                    f"line {line} has {name}, which is no slice{hint}", "slices alone."
-                )
-            )
-        found[name] = row
+            what = f"line {line} has {name}, which is not a slice{hint}"
+            faults.append(_fault(what, "only slices."))
+        row_by_name[name] = row
     faults += [
-        _fault(f"{n} is not in it", "every slice.") for n in names if n not in found
+        _fault(f"{name} is missing", "every slice.")
+        for name in names
+        if name not in row_by_name
     ]
     if not faults:
-        faults += _faults_of_values(found, head)
+        faults += _check_values(row_by_name, header)
     if faults:
         raise combine_errors(faults, str(file))
-    return SliceMetadata(
-        patients={n: found[n]["patient"] for n in names} if "patient" in head else {},
-        spacings={
-            n: (float(found[n]["row_mm"]), float(found[n]["column_mm"])) for n in names
-        }
-        if "row_mm" in head
-        else {},
-    )
+    patients, spacings = {}, {}
+    for name in names:
+        row = row_by_name[name]
+        if "patient" in header:
+            patients[name] = row["patient"]
+        if "row_mm" in header:
+            spacings[name] = float(row["row_mm"]), float(row["column_mm"])
+    return SliceMetadata(patients, spacings)
 
 
-def _rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The head and the rows with the number of their line."""
+def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the column names, and the rows with their line numbers."""
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES} bytes")
-        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        text = file.read_text(
+            encoding="utf-8-sig"
+        )  # spreadsheets write a byte order mark
         table = csv.DictReader(io.StringIO(text), strict=True)
-        head = [column.strip() for column in table.fieldnames or []]
-        table.fieldnames = head
+        header = [column.strip() for column in table.fieldnames or []]
+        table.fieldnames = header
         rows = []
         for row in table:
-            short = None in row or None in row.values()
-            if short:
-                raise ValueError(f"line {table.line_num} has not {len(head)} values")
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"line {table.line_num} does not have {len(header)} values"
+                )
             rows.append((table.line_num, {k: v.strip() for k, v in row.items()}))
     except (OSError, ValueError, csv.Error) as e:
         raise UserError(
             f"{file} cannot be read: {e}.",
-            rule="UTF-8 text with commas.",
+            rule="comma-separated UTF-8 text.",
             remedy=REMEDY,
         ) from e
-    wrong = set(head) - set(COLUMNS)
-    if "name" not in head or wrong or ("row_mm" in head) != ("column_mm" in head):
+    has_unknown = set(header) - set(COLUMNS)
+    has_one_spacing = ("row_mm" in header) != ("column_mm" in header)
+    if "name" not in header or has_unknown or has_one_spacing:
         raise UserError(
-            f"{file} has the columns {', '.join(head) or 'none'}.",
-            rule=f"name, and of {', '.join(COLUMNS[1:])} what is known; both distances.",
+            f"{file} has the columns {', '.join(header) or '(none)'}.",
+            rule=f"name, and any of {', '.join(COLUMNS[1:])}; both distances or neither.",
             remedy=REMEDY,
         )
-    return head, rows
+    return header, rows
 
 
-def _faults_of_values(found, head) -> Iterator[UserError]:
-    for name, row in found.items():
-        if "patient" in head and not row["patient"]:
+def _check_values(
+    row_by_name: Mapping[str, Mapping[str, str]], header: Sequence[str]
+) -> Iterator[UserError]:
+    for name, row in row_by_name.items():
+        if "patient" in header and not row["patient"]:
             yield _fault(f"{name} has no patient", "a name for each patient.")
         for column in ("row_mm", "column_mm"):
-            if column in head and not _is_distance(row[column]):
+            if column in header and not _is_distance(row[column]):
                 yield _fault(
                     f"{name} has {column} {row[column]!r}",
-                    f"distances from {LEAST_MM} to {MOST_MM:g} mm.",
+                    f"distances from {MIN_MM} to {MAX_MM:g} mm.",
                 )
 
 
@@ -131,7 +137,7 @@ def _is_distance(text: str) -> bool:
         value = float(text)
     except ValueError:
         return False
-    return math.isfinite(value) and LEAST_MM <= value <= MOST_MM
+    return math.isfinite(value) and MIN_MM <= value <= MAX_MM
 
 
 def _fault(what: str, rule: str) -> UserError:

@@ -1,19 +1,19 @@
-"""Slices to network inputs and network outputs back to slices.
+"""Conversion of slices to network inputs, and of network outputs back to slices.
 
-A slice of any size is scaled so that its longer side is `image_size` and centred in a
-square; `to_slice` undoes exactly that. Scaling down averages areas, so a mask becomes
-the share of lung under each pixel.
+A slice of any size is scaled to `image_size` along its longer side and centred in a
+square, and `to_slice` inverts exactly that. Downscaling averages areas, so a mask becomes
+the fraction of lung under each pixel.
 
 The preprocessing `window` clips to a window of Hounsfield units and scales to [0, 1].
-`seed` repeats the notebooks' own for comparison: what `cv2.imread(path, 1)` made of
-int16 (the high byte of each pixel, as three equal channels), a 5x5 blur, division by
-255.
+`seed` reproduces the original notebooks for comparison: the result of
+`cv2.imread(path, 1)` on int16 (the high byte of each pixel, as three equal channels), a
+5x5 blur, and division by 255.
 """
 
 import cv2
 import numpy as np
 
-PREPROCESSING = {"window": 1, "seed": 3}  # by name: the channels of the network input
+PREPROCESSING = {"window": 1, "seed": 3}  # channels of the network input, by name
 
 
 def image_to_network(
@@ -23,7 +23,14 @@ def image_to_network(
     image_size: int,
     window_hu: tuple[float, float],
 ) -> np.ndarray:
-    """An image `[h w]` with its true values -> float32 `[image_size image_size c]`."""
+    """Convert an image `[h w]` to a network input, float32 `[image_size image_size c]`.
+
+    Args:
+      image: with its original values, such as Hounsfield units.
+      preprocessing: key of `PREPROCESSING`.
+      image_size: side of the network input.
+      window_hu: values that `window` maps to 0 and 1.
+    """
     if preprocessing == "seed":
         scaled = cv2.GaussianBlur(_eight_bit(image), (5, 5), 0).astype(np.float32) / 255
     else:
@@ -36,16 +43,17 @@ def image_to_network(
 def mask_to_network(
     mask: np.ndarray, *, preprocessing: str, image_size: int, soft: bool
 ) -> np.ndarray:
-    """A mask `[h w]` in {0, 1} -> float32 `[image_size image_size]` in [0, 1].
+    """Convert a mask `[h w]` in {0, 1} to float32 `[image_size image_size]` in [0, 1].
 
-    Soft masks hold the share of lung under each pixel; hard ones are 1 from a half up.
+    A soft mask holds the fraction of lung under each pixel; a hard one is 1 where that is
+    at least a half.
     """
     square = _to_square(soften(mask, preprocessing=preprocessing), image_size)
     return square if soft else (square >= 0.5).astype(np.float32)
 
 
 def soften(mask: np.ndarray, *, preprocessing: str) -> np.ndarray:
-    """The mask `[h w]` as float32; under `seed` blurred as the notebooks blurred it."""
+    """Convert a mask `[h w]` to float32, blurred under `seed` as in the notebooks."""
     if preprocessing == "seed":
         return (
             cv2.GaussianBlur(mask * np.uint8(255), (5, 5), 0).astype(np.float32) / 255
@@ -54,9 +62,9 @@ def soften(mask: np.ndarray, *, preprocessing: str) -> np.ndarray:
 
 
 def true_mask(mask: np.ndarray, *, preprocessing: str, threshold: float) -> np.ndarray:
-    """The mask `[h w]` that a prediction is scored against, boolean.
+    """Return the boolean mask `[h w]` that a prediction is scored against.
 
-    Under `seed` the blurred mask is cut at the threshold of the prediction, as in the
+    Under `seed` this is the blurred mask, thresholded like the prediction, as in the
     notebooks.
     """
     soft = soften(mask, preprocessing=preprocessing)
@@ -64,7 +72,7 @@ def true_mask(mask: np.ndarray, *, preprocessing: str, threshold: float) -> np.n
 
 
 def to_slice(square: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A network output `[s s]` -> float32 of a slice's `shape`, bilinearly."""
+    """Resize a network output `[s s]` to a slice of `shape`, float32, bilinearly."""
     top, left, height, width = _placement(shape, square.shape[0])
     inner = np.ascontiguousarray(square[top : top + height, left : left + width])
     return cv2.resize(inner, shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -84,13 +92,13 @@ def _to_square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _placement(shape: tuple[int, ...], size: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a slice of `shape` in a square of `size`."""
+    """Return top, left, height and width of a slice of `shape` in a square of `size`."""
     height, width = (max(1, round(side * size / max(shape))) for side in shape)
     return (size - height) // 2, (size - width) // 2, height, width
 
 
 def _eight_bit(image: np.ndarray) -> np.ndarray:
-    """What an 8-bit reader keeps of a 16-bit pixel: its high byte."""
+    """Keep the high byte of each 16-bit pixel, as an 8-bit reader does."""
     if image.dtype == np.uint8:
         return image
     return (image.astype(np.int16).view(np.uint16) >> 8).astype(np.uint8)

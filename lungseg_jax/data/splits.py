@@ -1,4 +1,4 @@
-"""Which slices train, which choose, which judge: a function of names and a seed."""
+"""Training, validation and test splits: a function of slice names and a seed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,22 @@ def split_names(
     seed: int,
     patients: Mapping[str, str] | None = None,
 ) -> dict[str, list[str]]:
-    """Names by split, in drawing order: test is drawn first, then validation.
+    """Draw the test split, then the validation split; the rest is for training.
 
-    The draw is `RandomState(seed).permutation` over the sorted names and the test set has
-    ceil(test_fraction * n) of them: what scikit-learn's `train_test_split` does. With the
-    267 slices of the Kaggle set, seed 3 and a tenth, the test set is that of the
-    notebooks, whatever the share of validation. A fraction above 0 gives at least one.
+    Slices are drawn by `RandomState(seed).permutation` of the sorted names, and the test
+    split has ceil(test_fraction * n) of them, as in scikit-learn's `train_test_split`. For
+    the 267 slices of the Kaggle set, seed 3 and a tenth, the test split is that of the
+    notebooks, whatever the validation fraction. A fraction above 0 gives at least one.
 
-    With `patients`, by name of the slice, a slice takes all others of its patient along:
-    a split then has that many slices or a few more.
+    Args:
+      names: of the slices, in any order.
+      validation_fraction, test_fraction: of all slices.
+      seed: of the draw.
+      patients: patient by name of the slice. All slices of a patient are drawn together,
+        so a split has the requested number of slices or a few more.
+
+    Returns:
+      Names by "train", "validation" and "test", in the order of the draw.
 
     Raises:
       UserError: none are left to train on.
@@ -46,10 +53,10 @@ def split_names(
             remedy="add slices, or lower config.data.test_fraction and "
             "config.data.validation_fraction.",
         )
-    # RandomState, not Generator: its stream is frozen, and the original split is in it.
+    # RandomState, not Generator: its stream is frozen, and yields the original split.
     drawn = [names[i] for i in np.random.RandomState(seed).permutation(n)]
     if patients:
-        return _by_patient(drawn, patients, n_validation, n_test)
+        return _split_by_patient(drawn, patients, n_validation, n_test)
     return {
         "train": drawn[n_test + n_validation :],
         "validation": drawn[n_test : n_test + n_validation],
@@ -57,14 +64,14 @@ def split_names(
     }
 
 
-def _by_patient(
+def _split_by_patient(
     drawn: Sequence[str], patients: Mapping[str, str], n_validation: int, n_test: int
 ) -> dict[str, list[str]]:
-    slices: dict[str, list[str]] = {}
+    names_by_patient: dict[str, list[str]] = {}
     for name in drawn:
-        slices.setdefault(patients[name], []).append(name)
+        names_by_patient.setdefault(patients[name], []).append(name)
     split = {"train": [], "validation": [], "test": []}
-    for names in slices.values():
+    for names in names_by_patient.values():
         if len(split["test"]) < n_test:
             split["test"] += names
         elif len(split["validation"]) < n_validation:
@@ -73,7 +80,8 @@ def _by_patient(
             split["train"] += names
     if not split["train"] or len(split["validation"]) < n_validation:
         raise UserError(
-            f"{len(slices)} patients are too few for train, validation and test.",
+            f"{len(names_by_patient)} patients are too few for train, validation and "
+            "test.",
             rule="all slices of a patient are in one split.",
             remedy="add patients, or lower config.data.test_fraction and "
             "config.data.validation_fraction.",

@@ -51,7 +51,7 @@ def test_values_come_back_exactly_by_name(tmp_path, dtype):
 
 
 def test_many_shards_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(lung_ct_builder, "SLICES_OF_A_SHARD", 2)
+    monkeypatch.setattr(lung_ct_builder, "SLICES_PER_SHARD", 2)
     folder = write_pairs(tmp_path / "d", n=7)
     loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
     assert len(list((tmp_path / "c").rglob("*.array_record*"))) == 4

@@ -1,4 +1,4 @@
-"""Hounsfield units are told from what only looks like them."""
+"""Hounsfield units are distinguished from values that merely look like them."""
 
 import numpy as np
 import pytest
@@ -20,37 +20,37 @@ from lungseg_jax.runtime.errors import UserError
     [
         (-1024, 3071, "HU"),
         (-2600, 400, "HU"),
-        (-1000.0, -900.0, "HU"),  # air alone
+        (-1000.0, -900.0, "HU"),  # only air
         (0, 255, "8-bit"),
         (12, 200, "8-bit"),
         (0, 1, "unit"),
         (0.25, 0.75, "unit"),
         (0, 4095, "unsigned"),
         (0, 256, "unsigned"),
-        (-100, 80, "unknown"),  # soft tissue alone
+        (-100, 80, "unknown"),  # only soft tissue
         (0, 0, "unknown"),  # blank
-        (-1, 1, "unknown"),  # normalised by mean and spread
+        (-1, 1, "unknown"),  # normalised by mean and standard deviation
     ],
 )
-def test_domain_of(low, high, expected):
+def test_detects_the_domain(low, high, expected):
     assert detect_intensity(Values(low, high)) == expected
     assert expected in DOMAINS
 
 
-@pytest.mark.parametrize("found", [(0, 255), (0, 1), (0, 4095)])
-def test_what_is_no_hounsfield_unit_is_refused_with_a_remedy(found):
+@pytest.mark.parametrize("range_", [(0, 255), (0, 1), (0, 4095)])
+def test_refuses_other_values_with_a_remedy(range_):
     with pytest.raises(UserError, match="^error: a.png has ") as e:
-        require_intensity(Values(*found), "HU", "a.png")
+        require_intensity(Values(*range_), "HU", "a.png")
     assert "trained on Hounsfield units" in e.value.what and e.value.remedy
 
 
-def test_hounsfield_units_for_a_network_of_pictures():
+def test_refuses_hounsfield_units_for_a_network_of_pictures():
     with pytest.raises(UserError, match="gray values"):
         require_intensity(Values(-1000, 400), "8-bit", "a.tif")
 
 
 @pytest.mark.parametrize("trained_on", ["HU", "8-bit", "unsigned"])
-def test_a_blank_image_passes(trained_on):
+def test_accepts_a_blank_image(trained_on):
     assert require_intensity(Values(0, 0), trained_on, "a.tif") == "unknown"
     assert require_intensity(Values(-1000, 400), "unknown", "a.tif") == "HU"
 
@@ -60,7 +60,7 @@ def test_values_of():
     assert values_of(images) == (-3.5, 900.0, 0.25)
 
 
-def test_every_kaggle_slice_is_in_hounsfield_units(real_data):
+def test_detects_hounsfield_units_in_every_kaggle_slice(real_data):
     for path in list_images(real_data / "2d_images").values():
         image = read_image(path)
         assert detect_intensity(values_of([image])) == "HU", path

@@ -1,4 +1,4 @@
-"""Which slices a step sees: a function of (seed, step) and nothing else."""
+"""Batches are a function of (seed, step) and nothing else."""
 
 import numpy as np
 import pytest
@@ -12,34 +12,34 @@ GOLDEN = ([2, 4, 3, 6, 5, 0, 1, 7], [1, 3, 7, 6, 0, 4, 2, 5])
 
 
 def stream(steps, **keywords):
-    """What the steps see, one after the other."""
+    """Return the slices of several batches, concatenated."""
     return np.concatenate([batch_indices(step, **keywords) for step in steps])
 
 
 @given(
     n=st.integers(1, 40), batch_size=st.integers(1, 100), seed=st.integers(0, 2**31 - 1)
 )
-def test_each_epoch_sees_each_slice_once(n, batch_size, seed):
+def test_each_epoch_has_each_slice_once(n, batch_size, seed):
     epochs = 3
     steps = -(-epochs * n // batch_size)
-    seen = stream(range(steps), n=n, batch_size=batch_size, seed=seed)
-    assert len(seen) == steps * batch_size
+    indices = stream(range(steps), n=n, batch_size=batch_size, seed=seed)
+    assert len(indices) == steps * batch_size
     for epoch in range(epochs):
-        assert sorted(seen[epoch * n : (epoch + 1) * n]) == list(range(n))
+        assert sorted(indices[epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
 @given(step=st.integers(0, 10**6), n=st.integers(1, 40), batch_size=st.integers(1, 100))
-def test_a_batch_late_in_a_run_is_a_cut_of_its_epochs(step, n, batch_size):
-    """Position p of the stream is place p % n of epoch p // n, at any step."""
+def test_a_late_batch_is_a_section_of_its_epochs(step, n, batch_size):
+    """Position p of the stream is position p % n of epoch p // n, at any step."""
     batch = batch_indices(step, n=n, batch_size=batch_size, seed=7)
     assert batch.shape == (batch_size,)
     for i in (0, batch_size // 2, batch_size - 1):
-        epoch, place = divmod(step * batch_size + i, n)
-        assert batch[i] == epoch_order(n, seed=7, epoch=epoch)[place]
+        epoch, position = divmod(step * batch_size + i, n)
+        assert batch[i] == epoch_order(n, seed=7, epoch=epoch)[position]
 
 
-def test_steps_need_no_predecessors():
-    """Asked backwards, and from the middle, the steps give the same batches."""
+def test_batches_do_not_depend_on_earlier_calls():
+    """Steps give the same batches backwards, and from the middle."""
     keywords = {"n": 10, "batch_size": 3, "seed": 0}
     forwards = [batch_indices(step, **keywords).tolist() for step in range(9)]
     np.random.seed(99)  # global state is neither read nor needed
@@ -47,8 +47,8 @@ def test_steps_need_no_predecessors():
         assert batch_indices(step, **keywords).tolist() == forwards[step]
 
 
-def test_golden_order():
-    """Pinned: another order would make another run of every checkpoint that exists."""
+def test_the_order_is_pinned():
+    """Another order would change how every existing run resumes."""
     assert epoch_order(8, seed=0, epoch=0).tolist() == GOLDEN[0]
     assert epoch_order(8, seed=0, epoch=1).tolist() == GOLDEN[1]
     batch = batch_indices(2, n=8, batch_size=3, seed=0)
@@ -65,10 +65,10 @@ def test_epochs_and_seeds_differ():
 
 
 @pytest.mark.parametrize("n,batch_size", [(20, 8), (5, 8), (1, 4)])
-def test_a_batch_may_end_an_epoch_and_begin_the_next(n, batch_size):
-    seen = stream(range(n), n=n, batch_size=batch_size, seed=1)
-    assert (np.bincount(seen, minlength=n) == batch_size).all()
+def test_a_batch_may_end_an_epoch_and_start_the_next(n, batch_size):
+    indices = stream(range(n), n=n, batch_size=batch_size, seed=1)
+    assert (np.bincount(indices, minlength=n) == batch_size).all()
 
 
-def test_usable_as_indices():
+def test_batches_are_integers():
     assert batch_indices(0, n=4, batch_size=2, seed=0).dtype.kind == "i"

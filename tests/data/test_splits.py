@@ -1,4 +1,4 @@
-"""Splits are functions of names and a seed; one of them is the notebooks'."""
+"""Splits are a function of names and a seed, and reproduce that of the notebooks."""
 
 import math
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.runtime.errors import UserError
 
-# numpy.random.RandomState(3).permutation(267)[:27], checked against the pictures that
-# the notebooks print.
+# numpy.random.RandomState(3).permutation(267)[:27], checked against the images that the
+# notebooks show.
 NOTEBOOK_TEST_IDS = [
     *(155, 64, 103, 209, 25, 213, 225, 154, 189, 143, 193, 50, 98, 264, 46, 16, 6, 235),
     *(227, 89, 261, 65, 239, 38, 3, 58, 14),
@@ -25,7 +25,7 @@ def split(names, validation=0.0, test=0.1, seed=3):
     )
 
 
-def test_the_original_split():
+def test_reproduces_the_split_of_the_notebooks():
     parts = split(KAGGLE_NAMES)
     assert [int(name[3:7]) for name in parts["test"]] == NOTEBOOK_TEST_IDS
     assert {key: len(names) for key, names in parts.items()} == {
@@ -35,14 +35,14 @@ def test_the_original_split():
     }
 
 
-@pytest.mark.parametrize("share,n", [(0.0, 0), (0.1, 27), (0.25, 67), (0.5, 134)])
-def test_the_test_set_does_not_depend_on_the_share_of_validation(share, n):
-    parts = split(KAGGLE_NAMES, validation=share)
+@pytest.mark.parametrize("fraction,n", [(0.0, 0), (0.1, 27), (0.25, 67), (0.5, 134)])
+def test_the_test_split_does_not_depend_on_the_validation_fraction(fraction, n):
+    parts = split(KAGGLE_NAMES, validation=fraction)
     assert [int(name[3:7]) for name in parts["test"]] == NOTEBOOK_TEST_IDS
-    assert len(parts["validation"]) == n  # ceil(267 * share)
+    assert len(parts["validation"]) == n  # ceil(267 * fraction)
 
 
-def test_real_data_are_the_training_split(real_data):
+def test_the_real_data_are_the_training_split(real_data):
     names = sorted(path.stem for path in (real_data / "2d_images").iterdir())
     ids = [int(name[3:7]) for name in names]
     assert ids == sorted(set(range(267)) - set(NOTEBOOK_TEST_IDS))
@@ -54,12 +54,12 @@ def test_real_data_are_the_training_split(real_data):
     test=st.integers(0, 450).map(lambda per_mille: per_mille / 1000),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_disjoint_complete_and_whatever_the_order(n, validation, test, seed):
+def test_parts_are_disjoint_complete_and_independent_of_order(n, validation, test, seed):
     names = [f"slice{i}" for i in range(n)]
     try:
         parts = split(names, validation, test, seed)
     except UserError:
-        # Rounded up, the two shares leave nothing of a handful of slices.
+        # Rounded up, the two fractions leave nothing of a handful of slices.
         assert n * (1 - validation - test) <= 2
         return
     assert tuple(parts) == ("train", "validation", "test") and parts["train"]
@@ -70,7 +70,7 @@ def test_disjoint_complete_and_whatever_the_order(n, validation, test, seed):
     assert split(shuffled, validation, test, seed) == parts
 
 
-def test_the_seed_matters():
+def test_the_seed_changes_the_split():
     assert split(KAGGLE_NAMES, seed=4)["test"] != split(KAGGLE_NAMES, seed=3)["test"]
 
 
@@ -85,7 +85,7 @@ def test_the_seed_matters():
         (2, 0.0001, 1),
     ],
 )
-def test_sizes_by_hand(n, fraction, expected):
+def test_sizes_of_the_test_split(n, fraction, expected):
     names = [f"{i:03d}" for i in range(n)]
     assert len(split(names, test=fraction)["test"]) == expected
 
@@ -94,7 +94,7 @@ def test_sizes_by_hand(n, fraction, expected):
     "n,validation,test",
     [(2, 0.1, 0.1), (1, 0.0, 0.1), (10, 0.5, 0.5), (0, 0.0, 0.0), (3, 0.4, 0.4)],
 )
-def test_refuses_to_leave_nothing_to_train_on(n, validation, test):
+def test_refuses_an_empty_training_split(n, validation, test):
     with pytest.raises(UserError, match=f"{n} slices leave none to train on"):
         split([str(i) for i in range(n)], validation, test)
 
@@ -109,7 +109,7 @@ def patients_of(names, slices_each):
     st.integers(0, 2**32 - 1),
     st.sampled_from([0, 0.2]),
 )
-def test_a_patient_is_in_one_split(n, slices_each, seed, validation_fraction):
+def test_each_patient_is_in_one_split(n, slices_each, seed, validation_fraction):
     names = [f"s{i:03}" for i in range(n)]
     patients = patients_of(names, slices_each)
     split = split_names(
@@ -120,14 +120,14 @@ def test_a_patient_is_in_one_split(n, slices_each, seed, validation_fraction):
         patients=patients,
     )
     assert sorted(sum(split.values(), [])) == names
-    where = {}
-    for part, members in split.items():
-        for name in members:
-            where.setdefault(patients[name], set()).add(part)
-    assert all(len(parts) == 1 for parts in where.values())
-    for part, share in (("test", 0.1), ("validation", validation_fraction)):
-        wanted = max(1, math.ceil(round(share * n, 9))) if share else 0
-        assert wanted <= len(split[part]) < wanted + slices_each
+    parts_by_patient = {}
+    for part, part_names in split.items():
+        for name in part_names:
+            parts_by_patient.setdefault(patients[name], set()).add(part)
+    assert all(len(parts) == 1 for parts in parts_by_patient.values())
+    for part, fraction in (("test", 0.1), ("validation", validation_fraction)):
+        expected = max(1, math.ceil(round(fraction * n, 9))) if fraction else 0
+        assert expected <= len(split[part]) < expected + slices_each
     again = split_names(
         names[::-1],
         validation_fraction=validation_fraction,
@@ -138,7 +138,7 @@ def test_a_patient_is_in_one_split(n, slices_each, seed, validation_fraction):
     assert again == split
 
 
-def test_a_patient_for_each_slice_is_no_patient_at_all():
+def test_one_slice_per_patient_gives_the_plain_split():
     names = [f"s{i:03}" for i in range(40)]
     options = {"validation_fraction": 0.1, "test_fraction": 0.1, "seed": 3}
     plain = split_names(names, **options)
@@ -146,7 +146,7 @@ def test_a_patient_for_each_slice_is_no_patient_at_all():
     assert split_names(names, **options, patients={}) == plain
 
 
-def test_too_few_patients():
+def test_refuses_too_few_patients():
     names = [f"s{i}" for i in range(12)]
     with pytest.raises(UserError, match="2 patients are too few"):
         split_names(

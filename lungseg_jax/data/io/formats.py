@@ -203,9 +203,8 @@ def write_slice(path: Path, array: np.ndarray) -> None:
     """Write a slice `[h w]` atomically; it replaces an existing file.
 
     Raises:
-      UserError: no slices can be written in this format.
+      UserError: the format cannot be written, or not there.
       ValueError: the format cannot hold the dtype.
-      OSError: the file could not be written.
     """
     format = format_of(path)
     if format.write_slice is None:

@@ -6,9 +6,7 @@ names the file. A file's header is read before its pixels are decoded, so no fil
 a decoder allocate more than `MAX_PIXELS`.
 """
 
-import os
 import stat
-import uuid
 from pathlib import Path
 
 import cv2
@@ -17,6 +15,7 @@ import numpy as np
 from lungseg_jax.data.intensity import require_finite
 from lungseg_jax.data.io.image_headers import MAX_PAGES, Header, read_header
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import atomic_write
 
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 MAX_PIXELS = 2**26  # 8192 x 8192; a CT slice has 2**18
@@ -92,7 +91,7 @@ def write_image(path: Path, array: np.ndarray) -> None:
     Raises:
       ValueError: the suffix is unknown, the format cannot hold the dtype, or the array
         is not a non-empty `[h w]`.
-      OSError: the file could not be written; nothing is left behind.
+      UserError: the file cannot be written; nothing is left behind.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -108,7 +107,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
       picture: uint8, `[h w]`, or `[h w 3]` in the order blue, green, red.
 
     Raises:
-      OSError: the file could not be written; nothing is left behind.
+      UserError: the file cannot be written; nothing is left behind.
     """
     _write(Path(path), np.ascontiguousarray(picture), _PICTURE_OPTIONS)
 
@@ -228,16 +227,12 @@ def _encoder_options(suffix: str, array: np.ndarray) -> list[int]:
 
 
 def _write(path: Path, array: np.ndarray, options: list[int]) -> None:
-    suffix = path.suffix.lower()
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{suffix}")
-    try:
-        # Not imwrite, which crashes on a name that is not UTF-8.
-        is_encoded, content = cv2.imencode(suffix, array, options)
+    with atomic_write(path) as temporary:
+        try:
+            # Not imwrite, which crashes on a name that is not UTF-8.
+            is_encoded, content = cv2.imencode(path.suffix.lower(), array, options)
+        except cv2.error as e:
+            raise OSError(f"OpenCV could not encode it: {e}") from e
         if not is_encoded:
-            raise OSError(f"{path}: OpenCV could not encode it.")
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except cv2.error as e:
-        raise OSError(f"{path}: OpenCV could not encode it: {e}") from e
-    finally:
-        partial.unlink(missing_ok=True)
+            raise OSError("OpenCV could not encode it")
+        temporary.write_bytes(content)

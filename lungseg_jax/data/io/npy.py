@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from lungseg_jax.data.intensity import require_finite
 from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volumes import Volume, require_plausible
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import atomic_write
 
 
 def is_volume(path: Path) -> bool:
@@ -37,13 +36,13 @@ def read_slice(path: Path) -> np.ndarray:
 
 
 def write_slice(path: Path, array: np.ndarray) -> None:
-    """Write a slice `[h w]` atomically; it replaces an existing file."""
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.npy")
-    try:
-        np.save(partial, array, allow_pickle=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a slice `[h w]` atomically; it replaces an existing file.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
 
 
 @contextlib.contextmanager

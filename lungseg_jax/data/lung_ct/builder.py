@@ -1,7 +1,8 @@
 """The tfds builder `lung_ct`: CT slices and lung masks as array_record.
 
-It reads and writes without TensorFlow, which is why `file_format` is array_record and
-the features are raw tensors: other formats and NumPy arrays in an Image feature need it.
+It reads and writes without TensorFlow. That is why `file_format` is array_record and the
+features are raw tensors: other formats need TensorFlow, and so do NumPy arrays in an Image
+feature.
 """
 
 import dataclasses
@@ -15,22 +16,22 @@ import tensorflow_datasets as tfds
 from lungseg_jax.data.pairs import find_pairs, read_slice
 
 SPLIT = "slices"  # one split: train, validation and test are drawn by name, per run
-SLICES_OF_A_SHARD = 256  # tfds holds a shard in memory while it is written
+SLICES_PER_SHARD = 256  # tfds holds a shard in memory while it is written
 
 
 @dataclasses.dataclass(kw_only=True)
 class LungCTConfig(tfds.core.BuilderConfig):
-    """A variant: the dtype of the images, and their side where all are equal squares."""
+    """A variant: the dtype of the images, and their side if all are squares of one size."""
 
     image_dtype: str = "int16"
     side: int | None = None
 
 
 class LungCT(tfds.core.ShardBasedBuilder):
-    """Pairs from `<manual_dir>/2d_images` and `<manual_dir>/2d_masks`, equal names.
+    """Pairs of equal names from `<manual_dir>/2d_images` and `<manual_dir>/2d_masks`.
 
-    Records stand in the order of the sorted names. They are written shard by shard: the
-    shuffler of tfds' other builder needs TensorFlow from a gigabyte on.
+    Records are in the order of the sorted names. They are written shard by shard, because
+    the shuffler of tfds' other builder needs TensorFlow for more than a gigabyte.
     """
 
     name = "lung_ct"
@@ -53,7 +54,7 @@ class LungCT(tfds.core.ShardBasedBuilder):
         ),
     ]
 
-    advance: Callable[[], object] | None = None  # called after each slice: progress
+    advance: Callable[[], object] | None = None  # called after each slice
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
@@ -78,24 +79,22 @@ class LungCT(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager):
         pairs = find_pairs(Path(dl_manager.manual_dir))
-        starts = range(0, len(pairs), SLICES_OF_A_SHARD)
+        starts = range(0, len(pairs), SLICES_PER_SHARD)
         return {
             SPLIT: [
-                partial(self._slices, start, pairs[start : start + SLICES_OF_A_SHARD])
+                partial(self._slices, start, pairs[start : start + SLICES_PER_SHARD])
                 for start in starts
             ]
         }
 
     def _slices(self, start: int, pairs):
         for key, pair in enumerate(pairs, start):
-            one = read_slice(pair)
-            yield (
-                key,
-                {
-                    "image": one.image[..., None],
-                    "mask": one.mask[..., None],
-                    "name": one.name,
-                },
-            )
+            image_slice = read_slice(pair)
+            record = {
+                "image": image_slice.image[..., None],
+                "mask": image_slice.mask[..., None],
+                "name": image_slice.name,
+            }
+            yield key, record
             if self.advance:
                 self.advance()

@@ -1,3 +1,5 @@
+"""Images are written exactly, atomically, or not at all."""
+
 import os
 import struct
 from pathlib import Path
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data.io.images import write_image
+from lungseg_jax.runtime.errors import UserError
 
 WRITABLE = [
     (".tif", "uint8"),
@@ -19,7 +22,7 @@ WRITABLE = [
     (".png", "uint16"),
 ]
 REFUSED = [
-    # OpenCV itself would write these two as uint8, without a word.
+    # OpenCV itself would silently write these two as uint8.
     (".png", "int16", "cannot be stored as .png; allowed: uint8, uint16"),
     (".png", "float32", "cannot be stored as .png; allowed: uint8, uint16"),
     (".tif", "float64", "cannot be stored as .tif; allowed: uint8, int16"),
@@ -37,7 +40,7 @@ def some_array(dtype: str) -> np.ndarray:
 
 
 def tiff_tags(content: bytes) -> dict[int, int]:
-    """Tag -> first value, of a little-endian TIFF with one directory."""
+    """Return tag -> first value, of a little-endian TIFF with one directory."""
     order, magic, offset = struct.unpack_from("<2sHI", content)
     assert (order, magic) == (b"II", 42)
     (count,) = struct.unpack_from("<H", content, offset)
@@ -65,7 +68,7 @@ def test_reads_back_exactly(tmp_path, suffix, dtype):
     "dtype,bits,sample_format",
     [("uint8", 8, 1), ("uint16", 16, 1), ("int16", 16, 2), ("float32", 32, 3)],
 )
-def test_tiff_is_plain(tmp_path, dtype, bits, sample_format):
+def test_writes_uncompressed_one_strip_tiffs(tmp_path, dtype, bits, sample_format):
     path, array = tmp_path / "slice.tif", some_array(dtype)
     write_image(path, array)
     content = path.read_bytes()
@@ -79,7 +82,7 @@ def test_tiff_is_plain(tmp_path, dtype, bits, sample_format):
 
 
 @pytest.mark.parametrize("suffix,dtype,message", REFUSED)
-def test_refuses(tmp_path, suffix, dtype, message):
+def test_refuses_dtypes_that_the_format_cannot_hold(tmp_path, suffix, dtype, message):
     path = tmp_path / f"slice{suffix}"
     with pytest.raises(ValueError) as refusal:
         write_image(path, some_array(dtype))
@@ -89,21 +92,27 @@ def test_refuses(tmp_path, suffix, dtype, message):
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 4, 3), (0, 4), (4, 0), ()])
-def test_refuses_what_is_not_one_channel(tmp_path, shape):
+def test_refuses_arrays_that_are_not_one_channel(tmp_path, shape):
     with pytest.raises(ValueError, match=r"must be a non-empty \[height width\]"):
         write_image(tmp_path / "slice.tif", np.zeros(shape, np.int16))
 
 
-def test_views_are_written_as_they_look(tmp_path):
+def test_writes_strided_views(tmp_path):
     view = some_array("int16")[::-1, ::-2]
     write_image(tmp_path / "slice.tif", view)
     again = cv2.imread(str(tmp_path / "slice.tif"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(again, view)
 
 
-def test_missing_folder_is_an_os_error(tmp_path):
-    with pytest.raises(OSError, match="nowhere"):
-        write_image(tmp_path / "nowhere" / "slice.tif", some_array("int16"))
+def test_creates_missing_folders(tmp_path):
+    write_image(tmp_path / "new" / "slice.tif", some_array("int16"))
+    assert (tmp_path / "new" / "slice.tif").is_file()
+
+
+def test_refuses_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="slice.tif cannot be written"):
+        write_image(tmp_path / "file" / "slice.tif", some_array("int16"))
 
 
 def refuse(suffix, array, settings):
@@ -128,13 +137,13 @@ def full_disk(path, content):
         (Path, "write_bytes", full_disk),
     ],
 )
-def test_failure_keeps_the_old_file_and_leaves_no_other(
+def test_a_failed_write_keeps_the_existing_file(
     tmp_path, monkeypatch, owner, name, broken
 ):
     path, old = tmp_path / "slice.tif", some_array("int16")
     write_image(path, old)
     monkeypatch.setattr(owner, name, broken)
-    with pytest.raises(OSError, match="slice.tif"):
+    with pytest.raises(UserError, match="slice.tif cannot be written"):
         write_image(path, old + 1)
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["slice.tif"]
@@ -142,8 +151,8 @@ def test_failure_keeps_the_old_file_and_leaves_no_other(
     np.testing.assert_array_equal(again, old)
 
 
-def test_a_name_that_is_no_text(tmp_path):
-    """As of an archive from an older system; OpenCV's own writer crashes on it."""
+def test_writes_a_name_that_is_not_utf8(tmp_path):
+    """Archives of older systems have such names; OpenCV's own writer crashes on them."""
     path = tmp_path / os.fsdecode(b"caf\xe9.png")
     write_image(path, some_array("uint8"))
     content = np.frombuffer(path.read_bytes(), np.uint8)
@@ -151,7 +160,7 @@ def test_a_name_that_is_no_text(tmp_path):
     np.testing.assert_array_equal(again, some_array("uint8"))
 
 
-def test_replaces_what_was_there(tmp_path):
+def test_replaces_an_existing_file(tmp_path):
     path = tmp_path / "slice.tif"
     for array in (some_array("int16"), some_array("int16") + 1):
         write_image(path, array)

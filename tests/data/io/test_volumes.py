@@ -259,9 +259,9 @@ def test_reads_64_bit_integers(tmp_path):
 def test_refuses_names_that_are_not_text(tmp_path):
     source = write_nifti(tmp_path / "in.nii", "LPS")
     odd = source.rename(tmp_path / "a\udcff.nii")
-    refused(odd, "not? UTF-8|no UTF-8")
+    refused(odd, "not valid UTF-8")
     with open_volume(write_nifti(tmp_path / "b.nii", "LPS")) as volume:
-        with pytest.raises(UserError, match="not? UTF-8|no UTF-8"):
+        with pytest.raises(UserError, match="not valid UTF-8"):
             VolumeWriter(odd, volume, np.uint8)
     image = sitk.Image((4, 4, 4), sitk.sitkInt16)
     sitk.WriteImage(image, str(tmp_path / "c.mha"))
