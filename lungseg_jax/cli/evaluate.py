@@ -77,7 +77,7 @@ def evaluate(words: list[str]) -> None:
     if json:
         write_json(json, evaluation)
     if page:
-        own = trained.only(list(evaluation["members"]))
+        own = trained.subset(list(evaluation["members"]))
         by_name = {pair.name: pair for pair in checked.pairs}
         report.write_report(
             page,

@@ -70,7 +70,7 @@ class LungSegmenter:
         flips: bool = False,
         postprocessing: str = "tuned",
     ):
-        decision = trained.decision()
+        decision = trained.settings()
         if postprocessing == "tuned":
             postprocessing = decision.postprocessing
         if postprocessing not in POSTPROCESSING:
@@ -78,8 +78,8 @@ class LungSegmenter:
                 "postprocessing", postprocessing, ["tuned", *POSTPROCESSING]
             )
         self.trained = trained
-        self.decision = dataclasses.replace(decision, postprocessing=postprocessing)
-        self._ensemble = trained.ensemble(flips=flips)
+        self.settings = dataclasses.replace(decision, postprocessing=postprocessing)
+        self._ensemble = trained.predictor(flips=flips)
 
     def __call__(self, images: np.ndarray) -> Segmentation:
         """Segments one slice or several of one size.
@@ -114,11 +114,11 @@ class LungSegmenter:
           UserError: one is no slice, or has values that are not finite.
         """
         checked = (_checked(image, (2,)) for image in images)
-        return map(self.decide, self._ensemble.probabilities(checked))
+        return map(self.combine, self._ensemble.probabilities(checked))
 
     def decide(self, members: np.ndarray) -> Segmentation:
         """The answer to a slice from its members' probabilities `[m h w]`."""
-        decision, threshold = self.decision, self.trained.threshold
+        decision, threshold = self.settings, self.trained.threshold
         mean = members.mean(axis=0)
         mask = postprocess(mean > threshold, decision.postprocessing)
         probability = apply_temperature(mean, decision.temperature)
