@@ -146,7 +146,7 @@ def test_threads_may_share_one(segmenter, images):
 def test_two_programs_whatever_the_sizes(trained, slices):
     """A single slice and a batch: no size compiles another."""
     segmenter = LungSegmenter(trained)
-    compiled = segmenter._ensemble._predict
+    compiled = segmenter._predictor._predict
     compiled.clear_cache()
     for shape in ((40, 36), (64, 64), (100, 20)):
         images = np.stack([one.image for one in slices(3, shape=shape)])
