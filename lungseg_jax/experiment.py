@@ -165,7 +165,7 @@ def _report(
         write_report(
             run.folder.report,
             evaluation,
-            LungSegmenter(trained.only(list(evaluation["members"]))),
+            LungSegmenter(trained.subset(list(evaluation["members"]))),
             title=f"{c.name}: {c.model.name} U-Net on {dataset.variant} data",
             read=dataset.slices,
         )

@@ -96,7 +96,7 @@ def _report(
     data: Path,
 ) -> None:
     pairs = {pair.name: pair for pair in checked.pairs}
-    scored = trained.only(list(evaluation["members"]))
+    scored = trained.subset(list(evaluation["members"]))
     write_report(
         page,
         evaluation,

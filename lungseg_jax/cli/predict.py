@@ -80,7 +80,7 @@ def predict(words: list[str]) -> None:
         flips=FLAGS.flips,
         postprocessing=FLAGS.postprocessing,
     )
-    limit = segmenter.decision.review_below
+    limit = segmenter.settings.review_below
     domain = segmenter.trained.domain
     with PredictionTable(csv, domain=domain, review_below=limit) as table:
         predict_files(segmenter, tasks, table, series=FLAGS.series)

@@ -59,8 +59,8 @@ def evaluate(
     """
     names = [name for name in trained.members if name != AVERAGE] or [AVERAGE]
     choices = _scored_choices(trained, names)
-    segmenter = LungSegmenter(trained.only(names), flips=flips)
-    clean_up, threshold = segmenter.decision.postprocessing, trained.threshold
+    segmenter = LungSegmenter(trained.subset(names), flips=flips)
+    clean_up, threshold = segmenter.settings.postprocessing, trained.threshold
     clean_ups = list(dict.fromkeys(["none", clean_up]))
 
     member_scores, choice_scores = _MaskScores(names), _MaskScores(choices)
@@ -160,7 +160,7 @@ def _predict(
     slices, flipped = _require_intensity(slices, trained.domain), itertools.repeat(None)
     if FLIPS in choices:
         slices, again = itertools.tee(slices)
-        flipped = _probabilities(trained.only(names), again, flips=True)
+        flipped = _probabilities(trained.subset(names), again, flips=True)
     predictions = _probabilities(trained, slices, flips=flips)
     for (image_slice, members), mirrored in zip(predictions, flipped, strict=False):
         means = {
@@ -182,7 +182,7 @@ def _probabilities(
     trained: TrainedEnsemble, slices: Iterable[Slice], *, flips: bool
 ) -> Iterator[tuple[Slice, np.ndarray]]:
     """Each slice with its members' probabilities `[m h w]`."""
-    predict = trained.ensemble(flips=flips).probabilities
+    predict = trained.predictor(flips=flips).probabilities
     return zip_with_predictions(predict, slices, image_of=attrgetter("image"))
 
 
@@ -236,13 +236,13 @@ class _EnsembleStats:
         band = calibration.boundary_band(truth)
         self._histograms["image"] += calibration.logit_histogram(mean, truth)
         self._histograms["boundary"] += calibration.logit_histogram(mean, truth, band)
-        segmentation = self._segmenter.decide(prediction.members)
+        segmentation = self._segmenter.combine(prediction.members)
         row = self.scores.add(prediction.name, segmentation.mask, truth, spacing)
         row |= _doubt(segmentation)
 
     def calibration(self) -> dict[str, Any]:
         """Calibration before and after the temperature, of all and of boundary pixels."""
-        settings = self._segmenter.decision
+        settings = self._segmenter.settings
         temperatures = {"before": 1.0, "after": settings.temperature}
         is_tuned = settings.review_below is not None
         return {
@@ -269,7 +269,7 @@ class _EnsembleStats:
         is_low = iou < LOW_IOU
         doubt = {key: np.array([row[key] for row in scored]) for key in DOUBTS}
         doubt["expected_iou"] = -doubt["expected_iou"]  # a lower one is more doubt
-        limit = self._segmenter.decision.review_below
+        limit = self._segmenter.settings.review_below
         flagged = np.array([bool(row["review"]) for row in scored], bool)
         result = {
             "low_iou": LOW_IOU,

@@ -184,7 +184,7 @@ class _Predictions:
 
     def __init__(self, trained: TrainedEnsemble, read: Callable[[], Iterable[Slice]]):
         self._trained, self._read = trained, read
-        self._ensemble = trained.ensemble()
+        self._ensemble = trained.predictor()
         self._cached: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

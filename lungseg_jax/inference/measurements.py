@@ -1,7 +1,7 @@
-"""How much lung, and how dense: the figures that the Kaggle set gives for its slices.
+"""Area, volume and density of the lung, defined like the statistics of the Kaggle set.
 
-Percentiles are those of Hounsfield units in the mask, interpolated linearly between the
-two nearest values.
+Densities are the mean and percentiles of the Hounsfield units in the mask. Percentiles
+are interpolated linearly between the two nearest values.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ def measure_slice(
     *,
     spacing_mm: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Of one slice.
+    """Measure the lung in a slice.
 
     Args:
       image: `[h w]`, Hounsfield units.
@@ -26,8 +26,8 @@ def measure_slice(
       spacing_mm: between rows and between columns.
 
     Returns:
-      "area_px"; "area_mm2", None without a spacing; "area_fraction" of the slice;
-      "mean_hu", "p05_hu" and "p95_hu", None where the mask is empty.
+      "area_px"; "area_mm2", None without a spacing; "area_fraction", relative to the
+      slice; "mean_hu", "p05_hu" and "p95_hu", None if the mask is empty.
     """
     inside = image[mask]
     area = int(inside.size)
@@ -43,11 +43,11 @@ def measure_slice(
 
 
 class VolumeMeasurements:
-    """The same of a volume, slice by slice: values are counted and not kept.
+    """Accumulates the measurements of a volume slice by slice, without keeping the slices.
 
-    Exact for integers; other values are rounded to whole Hounsfield units for the
-    percentiles, which are then off by 0.5 HU at most. The memory depends on how many
-    different values there are, and not on the number of slices.
+    Values are counted for the percentiles, which are exact for integers. Other values are
+    rounded to integer Hounsfield units, an error of at most 0.5 HU. Memory grows with the
+    number of distinct values, not with the number of slices.
     """
 
     def __init__(self):
@@ -55,23 +55,23 @@ class VolumeMeasurements:
         self._sum = 0.0
 
     def add(self, image: np.ndarray, mask: np.ndarray) -> None:
-        """A slice `[h w]` and its mask, boolean."""
+        """Add a slice `[h w]`, in Hounsfield units, and its boolean mask `[h w]`."""
         inside = image[mask]
         self._sum += float(inside.sum(dtype=np.float64))
-        values, counts = np.unique(_whole(inside), return_counts=True)
+        values, counts = np.unique(_round_to_int(inside), return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
     def result(
         self, *, spacing_mm: tuple[float, float, float] | None = None
     ) -> dict[str, Any]:
-        """Of all slices so far.
+        """Return the measurements of all slices so far.
 
         Args:
-          spacing_mm: between slices, rows and columns.
+          spacing_mm: between slices, between rows and between columns.
 
         Returns:
           "voxels"; "volume_ml", None without a spacing; "mean_hu", "p05_hu" and "p95_hu",
-          None where all masks are empty.
+          None if all masks are empty.
         """
         voxels = self._counts.total()
         low, high = self._percentiles() if voxels else (None, None)
@@ -86,16 +86,16 @@ class VolumeMeasurements:
 
     def _percentiles(self) -> list[float]:
         values = np.array(sorted(self._counts))
-        ends = np.cumsum([self._counts[v] for v in values.tolist()])
-        found = []
+        ends = np.cumsum([self._counts[value] for value in values.tolist()])
+        percentiles = []
         for percent in PERCENTILES:
-            position = (ends[-1] - 1) * percent / 100
-            below, above = values[
-                np.searchsorted(ends, [int(position), int(np.ceil(position))], "right")
-            ]
-            found.append(float(below + (above - below) * (position - int(position))))
-        return found
+            position = (ends[-1] - 1) * percent / 100  # among all voxels, sorted
+            neighbors = [int(position), int(np.ceil(position))]
+            below, above = values[np.searchsorted(ends, neighbors, "right")]
+            fraction = position - int(position)
+            percentiles.append(float(below + (above - below) * fraction))
+        return percentiles
 
 
-def _whole(values: np.ndarray) -> np.ndarray:
+def _round_to_int(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), -(2**31), 2**31).astype(np.int64)

@@ -1,7 +1,6 @@
-"""What is told of predictions: a CSV row for each slice and each volume, and a summary."""
+"""Per-slice and per-volume prediction results, as CSV and as a summary."""
 
-import csv
-import os
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ import numpy as np
 
 from lungseg_jax.inference.measurements import VolumeMeasurements, measure_slice
 from lungseg_jax.inference.segmenter import Segmentation
-from lungseg_jax.runtime.errors import UserError, pluralize
+from lungseg_jax.runtime.errors import pluralize
+from lungseg_jax.runtime.files import csv_writer
 
 COLUMNS = (
     "input",
@@ -27,16 +27,21 @@ COLUMNS = (
     "p05_hu",
     "p95_hu",
 )
-SHOWN = 12  # slices to review that a summary names
+DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
+SHOWN = 12  # slices to review that the summary names
 
 
 class PredictionTable:
-    """Gathers what was found; as a context it makes the CSV file, whole or not at all.
+    """Collects the results of predictions and writes them to a CSV file.
+
+    It is a context manager: the file appears at the end, and only if the block succeeds.
+    Rows are written as they are added; memory holds what the summary needs.
 
     Args:
-      path: of the file, or None.
-      domain: of the images; densities are of Hounsfield units alone.
-      review_below: the expected IoU below which slices are to be reviewed, or None.
+      path: the CSV file, or None for a summary only.
+      domain: the kind of intensities, a key of `data.intensity.DOMAINS`. Densities are
+        reported only for Hounsfield units.
+      review_below: the expected IoU below which a slice should be reviewed, or None.
     """
 
     def __init__(
@@ -48,126 +53,120 @@ class PredictionTable:
     ):
         self._path, self._in_hu = path, domain == "HU"
         self._review_below = review_below
-        self._file = self._rows = None
+        self._stack, self._writer = contextlib.ExitStack(), None
         self._volume = VolumeMeasurements()
-        self._review: list[str] = []
-        self._expected: list[float] = []
-        self._volumes: list[str] = []
-        self._slices = self._empty = 0
+        self._volume_lines: list[str] = []
+        self._expected_ious: list[float] = []
+        self._to_review: list[str] = []
+        self._empty = 0
 
     def __enter__(self) -> "PredictionTable":
         if self._path:
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._partial.open(
-                    "w", newline="", encoding="utf-8", errors="backslashreplace"
-                )
-            except OSError as e:
-                raise UserError(f"{self._path} cannot be written: {e.strerror}.") from e
-            self._rows = csv.DictWriter(self._file, COLUMNS)
-            self._rows.writeheader()
+            self._writer = self._stack.enter_context(csv_writer(self._path, COLUMNS))
         return self
 
-    def __exit__(self, kind, *_) -> None:
-        if not self._file:
-            return
-        try:
-            self._file.close()
-            if kind is None:
-                os.replace(self._partial, self._path)
-        except OSError as e:
-            raise UserError(f"{self._path} cannot be written: {e.strerror}.") from e
-        finally:
-            self._partial.unlink(missing_ok=True)
+    def __exit__(self, error_type, *_) -> None:
+        if error_type is None:
+            self._stack.close()
+        else:
+            # Not the error itself: an OSError of the block may concern another file, and
+            # would be reported as one of the CSV file.
+            self._stack.__exit__(GeneratorExit, GeneratorExit(), None)
 
     def add_slice(
         self,
         name: str,
         k: int | None,
         image: np.ndarray,
-        found: Segmentation,
+        segmentation: Segmentation,
         *,
         spacing_mm: tuple[float, float, float] | None = None,
     ) -> None:
-        """A slice of an image file (`k` None) or of a volume; `spacing_mm` as it has it."""
-        self._slices += 1
-        self._empty += not found.mask.any()
-        where = name if k is None else f"{name}:{k}"
-        if found.review:
-            self._review.append(where)
-        self._expected.append(found.expected_iou)
+        """Add a slice.
+
+        Args:
+          name: the input that it comes from.
+          k: its index in a volume, or None for an input that is a single slice.
+          image: `[h w]`.
+          segmentation: the prediction for it.
+          spacing_mm: between slices, rows and columns, if known.
+        """
+        mask = segmentation.mask
+        self._empty += not mask.any()
+        self._expected_ious.append(segmentation.expected_iou)
+        if segmentation.review:
+            self._to_review.append(name if k is None else f"{name}:{k}")
         if k is not None:
-            self._volume.add(image, found.mask)
-        if self._rows:
-            plane = spacing_mm[1:] if spacing_mm else None
-            measured = measure_slice(image, found.mask, spacing_mm=plane)
-            self._write(
-                {
-                    "input": name,
-                    "slice": "" if k is None else k,
-                    "expected_iou": found.expected_iou,
-                    "review": "" if found.review is None else int(found.review),
-                    "disagreement": found.disagreement,
-                    "uncertainty_bits": float(found.uncertainty.mean()),
-                    "mutual_information_bits": float(found.mutual_information.mean()),
-                }
-                | measured
-            )
+            self._volume.add(image, mask)
+        if self._writer:
+            plane_mm = spacing_mm[1:] if spacing_mm else None
+            row = {"input": name, "slice": k} | _confidence(segmentation)
+            self._write(row | measure_slice(image, mask, spacing_mm=plane_mm))
 
     def end_volume(
         self, name: str, spacing_mm: tuple[float, float, float] | None
     ) -> None:
-        """After the last slice of a volume."""
-        measured = self._volume.result(spacing_mm=spacing_mm)
+        """Add the volume made up of the slices added since the previous volume."""
+        measurements = self._volume.result(spacing_mm=spacing_mm)
         self._volume = VolumeMeasurements()
-        size = f"{measured['voxels']} voxels"
-        if measured["volume_ml"] is not None:
-            size = f"{measured['volume_ml']:.0f} ml"
+        size = f"{measurements['voxels']} voxels"
+        if measurements["volume_ml"] is not None:
+            size = f"{measurements['volume_ml']:.0f} ml"
         density = ""
-        if self._in_hu and measured["mean_hu"] is not None:
-            density = f", mean {measured['mean_hu']:.0f} HU"
-        self._volumes.append(f"{name}: lung {size}{density}")
-        self._write({"input": name, "slice": "all"} | measured)
+        if self._in_hu and measurements["mean_hu"] is not None:
+            density = f", mean {measurements['mean_hu']:.0f} HU"
+        self._volume_lines.append(f"{name}: lung {size}{density}")
+        if self._writer:
+            self._write({"input": name, "slice": "all"} | measurements)
 
     def summary(self) -> str:
-        """Some lines for the reader."""
-        lines = list(self._volumes)
+        """Return a few lines on volumes, empty masks, review and expected IoU."""
+        lines, ious = list(self._volume_lines), self._expected_ious
         if self._empty:
-            lines.append(
-                f"no lung was found in {self._empty} of {pluralize(self._slices, 'slice')}"
-            )
+            slices = pluralize(len(ious), "slice")
+            lines.append(f"no lung was found in {self._empty} of {slices}")
         if self._review_below is not None:
-            named = ", ".join(self._review[:SHOWN])
-            more = len(self._review) - SHOWN
-            lines.append(
-                f"{len(self._review)} of {pluralize(self._slices, 'slice')} to review "
-                f"(expected IoU below {self._review_below:.3f})"
-                + (f": {named}" if named else "")
-                + (f" and {more} more" if more > 0 else "")
-            )
-        if len(self._expected) == 1:
-            lines.append(f"expected IoU: {self._expected[0]:.3f}")
-        elif self._expected:
-            lines.append(
-                f"expected IoU: median {np.median(self._expected):.3f}, lowest "
-                f"{np.min(self._expected):.3f}"
-            )
+            lines.append(self._review_line())
+        if len(ious) == 1:
+            lines.append(f"expected IoU: {ious[0]:.3f}")
+        elif ious:
+            median, lowest = np.median(ious), np.min(ious)
+            lines.append(f"expected IoU: median {median:.3f}, lowest {lowest:.3f}")
         return "\n".join(lines)
 
+    def _review_line(self) -> str:
+        slices = pluralize(len(self._expected_ious), "slice")
+        line = (
+            f"{len(self._to_review)} of {slices} to review "
+            f"(expected IoU below {self._review_below:.3f})"
+        )
+        if self._to_review:
+            line += f": {', '.join(self._to_review[:SHOWN])}"
+        if len(self._to_review) > SHOWN:
+            line += f" and {len(self._to_review) - SHOWN} more"
+        return line
+
     def _write(self, row: dict[str, Any]) -> None:
-        if not self._rows:
-            return
         if not self._in_hu:
-            row |= dict.fromkeys(("mean_hu", "p05_hu", "p95_hu"))
-        shown = {key: _shown(value) for key, value in row.items() if key in COLUMNS}
-        self._rows.writerow(shown)
-
-    @property
-    def _partial(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.partial")
+            row |= dict.fromkeys(DENSITIES)
+        self._writer.writerow(
+            {column: _cell(row[column]) for column in COLUMNS if column in row}
+        )
 
 
-def _shown(value: Any) -> Any:
+def _confidence(segmentation: Segmentation) -> dict[str, Any]:
+    """Return the columns of a slice that say how far to trust its mask."""
+    review = segmentation.review
+    return {
+        "expected_iou": segmentation.expected_iou,
+        "review": None if review is None else int(review),
+        "disagreement": segmentation.disagreement,
+        "uncertainty_bits": float(segmentation.uncertainty.mean()),
+        "mutual_information_bits": float(segmentation.mutual_information.mean()),
+    }
+
+
+def _cell(value: Any) -> Any:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value

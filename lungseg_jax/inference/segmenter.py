@@ -1,7 +1,7 @@
-"""From images to masks, with how sure they are: the Python interface."""
+"""The Python interface: segments CT slices and estimates the uncertainty of the masks."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 
 import numpy as np
@@ -20,22 +20,24 @@ from lungseg_jax.metrics.uncertainty import (
 from lungseg_jax.runtime.errors import UserError, unknown_name
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no one truth of equality
+@dataclasses.dataclass(frozen=True, eq=False)  # == on arrays has no single truth value
 class Segmentation:
-    """The lungs in one slice `[h w]`, or in several of one size `[n h w]`.
+    """The segmentation of a slice `[h w]`, or of several of equal size `[n h w]`.
 
     Attributes:
-      mask: `[... h w]` bool: the mean of the members is above the run's threshold, cleaned.
-      probability: `[... h w]` float32, of lung; calibrated where there was a validation
-        split. The threshold is one of the mean before that; 0.5 is the same of both.
-      uncertainty: `[... h w]` float32, entropy of that probability in bits, 0 to 1.
+      mask: `[... h w]` bool, lung: the pixels where the members' mean probability exceeds
+        the threshold of the run, after clean-up.
+      probability: `[... h w]` float32, probability of lung; calibrated if the run had a
+        validation split. The threshold applies to the mean before calibration; only a
+        threshold of 0.5 is the same after it.
+      uncertainty: `[... h w]` float32, entropy of `probability` in bits, from 0 to 1.
       mutual_information: `[... h w]` float32, disagreement of the members before
-        calibration, in bits; 0 for one member.
-      expected_iou: float or `[n]`, the IoU that the probabilities promise for the mask.
-      disagreement: float or `[n]`, share of the pixels that any member calls lung and not
-        all do.
-      review: bool or `[n]`, whether a person should look at it: the expected IoU is below
-        the limit that was chosen on the validation split. None without such a split.
+        calibration, in bits; 0 for a single member.
+      expected_iou: float or `[n]`, estimate of the mask's IoU from the probabilities.
+      disagreement: float or `[n]`, fraction of the pixels called lung by any member that
+        are not called lung by all of them.
+      review: bool or `[n]`, whether a person should review the mask, because its expected
+        IoU is below the limit chosen on the validation split. None without such a split.
     """
 
     mask: np.ndarray
@@ -48,19 +50,26 @@ class Segmentation:
 
 
 class LungSegmenter:
-    """Segments CT slices by the members of a run or of a bundle.
+    """Segments CT slices with the ensemble of a run or of a bundle.
 
         segmenter = lungseg_jax.load("runs/incp_snapshot-phantom")
-        found = segmenter(image)  # [h w], Hounsfield units
-        found.mask, found.probability, found.uncertainty
+        segmentation = segmenter(image)  # [h w], Hounsfield units
+        segmentation.mask, segmentation.probability, segmentation.uncertainty
 
-    Threads may share one: a call changes nothing. Two programs are compiled, for a single
-    slice and for a batch, whatever the size of the slices.
+    Calls change no state, so threads may share a segmenter. Two programs are compiled, one
+    for a single slice and one for a batch, whatever the size of the slices.
 
     Args:
-      trained: the members.
-      flips: average over mirror images as well, for four times the work.
-      postprocessing: key of `POSTPROCESSING`; "tuned" is what the validation split chose.
+      trained: the ensemble.
+      flips: average over mirror images of each slice, at four times the cost.
+      postprocessing: a key of `POSTPROCESSING`, or "tuned" for that of the run.
+
+    Attributes:
+      trained: the ensemble.
+      settings: its tuned settings, with the clean-up that is in use.
+
+    Raises:
+      UserError: the clean-up is unknown.
     """
 
     def __init__(
@@ -70,87 +79,61 @@ class LungSegmenter:
         flips: bool = False,
         postprocessing: str = "tuned",
     ):
-        decision = trained.decision()
+        settings = trained.settings()
         if postprocessing == "tuned":
-            postprocessing = decision.postprocessing
+            postprocessing = settings.postprocessing
         if postprocessing not in POSTPROCESSING:
             raise unknown_name(
                 "postprocessing", postprocessing, ["tuned", *POSTPROCESSING]
             )
         self.trained = trained
-        self.decision = dataclasses.replace(decision, postprocessing=postprocessing)
-        self._ensemble = trained.ensemble(flips=flips)
+        self.settings = dataclasses.replace(settings, postprocessing=postprocessing)
+        self._predictor = trained.predictor(flips=flips)
 
     def __call__(self, images: np.ndarray) -> Segmentation:
-        """Segments one slice or several of one size.
+        """Segment a slice, or several of equal size.
 
         Args:
-          images: `[h w]` or `[n h w]` of any size, integers or floats, with the values
-            that the run was trained on: Hounsfield units, as a rule.
+          images: `[h w]` or `[n h w]` of any size, integers or floats, in the units that
+            the run was trained on, usually Hounsfield units.
 
         Raises:
           UserError: the array has another shape, no pixels, values that are not finite,
-            or values of another kind than those of the training.
+            or other units than the training images.
         """
-        images = _checked(images, (2, 3))
+        images = _as_images(images, dimensions=(2, 3))
         require_intensity(values_of([images]), self.trained.domain, "the array")
         if images.ndim == 2:
             return next(self.stream([images]))
-        found = list(self.stream(images))
-        names = [field.name for field in dataclasses.fields(Segmentation)]
-        columns = {name: [getattr(one, name) for one in found] for name in names}
-        if found[0].review is None:
-            columns["review"] = None
-        return Segmentation(
-            **{n: None if c is None else np.stack(c) for n, c in columns.items()}
-        )
+        return _stack(list(self.stream(images)))
 
     def stream(self, images: Iterable[np.ndarray]) -> Iterator[Segmentation]:
-        """Segments slices `[h w]` of any sizes; memory holds a batch at a time.
+        """Segment slices `[h w]` of any sizes, keeping only one batch in memory.
 
-        Their values are taken for what the run was trained on.
+        Units are not checked: the slices must have those that the run was trained on.
 
         Raises:
-          UserError: one is no slice, or has values that are not finite.
+          UserError: an array is not a slice, or has values that are not finite.
         """
-        checked = (_checked(image, (2,)) for image in images)
-        return map(self.decide, self._ensemble.probabilities(checked))
+        slices = (_as_images(image, dimensions=(2,)) for image in images)
+        return map(self.combine, self._predictor.probabilities(slices))
 
-    def decide(self, members: np.ndarray) -> Segmentation:
-        """The answer to a slice from its members' probabilities `[m h w]`."""
-        decision, threshold = self.decision, self.trained.threshold
-        mean = members.mean(axis=0)
-        mask = postprocess(mean > threshold, decision.postprocessing)
-        probability = apply_temperature(mean, decision.temperature)
-        expected, limit = expected_iou(probability, mask), decision.review_below
+    def combine(self, probabilities: np.ndarray) -> Segmentation:
+        """Combine the members' probabilities `[m h w]` of a slice into its segmentation."""
+        settings, threshold = self.settings, self.trained.threshold
+        mean = probabilities.mean(axis=0)
+        mask = postprocess(mean > threshold, settings.postprocessing)
+        calibrated = apply_temperature(mean, settings.temperature)
+        expected, limit = expected_iou(calibrated, mask), settings.review_below
         return Segmentation(
             mask=mask,
-            probability=probability,
-            uncertainty=entropy(probability),
-            mutual_information=mutual_information(members),
+            probability=calibrated,
+            uncertainty=entropy(calibrated),
+            mutual_information=mutual_information(probabilities),
             expected_iou=expected,
-            disagreement=disagreement(members > threshold),
+            disagreement=disagreement(probabilities > threshold),
             review=None if limit is None else not expected >= limit,
         )
-
-
-def _checked(images: np.ndarray, dimensions: tuple[int, ...]) -> np.ndarray:
-    if isinstance(images, np.ma.MaskedArray):
-        raise UserError(
-            "a masked array is no image.",
-            rule="every pixel has a value.",
-            remedy="fill it with the value of air: array.filled(-1000).",
-        )
-    images = np.asarray(images)
-    wrong = images.ndim not in dimensions or images.dtype.kind not in "iuf"
-    if wrong or not images.size:
-        shapes = {2: "[h w]", 3: "[n h w]"}
-        raise UserError(
-            f"an array of {images.dtype}{list(images.shape)} is no image.",
-            rule=f"numbers, {' or '.join(shapes[d] for d in dimensions)}.",
-        )
-    require_finite(images, "the array")
-    return images
 
 
 def load(
@@ -160,7 +143,7 @@ def load(
     flips: bool = False,
     postprocessing: str = "tuned",
 ) -> LungSegmenter:
-    """Load a segmenter from a run folder, or from a bundle that `lungseg export` wrote.
+    """Load a segmenter from a run folder, or from a bundle written by `lungseg export`.
 
     Args:
       path: the folder.
@@ -168,8 +151,37 @@ def load(
       flips, postprocessing: see `LungSegmenter`.
 
     Raises:
-      UserError: the folder is neither, has no such members, or is damaged.
+      UserError: the folder is neither, does not have these members, or is damaged.
     """
     return LungSegmenter(
         load_ensemble(path, members=members), flips=flips, postprocessing=postprocessing
     )
+
+
+def _as_images(images: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray:
+    """Return finite numbers as an array, if it has an allowed number of dimensions."""
+    if isinstance(images, np.ma.MaskedArray):
+        raise UserError(
+            "a masked array is not an image.",
+            rule="every pixel has a value.",
+            remedy="fill it with the value of air: array.filled(-1000).",
+        )
+    images = np.asarray(images)
+    is_numeric = images.dtype.kind in "iuf"
+    if images.ndim not in dimensions or not is_numeric or not images.size:
+        shapes = {2: "[h w]", 3: "[n h w]"}
+        raise UserError(
+            f"an array of {images.dtype}{list(images.shape)} is not an image.",
+            rule=f"numbers, {' or '.join(shapes[d] for d in dimensions)}.",
+        )
+    require_finite(images, "the array")
+    return images
+
+
+def _stack(segmentations: Sequence[Segmentation]) -> Segmentation:
+    """Stack the segmentations of slices `[h w]` along a leading axis n."""
+    fields = {}
+    for field in dataclasses.fields(Segmentation):
+        values = [getattr(segmentation, field.name) for segmentation in segmentations]
+        fields[field.name] = None if values[0] is None else np.stack(values)
+    return Segmentation(**fields)

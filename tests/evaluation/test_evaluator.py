@@ -47,7 +47,7 @@ def test_scores_are_those_of_the_masks(tuned, slices):
     assert list(found["members"]) == ["10", "20", "30"]
 
     def masks_of(names, flips=False):
-        outputs = tuned.only(names).ensemble(flips=flips)
+        outputs = tuned.subset(names).predictor(flips=flips)
         return [
             m.mean(axis=0) > 0.5 for m in outputs.probabilities(s.image for s in some)
         ]
@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_masks(tuned, slices):
         expected = pytest.approx(iou(masks, truths))
         assert result["scores"]["iou_pooled"] == expected, choice
 
-    deployed = LungSegmenter(tuned.only(["10", "20", "30"]))
+    deployed = LungSegmenter(tuned.subset(["10", "20", "30"]))
     segmentations = [deployed(s.image) for s in some]
     masks = [segmentation.mask for segmentation in segmentations]
     assert found["ensemble"]["iou_pooled"] == pytest.approx(iou(masks, truths))
@@ -72,8 +72,8 @@ def test_scores_are_those_of_the_masks(tuned, slices):
         assert row["expected_iou"] == expected
         assert row["review"] == segmentation.review
         assert row["iou"] == pytest.approx(iou([mask], [s.mask > 0]))
-    assert found["postprocessing"]["chosen"] == deployed.decision.postprocessing
-    chosen = found["postprocessing"]["scores"][deployed.decision.postprocessing]
+    assert found["postprocessing"]["chosen"] == deployed.settings.postprocessing
+    chosen = found["postprocessing"]["scores"][deployed.settings.postprocessing]
     assert chosen["iou_pooled"] == found["ensemble"]["iou_pooled"]
     assert list(found["postprocessing"]["scores"]) == ["none", DEFAULT]
     without = found["postprocessing"]["scores"]["none"]
@@ -106,9 +106,9 @@ def test_removed_choices_of_older_runs_are_ignored(tuned, slices):
 
 
 def test_only_the_requested_members_are_scored(tuned, slices):
-    found = evaluate(tuned.only(["30"]), slices(3), 3)
+    found = evaluate(tuned.subset(["30"]), slices(3), 3)
     assert found["choices"] == {} and list(found["members"]) == ["30"]
-    average = evaluate(tuned.only([AVERAGE]), slices(3), 3)
+    average = evaluate(tuned.subset([AVERAGE]), slices(3), 3)
     assert list(average["members"]) == [AVERAGE]
 
 

@@ -25,7 +25,7 @@ def every(trained):
 
 def pixels_of(trained, names, slices):
     """Mean probability and truth of all pixels together."""
-    outputs = trained.only(names).ensemble().probabilities(s.image for s in slices)
+    outputs = trained.subset(names).predictor().probabilities(s.image for s in slices)
     mean = np.concatenate([m.mean(axis=0).ravel() for m in outputs])
     return mean, np.concatenate([s.mask.ravel() > 0 for s in slices])
 
@@ -123,7 +123,7 @@ def test_validation_slices_without_lung(every, slices):
 
 
 def test_one_snapshot_has_no_average(trained, slices):
-    one = dataclasses.replace(trained.only(["10"]), tuning={})
+    one = dataclasses.replace(trained.subset(["10"]), tuning={})
     found = tune(one, lambda: slices(3), 3)
     assert AVERAGE not in found["choices"]
     assert all(d["members"] == ["10"] for d in found["choices"].values())

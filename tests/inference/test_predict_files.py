@@ -28,7 +28,7 @@ def images(slices):
 
 def predict(segmenter, source, target, *, table=None, **options):
     jobs = plan_outputs(source, target, **options)
-    limit = segmenter.decision.review_below
+    limit = segmenter.settings.review_below
     with PredictionTable(table, review_below=limit) as findings:
         command.predict(segmenter, jobs, findings)
     return findings

@@ -26,7 +26,7 @@ def images(slices):
 def test_one_slice_is_decided_as_the_parts_say(segmenter, trained, images):
     image = images[0]
     found = segmenter(image)
-    (members,) = trained.ensemble().probabilities([image])
+    (members,) = trained.predictor().probabilities([image])
     mean = members.mean(axis=0)
     calibrated = apply_temperature(mean, 1.5)
     np.testing.assert_allclose(found.probability, calibrated, atol=1e-6)
@@ -69,12 +69,12 @@ def test_slices_of_any_size(segmenter, shape):
 
 
 def test_members_have_decisions_of_their_own(trained):
-    assert trained.decision() == TunedSettings(1.5, "fill_holes", 0.6, "all")
-    assert trained.only(["30"]).decision() == TunedSettings(
+    assert trained.settings() == TunedSettings(1.5, "fill_holes", 0.6, "all")
+    assert trained.subset(["30"]).settings() == TunedSettings(
         2.0, "fill_holes", 0.5, "last"
     )
     # A set that nobody decided on is taken for all of them, and says so.
-    assert trained.only(["10", "30"]).decision() == TunedSettings(
+    assert trained.subset(["10", "30"]).settings() == TunedSettings(
         1.5, "fill_holes", 0.6, ""
     )
 
@@ -84,15 +84,15 @@ def test_without_tuning_nothing_is_calibrated_or_flagged(trained, images):
 
     plain = LungSegmenter(dataclasses.replace(trained, tuning={}))
     found = plain(images[:2])
-    assert found.review is None and plain.decision == TunedSettings()
-    (members,) = trained.ensemble().probabilities([images[0]])
+    assert found.review is None and plain.settings == TunedSettings()
+    (members,) = trained.predictor().probabilities([images[0]])
     np.testing.assert_allclose(found.probability[0], members.mean(axis=0), atol=1e-6)
 
 
 def test_a_clean_up_can_be_named(trained, images):
     named = LungSegmenter(trained, postprocessing="two_largest")
-    assert named.decision.postprocessing == "two_largest"
-    assert named.decision.temperature == 1.5
+    assert named.settings.postprocessing == "two_largest"
+    assert named.settings.temperature == 1.5
     with pytest.raises(UserError, match="unknown postprocessing 'polish'"):
         LungSegmenter(trained, postprocessing="polish")
 
@@ -146,7 +146,7 @@ def test_threads_may_share_one(segmenter, images):
 def test_two_programs_whatever_the_sizes(trained, slices):
     """A single slice and a batch: no size compiles another."""
     segmenter = LungSegmenter(trained)
-    compiled = segmenter._ensemble._predict
+    compiled = segmenter._predictor._predict
     compiled.clear_cache()
     for shape in ((40, 36), (64, 64), (100, 20)):
         images = np.stack([one.image for one in slices(3, shape=shape)])

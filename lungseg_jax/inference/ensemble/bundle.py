@@ -50,7 +50,7 @@ def write_bundle(
         raise UserError(f"{path} exists already.", remedy="name another folder.")
     description = {"version": VERSION, "members": list(trained.members)}
     description |= {field: getattr(trained, field) for field in FIELDS}
-    description["decision"] = dataclasses.asdict(trained.decision())  # for all members
+    description["decision"] = dataclasses.asdict(trained.settings())  # for all members
     evaluation = record["evaluation"] and {
         key: value for key, value in record["evaluation"].items() if key != "slices"
     }

@@ -34,7 +34,7 @@ def export_program(trained: TrainedEnsemble) -> bytes:
     windowed = keywords["preprocessing"] == "window"
     low, high = keywords["window_hu"]
     model, members = make_model(**trained.model), stack(list(trained.members.values()))
-    temperature = trained.decision().temperature
+    temperature = trained.settings().temperature
 
     def program(images):
         if windowed:

@@ -54,12 +54,12 @@ class TrainedEnsemble:
     members: Mapping[str, Any]
     tuning: Mapping[str, Any]
 
-    def only(self, names: Sequence[str]) -> "TrainedEnsemble":
+    def subset(self, names: Sequence[str]) -> "TrainedEnsemble":
         """Return the ensemble of some of the members."""
         members = {name: self.members[name] for name in names}
         return dataclasses.replace(self, members=members)
 
-    def ensemble(self, *, flips: bool = False) -> EnsemblePredictor:
+    def predictor(self, *, flips: bool = False) -> EnsemblePredictor:
         """Return a predictor of all members, in their order."""
         return EnsemblePredictor(
             make_model(**self.model),
@@ -69,7 +69,7 @@ class TrainedEnsemble:
             flips=flips,
         )
 
-    def decision(self) -> TunedSettings:
+    def settings(self) -> TunedSettings:
         """Return the settings tuned on the validation split for these members.
 
         A set of members that is not a named choice gets the settings of all members.

@@ -40,14 +40,14 @@ def test_it_answers_as_what_it_was_made_from(folder, trained, slices):
     )
     for field in ("mask", "probability", "uncertainty", "expected_iou", "review"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
-    assert load(folder).decision == trained.decision()
+    assert load(folder).settings == trained.settings()
 
 
 def test_members_of_a_bundle(folder, trained, slices):
     image = next(slices(1)).image
     last = load(folder, members="last")
-    assert list(last.trained.members) == ["30"] and last.decision.temperature == 2.0
-    expected = LungSegmenter(trained.only(["30"]))(image)
+    assert list(last.trained.members) == ["30"] and last.settings.temperature == 2.0
+    expected = LungSegmenter(trained.subset(["30"]))(image)
     np.testing.assert_array_equal(last(image).mask, expected.mask)
     with pytest.raises(UserError, match="average"):
         load(folder, members="average")
@@ -56,7 +56,7 @@ def test_members_of_a_bundle(folder, trained, slices):
 def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
     import dataclasses
 
-    bundle.write_bundle(tmp_path / "last", trained.only(["30"]), RECORD)
+    bundle.write_bundle(tmp_path / "last", trained.subset(["30"]), RECORD)
     card = (tmp_path / "last/README.md").read_text()
     assert "A U-Net with conv blocks" in card
     assert 'Clean-up of masks: "fill_holes"' in card and "Temperature 2.000" in card
@@ -72,7 +72,7 @@ def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
     # Of a run that was stopped before anything was decided.
     bundle.write_bundle(tmp_path / "b", dataclasses.replace(trained, tuning={}), RECORD)
     assert "Nothing was tuned" in (tmp_path / "b/README.md").read_text()
-    assert load(tmp_path / "b").decision.review_below is None
+    assert load(tmp_path / "b").settings.review_below is None
 
 
 ALONE = """
