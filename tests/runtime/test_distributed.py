@@ -20,7 +20,7 @@ from lungseg_jax.training.steps import make_train_steps
 from lungseg_jax.training.state import make_init_fn
 
 mesh = distributed.make_mesh()
-copied, split_up = distributed.replicated(mesh), distributed.by_example(mesh)
+copied, split_up = distributed.replicated(mesh), distributed.by_example(mesh, axis=1)
 tx = optax.adamw(2e-3)
 model = make_model("conv", filters=1)
 state = make_init_fn(model, tx, channels=1, seed=0, sharding=copied)()
