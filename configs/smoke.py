@@ -1,8 +1,8 @@
-"""The whole path on tiny data: two cycles, several saves.
+"""The complete pipeline on tiny data: two cycles, several checkpoints.
 
-    python -m lungseg_jax.main --config=configs/smoke.py
+    lungseg train --config=configs/smoke.py
 
-Takes under 40 seconds on two CPU cores; its scores mean nothing.
+Takes less than 40 seconds on two CPU cores; the scores are meaningless.
 """
 
 from lungseg_jax.training.config import default_config

@@ -18,16 +18,16 @@ def make_optimizer(
     epsilon: float,
     clip_norm: float,
 ) -> optax.GradientTransformation:
-    """The optimizer that follows `schedule`.
+    """Create an optimizer.
 
     Args:
       schedule: learning rate by step.
-      name: one of OPTIMIZERS. "muon" moves each kernel along its momentum made
-        orthogonal, with the root mean square of Adam's moves, and all else as AdamW
-        does (Jordan et al. 2024; Liu et al., arXiv:2502.16982).
-      weight_decay: decoupled (Loshchilov & Hutter, arXiv:1711.05101); adam has none.
-      epsilon: added to the root of the second moment.
-      clip_norm: largest global norm of the gradient; 0 clips nothing.
+      name: one of OPTIMIZERS. "muon" updates each kernel by its orthogonalized momentum,
+        scaled to the root mean square of an Adam update, and all other parameters as
+        AdamW does (Jordan et al. 2024; Liu et al., arXiv:2502.16982).
+      weight_decay: decoupled (Loshchilov & Hutter, arXiv:1711.05101); unused by "adam".
+      epsilon: added to the square root of the second moment.
+      clip_norm: largest global norm of the gradient; 0 disables clipping.
     """
     if name == "muon":
         tx = muon(
@@ -45,19 +45,19 @@ def make_optimizer(
 
 
 def _by_shape(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`tx` over parameters of one shape stacked, as {"3x3x8x8": `[n 3 3 8 8]`}.
+    """Apply `tx` to parameters stacked by shape, as {"3x3x8x8": `[n 3 3 8 8]`}.
 
-    The same moves by a quarter of the operations, which are faster to trace, to compile
-    and to load: the inception U-Net has 162 parameters of 30 shapes.
+    The updates are the same, with a quarter of the operations, which are faster to trace,
+    to compile and to load: the inception U-Net has 162 parameters of 30 shapes.
     """
 
     def init(params):
         return tx.init(_stack(params))
 
     def update(gradients, state, params=None):
-        moves, state = tx.update(_stack(gradients), state, _stack(params))
-        moves = {shape: iter(jnp.unstack(stack)) for shape, stack in moves.items()}
-        return jax.tree.map(lambda leaf: next(moves[_shape(leaf)]), gradients), state
+        updates, state = tx.update(_stack(gradients), state, _stack(params))
+        updates = {shape: iter(jnp.unstack(stack)) for shape, stack in updates.items()}
+        return jax.tree.map(lambda leaf: next(updates[_shape(leaf)]), gradients), state
 
     return optax.GradientTransformation(init, update)
 
@@ -74,7 +74,7 @@ def _shape(leaf) -> str:
 
 
 def _kernels(stacks):
-    """Which parameters are matrices for Muon: kernels `[n k k i o]`, as n `[k*k*i o]`."""
+    """Tell Muon which parameters are matrices: kernels `[n k k i o]`, as n `[k*k*i o]`."""
 
     def numbers(leaf):
         return MuonDimensionNumbers((1, 2, 3), 4) if leaf.ndim == 5 else None

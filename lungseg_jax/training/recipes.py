@@ -1,4 +1,4 @@
-"""What the files of configs/ start from."""
+"""Base configurations of the recipes in configs/."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,19 +11,22 @@ NOTEBOOK_EPOCH = 30  # steps: 240 slices in batches of 8
 
 
 def laptop() -> ConfigDict:
-    """What ends within six minutes on two CPU cores, data and compilation included."""
+    """Return a run of at most six minutes on two CPU cores.
+
+    The time includes data preparation and compilation.
+    """
     c = default_config()
     c.train.total_steps = 560  # cycles end after 320, 480 and 560
     c.train.batch_size = 4
     c.train.save_every = c.train.validate_every = 80
-    # A long cycle and two short, gentle ones: each snapshot is a good one.
+    # One long cycle, then two short ones with lower peaks: every snapshot is good.
     c.schedule.growth = 0.5
     c.schedule.peak_decay = 0.5
     return c
 
 
 def notebook() -> ConfigDict:
-    """What the three Keras notebooks share, damaged pixels and all; for comparison."""
+    """Return the protocol of the three Keras notebooks, damaged pixels included."""
     c = default_config()
     c.data.preprocessing = "seed"
     c.data.image_size = 512
@@ -46,7 +49,7 @@ def notebook() -> ConfigDict:
 
 
 def accelerator() -> ConfigDict:
-    """Full resolution and a long run in bfloat16, for a GPU or TPU."""
+    """Return a long run at full resolution in bfloat16, for a GPU or TPU."""
     c = default_config()
     c.data.image_size = 512
     c.model.dtype = "bfloat16"
@@ -65,7 +68,11 @@ def accelerator() -> ConfigDict:
 def recipe(
     variant: str, variants: Mapping[str, Callable[[], ConfigDict]]
 ) -> ConfigDict:
-    """The base of a recipe's variant.
+    """Return the base configuration of a variant.
+
+    Args:
+      variant: what follows the colon in `--config=FILE.py:VARIANT`, or "".
+      variants: the function that makes each variant's base, by name.
 
     Raises:
       UserError: the recipe has no such variant.
@@ -74,6 +81,6 @@ def recipe(
         known = ", ".join(f":{name}" for name in variants if name)
         raise UserError(
             f"the recipe has no variant :{variant}.",
-            rule=f"{known}, or none at all." if known else "it has none.",
+            rule=f"{known}, or no variant." if known else "it has no variants.",
         )
     return variants[variant]()

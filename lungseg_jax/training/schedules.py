@@ -1,4 +1,4 @@
-"""Learning-rate schedules by step, and the steps at which a snapshot is due."""
+"""Learning-rate schedules, and the steps at which snapshots are due."""
 
 from itertools import pairwise
 
@@ -8,10 +8,10 @@ import optax
 def cycle_ends(
     *, total_steps: int, cycles: int, growth: float = 1.0
 ) -> tuple[int, ...]:
-    """Step counts after which each cycle is over; the last is `total_steps`.
+    """Return the step count at the end of each cycle; the last is `total_steps`.
 
-    Cycle i has a share growth**i of the total. Where the total does not divide, ends
-    are rounded to the nearest step, so there are always exactly `cycles` of them.
+    The length of cycle i is proportional to growth**i. Ends are rounded to the nearest
+    step, so there are always exactly `cycles` of them.
 
     Raises:
       ValueError: a cycle would have no step.
@@ -20,12 +20,11 @@ def cycle_ends(
         raise ValueError(f"cycles={cycles} and growth={growth} must be positive.")
     try:
         shares = [growth**i for i in range(cycles)]
-        whole = sum(shares)
-        ends, done = [], 0.0
+        total, done, ends = sum(shares), 0.0, []
         for share in shares:
             done += share
-            ends.append(round(total_steps * done / whole))
-    except (OverflowError, ValueError):  # infinite shares: the first cycle has none
+            ends.append(round(total_steps * done / total))
+    except (OverflowError, ValueError):  # infinite shares leave the first cycle empty
         ends = [0]
     if any(stop <= start for start, stop in pairwise([0, *ends])):
         raise ValueError(
@@ -45,15 +44,15 @@ def cosine_restarts(
     peak_decay: float = 1.0,
     floor: float = 0.0,
 ) -> optax.Schedule:
-    """Cosine decay from `peak` to `floor`, restarted at every cycle end.
+    """Return a cosine decay from `peak` to `floor` that restarts at the end of each cycle.
 
-    In a cycle of T steps, update t runs at floor + (peak - floor)(1 + cos(pi t/T))/2, so
-    the last update of a cycle has its lowest rate and the next one restarts at the peak,
-    which is `peak_decay` times that of the cycle before. The first cycle alone begins
-    with `warmup_steps` of linear rise: a warm restart needs none.
+    Update t of a cycle of T steps has the rate floor + (peak - floor)(1 + cos(pi t/T))/2.
+    The last update of a cycle therefore has its lowest rate, and the next one restarts at
+    the peak, which is `peak_decay` times the previous peak. Only the first cycle starts
+    with a linear warm-up of `warmup_steps`; warm restarts do not need one.
 
-    With `growth` and `peak_decay` below 1 a long cycle finds a good minimum and short,
-    gentle ones draw others from around it, as in Garipov et al., arXiv:1802.10026.
+    With `growth` and `peak_decay` below 1, a long cycle finds a good minimum, and short
+    cycles at lower rates sample others around it, as in Garipov et al., arXiv:1802.10026.
 
     Source: Loshchilov & Hutter, SGDR, arXiv:1608.03983; used for snapshot ensembles
     by Huang et al., arXiv:1704.00109.
@@ -79,20 +78,27 @@ def cosine_restarts(
 
 
 def constant(*, peak: float, **_) -> optax.Schedule:
-    """`peak` at every step; takes and ignores what shapes a cosine."""
+    """Return a constant rate of `peak`; the arguments of other schedules are ignored."""
     return optax.constant_schedule(peak)
 
 
 def make_schedule(*, name: str, hold_steps: int = 1, **shape: float) -> optax.Schedule:
-    """The schedule of SCHEDULES under `name`, read once every `hold_steps` steps.
+    """Create a schedule by name.
 
-    The notebooks set the rate once an epoch, which is `hold_steps=30`.
+    Args:
+      name: a key of SCHEDULES.
+      hold_steps: the rate changes only every so many steps. The notebooks set it once per
+        epoch, which is 30 steps.
+      shape: keyword arguments of the schedule.
+
+    Raises:
+      ValueError: from the schedule.
     """
     return hold_schedule(SCHEDULES[name](**shape), hold_steps)
 
 
 def hold_schedule(schedule: optax.Schedule, steps: int) -> optax.Schedule:
-    """The schedule read once every so many steps."""
+    """Return `schedule` with a rate that changes only every `steps` steps."""
     return lambda step: schedule(step // steps * steps)
 
 

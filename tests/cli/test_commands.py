@@ -267,7 +267,7 @@ MAIN = "--config=configs/smoke.py"
     "module,words,says",
     [
         ("train", ["--config=configs/smok.py"], "no config file configs/smok.py"),
-        ("train", ["--config=configs/conv.py:fast"], ":seed, :full"),
+        ("train", ["--config=configs/conv.py:fast"], ":notebook, :full"),
         ("train", [MAIN, "--config.train.totl_steps=3"], "train.total_steps"),
         ("train", [MAIN, "--config.train.total_steps=many"], "total_steps=many"),
         ("train", [MAIN, "--config.schedule.cycles=99"], "at least one step"),

@@ -31,7 +31,7 @@ ALL = [(p, ()) for p in RECIPES] + [
     (p, (variant,))
     for p in RECIPES
     if p.stem != "smoke"
-    for variant in ("seed", "full")
+    for variant in ("notebook", "full")
 ]
 
 
@@ -54,7 +54,7 @@ def test_recipe_loads_checks_and_builds(path, variant):
 
 def test_the_three_recipes_are_the_three_networks():
     conv, incp, snapshot = (
-        load(RECIPES[0].with_name(f"{name}.py"), "seed")
+        load(RECIPES[0].with_name(f"{name}.py"), "notebook")
         for name in ("conv", "incp", "incp_snapshot")
     )
     assert (conv.model.name, conv.model.kernel_size) == ("conv", 1)
@@ -64,8 +64,8 @@ def test_the_three_recipes_are_the_three_networks():
     assert (snapshot.schedule.name, snapshot.schedule.cycles) == ("cosine_restarts", 8)
 
 
-def test_seed_schedule_changes_once_an_epoch():
-    c = load(RECIPES[0].with_name("incp_snapshot.py"), "seed")
+def test_notebook_schedule_changes_once_an_epoch():
+    c = load(RECIPES[0].with_name("incp_snapshot.py"), "notebook")
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     # 200 epochs a cycle: epoch e runs at 1e-3/2 (1 + cos(pi e/200)) throughout.
     assert schedule(0) == schedule(29) == pytest.approx(1e-3)
@@ -115,7 +115,7 @@ def test_faults_are_refused(key, value, words):
 
 
 def test_unknown_variant_lists_the_known():
-    with pytest.raises(UserError, match=":seed, :full") as caught:
+    with pytest.raises(UserError, match=":notebook, :full") as caught:
         load(RECIPES[0], "fast")
     assert ":fast" in caught.value.what
 
