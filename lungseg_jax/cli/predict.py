@@ -71,7 +71,7 @@ def predict(words: list[str]) -> None:
         format=FLAGS.format,
         maps=[name for name in MAPS if FLAGS[name].value],
         overlay=FLAGS.overlay,
-        others=(csv,) if csv else (),
+        extra_outputs=(csv,) if csv else (),
         overwrite=FLAGS.overwrite,
     )
     segmenter = load(

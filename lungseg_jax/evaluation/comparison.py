@@ -24,7 +24,7 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.images import as_mask
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.evaluation.slice_scores import SliceScores
-from lungseg_jax.inference.plan import BESIDE
+from lungseg_jax.inference.plan import COMPANION_ENDINGS
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import summary_scores
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
@@ -126,7 +126,7 @@ def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
     predictions = {
         name: path
         for name, path in list_images(prediction).items()
-        if name in truths or not name.endswith(BESIDE)
+        if name in truths or not name.endswith(COMPANION_ENDINGS)
     }
     _refuse_volumes(truth, prediction)
     if not truths:

@@ -1,4 +1,4 @@
-"""Which input gives which outputs: all of it known, and allowed, before any is made."""
+"""Maps inputs to output files and validates all of them before writing any."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,27 +20,28 @@ from lungseg_jax.data.pairs import list_images
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import check_outputs
 
-MAPS = {  # fields of a Segmentation that may be written beside a mask, float32
+MAPS = {  # fields of a `Segmentation` that can be saved beside a mask, as float32
     "probability": "calibrated probability of lung",
     "uncertainty": "entropy of the probability, in bits",
     "mutual_information": "disagreement of the members, in bits",
 }
 OVERLAY = "overlay"
-BESIDE = tuple(f"_{what}" for what in (*MAPS, OVERLAY))  # ends of these files' stems
-FOR_DICOM = ".nii.gz"  # where the output names no format
-NAMED = 5  # folders that an error names
+# Maps and overlays are named like their mask, with one of these at the end of the stem.
+COMPANION_ENDINGS = tuple(f"_{name}" for name in (*MAPS, OVERLAY))
+DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
+LISTED = 5  # folders that an error lists
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictionTask:
-    """One input and its mask.
+    """An input and the files to write for it.
 
     Attributes:
       source: a file, or the folder of a DICOM series.
       target: the file of the mask.
       is_volume: whether it is read and written slice by slice.
-      overlay: the file of a picture, or None.
-      maps: further images by what they show, fields of a Segmentation.
+      overlay: the picture of the mask on the image, or None.
+      maps: further images, by the field of `Segmentation` that they hold.
     """
 
     source: Path
@@ -51,8 +52,8 @@ class PredictionTask:
 
     @property
     def outputs(self) -> list[Path]:
-        pictures = [self.overlay] if self.overlay else []
-        return [self.target, *self.maps.values(), *pictures]
+        overlays = [self.overlay] if self.overlay else []
+        return [self.target, *self.maps.values(), *overlays]
 
 
 def plan_outputs(
@@ -62,99 +63,110 @@ def plan_outputs(
     format: str = "",
     maps: Sequence[str] = (),
     overlay: bool = False,
-    others: tuple[Path, ...] = (),
+    extra_outputs: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> list[PredictionTask]:
-    """What is to be done.
+    """Return a validated task for each input.
 
     Args:
       source: a file, the folder of a DICOM series, or a folder of such files and folders.
-      target: a file for a file or a series, else a folder.
-      format: suffix of the masks in a folder; empty: that of the input.
-      maps: write these images, too.
-      overlay: and a picture.
-      others: further outputs of the command.
-      overwrite: outputs may exist.
+      target: a file for a single input, otherwise a folder.
+      format: suffix of the masks in a folder, by default that of their inputs.
+      maps: keys of `MAPS` to save as further images.
+      overlay: whether to save a picture of each mask on its image.
+      extra_outputs: further files that the command writes.
+      overwrite: whether outputs may exist already.
 
     Raises:
-      UserError: nothing to read, an output that exists or cannot be of that format, or
-        one that is an input.
+      UserError: there is no input, an output exists or cannot have its format, or an
+        output is also an input.
     """
     if format and not format.startswith("."):
         format = f".{format}"
     if format and format not in suffixes(writable=True):
         raise UserError(
-            f"the format {format} is not known.",
+            f"the format {format} is unknown.",
             rule=f"one of {', '.join(suffixes(writable=True))}.",
         )
     if source.is_dir() and not is_dicom(source):
-        jobs = list(_of_folder(source, target, format))
-    elif source.is_dir():
-        _refuse_a_mixture(source)
-        jobs = [_of_one(source, _file_for(source, target, format))]
-    elif source.is_file():
-        jobs = [_of_one(source, _file_for(source, target, format))]
-    elif source.exists():
-        raise UserError(f"the input {source} is no file.")
+        tasks = list(_plan_folder(source, target, format))
     else:
-        raise UserError(f"the input {source} does not exist.")
-    jobs = [_with_others(job, maps, overlay) for job in jobs]
+        _check_single_input(source)
+        tasks = [_plan_input(source, _mask_path(source, target, format))]
+    tasks = [_add_companions(task, maps, overlay) for task in tasks]
     check_outputs(
-        [*(file for job in jobs for file in job.outputs), *others],
-        inputs=[job.source for job in jobs],
+        [*(path for task in tasks for path in task.outputs), *extra_outputs],
+        inputs=[task.source for task in tasks],
         overwrite=overwrite,
     )
-    return jobs
+    return tasks
 
 
-def _of_folder(source: Path, target: Path, format: str) -> Iterator[PredictionTask]:
+def _plan_folder(source: Path, target: Path, format: str) -> Iterator[PredictionTask]:
     if split_suffix(target)[1]:
-        raise UserError(f"{source} is a folder and {target} names one file.")
-    files = list(list_images(source).values())
-    inside = [p for p in sorted(source.iterdir()) if not p.name.startswith(".")]
-    folders = [path for path in inside if path.is_dir()]
-    files += [p for p in inside if kind_of(p) in (VOLUME, EITHER) and p.is_file()]
-    files += [path for path in folders if is_dicom(path)]  # a series each
-    if not files:
-        named = ", ".join(path.name for path in folders[:NAMED])
         raise UserError(
-            f"the folder {source} has no images.",
+            f"{source} is a folder, but {target} names a single file.",
+            remedy="name a folder for the masks.",
+        )
+    inputs = list(list_images(source).values())
+    paths = [p for p in sorted(source.iterdir()) if not p.name.startswith(".")]
+    folders = [path for path in paths if path.is_dir()]
+    inputs += [p for p in paths if kind_of(p) in (VOLUME, EITHER) and p.is_file()]
+    inputs += [folder for folder in folders if is_dicom(folder)]  # a series each
+    if not inputs:
+        names = ", ".join(folder.name for folder in folders[:LISTED])
+        raise UserError(
+            f"the folder {source} contains no images.",
             rule=f"files that end in {', '.join(suffixes())}, or DICOM files.",
-            remedy=f"name a folder in it ({named})." if folders else "",
+            remedy=f"name one of its subfolders ({names})." if folders else "",
         )
-    for path in files:
-        yield _of_one(path, _file_for(path, target, format, in_folder=True))
+    for path in inputs:
+        yield _plan_input(path, _mask_path(path, target, format, in_folder=True))
 
 
-def _refuse_a_mixture(folder: Path) -> None:
-    """A folder with DICOM files is a series: other images in it would be passed over."""
-    others = [p.name for p in sorted(folder.iterdir()) if split_suffix(p)[1]]
-    if others:
+def _check_single_input(source: Path) -> None:
+    if source.is_dir():
+        _refuse_mixed_series(source)
+    elif not source.exists():
+        raise UserError(f"the input {source} does not exist.")
+    elif not source.is_file():
+        raise UserError(f"the input {source} is not a regular file.")
+
+
+def _refuse_mixed_series(folder: Path) -> None:
+    """Refuse other images in the folder of a DICOM series: they would be skipped."""
+    images = [path.name for path in sorted(folder.iterdir()) if split_suffix(path)[1]]
+    if images:
         raise UserError(
-            f"{folder} has DICOM files and {pluralize(len(others), 'other image')}, "
-            f"{others[0]} for one.",
-            rule="a folder has the files of a DICOM series, or other images.",
-            remedy="move one or the other into a folder of its own.",
+            f"{folder} contains DICOM files and {pluralize(len(images), 'other image')}, "
+            f"such as {images[0]}.",
+            rule="a folder holds either the files of a DICOM series or other images.",
+            remedy="move the DICOM files or the other images into a separate folder.",
         )
 
 
-def _file_for(
+def _mask_path(
     source: Path, target: Path, format: str, *, in_folder: bool = False
 ) -> Path:
-    """The file of a mask, where the target may be a folder: a name without suffix is."""
+    """Return the path of a mask.
+
+    The target is a folder, in which the mask has the name of its input, if it exists as
+    one, or if it does not exist and has no suffix.
+    """
     stem, suffix = split_suffix(source)
-    own = suffix or FOR_DICOM
     if in_folder or target.is_dir() or not target.suffix and not target.exists():
-        return target / f"{stem or source.resolve().name}{format or own}"
+        suffix = format or suffix or DICOM_MASK_SUFFIX
+        return target / f"{stem or source.resolve().name}{suffix}"
     if format:
         raise UserError(
-            f"--format={format} with the file {target}.",
-            rule="the name of an output file says its format.",
+            f"--format={format} cannot be combined with the output file {target}.",
+            rule="the suffix of an output file sets its format.",
+            remedy="leave --format out, or name a folder for the mask.",
         )
     return target
 
 
-def _of_one(source: Path, target: Path) -> PredictionTask:
+def _plan_input(source: Path, target: Path) -> PredictionTask:
     suffix = split_suffix(target)[1]
     slices = suffixes(SLICE, EITHER, writable=True)
     volumes = suffixes(VOLUME, EITHER, writable=True)
@@ -176,20 +188,21 @@ def _of_one(source: Path, target: Path) -> PredictionTask:
     if suffix not in allowed:
         raise UserError(
             f"the mask of {source} cannot be {target}.",
-            rule=f"its name ends in one of {', '.join(allowed)}, or is a folder's.",
+            rule=f"a file that ends in {' or '.join(allowed)}, or a folder.",
         )
     return PredictionTask(source, target, is_volume=as_volume)
 
 
-def _with_others(
-    job: PredictionTask, maps: Sequence[str], overlay: bool
+def _add_companions(
+    task: PredictionTask, maps: Sequence[str], overlay: bool
 ) -> PredictionTask:
-    stem, suffix = split_suffix(job.target)
-    # 8 bits do not hold a probability or an entropy.
-    suffix = ".tif" if kind_of(job.target) == SLICE else suffix
-    beside = job.target.parent
+    """Return a task with maps and an overlay beside its mask."""
+    stem, suffix = split_suffix(task.target)
+    # Maps are float32, which a PNG cannot store.
+    suffix = ".tif" if kind_of(task.target) == SLICE else suffix
+    folder = task.target.parent
     return dataclasses.replace(
-        job,
-        maps={what: beside / f"{stem}_{what}{suffix}" for what in maps},
-        overlay=beside / f"{stem}_{OVERLAY}.png" if overlay else None,
+        task,
+        maps={name: folder / f"{stem}_{name}{suffix}" for name in maps},
+        overlay=folder / f"{stem}_{OVERLAY}.png" if overlay else None,
     )

@@ -1,4 +1,4 @@
-"""Which input gives which outputs, and what is refused before a network is loaded."""
+"""Output files per input, and the errors raised before a network is loaded."""
 
 import os
 
@@ -26,159 +26,176 @@ def volume(tmp_path):
     return tmp_path / "scan.nii.gz"
 
 
-def refused(match, *words, **options):
+def assert_refused(match, *paths, **options):
     with pytest.raises(UserError, match=match):
-        plan_outputs(*words, **options)
+        plan_outputs(*paths, **options)
 
 
-def test_a_file_for_a_file_and_a_folder_for_a_folder(images, tmp_path):
+def test_maps_files_to_files_and_folders_to_folders(images, tmp_path):
     out = tmp_path / "out"
     assert plan_outputs(images, out) == [
         PredictionTask(images / name, out / name, is_volume=False)
         for name in ("a.tif", "b.tif")
     ]
-    one = images / "a.tif"
-    assert plan_outputs(one, tmp_path / "m.png") == [
-        PredictionTask(one, tmp_path / "m.png", False)
+    source = images / "a.tif"
+    assert plan_outputs(source, tmp_path / "m.png") == [
+        PredictionTask(source, tmp_path / "m.png", False)
     ]
     out.mkdir()
-    assert plan_outputs(one, out) == [PredictionTask(one, out / "a.tif", False)]
+    assert plan_outputs(source, out) == [PredictionTask(source, out / "a.tif", False)]
 
 
-def test_volumes(volume, tmp_path):
+def test_maps_a_volume_to_a_volume(volume, tmp_path):
     for name in ("m.nii", "m.nii.gz", "m.mha", "M.NRRD"):
         assert plan_outputs(volume, tmp_path / name) == [
             PredictionTask(volume, tmp_path / name, True)
         ]
     (tmp_path / "out").mkdir()
-    (job,) = plan_outputs(volume, tmp_path / "out", format=".mha")
-    assert job.target == tmp_path / "out" / "scan.mha"
-    refused("cannot be", volume, tmp_path / "m.png")
-    (job,) = plan_outputs(
-        volume, tmp_path / "m"
-    )  # without a suffix: a folder, made when needed
-    assert job.target == tmp_path / "m" / "scan.nii.gz"
+    (task,) = plan_outputs(volume, tmp_path / "out", format=".mha")
+    assert task.target == tmp_path / "out" / "scan.mha"
+    assert_refused("cannot be", volume, tmp_path / "m.png")
+    (task,) = plan_outputs(volume, tmp_path / "m")  # no suffix: a folder to be created
+    assert task.target == tmp_path / "m" / "scan.nii.gz"
 
 
-def test_a_folder_of_slices_and_volumes(images, volume, tmp_path):
+def test_maps_a_folder_of_slices_and_volumes(images, volume, tmp_path):
     volume.rename(images / "scan.nii.gz")
-    jobs = plan_outputs(images, tmp_path / "out")
-    assert [(job.target.name, job.is_volume) for job in jobs] == [
+    tasks = plan_outputs(images, tmp_path / "out")
+    assert [(task.target.name, task.is_volume) for task in tasks] == [
         ("a.tif", False),
         ("b.tif", False),
         ("scan.nii.gz", True),
     ]
 
 
-def test_a_folder_of_dicom_series(tmp_path):
+def test_maps_a_folder_of_dicom_series(tmp_path):
     for name in ("anna", "bert"):
         (tmp_path / "in" / name).mkdir(parents=True)
         (tmp_path / "in" / name / "1").write_bytes(bytes(128) + b"DICM")
-    jobs = plan_outputs(tmp_path / "in", tmp_path / "out")
-    assert [(job.source.name, job.target.name, job.is_volume) for job in jobs] == [
+    tasks = plan_outputs(tmp_path / "in", tmp_path / "out")
+    assert [(task.source.name, task.target.name, task.is_volume) for task in tasks] == [
         ("anna", "anna.nii.gz", True),
         ("bert", "bert.nii.gz", True),
     ]
-    refused("over, or into, an input", tmp_path / "in", tmp_path / "in" / "anna")
+    assert_refused(
+        "would overwrite an input", tmp_path / "in", tmp_path / "in" / "anna"
+    )
 
 
-def test_a_series_with_other_images_beside_it_is_refused(images, tmp_path):
+def test_refuses_other_images_beside_a_dicom_series(images, tmp_path):
     (images / "1").write_bytes(bytes(128) + b"DICM")
-    refused("2 other images, a.tif for one", images, tmp_path / "out")
+    assert_refused("2 other images, such as a.tif", images, tmp_path / "out")
 
 
-def test_what_is_no_file_is_not_opened(tmp_path):
+def test_refuses_a_pipe_without_opening_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
-    refused("is no file", tmp_path / "pipe.nii", tmp_path / "m.nii")
+    assert_refused("is not a regular file", tmp_path / "pipe.nii", tmp_path / "m.nii")
 
 
-def test_outputs_that_cannot_be_made(images, volume, tmp_path):
-    one = images / "a.tif"
+def test_refuses_outputs_that_cannot_be_created(images, volume, tmp_path):
+    source = images / "a.tif"
     (tmp_path / "m.png").mkdir()
-    refused("is no folder", one, volume / "in" / "m.png")
-    refused("is a folder", images, tmp_path / "o", others=(tmp_path / "m.png",))
+    assert_refused("is not a folder", source, volume / "in" / "m.png")
+    assert_refused(
+        "is a folder", images, tmp_path / "o", extra_outputs=(tmp_path / "m.png",)
+    )
 
 
-def test_a_folder_of_folders_says_which(images, tmp_path):
+def test_lists_subfolders_if_a_folder_contains_no_images(images, tmp_path):
     with pytest.raises(UserError) as e:
         plan_outputs(tmp_path, tmp_path / "out")
-    assert e.value.remedy == "name a folder in it (in)."
+    assert e.value.remedy == "name one of its subfolders (in)."
 
 
-def test_arrays_are_slices_or_volumes(tmp_path):
+def test_number_of_dimensions_tells_array_slices_from_volumes(tmp_path):
     np.save(tmp_path / "two.npy", np.zeros((4, 4), np.int16))
     np.save(tmp_path / "three.npy", np.zeros((2, 4, 4), np.int16))
     (two,) = plan_outputs(tmp_path / "two.npy", tmp_path / "m.png")
     (three,) = plan_outputs(tmp_path / "three.npy", tmp_path / "m.npy")
     assert not two.is_volume and three.is_volume
-    refused("cannot be", tmp_path / "three.npy", tmp_path / "m.nii.gz")
+    assert_refused("cannot be", tmp_path / "three.npy", tmp_path / "m.nii.gz")
 
 
-def test_the_format_of_masks_in_a_folder(images, tmp_path):
-    jobs = plan_outputs(images, tmp_path / "out", format="png")  # or ".png"
-    assert [job.target.name for job in jobs] == ["a.png", "b.png"]
-    refused("the format .jpg", images, tmp_path / "out", format=".jpg")
-    refused("says its format", images / "a.tif", tmp_path / "a.tif", format=".png")
+def test_format_sets_the_suffix_of_masks_in_a_folder(images, tmp_path):
+    tasks = plan_outputs(images, tmp_path / "out", format="png")  # or ".png"
+    assert [task.target.name for task in tasks] == ["a.png", "b.png"]
+    assert_refused("the format .jpg", images, tmp_path / "out", format=".jpg")
+    assert_refused(
+        "sets its format", images / "a.tif", tmp_path / "a.tif", format=".png"
+    )
 
 
-def test_other_files_beside_the_masks(images, volume, tmp_path):
+def test_names_maps_and_overlays_after_the_mask(images, volume, tmp_path):
     options = {"maps": ["probability", "uncertainty"], "overlay": True}
-    (job,) = plan_outputs(images / "a.tif", tmp_path / "m.png", **options)
-    assert [path.name for path in job.outputs] == [
+    (task,) = plan_outputs(images / "a.tif", tmp_path / "m.png", **options)
+    assert [path.name for path in task.outputs] == [
         "m.png",
         "m_probability.tif",
         "m_uncertainty.tif",
         "m_overlay.png",
     ]
-    (job,) = plan_outputs(volume, tmp_path / "m.nii.gz", **options)
-    assert job.maps["uncertainty"].name == "m_uncertainty.nii.gz"
+    (task,) = plan_outputs(volume, tmp_path / "m.nii.gz", **options)
+    assert task.maps["uncertainty"].name == "m_uncertainty.nii.gz"
 
 
-def test_an_input_is_not_written_to_by_any_name(images, volume, tmp_path):
+def test_refuses_to_overwrite_an_input_under_any_name(images, volume, tmp_path):
     (tmp_path / "link").symlink_to(images)
-    refused("over, or into, an input", images, tmp_path / "link", overwrite=True)
-    refused("over, or into", volume, volume, overwrite=True)
-    one = images / "a.tif"
-    refused("over, or into", one, tmp_path / "m.png", others=(one,), overwrite=True)
+    assert_refused(
+        "would overwrite an input", images, tmp_path / "link", overwrite=True
+    )
+    assert_refused("would overwrite an input", volume, volume, overwrite=True)
+    source = images / "a.tif"
+    assert_refused(
+        "would overwrite an input",
+        source,
+        tmp_path / "m.png",
+        extra_outputs=(source,),
+        overwrite=True,
+    )
 
 
-def test_nothing_is_written_into_a_series(images, tmp_path):
+def test_refuses_to_write_into_a_dicom_series(images, tmp_path):
     (images / "a.tif").rename(images / "slice")
     (images / "b.tif").unlink()
     (images / "slice").write_bytes(bytes(128) + b"DICM")
-    refused("over, or into", images, images / "mask.nii.gz")
+    assert_refused("would overwrite an input", images, images / "mask.nii.gz")
 
 
-def test_a_target_that_is_a_link_to_itself(images, tmp_path):
-    (tmp_path / "turn.png").symlink_to("turn.png")
-    (job,) = plan_outputs(images / "a.tif", tmp_path / "turn.png")
-    assert job.target == tmp_path / "turn.png"
+def test_accepts_a_target_that_links_to_itself(images, tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (task,) = plan_outputs(images / "a.tif", tmp_path / "loop.png")
+    assert task.target == tmp_path / "loop.png"
 
 
-def test_outputs_that_exist_are_counted(images, tmp_path):
+def test_refuses_existing_outputs_unless_overwriting(images, tmp_path):
     (tmp_path / "m.png").touch()
-    refused("^error: 1 output already there:", images / "a.tif", tmp_path / "m.png")
+    assert_refused(
+        "^error: 1 output already there:", images / "a.tif", tmp_path / "m.png"
+    )
     assert plan_outputs(images / "a.tif", tmp_path / "m.png", overwrite=True)
     (tmp_path / "m_overlay.png").touch()
-    refused("^error: 2 outputs", images / "a.tif", tmp_path / "m.png", overlay=True)
+    assert_refused(
+        "^error: 2 outputs", images / "a.tif", tmp_path / "m.png", overlay=True
+    )
 
 
-def test_two_outputs_of_one_name(images, tmp_path):
+def test_refuses_two_outputs_with_one_name(images, tmp_path):
     write_image(images / "a_overlay.tif", np.zeros((4, 4), np.int16))
-    refused("have one name", images, tmp_path / "out", format=".png", overlay=True)
+    assert_refused(
+        "have one name", images, tmp_path / "out", format=".png", overlay=True
+    )
 
 
 @pytest.mark.parametrize(
-    "name,says",
+    "name,message",
     [
         ("none.tif", "does not exist"),
         ("notes.txt", "in a known format"),
-        ("", "no images"),
+        ("", "contains no images"),
     ],
 )
-def test_what_is_no_input(name, says, tmp_path):
+def test_refuses_unusable_inputs(name, message, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
-    refused(
-        says, tmp_path / (name or "empty"), tmp_path / "m.png" if name else tmp_path
-    )
+    source, target = tmp_path / (name or "empty"), tmp_path / ("m.png" if name else "")
+    assert_refused(message, source, target)

@@ -1,5 +1,6 @@
-"""The Python interface: arrays in, masks and their certainty out."""
+"""The Python interface: arrays in, masks and their uncertainty out."""
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,89 +21,90 @@ def segmenter(trained):
 
 @pytest.fixture
 def images(slices):
-    return np.stack([one.image for one in slices(5)])
+    return np.stack([image_slice.image for image_slice in slices(5)])
 
 
-def test_one_slice_is_decided_as_the_parts_say(segmenter, trained, images):
+def test_a_slice_combines_threshold_clean_up_calibration_and_review(
+    segmenter, trained, images
+):
     image = images[0]
-    found = segmenter(image)
+    segmentation = segmenter(image)
     (members,) = trained.predictor().probabilities([image])
     mean = members.mean(axis=0)
     calibrated = apply_temperature(mean, 1.5)
-    np.testing.assert_allclose(found.probability, calibrated, atol=1e-6)
+    np.testing.assert_allclose(segmentation.probability, calibrated, atol=1e-6)
     mask = postprocess(mean > 0.5, "fill_holes")
-    np.testing.assert_array_equal(found.mask, mask)
-    np.testing.assert_allclose(found.uncertainty, entropy(calibrated), atol=1e-5)
+    np.testing.assert_array_equal(segmentation.mask, mask)
+    np.testing.assert_allclose(segmentation.uncertainty, entropy(calibrated), atol=1e-5)
     np.testing.assert_allclose(
-        found.mutual_information, mutual_information(members), atol=1e-5
+        segmentation.mutual_information, mutual_information(members), atol=1e-5
     )
-    assert found.expected_iou == pytest.approx(expected_iou(calibrated, mask), abs=1e-5)
-    assert found.review == (found.expected_iou < 0.6)
-    assert found.mask.shape == image.shape and found.mask.dtype == bool
-    assert found.probability.dtype == found.uncertainty.dtype == np.float32
+    expected = pytest.approx(expected_iou(calibrated, mask), abs=1e-5)
+    assert segmentation.expected_iou == expected
+    assert segmentation.review == (segmentation.expected_iou < 0.6)
+    assert segmentation.mask.shape == image.shape and segmentation.mask.dtype == bool
+    assert (
+        segmentation.probability.dtype == segmentation.uncertainty.dtype == np.float32
+    )
 
 
-def test_several_slices_are_each_alone(segmenter, images):
-    together = segmenter(images)
-    assert together.mask.shape == images.shape
-    assert together.expected_iou.shape == together.review.shape == (5,)
+def test_a_batch_equals_its_slices_one_by_one(segmenter, images):
+    batch = segmenter(images)
+    assert batch.mask.shape == images.shape
+    assert batch.expected_iou.shape == batch.review.shape == (5,)
     for i, image in enumerate(images):
-        alone = segmenter(image)
-        np.testing.assert_array_equal(together.mask[i], alone.mask)
-        np.testing.assert_allclose(
-            together.uncertainty[i], alone.uncertainty, atol=1e-5
-        )
-        assert together.review[i] == alone.review
+        single = segmenter(image)
+        np.testing.assert_array_equal(batch.mask[i], single.mask)
+        np.testing.assert_allclose(batch.uncertainty[i], single.uncertainty, atol=1e-5)
+        assert batch.review[i] == single.review
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, np.float64])
-def test_the_type_of_the_array_does_not_matter(segmenter, images, dtype):
+def test_accepts_any_numeric_dtype(segmenter, images, dtype):
     expected = segmenter(images[0])
-    found = segmenter(images[0].astype(dtype))
-    np.testing.assert_array_equal(found.mask, expected.mask)
+    segmentation = segmenter(images[0].astype(dtype))
+    np.testing.assert_array_equal(segmentation.mask, expected.mask)
 
 
 @pytest.mark.parametrize("shape", [(7, 90), (200, 33), (32, 32), (1, 1)])
-def test_slices_of_any_size(segmenter, shape):
+def test_accepts_slices_of_any_size(segmenter, shape):
     image = np.random.default_rng(0).integers(-1000, 0, shape)
     assert segmenter(image).mask.shape == shape
 
 
-def test_members_have_decisions_of_their_own(trained):
+def test_each_choice_of_members_has_its_own_settings(trained):
     assert trained.settings() == TunedSettings(1.5, "fill_holes", 0.6, "all")
     assert trained.subset(["30"]).settings() == TunedSettings(
         2.0, "fill_holes", 0.5, "last"
     )
-    # A set that nobody decided on is taken for all of them, and says so.
+    # A subset that is not a named choice gets the settings of all, without the name.
     assert trained.subset(["10", "30"]).settings() == TunedSettings(
         1.5, "fill_holes", 0.6, ""
     )
 
 
-def test_without_tuning_nothing_is_calibrated_or_flagged(trained, images):
-    import dataclasses
-
+def test_without_tuning_nothing_is_calibrated_or_reviewed(trained, images):
     plain = LungSegmenter(dataclasses.replace(trained, tuning={}))
-    found = plain(images[:2])
-    assert found.review is None and plain.settings == TunedSettings()
+    segmentation = plain(images[:2])
+    assert segmentation.review is None and plain.settings == TunedSettings()
     (members,) = trained.predictor().probabilities([images[0]])
-    np.testing.assert_allclose(found.probability[0], members.mean(axis=0), atol=1e-6)
+    mean = members.mean(axis=0)
+    np.testing.assert_allclose(segmentation.probability[0], mean, atol=1e-6)
 
 
-def test_a_clean_up_can_be_named(trained, images):
-    named = LungSegmenter(trained, postprocessing="two_largest")
-    assert named.settings.postprocessing == "two_largest"
-    assert named.settings.temperature == 1.5
+def test_clean_up_replaces_the_tuned_one(trained):
+    settings = LungSegmenter(trained, postprocessing="two_largest").settings
+    assert settings.postprocessing == "two_largest" and settings.temperature == 1.5
     with pytest.raises(UserError, match="unknown postprocessing 'polish'"):
         LungSegmenter(trained, postprocessing="polish")
 
 
-def test_flips_are_another_answer(trained, segmenter, images):
+def test_flips_average_over_mirror_images(trained, segmenter, images):
     flipped = LungSegmenter(trained, flips=True)(images[0])
     plain = segmenter(images[0])
     gap = np.abs(flipped.probability - plain.probability)
     assert gap.max() > 1e-4
-    # Averaged over mirror images, it does not matter which of them it is shown.
+    # The average over all mirror images is the same for each of them.
     mirrored = LungSegmenter(trained, flips=True)(images[0][::-1])
     np.testing.assert_allclose(
         mirrored.probability[::-1], flipped.probability, atol=1e-5
@@ -110,63 +112,63 @@ def test_flips_are_another_answer(trained, segmenter, images):
 
 
 @pytest.mark.parametrize(
-    "array,says",
+    "array,message",
     [
-        (np.zeros((2, 2, 2, 2)), "no image"),
-        (np.zeros((0, 4)), "no image"),
-        (np.array([["a"]]), "no image"),
-        (np.array([[True]]), "no image"),
+        (np.zeros((2, 2, 2, 2)), "not an image"),
+        (np.zeros((0, 4)), "not an image"),
+        (np.array([["a"]]), "not an image"),
+        (np.array([[True]]), "not an image"),
         (np.array([[np.nan, -500.0]]), "NaN"),
         (np.arange(256).reshape(16, 16), "gray values from 0 to 255"),
         (np.linspace(0, 1, 16).reshape(4, 4), "values from 0 to 1"),
         (np.array([[0, 3000]], np.uint16), "before the offset is added"),
     ],
 )
-def test_what_is_no_ct_slice_is_refused(segmenter, array, says):
-    with pytest.raises(UserError, match=says):
+def test_refuses_arrays_that_are_not_ct_slices(segmenter, array, message):
+    with pytest.raises(UserError, match=message):
         segmenter(array)
 
 
-def test_the_array_is_not_changed(segmenter, images):
+def test_does_not_modify_its_input(segmenter, images):
     before = images.copy()
     segmenter(images)
     np.testing.assert_array_equal(images, before)
 
 
-def test_threads_may_share_one(segmenter, images):
+def test_threads_may_share_a_segmenter(segmenter, images):
     many = np.concatenate([images] * 6)
     expected = [segmenter(image) for image in many]
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(segmenter, many))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one.mask, other.mask)
-        np.testing.assert_array_equal(one.probability, other.probability)
+        concurrent = list(pool.map(segmenter, many))
+    for actual, sequential in zip(concurrent, expected, strict=True):
+        np.testing.assert_array_equal(actual.mask, sequential.mask)
+        np.testing.assert_array_equal(actual.probability, sequential.probability)
 
 
-def test_two_programs_whatever_the_sizes(trained, slices):
-    """A single slice and a batch: no size compiles another."""
+def test_compiles_two_programs_for_slices_of_all_sizes(trained, slices):
+    """One is for a single slice and one for a batch."""
     segmenter = LungSegmenter(trained)
     compiled = segmenter._predictor._predict
     compiled.clear_cache()
     for shape in ((40, 36), (64, 64), (100, 20)):
-        images = np.stack([one.image for one in slices(3, shape=shape)])
+        images = np.stack([image_slice.image for image_slice in slices(3, shape=shape)])
         segmenter(images[0])
         segmenter(images)
     assert compiled._cache_size() == 2
 
 
-def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="not the folder of a run"):
+def test_refuses_a_folder_that_is_not_a_run(tmp_path):
+    with pytest.raises(UserError, match="is not a run folder"):
         load(tmp_path)
 
 
-def test_a_stream_is_checked_slice_by_slice(segmenter, images):
-    for wrong in (np.full((9, 9), np.nan), images, [[1.0]] * 0):
-        stream = segmenter.stream([wrong])
+def test_stream_refuses_arrays_that_are_not_slices(segmenter, images):
+    for array in (np.full((9, 9), np.nan), images, [[1.0]] * 0):
+        stream = segmenter.stream([array])
         with pytest.raises(UserError):
             next(stream)
 
 
-def test_a_mask_of_numpy_is_not_passed_over(segmenter, images):
+def test_refuses_masked_arrays(segmenter, images):
     with pytest.raises(UserError, match="masked array"):
         segmenter(np.ma.masked_less(images[0], -1000))
