@@ -54,7 +54,9 @@ def test_the_real_data_are_the_training_split(real_data):
     test=st.integers(0, 450).map(lambda per_mille: per_mille / 1000),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_parts_are_disjoint_complete_and_independent_of_order(n, validation, test, seed):
+def test_parts_are_disjoint_complete_and_independent_of_order(
+    n, validation, test, seed
+):
     names = [f"slice{i}" for i in range(n)]
     try:
         parts = split(names, validation, test, seed)
