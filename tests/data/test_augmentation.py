@@ -1,4 +1,4 @@
-"""One affine map an example, for its image and its mask alike."""
+"""One random affine map per example, shared by its image and its mask."""
 
 import functools
 from functools import partial
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.data import augmentation as augmentation
+from lungseg_jax.data import augmentation
 from lungseg_jax.data.augmentation import augment, random_affine
 
 ON = {"zoom": 0.1, "shift": 0.1, "rotation_deg": 5.0, "flip_lr": True, "flip_ud": True}
 IDENTITY = jnp.eye(2)
 STILL = jnp.zeros(2)
 
-# Unoptimised programs compile several times faster; these tests run each of them once.
+# Unoptimised programs compile several times faster, and each runs only once here.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 warp = quick_jit(augmentation.warp)
 
@@ -26,12 +26,12 @@ def compiled(switches):
 
 
 def run(images, masks, key, **changes):
-    """Under jit, as the train step has it."""
+    """Augment under jit, as the train step does."""
     return compiled(tuple(changes.items()))(images, masks, key)
 
 
 def examples(n=32, h=5, w=4, c=2):
-    """Images [n h w c] and masks [n h w] that no flip or turn leaves as they are."""
+    """Return images [n h w c] and masks [n h w] that every flip or rotation changes."""
     images = np.random.default_rng(0).random((n, h, w, c)).astype(np.float32)
     return jnp.array(images), jnp.array(images[..., 0] > 0.5, jnp.float32)
 
@@ -40,14 +40,14 @@ def plane(h=4, w=6):
     return jnp.arange(h * w, dtype=jnp.float32).reshape(h, w, 1)
 
 
-def test_all_off_is_the_identity():
+def test_with_everything_off_it_is_the_identity():
     images, masks = examples()
     moved = augment(images, masks, jax.random.key(0))
     np.testing.assert_array_equal(moved[0], images)
     np.testing.assert_array_equal(moved[1], masks)
 
 
-def test_shapes_and_dtypes():
+def test_keeps_shapes_and_dtypes():
     images, masks = examples(n=4, h=10, w=14, c=3)
     shapes = jax.eval_shape(partial(augment, **ON), images, masks, jax.random.key(0))
     assert [(s.shape, s.dtype) for s in shapes] == [
@@ -57,7 +57,7 @@ def test_shapes_and_dtypes():
 
 
 def test_image_and_mask_move_together():
-    """The mask and its complement as channels of the image come out as it does."""
+    """A mask, and its complement, as image channels are transformed like the mask."""
     _, masks = examples()
     images = jnp.stack([masks, 1 - masks], axis=-1)
     moved_images, moved_masks = run(images, masks, jax.random.key(1), **ON)
@@ -66,7 +66,7 @@ def test_image_and_mask_move_together():
     assert (np.abs(moved_masks - masks).max(axis=(1, 2)) > 0.01).all()
 
 
-def test_a_function_of_the_key():
+def test_is_a_function_of_the_key():
     images, masks = examples()
     first = run(images, masks, jax.random.key(5), **ON)
     again = run(images, masks, jax.random.key(5), **ON)
@@ -79,7 +79,7 @@ def test_a_function_of_the_key():
 def test_each_example_has_its_own_map():
     images, masks = (jnp.repeat(a, 32, axis=0) for a in examples(n=1))
     moved, _ = run(images, masks, jax.random.key(0), **ON)
-    assert len({np.asarray(one).tobytes() for one in moved}) == 32
+    assert len({np.asarray(image).tobytes() for image in moved}) == 32
 
 
 @pytest.mark.parametrize(
@@ -96,23 +96,23 @@ def test_each_example_has_its_own_map():
 def test_flips_are_exact_and_all_occur(switches, expected):
     images, masks = examples()
     moved_images, moved_masks = run(images, masks, jax.random.key(0), **switches)
-    seen = set()
+    flips = set()
     for i in range(32):
         for down, across in expected:
             image, mask = images[i, ::down, ::across], masks[i, ::down, ::across]
             if np.allclose(moved_images[i], image, atol=1e-5):
                 np.testing.assert_allclose(moved_masks[i], mask, atol=1e-5)
-                seen.add((down, across))
+                flips.add((down, across))
                 break
         else:
             raise AssertionError(f"example {i} is none of the flips {expected}")
-    assert seen == expected
+    assert flips == expected
 
 
-@pytest.mark.parametrize("switch", ON)
-def test_each_switch_alone_changes_something(switch):
+@pytest.mark.parametrize("option", ON)
+def test_each_option_changes_something(option):
     images, masks = examples()
-    moved, moved_masks = run(images, masks, jax.random.key(0), **{switch: ON[switch]})
+    moved, moved_masks = run(images, masks, jax.random.key(0), **{option: ON[option]})
     assert np.abs(moved - images).max() > 0.1
     assert np.abs(moved_masks - masks).max() > 0.1
 
@@ -126,8 +126,8 @@ def test_the_identity_map_is_exact():
 @pytest.mark.parametrize(
     "rows,columns,expected",
     [
-        # 4 rows are 2 units high: an offset of 1/2 reads one row further down, and the
-        # last row repeats.
+        # 4 rows are 2 units high: an offset of 1/2 reads one row further down, and
+        # repeats the last row.
         (0.5, 0.0, [[6, 7, 8, 9, 10, 11], [12, 13, 14, 15, 16, 17]]),
         (-0.5, 0.0, [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]),
         # 6 columns: 2/3 reads two columns to the right.
@@ -138,13 +138,13 @@ def test_the_identity_map_is_exact():
         (0.5, -1 / 3, [[6, 6, 7, 8, 9, 10], [12, 12, 13, 14, 15, 16]]),
     ],
 )
-def test_shift_by_hand(rows, columns, expected):
+def test_shifts_match_hand_computed_values(rows, columns, expected):
     moved = warp(plane(), IDENTITY, jnp.array([rows, columns]))
     np.testing.assert_allclose(moved[:2, :, 0], expected, atol=1e-4)
 
 
-def test_what_comes_from_outside_repeats_the_nearest_pixel():
-    """Read from far beyond a corner, everything is that corner."""
+def test_pixels_from_outside_repeat_the_nearest():
+    """Far beyond a corner, every pixel is that corner."""
     for rows, columns, corner in ((9, 9, 23), (-9, -9, 0), (-9, 9, 5), (9, -9, 18)):
         moved = warp(plane(), IDENTITY, jnp.array([rows, columns], jnp.float32))
         np.testing.assert_allclose(moved, corner)
@@ -159,8 +159,8 @@ def test_rotation_by_90_degrees_is_exact():
     np.testing.assert_allclose(turned, np.rot90(square[..., 0], -1), atol=1e-5)
 
 
-def test_zoom_by_hand():
-    """Half the scale of reading shows the middle, twice as large: rows 0.75 to 2.25."""
+def test_zoom_matches_hand_computed_values():
+    """Sampling at half the scale enlarges the middle twofold: rows 0.75 to 2.25."""
     ramp = jnp.broadcast_to(jnp.arange(4.0)[:, None, None], (4, 4, 1))
     moved = warp(ramp, jnp.diag(jnp.array([0.5, 1.0])), STILL)
     np.testing.assert_allclose(moved[:, 0, 0], [0.75, 1.25, 1.75, 2.25], atol=1e-5)
@@ -172,14 +172,16 @@ def draw(keys, switches):
 
 
 def affines(**changes):
-    """400 matrices [400 2 2] and offsets [400 2]."""
+    """Draw matrices [400 2 2] and offsets [400 2]."""
     matrices, offsets = draw(jax.random.split(jax.random.key(0), 400), changes)
     return np.asarray(matrices), np.asarray(offsets)
 
 
-def test_zoom_is_per_axis_and_in_its_range():
+def test_zoom_is_per_axis_and_within_its_range():
     matrices, offsets = affines(zoom=0.25)
-    factors = 1 / matrices[:, [0, 1], [0, 1]]  # an image twice as large is read at half
+    factors = (
+        1 / matrices[:, [0, 1], [0, 1]]
+    )  # an image twice as large is sampled at half the scale
     assert factors.min() >= 0.75 - 1e-5 and factors.max() <= 1.25 + 1e-5
     assert (factors.min(0) < 0.77).all() and (factors.max(0) > 1.23).all()
     assert abs(np.corrcoef(factors.T)[0, 1]) < 0.2  # not one factor for both
@@ -187,8 +189,8 @@ def test_zoom_is_per_axis_and_in_its_range():
     np.testing.assert_array_equal(offsets, 0)
 
 
-def test_shift_is_per_axis_and_in_its_range():
-    """Half sides are the unit: a tenth of an axis is 0.2."""
+def test_shift_is_per_axis_and_within_its_range():
+    """The unit is half a side, so a tenth of an axis is 0.2."""
     matrices, offsets = affines(shift=0.1)
     assert np.abs(offsets).max() <= 0.2
     assert (offsets.min(0) < -0.19).all() and (offsets.max(0) > 0.19).all()
@@ -196,7 +198,7 @@ def test_shift_is_per_axis_and_in_its_range():
     np.testing.assert_allclose(matrices, np.tile(np.eye(2), (400, 1, 1)), atol=1e-6)
 
 
-def test_rotation_is_in_its_range_and_rigid():
+def test_rotation_is_rigid_and_within_its_range():
     matrices, offsets = affines(rotation_deg=20.0)
     angles = np.rad2deg(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
     assert np.abs(angles).max() <= 20 + 1e-3
@@ -216,7 +218,7 @@ def test_half_of_the_examples_are_mirrored(switch, axis):
 
 @pytest.mark.parametrize("first,second", [("zoom", "shift"), ("zoom", "flip_lr")])
 def test_draws_do_not_depend_on_each_other(first, second):
-    """A switch changes its own draw alone: recipes stay comparable."""
-    alone, _ = affines(**{first: ON[first]})
+    """An option changes only its own draw, so recipes stay comparable."""
+    single, _ = affines(**{first: ON[first]})
     both, _ = affines(**{first: ON[first], second: ON[second]})
-    np.testing.assert_allclose(np.abs(both), np.abs(alone), atol=1e-6)
+    np.testing.assert_allclose(np.abs(both), np.abs(single), atol=1e-6)

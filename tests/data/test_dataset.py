@@ -1,4 +1,4 @@
-"""Prepared once, reused, made anew when a file changes; read by name."""
+"""Data are prepared once, again when a file changes, and read by name."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def prepared(cache):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
-def test_values_come_back_exactly_by_name(tmp_path, dtype):
+def test_reads_exact_values_by_name(tmp_path, dtype):
     folder = write_pairs(tmp_path / "d", dtype=dtype, shapes=((24, 24), (10, 31)))
     loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
     assert loaded.names == ["s0", "s1", "s2", "s3", "s4"]
@@ -43,24 +43,26 @@ def test_values_come_back_exactly_by_name(tmp_path, dtype):
         str(np.dtype(dtype)),
     )
     files = {pair.name: read_slice(pair) for pair in find_pairs(folder)}
-    for one in loaded.slices(["s3", "s0", "s4"]):
-        np.testing.assert_array_equal(one.image, files[one.name].image)
-        np.testing.assert_array_equal(one.mask, files[one.name].mask)
-        assert one.image.dtype == dtype
+    for image_slice in loaded.slices(["s3", "s0", "s4"]):
+        expected = files[image_slice.name]
+        np.testing.assert_array_equal(image_slice.image, expected.image)
+        np.testing.assert_array_equal(image_slice.mask, expected.mask)
+        assert image_slice.image.dtype == dtype
     assert "tensorflow" not in sys.modules
 
 
-def test_many_shards_keep_the_order(tmp_path, monkeypatch):
+def test_shards_keep_the_order(tmp_path, monkeypatch):
     monkeypatch.setattr(lung_ct_builder, "SLICES_PER_SHARD", 2)
     folder = write_pairs(tmp_path / "d", n=7)
     loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
     assert len(list((tmp_path / "c").rglob("*.array_record*"))) == 4
-    for one, pair in zip(loaded.slices(loaded.names), find_pairs(folder), strict=True):
-        assert one.name == pair.name
-        np.testing.assert_array_equal(one.image, read_slice(pair).image)
+    slices = loaded.slices(loaded.names)
+    for image_slice, pair in zip(slices, find_pairs(folder), strict=True):
+        assert image_slice.name == pair.name
+        np.testing.assert_array_equal(image_slice.image, read_slice(pair).image)
 
 
-def test_prepared_once_and_anew_when_a_file_changes(tmp_path, monkeypatch):
+def test_prepares_again_only_when_a_file_changes(tmp_path, monkeypatch):
     folder, cache = write_pairs(tmp_path / "d"), tmp_path / "c"
     first = dataset.load_dataset(folder, cache=cache)
     assert prepared(cache) == [first.fingerprint]
@@ -80,7 +82,7 @@ def test_prepared_once_and_anew_when_a_file_changes(tmp_path, monkeypatch):
     assert sorted(prepared(cache)) == sorted([first.fingerprint, second.fingerprint])
 
 
-def test_an_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
+def test_repeats_an_interrupted_preparation(tmp_path, monkeypatch):
     folder, cache = write_pairs(tmp_path / "d"), tmp_path / "c"
 
     def interrupted(*args):
@@ -96,14 +98,14 @@ def test_an_interrupted_preparation_is_done_again(tmp_path, monkeypatch):
     )
 
 
-def test_the_data_folder_is_never_written_to(tmp_path):
+def test_never_writes_to_the_data_folder(tmp_path):
     folder = write_pairs(tmp_path / "d")
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     dataset.load_dataset(folder, cache=tmp_path / "c")
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
-def test_kaggle_is_known_by_names_type_and_shape(tmp_path):
+def test_recognises_the_kaggle_set_by_names_dtype_and_shape(tmp_path):
     folder = write_pairs(
         tmp_path / "d", n=2, shapes=((512, 512),), name="ID_000{}_Z_0142"
     )
@@ -118,19 +120,19 @@ def test_kaggle_is_known_by_names_type_and_shape(tmp_path):
     assert builder.info.description.startswith("CT slices of the chest")
 
 
-def test_phantoms_take_the_same_path(tmp_path):
+def test_prepares_phantoms(tmp_path):
     loaded = dataset.load_dataset(
         None, cache=tmp_path, phantom_slices=3, phantom_seed=5
     )
     assert (loaded.variant, len(loaded.names)) == ("phantom", 3)
-    one = next(loaded.slices(loaded.names[:1]))
-    assert one.image.shape == (512, 512) and one.image.dtype == np.int16
-    assert set(np.unique(one.mask)) == {0, 1}
+    phantom = next(loaded.slices(loaded.names[:1]))
+    assert phantom.image.shape == (512, 512) and phantom.image.dtype == np.int16
+    assert set(np.unique(phantom.mask)) == {0, 1}
     other = dataset.load_dataset(None, cache=tmp_path, phantom_slices=3, phantom_seed=6)
     assert other.fingerprint != loaded.fingerprint
 
 
-def test_faults_are_told_before_anything_is_prepared(tmp_path):
+def test_reports_faults_before_anything_is_prepared(tmp_path):
     folder = write_pairs(tmp_path / "d")
     (folder / "2d_images/s1.tif").write_bytes(b"II*\0 cut")
     with pytest.raises(UserError, match=r"s1\.tif is damaged"):
@@ -138,7 +140,7 @@ def test_faults_are_told_before_anything_is_prepared(tmp_path):
     assert prepared(tmp_path / "c") == []
 
 
-def test_network_arrays(tmp_path):
+def test_converts_slices_to_network_arrays(tmp_path):
     loaded = dataset.load_dataset(
         write_pairs(tmp_path / "d", shapes=((24, 24), (10, 31))), cache=tmp_path / "c"
     )
@@ -164,7 +166,7 @@ print(len(dataset.load_dataset(None, cache=Path(sys.argv[1]), phantom_slices=12)
 """
 
 
-def test_processes_that_prepare_the_same_data_wait_for_each_other(tmp_path):
+def test_concurrent_processes_prepare_the_data_once(tmp_path):
     both = [
         subprocess.Popen(
             [sys.executable, "-c", LOAD, str(tmp_path)],
@@ -179,7 +181,7 @@ def test_processes_that_prepare_the_same_data_wait_for_each_other(tmp_path):
     assert sum("preparing" in out for out, _ in outcomes) == 1
 
 
-def test_a_cache_without_room_is_one_error(tmp_path, monkeypatch):
+def test_reports_a_full_disk(tmp_path, monkeypatch):
     def fail(*args):
         raise RuntimeError("write() failed: No space left on device")
 
@@ -190,7 +192,7 @@ def test_a_cache_without_room_is_one_error(tmp_path, monkeypatch):
     assert "--config.cache_dir=DIR" in e.value.remedy
 
 
-def test_what_is_prepared_is_read_without_writing(tmp_path, monkeypatch):
+def test_reads_prepared_data_without_a_lock(tmp_path, monkeypatch):
     folder = write_pairs(tmp_path / "d")
     dataset.load_dataset(folder, cache=tmp_path / "c")
     monkeypatch.setattr(dataset, "exclusive_lock", None)

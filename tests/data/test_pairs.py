@@ -1,4 +1,4 @@
-"""Pairs are found by name; what has no partner is named."""
+"""Pairs are matched by name, and files without a partner are reported."""
 
 import os
 import shutil
@@ -17,23 +17,23 @@ def rename(folder, old, new):
     (folder / old).rename(folder / new)
 
 
-def test_pairs_by_name(pair_folder):
+def test_finds_pairs_by_name(pair_folder):
     folder = pair_folder(["b", "a", "c"])
-    found = find_pairs(folder)
-    assert [pair.name for pair in found] == ["a", "b", "c"]
-    for pair in found:
+    matched = find_pairs(folder)
+    assert [pair.name for pair in matched] == ["a", "b", "c"]
+    for pair in matched:
         assert pair.image == folder / "2d_images" / f"{pair.name}.tif"
         assert pair.mask == folder / "2d_masks" / f"{pair.name}.tif"
 
 
-def test_not_by_position(pair_folder, monkeypatch):
-    """Each image beside its own mask, however the file system lists them."""
+def test_positions_do_not_matter(pair_folder, monkeypatch):
+    """Images are matched with their own masks, however the file system lists them."""
     folder = pair_folder(["a", "b", "c"])
     listed = pairs.Path.iterdir
     monkeypatch.setattr(
         pairs.Path,
         "iterdir",
-        # images in one order, masks in the other
+        # images ascending, masks descending
         lambda self: iter(sorted(listed(self), reverse=self.name == "2d_masks")),
     )
     for pair in find_pairs(folder):
@@ -41,7 +41,7 @@ def test_not_by_position(pair_folder, monkeypatch):
 
 
 def test_suffixes_may_differ(pair_folder):
-    """`a10` sorts before `a9`, and .png before .tif: positions would mix them up."""
+    """`a10` sorts before `a9` and .png before .tif: matching by position would fail."""
     folder = pair_folder(["a9", "a10"])
     write_image(folder / "2d_masks" / "a9.png", np.zeros((40, 40), np.uint8))
     (folder / "2d_masks" / "a9.tif").unlink()
@@ -52,35 +52,42 @@ def test_suffixes_may_differ(pair_folder):
 
 def test_names_and_files_may_sort_differently(pair_folder):
     """`a` comes before `a-1`, but `a-1.tif` before `a.tif`: a hyphen precedes a dot."""
-    found = find_pairs(pair_folder(["a", "a-1"]))
-    assert [(p.name, p.image.stem, p.mask.stem) for p in found] == [
+    matched = find_pairs(pair_folder(["a", "a-1"]))
+    assert [(p.name, p.image.stem, p.mask.stem) for p in matched] == [
         ("a", "a", "a"),
         ("a-1", "a-1", "a-1"),
     ]
 
 
-def test_dots_belong_to_the_name(pair_folder):
+def test_names_may_contain_dots(pair_folder):
     folder = pair_folder(["1.2.840.1", "1.2.840.2"])
     assert [p.name for p in find_pairs(folder)] == ["1.2.840.1", "1.2.840.2"]
 
 
-def test_hidden_and_other_files_are_passed_over(pair_folder):
+def test_skips_hidden_and_other_files(pair_folder):
     folder = pair_folder(["a"])
     for name in (".DS_Store", "._a.tif", "Thumbs.db", "notes.txt"):
         (folder / "2d_images" / name).write_bytes(b"no image")
     assert [p.name for p in find_pairs(folder)] == ["a"]
 
 
-def test_read_slice(pair_folder):
-    one = read_slice(find_pairs(pair_folder(["a"]))[0])
-    assert one.name == "a" and one.image.dtype == np.int16
-    assert one.mask.dtype == np.uint8 and set(np.unique(one.mask)) == {0, 1}
-    # A disc of radius 10 in the middle; -700 and up to 40 of noise in it.
-    assert one.mask[20, 20] == 1 and one.mask[20, 9] == 0
-    assert one.image[one.mask == 1].max() < -600 < one.image[one.mask == 0].min()
+def test_reads_a_slice(pair_folder):
+    image_slice = read_slice(find_pairs(pair_folder(["a"]))[0])
+    assert image_slice.name == "a" and image_slice.image.dtype == np.int16
+    assert image_slice.mask.dtype == np.uint8 and set(np.unique(image_slice.mask)) == {
+        0,
+        1,
+    }
+    # A central disc of radius 10, at -700 with up to 40 of noise.
+    assert image_slice.mask[20, 20] == 1 and image_slice.mask[20, 9] == 0
+    assert (
+        image_slice.image[image_slice.mask == 1].max()
+        < -600
+        < image_slice.image[image_slice.mask == 0].min()
+    )
 
 
-def test_missing_folder_names_where_it_was_looked_for(tmp_path, monkeypatch):
+def test_a_missing_folder_is_reported_with_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as e:
         find_pairs(pairs.Path("none"))
@@ -90,7 +97,7 @@ def test_missing_folder_names_where_it_was_looked_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["2d_images", "2d_masks"])
-def test_missing_subfolder(pair_folder, name):
+def test_refuses_a_missing_subfolder(pair_folder, name):
     folder = pair_folder(["a"])
     shutil.rmtree(folder / name)
     with pytest.raises(UserError) as e:
@@ -98,7 +105,7 @@ def test_missing_subfolder(pair_folder, name):
     assert e.value.what == f"{folder} has no folder {name}/."
 
 
-def test_empty_folders(pair_folder):
+def test_refuses_empty_folders(pair_folder):
     folder = pair_folder(["a"])
     for name in ("2d_images", "2d_masks"):
         rename(folder, f"{name}/a.tif", f"{name}/a.jpg")
@@ -108,9 +115,9 @@ def test_empty_folders(pair_folder):
     assert ".tif, .tiff, .png" in e.value.rule
 
 
-def test_all_that_are_alone_are_named_with_what_is_near(pair_folder):
+def test_unpaired_files_are_listed_with_similar_names(pair_folder):
     folder = pair_folder(["ID_0000_Z_0142", "ID_0001_Z_0146", "ID_0265_Z_0162"])
-    # A letter O for a nought, as by hand.
+    # The letter O for a zero, as typed by hand.
     rename(folder, "2d_masks/ID_0001_Z_0146.tif", "2d_masks/ID_O001_Z_0146.tif")
     (folder / "2d_images" / "ID_0265_Z_0162.tif").unlink()
     write_image(folder / "2d_images" / "other.png", np.zeros((4, 4), np.uint8))
@@ -127,8 +134,8 @@ def test_all_that_are_alone_are_named_with_what_is_near(pair_folder):
     ]
 
 
-def test_what_has_a_partner_is_not_offered_as_near(pair_folder):
-    """`scan_000001` has a mask of its own: nothing is to be renamed to it."""
+def test_paired_files_are_not_suggested(pair_folder):
+    """`scan_000001` already has a mask, so nothing should be renamed to it."""
     folder = pair_folder([f"scan_{i:06d}" for i in range(3)])
     (folder / "2d_masks" / "scan_000002.tif").unlink()
     with pytest.raises(UserError) as e:
@@ -137,7 +144,7 @@ def test_what_has_a_partner_is_not_offered_as_near(pair_folder):
     assert "add or rename" in e.value.remedy
 
 
-def test_an_empty_folder_of_masks_leaves_every_image_alone(pair_folder):
+def test_without_masks_every_image_is_unpaired(pair_folder):
     folder = pair_folder([f"s{i:02d}" for i in range(23)])
     for path in (folder / "2d_masks").iterdir():
         path.unlink()
@@ -149,7 +156,7 @@ def test_an_empty_folder_of_masks_leaves_every_image_alone(pair_folder):
 
 
 @pytest.mark.parametrize("kind", ["2d_images", "2d_masks"])
-def test_same_name_twice(pair_folder, kind):
+def test_refuses_duplicate_names(pair_folder, kind):
     folder = pair_folder(["a", "b"])
     write_image(folder / kind / "b.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(UserError) as e:
@@ -157,13 +164,13 @@ def test_same_name_twice(pair_folder, kind):
     assert e.value.what == f"{folder / kind} has both b.png and b.tif."
 
 
-def test_list_images_is_by_name(pair_folder):
+def test_lists_images_by_name(pair_folder):
     folder = pair_folder(["b", "a"]) / "2d_images"
     listed = list_images(folder)
     assert listed == {"a": folder / "a.tif", "b": folder / "b.tif"}
 
 
-def test_all_that_cannot_be_an_image_is_a_fault(pair_folder, tmp_path):
+def test_reports_paths_that_cannot_be_images(pair_folder, tmp_path):
     folder = pair_folder(["dead", "dir", "good", "out", "pipe", "turn"])
     images, masks = folder / "2d_images", folder / "2d_masks"
     for path in (images / "dead.tif", images / "dir.tif", masks / "out.tif"):
@@ -176,8 +183,8 @@ def test_all_that_cannot_be_an_image_is_a_fault(pair_folder, tmp_path):
         path.unlink()
     os.mkfifo(images / "pipe.tif")
     (images / "turn.tif").symlink_to("turn.tif")
-    found, faults = scan(folder)
-    assert [pair.name for pair in found] == ["good"]
+    intact, faults = scan(folder)
+    assert [pair.name for pair in intact] == ["good"]
     assert [fault.what for fault in faults] == [
         f"{images / 'dead.tif'} is a link to gone.tif, which does not exist.",
         f"{images / 'dir.tif'} is a folder.",
@@ -190,25 +197,25 @@ def test_all_that_cannot_be_an_image_is_a_fault(pair_folder, tmp_path):
     assert "make the entire folder a link" in faults[-1].remedy
     with pytest.raises(UserError, match="5 faults in"):
         find_pairs(folder)
-    with pytest.raises(UserError, match="4 faults in"):  # what predict reads
+    with pytest.raises(UserError, match="4 faults in"):  # as in predict
         list_images(images)
     assert list(list_images(masks)) == ["dead", "dir", "good", "out", "pipe", "turn"]
 
 
-def test_a_name_that_is_no_text_is_a_fault(pair_folder):
-    """As of an archive from an older system."""
+def test_reports_names_that_are_not_utf8(pair_folder):
+    """Archives of older systems have such names."""
     folder = pair_folder(["a", os.fsdecode(b"caf\xe9")])
-    found, faults = scan(folder)
-    assert [pair.name for pair in found] == ["a"]
+    intact, faults = scan(folder)
+    assert [pair.name for pair in intact] == ["a"]
     assert [fault.what for fault in faults] == [
         f"{folder}/{kind}/caf\\udce9.tif has a name that is not UTF-8."
         for kind in ("2d_images", "2d_masks")
     ]
-    assert len(list_images(folder / "2d_images")) == 2  # predict can do with it
+    assert len(list_images(folder / "2d_images")) == 2  # predict accepts them
 
 
-def test_links_that_stay_inside_are_no_fault(pair_folder, tmp_path):
-    """The folder, one of its two, or a file in it that points into it."""
+def test_accepts_links_within_the_folder(pair_folder, tmp_path):
+    """The folder itself, a subfolder, or a file that points into the folder."""
     folder = pair_folder(["a", "b"])
     (tmp_path / "elsewhere").mkdir()
     (folder / "2d_masks").rename(tmp_path / "elsewhere" / "m")
@@ -222,8 +229,8 @@ def test_links_that_stay_inside_are_no_fault(pair_folder, tmp_path):
     assert [p.name for p in find_pairs(tmp_path / "link")] == ["a", "b"]
 
 
-def test_many_lone_files_take_no_time(tmp_path):
-    """All names against all would take minutes; 1,500 of each stand in one table."""
+def test_many_unpaired_files_are_reported_quickly(tmp_path):
+    """Comparing all names with all others would take minutes for 1,500 of each."""
     for kind, tail in (("2d_images", ""), ("2d_masks", "_mask")):
         (tmp_path / kind).mkdir()
         for i in range(1500):

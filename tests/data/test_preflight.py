@@ -1,4 +1,4 @@
-"""Every file is read once; all faults in one error; nothing is read twice."""
+"""Every file is checked once, and all faults are reported in one error."""
 
 import hashlib
 import json
@@ -31,56 +31,58 @@ def mask(folder, name):
 
 def test_digests_are_sha256_by_relative_path(pair_folder):
     folder = pair_folder(["a", "b"])
-    found = check_folder(folder).digests
-    assert list(found) == [
+    digests = check_folder(folder).digests
+    assert list(digests) == [
         "2d_images/a.tif",
         "2d_masks/a.tif",
         "2d_images/b.tif",
         "2d_masks/b.tif",
     ]
-    for path, digest in found.items():
+    for path, digest in digests.items():
         assert digest == hashlib.sha256((folder / path).read_bytes()).hexdigest()
 
 
-def test_fingerprint_by_hand():
+def test_fingerprint_is_a_digest_of_the_digests():
     rows = {"2d_masks/a.tif": "22", "2d_images/a.tif": "11"}
     text = b"2d_images/a.tif 11\n2d_masks/a.tif 22"
     assert fingerprint_of(rows) == hashlib.sha256(text).hexdigest()[:16]
 
 
-def test_fingerprint_is_of_content_and_names_not_of_place_or_time(pair_folder):
+def test_fingerprint_ignores_the_folder_and_modification_times(pair_folder):
     here, there = pair_folder(["a", "b"]), pair_folder(["a", "b"], folder="elsewhere")
     for path in there.rglob("*.tif"):
         os.utime(path, (1, 1))
     assert fingerprint(here) == fingerprint(there)
 
 
-def one_bit(folder):
+def flip_a_bit(folder):
     path = folder / "2d_images" / "b.tif"
     content = bytearray(path.read_bytes())
     content[8] ^= 1  # the first pixel
     path.write_bytes(content)
 
 
-def other_name(folder):
+def rename_a_pair(folder):
     for kind in ("2d_images", "2d_masks"):
         (folder / kind / "b.tif").rename(folder / kind / "c.tif")
 
 
-def swapped(folder):
-    """The same four contents under the same four names, two of them exchanged."""
+def swap_two_images(folder):
+    """Exchange two images, which keeps all names and contents."""
     a, b = (folder / "2d_images" / name for name in ("a.tif", "b.tif"))
     contents = a.read_bytes(), b.read_bytes()
     b.write_bytes(contents[0])
     a.write_bytes(contents[1])
 
 
-def one_fewer(folder):
+def remove_a_pair(folder):
     for kind in ("2d_images", "2d_masks"):
         (folder / kind / "b.tif").unlink()
 
 
-@pytest.mark.parametrize("change", [one_bit, other_name, swapped, one_fewer])
+@pytest.mark.parametrize(
+    "change", [flip_a_bit, rename_a_pair, swap_two_images, remove_a_pair]
+)
 def test_fingerprint_changes_with_content_and_names(pair_folder, change):
     folder = pair_folder(["a", "b"])
     before = fingerprint(folder)
@@ -90,26 +92,26 @@ def test_fingerprint_changes_with_content_and_names(pair_folder, change):
 
 @pytest.mark.parametrize("dtype,suffix", [("int16", ".tif"), ("uint8", ".png")])
 @pytest.mark.parametrize("size", [40, 24])
-def test_what_was_seen(pair_folder, dtype, suffix, size):
+def test_describes_each_slice(pair_folder, dtype, suffix, size):
     folder = pair_folder(["a", "b"], dtype=dtype, suffix=suffix, size=size)
     checked = check_folder(folder)
     assert (checked.dtype, checked.shape) == (dtype, (size, size))
     assert checked.pairs == find_pairs(folder)
-    for pair, one in zip(checked.pairs, checked.seen, strict=True):
+    for pair, info in zip(checked.pairs, checked.seen, strict=True):
         pixels = cv2.imread(str(pair.image), cv2.IMREAD_UNCHANGED)
         lung = cv2.imread(str(pair.mask), cv2.IMREAD_UNCHANGED) > 0
-        assert (one.name, one.dtype) == (pair.name, dtype)
-        assert (one.low, one.high) == (pixels.min(), pixels.max())
-        assert one.lung == lung.sum()
+        assert (info.name, info.dtype) == (pair.name, dtype)
+        assert (info.low, info.high) == (pixels.min(), pixels.max())
+        assert info.lung == lung.sum()
     assert checked.duplicates == []
 
 
-def test_no_common_shape(pair_folder):
+def test_shape_is_none_if_the_sizes_differ(pair_folder):
     pair_folder(["a", "b"], size=40)
     assert check_folder(pair_folder(["c"], size=24)).shape is None
 
 
-def test_mixed_dtypes_are_refused(pair_folder):
+def test_refuses_mixed_dtypes(pair_folder):
     pair_folder(["a"])
     folder = pair_folder(["b", "c"], dtype="uint8")
     with pytest.raises(UserError) as e:
@@ -118,7 +120,7 @@ def test_mixed_dtypes_are_refused(pair_folder):
     assert e.value.rule == "one type for all." and "int16" in e.value.remedy
 
 
-def test_all_faults_in_one_error_each_kind_with_its_remedy(pair_folder, monkeypatch):
+def test_reports_all_faults_each_kind_with_its_remedy(pair_folder, monkeypatch):
     names = ["cut", "colour", "good", "huge", "labels", "link", "lone", "nan", "shape"]
     folder = pair_folder([*names, "two", "type"])
     monkeypatch.setattr("lungseg_jax.data.io.images.MAX_PIXELS", 1600)
@@ -165,7 +167,7 @@ def test_all_faults_in_one_error_each_kind_with_its_remedy(pair_folder, monkeypa
     assert f"{image(folder, 'good')} " not in text
 
 
-def test_a_file_that_cannot_be_read_is_a_row(pair_folder, monkeypatch):
+def test_reports_unreadable_files(pair_folder, monkeypatch):
     folder = pair_folder(["a", "b"])
     image(folder, "a").write_bytes(b"cut")
     opened = preflight.Path.open
@@ -182,7 +184,7 @@ def test_a_file_that_cannot_be_read_is_a_row(pair_folder, monkeypatch):
     assert f"{image(folder, 'a')} is damaged" in e.value.what
 
 
-# --- the second time ---
+# --- cached results ---
 
 
 @pytest.fixture
@@ -198,7 +200,7 @@ def decoded(monkeypatch):
     return names
 
 
-def test_the_second_time_nothing_is_decoded(pair_folder, tmp_path, decoded):
+def test_unchanged_files_are_not_decoded_again(pair_folder, tmp_path, decoded):
     folder, cache = pair_folder(["a", "b"]), tmp_path / "cache"
     first = check_folder(folder, cache=cache)
     assert sorted(decoded) == ["a.tif", "b.tif"]
@@ -209,8 +211,8 @@ def test_the_second_time_nothing_is_decoded(pair_folder, tmp_path, decoded):
     assert len(decoded) == 4
 
 
-def test_faults_are_found_again(pair_folder, tmp_path):
-    """Also a lone file beside pairs that are known to be good."""
+def test_faults_are_reported_every_time(pair_folder, tmp_path):
+    """Including an unpaired file next to pairs with a cached result."""
     folder, cache = pair_folder(["a", "b"]), tmp_path / "cache"
     check_folder(folder, cache=cache)
     write_image(folder / "2d_images" / "c.tif", np.zeros((4, 4), np.int16))
@@ -224,18 +226,18 @@ def test_faults_are_found_again(pair_folder, tmp_path):
             check_folder(folder, cache=cache)
 
 
-def kept_with(**changes):
+def with_fields(**changes):
     def change(text):
         return json.dumps(json.loads(text) | changes)
 
     return change
 
 
-def row_with(i, value):
+def with_value(i, value):
     def change(text):
-        kept = json.loads(text)
-        kept["slices"][0][i] = value
-        return json.dumps(kept)
+        content = json.loads(text)
+        content["slices"][0][i] = value
+        return json.dumps(content)
 
     return change
 
@@ -247,47 +249,45 @@ def row_with(i, value):
         lambda text: "",
         lambda text: "[" * 100_000,
         lambda text: "[1, 2]",
-        kept_with(version=preflight.VERSION - 1),
-        kept_with(slices=[]),
-        kept_with(slices=[[1, 2]]),
-        kept_with(slices=7),
-        row_with(0, "other"),
-        row_with(2, "40"),
-        row_with(4, None),
+        with_fields(version=preflight.VERSION - 1),
+        with_fields(slices=[]),
+        with_fields(slices=[[1, 2]]),
+        with_fields(slices=7),
+        with_value(0, "other"),
+        with_value(2, "40"),
+        with_value(4, None),
     ],
 )
-def test_a_damaged_or_foreign_result_is_ignored_and_made_anew(
-    pair_folder, tmp_path, decoded, change
-):
+def test_replaces_a_damaged_or_outdated_result(pair_folder, tmp_path, decoded, change):
     folder, cache = pair_folder(["a"]), tmp_path / "cache"
     first = check_folder(folder, cache=cache)
     (file,) = cache.glob("checked/*.json")
-    whole = file.read_text()
-    file.write_text(change(whole))
+    content = file.read_text()
+    file.write_text(change(content))
     assert check_folder(folder, cache=cache) == first
-    assert len(decoded) == 2 and file.read_text() == whole
+    assert len(decoded) == 2 and file.read_text() == content
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(pair_folder, tmp_path):
+def test_the_cache_need_not_be_writable(pair_folder, tmp_path):
     (tmp_path / "cache").write_text("a file")
     folder = pair_folder(["a"])
     assert check_folder(folder, cache=tmp_path / "cache") == check_folder(folder)
 
 
-# --- equal pictures ---
+# --- equal images ---
 
 
-def same(folder, a, b):
-    """Image b becomes image a, in a file of another form, under its own mask."""
+def copy_pixels(folder, a, b):
+    """Give image b the pixels of a, in a different encoding; its mask stays."""
     pixels = cv2.imread(str(image(folder, a)), cv2.IMREAD_UNCHANGED)
     cv2.imwrite(str(image(folder, b)), pixels)
     assert image(folder, a).read_bytes() != image(folder, b).read_bytes()
 
 
-def test_equal_pixels_in_two_splits_are_refused_in_one_table(pair_folder):
+def test_refuses_equal_images_in_two_splits(pair_folder):
     folder = pair_folder("abcdefgh")
     for pair in ("ab", "cd", "ef", "eg"):
-        same(folder, *pair)
+        copy_pixels(folder, *pair)
     checked = check_folder(folder)
     assert checked.duplicates == [["a", "b"], ["c", "d"], ["e", "f", "g"]]
     split = {"train": "acdeh", "validation": "f", "test": "bg"}
@@ -302,18 +302,18 @@ def test_equal_pixels_in_two_splits_are_refused_in_one_table(pair_folder):
     check_split(checked, {"train": "abcdefgh", "validation": "", "test": ""})
 
 
-def test_a_training_split_without_lung_is_refused(pair_folder):
+def test_refuses_a_training_split_without_lung(pair_folder):
     folder = pair_folder("abc")
     for name in "ab":
         write_image(mask(folder, name), np.zeros((40, 40), np.uint8))
     checked = check_folder(folder)
-    assert [one.lung > 0 for one in checked.seen] == [False, False, True]
+    assert [info.lung > 0 for info in checked.seen] == [False, False, True]
     with pytest.raises(UserError, match="masks of 2 training slices are all empty"):
         check_split(checked, {"train": "ab", "validation": "", "test": "c"})
     check_split(checked, {"train": "ac", "validation": "", "test": "b"})
 
 
-def test_real_data_pass(real_data):
+def test_accepts_the_real_data(real_data):
     checked = check_folder(real_data)
     assert (len(checked.pairs), checked.dtype) == (240, "int16")
     assert checked.shape == (512, 512)

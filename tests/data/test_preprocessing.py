@@ -1,4 +1,4 @@
-"""Slices to network inputs and back, by hand."""
+"""Slices to network inputs and back, against hand-computed values."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ SEED = {"preprocessing": "seed", "window_hu": (-1000.0, 400.0)}
 AXIS = [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16]  # OpenCV's 5-tap Gaussian
 
 
-def test_window_by_hand():
-    """-1000..400 HU to 0..1: 1400 HU are one unit; padding and bone are cut off."""
+def test_window_matches_hand_computed_values():
+    """-1000..400 HU map to 0..1: 1400 HU are one unit; padding and bone are clipped."""
     image = np.array(
         [
             [-2600, -1001, -1000, -999],
@@ -40,8 +40,8 @@ def test_window_by_hand():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
-def test_window_of_any_dtype(dtype):
-    """A window of 50..150 on 0, 100, 200: unsigned pixels must not wrap below it."""
+def test_window_accepts_any_dtype(dtype):
+    """A window of 50..150 on 0, 100, 200: unsigned pixels must not wrap around."""
     image = np.array([[0, 100], [200, 50]], dtype)
     result = image_to_network(
         image, preprocessing="window", image_size=2, window_hu=(50.0, 150.0)
@@ -49,8 +49,8 @@ def test_window_of_any_dtype(dtype):
     np.testing.assert_allclose(result[..., 0], [[0, 0.5], [1, 0]])
 
 
-def test_areas_are_averaged_by_hand():
-    """4x4 to 2x2 over the window 0..100: means of the blocks, after the clipping."""
+def test_downscaling_averages_areas():
+    """4x4 to 2x2 with a window of 0..100: means of the blocks, after clipping."""
     image = np.array(
         [[0, 20, 100, 100], [40, 60, 100, 9999], [0, 0, 7, 9], [0, 0, 1, 3]], np.int16
     )
@@ -60,8 +60,8 @@ def test_areas_are_averaged_by_hand():
     np.testing.assert_allclose(result[..., 0], [[0.3, 1.0], [0.0, 0.05]], atol=1e-6)
 
 
-def test_masks_by_hand():
-    """The share of lung in each 2x2 block; a hard mask is 1 from a half up."""
+def test_masks_match_hand_computed_values():
+    """The fraction of lung in each 2x2 block; a hard mask is 1 from a half up."""
     mask = np.array([[1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]], np.uint8)
     keywords = {"preprocessing": "window", "image_size": 2}
     soft = mask_to_network(mask, soft=True, **keywords)
@@ -72,7 +72,7 @@ def test_masks_by_hand():
 
 
 def test_every_pixel_counts_when_shrinking_by_three():
-    """6x6 to 2x2, the centre of each block 0: bilinear reading would see that alone."""
+    """6x6 to 2x2, each block with a 0 at its centre, all that bilinear sampling reads."""
     mask = np.ones((6, 6), np.uint8)
     mask[1::3, 1::3] = 0
     mask[:3, :3] = 1 - mask[:3, :3]
@@ -96,11 +96,11 @@ def test_same_size_changes_nothing():
         ((8, 4), slice(0, 8), slice(2, 6)),
         ((16, 8), slice(0, 8), slice(2, 6)),  # shrunk by two
         ((2, 4), slice(2, 6), slice(0, 8)),  # enlarged by two
-        ((5, 8), slice(1, 6), slice(0, 8)),  # three left over: one above, two below
-        ((100, 1), slice(0, 8), slice(3, 4)),  # a line keeps a pixel
+        ((5, 8), slice(1, 6), slice(0, 8)),  # three rows are left: one above, two below
+        ((100, 1), slice(0, 8), slice(3, 4)),  # a line is at least a pixel wide
     ],
 )
-def test_centred_in_the_square_by_hand(shape, rows, columns):
+def test_slices_are_centred_in_the_square(shape, rows, columns):
     square = mask_to_network(
         np.ones(shape, np.uint8), preprocessing="window", image_size=8, soft=True
     )
@@ -111,11 +111,11 @@ def test_centred_in_the_square_by_hand(shape, rows, columns):
     np.testing.assert_allclose(image[..., 0], expected, atol=1e-6)
 
 
-def test_to_slice_reads_the_middle_by_hand():
-    """Of a square of 4 a slice (2, 4) has rows 1 and 2; outside of it is not asked."""
+def test_to_slice_reads_the_middle_of_the_square():
+    """A slice of (2, 4) is rows 1 and 2 of a square of 4; the others are ignored."""
     square = np.arange(16, dtype=np.float32).reshape(4, 4)
     np.testing.assert_allclose(to_slice(square, (2, 4)), square[1:3])
-    # Doubled: bilinear between the centres, a quarter and three quarters of the way.
+    # Doubled: bilinear, at a quarter and three quarters between the centres.
     wide = to_slice(square, (8, 8))
     np.testing.assert_allclose(wide[0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
     np.testing.assert_allclose(wide[:, 0], [0, 1, 3, 5, 7, 9, 11, 12])
@@ -124,8 +124,8 @@ def test_to_slice_reads_the_middle_by_hand():
 @pytest.mark.parametrize("shape", [(512, 512), (300, 500), (37, 90), (512, 200)])
 @pytest.mark.parametrize("size", [128, 256])
 @pytest.mark.parametrize("preprocessing", PREPROCESSING)
-def test_to_slice_undoes_the_placement(shape, size, preprocessing):
-    """A rectangle, off the centre, comes back where it was."""
+def test_to_slice_inverts_the_placement(shape, size, preprocessing):
+    """An off-centre rectangle returns to its original position."""
     height, width = shape
     mask = np.zeros(shape, np.uint8)
     mask[height // 8 : height * 2 // 3, width // 5 : width * 9 // 10] = 1
@@ -161,14 +161,14 @@ def test_seed_keeps_the_high_byte(hu, byte, dtype):
     np.testing.assert_allclose(result, byte / 255, atol=1e-6)
 
 
-def test_seed_leaves_8_bit_pictures_as_they_are():
+def test_seed_keeps_8_bit_images():
     image = np.full((8, 8), 77, np.uint8)
     result = image_to_network(image, image_size=8, **SEED)
     np.testing.assert_allclose(result, 77 / 255, atol=1e-6)
 
 
 def test_seed_blurs_and_repeats_three_channels():
-    """One bright pixel of 255 (HU -1) becomes the Gaussian, rounded to whole bytes."""
+    """One pixel of 255 (HU -1) becomes a Gaussian, rounded to integers."""
     image = np.zeros((9, 9), np.int16)
     image[4, 4] = -1
     expected = np.zeros((9, 9))
@@ -192,14 +192,14 @@ def test_seed_blurs_the_mask():
     np.testing.assert_array_equal(soften(mask, preprocessing="window"), mask)
 
 
-def test_true_mask():
+def test_true_mask_is_thresholded_like_the_prediction():
     mask = np.zeros((9, 9), np.uint8)
     mask[:, 4:] = 1
-    whole = true_mask(mask, preprocessing="window", threshold=0.9)
-    np.testing.assert_array_equal(whole, mask > 0)
-    # Under seed the edge is blurred, and cut where the prediction is.
+    windowed = true_mask(mask, preprocessing="window", threshold=0.9)
+    np.testing.assert_array_equal(windowed, mask > 0)
+    # Under seed the edge is blurred, and thresholded like the prediction.
     soft = soften(mask, preprocessing="seed")
     for threshold in (0.2, 0.784):
         cut = true_mask(mask, preprocessing="seed", threshold=threshold)
         np.testing.assert_array_equal(cut, soft > threshold)
-    assert cut.sum() < whole.sum()
+    assert cut.sum() < windowed.sum()
