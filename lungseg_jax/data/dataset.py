@@ -122,7 +122,7 @@ def _prepared_builder(
 ) -> tfds.core.DatasetBuilder:
     """Return the tfds builder of a data folder, prepared now or by an earlier call."""
     data_dir = cache / "tfds" / checked.fingerprint
-    # Written last, so that everything else is complete if it exists.
+    # Written last: if it exists, everything else is complete.
     variant_file = data_dir / "variant"
 
     def is_ready() -> bool:

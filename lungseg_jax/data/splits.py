@@ -23,7 +23,7 @@ def split_names(
     Slices are drawn by `RandomState(seed).permutation` of the sorted names, and the test
     split has ceil(test_fraction * n) of them, as in scikit-learn's `train_test_split`. For
     the 267 slices of the Kaggle set, seed 3 and a tenth, the test split is that of the
-    notebooks, whatever the validation fraction. A fraction above 0 gives at least one.
+    notebooks for any validation fraction. A fraction above 0 gives at least one.
 
     Args:
       names: of the slices, in any order.

@@ -1,8 +1,8 @@
 """The file formats: one row per suffix says how its files are read and written.
 
-A new format is a module that reads it and a row of `FORMATS`. All that reads or writes
-files (data folders, `lungseg predict`, `lungseg compare`) looks formats up here, at the
-time of the call. DICOM files are told by their content instead, as most have no suffix.
+Adding a format takes a module that reads it and a row of `FORMATS`. Everything that reads
+or writes files (data folders, `lungseg predict`, `lungseg compare`) looks formats up here
+when it is called. DICOM files are recognised by their content, since most have no suffix.
 """
 
 import dataclasses

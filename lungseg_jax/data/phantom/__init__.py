@@ -1,1 +1,1 @@
-"""Synthetic chest slices with exact lung masks."""
+"""Phantoms: synthetic chest slices with exact lung masks."""

@@ -1,8 +1,8 @@
-"""A CT image to paint on, and the shapes to paint.
+"""A CT image to paint on, and shapes to paint.
 
-Patient coordinates: x towards the right of the picture (the patient's left), y towards
-the back, one unit = half the width of the thoracic cavity. Lines and outlines are float
-arrays [points 2].
+In patient coordinates, x points to the right of the image (the patient's left), y to the
+back, and one unit is half the width of the thoracic cavity. Lines and outlines are float
+arrays `[points 2]`.
 """
 
 import copy
@@ -14,30 +14,34 @@ _SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """An image, float32 [size size] in HU, and the frame that places the patient.
+    """An image, float32 `[size size]` in HU, and the placement of the patient in it.
 
-    `frame`, float64 [2 3], takes patient coordinates to shares of the image's width.
+    Args:
+      size: height and width in pixels.
+      frame: affine map `[2 3]` from patient coordinates to fractions of the image width.
+      background_hu: initial value of the image.
     """
 
     def __init__(self, size: int, frame: np.ndarray, background_hu: float):
         self.size = size
         self.image = np.full((size, size), background_hu, np.float32)
         self._matrix = frame[:, :2] * size
-        # OpenCV puts a pixel's centre, not its corner, at whole coordinates.
+        # In OpenCV, integer coordinates are the centres of pixels, not their corners.
         self._origin = frame[:, 2] * size - 0.5
         self.unit_px = float(np.sqrt(abs(np.linalg.det(self._matrix))))
 
     def overlay(self, image: np.ndarray) -> "Canvas":
-        """Another image, float32 [size size], to paint on in the same frame."""
-        other = copy.copy(self)
-        other.image = image
-        return other
+        """Return a canvas for another image, float32 `[size size]`, in the same frame."""
+        canvas = copy.copy(self)
+        canvas.image = image
+        return canvas
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Convert patient coordinates `[... 2]` to pixels."""
         return points @ self._matrix.T + self._origin
 
     def coarse_grid(self, cells: int) -> np.ndarray:
-        """Patient coordinates of points all over the image: [cells cells 2]."""
+        """Return a grid of patient coordinates that covers the image, `[cells cells 2]`."""
         axis = (np.arange(cells) + 0.5) * self.size / cells - 0.5
         pixels = np.stack(np.meshgrid(axis, axis), axis=-1)
         return (pixels - self._origin) @ np.linalg.inv(self._matrix).T
@@ -50,7 +54,14 @@ class Canvas:
         *,
         within: np.ndarray | None = None,
     ) -> None:
-        """Fill an outline; `within` is a coverage, uint8 [size size], not to leave."""
+        """Fill an outline in patient coordinates.
+
+        Args:
+          outline: `[points 2]`.
+          hu: value to paint.
+          alpha: opacity, from 0 to 1.
+          within: coverage, uint8 `[size size]`, that limits the painted area.
+        """
         self.paint_pixels(self.to_pixels(outline), hu, alpha, within=within)
 
     def paint_pixels(
@@ -61,7 +72,7 @@ class Canvas:
         *,
         within: np.ndarray | None = None,
     ) -> None:
-        """As `paint`, for an outline in pixels."""
+        """Fill an outline in pixels, otherwise like `paint`."""
         left, top = np.clip(np.floor(outline.min(0)).astype(int) - 2, 0, self.size)
         right, bottom = np.clip(np.ceil(outline.max(0)).astype(int) + 3, 0, self.size)
         if left >= right or top >= bottom:
@@ -75,7 +86,7 @@ class Canvas:
         window += (hu - window) * (cover * np.float32(alpha / 255))
 
     def cover(self, *outlines: np.ndarray) -> np.ndarray:
-        """The union of the outlines as anti-aliased coverage, uint8 [size size]."""
+        """Return the union of outlines as anti-aliased coverage, uint8 `[size size]`."""
         layer = np.zeros((self.size, self.size), np.uint8)
         for outline in outlines:
             fill(layer, self.to_pixels(outline))
@@ -83,13 +94,13 @@ class Canvas:
 
 
 def fill(layer: np.ndarray, outline: np.ndarray, value: float = 255) -> None:
-    """Fill an outline in pixels on a uint8 layer, the only kind OpenCV anti-aliases."""
+    """Fill an outline in pixels on a uint8 layer, the only dtype OpenCV anti-aliases."""
     fixed = np.rint(outline * (1 << _SUBPIXEL_BITS)).astype(np.int32)
     cv2.fillPoly(layer, [fixed], value, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def closed_curve(points: np.ndarray, steps: int = 8) -> np.ndarray:
-    """The closed Catmull-Rom curve through the points: [points*steps 2]."""
+    """Return the closed Catmull-Rom curve through the points, `[points*steps 2]`."""
     t = (np.arange(steps) / steps)[None, :, None]
     padded = np.concatenate([points[-1:], points, points[:2]])[:, None]
     p0, p1, p2, p3 = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
@@ -98,7 +109,7 @@ def closed_curve(points: np.ndarray, steps: int = 8) -> np.ndarray:
 
 
 def bezier(controls: np.ndarray, points: int = 12) -> np.ndarray:
-    """The Bezier curve from the first to the last control point: [points 2]."""
+    """Return the Bezier curve from the first to the last control point, `[points 2]`."""
     t = np.linspace(0, 1, points)[:, None, None]
     while controls.shape[-2] > 1:
         controls = (1 - t) * controls[..., :-1, :] + t * controls[..., 1:, :]
@@ -113,7 +124,7 @@ def blob(
     tilt: float = 0.0,
     wobble: float = 0.05,
 ) -> np.ndarray:
-    """An ellipse, turned by `tilt` radians, whose radius wobbles by that share."""
+    """Draw an ellipse, rotated by `tilt` radians, whose radius varies by `wobble`."""
     theta = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     order = np.arange(2, 6)[:, None]
     waves = np.cos(order * theta + rng.uniform(0, 2 * np.pi, (4, 1)))
@@ -124,9 +135,14 @@ def blob(
 
 
 def stroke(line: np.ndarray, widths: np.ndarray | float) -> np.ndarray:
-    """The outline of a line drawn with a pen of the given width(s).
+    """Return the outline of a line drawn with a pen of the given width.
 
-    Takes lines [... points 2] with widths [... points] to outlines [... 2*points 2].
+    Args:
+      line: `[... points 2]`.
+      widths: of the pen, `[... points]` or one for all.
+
+    Returns:
+      Outlines `[... 2*points 2]`.
     """
     along = np.empty_like(line)
     along[..., 1:-1, :] = line[..., 2:, :] - line[..., :-2, :]
@@ -138,5 +154,5 @@ def stroke(line: np.ndarray, widths: np.ndarray | float) -> np.ndarray:
 
 
 def rounded(points: int, width: float) -> np.ndarray:
-    """Pen widths for a stroke of so many points whose two ends are round."""
+    """Return the pen widths `[points]` of a stroke with two round ends."""
     return width * np.sin(np.linspace(0.12, np.pi - 0.12, points)) ** 0.4

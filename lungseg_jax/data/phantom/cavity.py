@@ -1,4 +1,4 @@
-"""What shares the thoracic cavity with the lungs, and so gives them their shape."""
+"""The contents of the thoracic cavity around the lungs, which give them their shape."""
 
 import cv2
 import numpy as np
@@ -29,10 +29,10 @@ Organ = tuple[np.ndarray, float]  # outline [points 2], HU
 
 
 def paint(canvas: Canvas, patient: Patient, rng: Rng) -> np.ndarray:
-    """Fill the thoracic cavity but for the lungs, and return the lungs.
+    """Paint the thoracic cavity without the lungs.
 
     Returns:
-        The mask of the lungs, uint8 [size size] in {0, 255}, one to three parts.
+      The mask of the lungs, uint8 `[size size]` in {0, 255}, with one to three parts.
     """
     canvas.paint(patient.ring(patient.cavity + 0.012), FAT_HU)
     inside = canvas.cover(patient.ring(patient.cavity))
@@ -46,7 +46,7 @@ def paint(canvas: Canvas, patient: Patient, rng: Rng) -> np.ndarray:
         canvas.paint(outline, hu, within=inside)
     paint_spine(canvas, patient, rng)
     solid = canvas.cover(*(outline for outline, _ in mediastinum + domes))
-    # A blur before the threshold rounds the corners off, as the pleura does.
+    # A blur before the threshold rounds corners, as the pleura does.
     blur_px = max(0.012 * canvas.unit_px, 0.3)
     field = cv2.GaussianBlur(cv2.subtract(aired, solid), (0, 0), blur_px)
     field = cv2.min(field, inside)
@@ -57,7 +57,7 @@ def paint(canvas: Canvas, patient: Patient, rng: Rng) -> np.ndarray:
 
 
 def _largest(mask: np.ndarray, at_least: float, at_most: int) -> np.ndarray:
-    """The largest connected parts of a mask, those of too few pixels excepted."""
+    """Keep the largest connected parts of a mask, except those with too few pixels."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     area = stats[:, cv2.CC_STAT_AREA].copy()
     area[0] = 0  # the background
@@ -70,9 +70,10 @@ def _largest(mask: np.ndarray, at_least: float, at_most: int) -> np.ndarray:
 def _paint_fluid(
     canvas: Canvas, patient: Patient, inside: np.ndarray, rng: Rng
 ) -> np.ndarray:
-    """In some, a crescent of fluid at the lowest part of one side of the cavity.
+    """Paint, in some patients, a crescent of fluid at the lowest part of one side.
 
-    Returns what the fluid leaves of `inside`, both coverages uint8 [size size].
+    Returns:
+      The part of `inside` without fluid; both are coverages, uint8 `[size size]`.
     """
     if rng.random() > 0.12:
         return inside
@@ -86,7 +87,7 @@ def _paint_fluid(
 
 
 def _draw_mediastinum(patient: Patient, rng: Rng) -> list[Organ]:
-    """What lies between the lungs, back to front."""
+    """Draw the organs between the lungs, in the order of painting."""
     d, dx, blood = patient.depth, patient.shift, patient.blood_hu
     spine = np.array(
         [[0.13, -0.2], [0.19, 0.0], [0.24, 0.14], [0.38, 0.27], [0.6, 0.45]]
@@ -118,7 +119,7 @@ def _draw_mediastinum(patient: Patient, rng: Rng) -> list[Organ]:
 
 
 def _draw_waist(patient: Patient, rng: Rng) -> np.ndarray:
-    """The tissue that holds the mediastinum together, thin where the lungs meet."""
+    """Draw the tissue of the mediastinum, which is thin where the lungs meet."""
     y = patient.depth * np.array([-1.05, -0.8, -0.5, -0.15, 0.1, 0.3, 0.5])
     widths = np.array([0.03, 0.08, 0.18, 0.24, 0.2, 0.12, 0.16])
     widths = widths + 0.05 * (1 - patient.progress(0.25, 0.4))
@@ -130,7 +131,7 @@ def _draw_waist(patient: Patient, rng: Rng) -> np.ndarray:
 
 
 def _draw_heart(patient: Patient, rng: Rng) -> list[Organ]:
-    """Heart in its fat, with chambers that contrast medium tells from the muscle."""
+    """Draw the heart and its fat, with chambers that contrast medium makes visible."""
     d, blood = patient.depth, patient.blood_hu
     grown = patient.progress(0.35, 0.75)
     center = np.array([0.05 + 0.12 * grown + patient.shift, -0.28 * d])
@@ -152,7 +153,7 @@ def _draw_heart(patient: Patient, rng: Rng) -> list[Organ]:
 
 
 def _draw_great_vessels(patient: Patient, rng: Rng) -> list[Organ]:
-    """At the level of the hila: ascending aorta, vena cava and pulmonary artery."""
+    """Draw ascending aorta, vena cava and pulmonary artery, at the level of the hila."""
     blood, scale, move = patient.blood_hu, [1, patient.depth], [patient.shift, 0]
     trunk = [[0.22, -0.42], [0.18, -0.2], [0.02, -0.04], [-0.24, 0.04]]
     if rng.random() < 0.5:
@@ -170,7 +171,7 @@ def _draw_great_vessels(patient: Patient, rng: Rng) -> list[Organ]:
 
 
 def _draw_arch(patient: Patient, rng: Rng) -> list[Organ]:
-    """Above the hila: the aortic arch or, higher, the arteries that leave it."""
+    """Draw the aortic arch above the hila or, further up, the arteries that leave it."""
     blood, scale, move = patient.blood_hu, [1, patient.depth], [patient.shift, 0]
     if patient.level > 0.26:
         line = [[-0.08, -0.42], [0.06, -0.28], [0.16, 0.02], [0.15, 0.36]]
@@ -184,10 +185,10 @@ def _draw_arch(patient: Patient, rng: Rng) -> list[Organ]:
 
 
 def _draw_below_diaphragm(patient: Patient, rng: Rng) -> list[Organ]:
-    """Domes that rise into the base of the lungs: the liver; stomach or spleen."""
+    """Draw the domes below the lungs: the liver, and stomach or spleen."""
     organs = []
     starts = {-1: rng.uniform(0.6, 0.9), 1: rng.uniform(0.7, 1.0)}
-    if rng.random() < 0.08:  # a raised half of the diaphragm leaves little lung
+    if rng.random() < 0.08:  # a raised hemidiaphragm leaves little lung
         starts[rng.choice(SIDES)] = 0.2
     for side, start in starts.items():
         rise = patient.progress(start, start + 0.45)
@@ -203,7 +204,7 @@ def _draw_below_diaphragm(patient: Patient, rng: Rng) -> list[Organ]:
 
 
 def _draw_gas(patient: Patient, center: np.ndarray, radii: np.ndarray, rng: Rng):
-    """Gas in the stomach or colon: it floats, above a level of fluid."""
+    """Draw gas in the stomach or colon, floating above a level of fluid."""
     gas = blob(rng, center, radii * rng.uniform(0.6, 0.85), wobble=0.1)
     surface = patient.down * center[1] + radii[1] * rng.uniform(-0.3, 0.5)
     gas[:, 1] = patient.down * np.minimum(patient.down * gas[:, 1], surface)
@@ -211,7 +212,7 @@ def _draw_gas(patient: Patient, center: np.ndarray, radii: np.ndarray, rng: Rng)
 
 
 def _draw_airways(patient: Patient, rng: Rng) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The large airways, air but not lung, as (lumen, lumen and wall)."""
+    """Draw the large airways, which are air but not lung, as (lumen, lumen and wall)."""
     middle = np.array([patient.shift, 0.1 * patient.depth])
     wide, level = rng.uniform(0.05, 0.075), patient.level
     if level < 0.38:

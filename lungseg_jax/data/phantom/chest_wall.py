@@ -1,4 +1,4 @@
-"""What surrounds the thoracic cavity: skin, fat, muscles, bones."""
+"""The chest wall around the thoracic cavity: skin, fat, muscles, bones."""
 
 import numpy as np
 
@@ -20,14 +20,14 @@ CARTILAGE_HU = 110.0
 
 
 def paint(canvas: Canvas, patient: Patient, rng: Rng) -> None:
-    """Arms, skin, fat, muscles and bones, the spine excepted."""
+    """Paint arms, skin, fat, muscles and bones, but not the spine."""
     if patient.level < 0.5 and rng.random() < 0.2:
         _paint_arms(canvas, patient, rng)
     wall = patient.cavity + patient.muscle
     canvas.paint(patient.skin, SOFT_HU)
     canvas.paint(patient.ring(wall + patient.fat - 0.012), FAT_HU)
     canvas.paint(patient.ring(wall), MUSCLE_HU)
-    # Layers of fat part the muscles.
+    # Layers of fat separate the muscles.
     for share in rng.uniform(0.3, 0.95, 14):
         _paint_layer(canvas, patient, share, FAT_HU, rng)
     if rng.random() < 0.03:
@@ -40,7 +40,7 @@ def paint(canvas: Canvas, patient: Patient, rng: Rng) -> None:
 
 
 def _arc(curve: np.ndarray, start: float, stop: float) -> np.ndarray:
-    """The part of a ring between two angles in degrees: [16 2]."""
+    """Return the part of a ring between two angles in degrees, `[16 2]`."""
     at = np.linspace(start, stop, 16) / 360 * len(curve)
     return curve[np.rint(at).astype(int) % len(curve)]
 
@@ -48,7 +48,7 @@ def _arc(curve: np.ndarray, start: float, stop: float) -> np.ndarray:
 def _paint_layer(
     canvas: Canvas, patient: Patient, share: float, hu: float, rng: Rng
 ) -> None:
-    """A thin layer between the muscles, at that share of the way through them."""
+    """Paint a thin layer within the muscles, at a fraction `share` of their depth."""
     start = rng.uniform(0, 360)
     layer = patient.ring(patient.cavity + share * patient.muscle)
     arc = _arc(layer, start, start + rng.uniform(15, 60))
@@ -75,7 +75,7 @@ def _paint_arms(canvas: Canvas, patient: Patient, rng: Rng) -> None:
 def _paint_bone(
     canvas: Canvas, patient: Patient, line: np.ndarray, width: float, cortex: float
 ) -> None:
-    """A long bone: a shell of cortex, thick by `cortex`, around marrow."""
+    """Paint a long bone: marrow in a shell of cortex with thickness `cortex`."""
     canvas.paint(stroke(line, rounded(len(line), width)), patient.cortex_hu)
     core = rounded(len(line) - 2, width - 2 * cortex)
     canvas.paint(stroke(line[1:-1], core), patient.marrow_hu)
@@ -93,7 +93,7 @@ def _paint_scapulae(canvas: Canvas, patient: Patient, rng: Rng) -> None:
 
 
 def _paint_ribs(canvas: Canvas, patient: Patient, rng: Rng) -> None:
-    """A slice cuts each rib obliquely; further forward, there is only cartilage."""
+    """Paint ribs, each cut obliquely by the slice; towards the front, only cartilage."""
     for side in SIDES:
         start = rng.uniform(14, 32)
         while start < 158:
@@ -127,6 +127,7 @@ def _paint_sternum(canvas: Canvas, patient: Patient, rng: Rng) -> None:
 
 
 def paint_spine(canvas: Canvas, patient: Patient, rng: Rng) -> None:
+    """Paint a vertebra with its processes, and the rib heads beside it."""
     cortex, marrow = 0.75 * patient.cortex_hu, patient.marrow_hu
     scale, at = rng.uniform(0.85, 1.05), np.array([0, patient.spine_y])
     back = patient.skin[len(patient.skin) // 2, 1] - patient.spine_y

@@ -1,9 +1,9 @@
-"""Synthetic chest CT slices with exact lung masks: the data set that needs no download.
+"""Synthetic chest CT slices with exact lung masks: a dataset that needs no download.
 
-A slice is painted back to front: couch, chest wall, what lies between the lungs, then
-the lungs, which fill what remains of the thoracic cavity; so image and mask agree to
-the pixel. Shapes are drawn in the patient's own coordinates, whatever the size: a small
-slice shows the same patient. The parts are in lungseg_jax/data/synthetic.
+A slice is painted from back to front: couch, chest wall, the organs between the lungs, and
+then the lungs, which fill the rest of the thoracic cavity. So image and mask agree to the
+pixel. Shapes are drawn in patient coordinates, so a slice shows the same patient at every
+size.
 """
 
 from collections.abc import Callable
@@ -17,21 +17,21 @@ from lungseg_jax.data.phantom import cavity, chest_wall, lung, scanner
 from lungseg_jax.data.phantom.canvas import Canvas
 from lungseg_jax.data.phantom.patient import draw_frame, draw_patient
 
-VERSION = 1  # raise it when other pixels are drawn: prepared phantoms are kept by it
+VERSION = 1  # increase it when the pixels change: cached phantoms are keyed by it
 
 
 def make_slice(
     *, seed: int, index: int, size: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One axial slice and its lung mask, a pure function of the arguments.
+    """Draw an axial slice and its lung mask, as a pure function of the arguments.
 
     Returns:
-        The image, int16 [size size] in Hounsfield units, and the mask, uint8
-        [size size] in {0, 255}: lungs with their vessels, without the large airways,
-        never touching the border.
+      The image, int16 `[size size]` in Hounsfield units, and the mask, uint8 `[size size]`
+      in {0, 255}. Lungs include their vessels but not the large airways, and never touch
+      the border.
 
     Raises:
-        ValueError: the size is below 64, too small to show the organs.
+      ValueError: the size is below 64, too small to show the organs.
     """
     if size < 64:
         raise ValueError(f"size={size} must be at least 64; try 128.")
@@ -46,7 +46,7 @@ def make_slice(
 
 
 def slice_name(seed: int, index: int) -> str:
-    """The file name of a slice, in the pattern of the Kaggle set."""
+    """Return the file name of a slice, in the pattern of the Kaggle set."""
     height = np.random.default_rng([seed, index]).integers(50, 330)
     return f"ID_{index:04d}_Z_{height:04d}.tif"
 
@@ -59,14 +59,21 @@ def write_phantoms(
     size: int = 512,
     progress: Callable[[], object] | None = None,
 ) -> None:
-    """Write `slices` pairs as folder/2d_images/*.tif and folder/2d_masks/*.tif.
+    """Write pairs to folder/2d_images/*.tif and folder/2d_masks/*.tif.
 
-    Layout, names and file format are the Kaggle set's. Files already there stay,
-    unless of the same name. `progress` is called in the calling thread after each pair.
+    Layout, names and file format are those of the Kaggle set. Existing files are kept,
+    except those of the same names.
+
+    Args:
+      folder: created if it does not exist.
+      slices: number of pairs.
+      seed: of the phantoms.
+      size: height and width in pixels.
+      progress: called in the calling thread after each pair.
 
     Raises:
-        ValueError: `slices` is below 1 or `size` below 64.
-        OSError: a file could not be written; the remaining slices are left out.
+      ValueError: `slices` is below 1 or `size` below 64.
+      UserError: a file cannot be written; the remaining slices are not drawn.
     """
     if slices < 1:
         raise ValueError(f"slices={slices} must be at least 1; try 100.")
@@ -80,7 +87,7 @@ def write_phantoms(
         write_image(images / name, image)
         write_image(masks / name, mask)
 
-    # Threads suffice: OpenCV and NumPy let go of the interpreter lock.
+    # Threads suffice, as OpenCV and NumPy release the interpreter lock.
     with ThreadPoolExecutor() as pool:
         pairs = [pool.submit(write_pair, index) for index in range(slices)]
         try:
@@ -89,6 +96,6 @@ def write_phantoms(
                 if progress is not None:
                     progress()
         except BaseException:
-            # A full disk (or Ctrl-C) ends the run now, not after the other slices.
+            # A full disk (or Ctrl-C) ends the run now, not after the remaining slices.
             pool.shutdown(cancel_futures=True)
             raise

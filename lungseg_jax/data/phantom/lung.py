@@ -1,4 +1,4 @@
-"""The inside of the lungs: parenchyma, disease, fissures, nodules, vessels, bronchi."""
+"""The interior of the lungs: parenchyma, disease, fissures, nodules, vessels, bronchi."""
 
 import cv2
 import numpy as np
@@ -15,14 +15,14 @@ ATELECTASIS_HU = (-500.0, -100.0)
 NODULE_HU = (-100.0, 60.0)
 BRONCHUS_WALL_HU, BRONCHUS_AIR_HU = -150.0, -920.0
 
-# Smooth fields are made on this grid, whatever the size of the image.
+# The grid of smooth fields, independent of the size of the image.
 _CELLS = 128
 
 Strokes = tuple[np.ndarray, np.ndarray, np.ndarray]  # lines, widths, alphas
 
 
 def paint(canvas: Canvas, patient: Patient, mask: np.ndarray, rng: Rng) -> None:
-    """Fill the lungs; `mask`, uint8 [size size], says where they are."""
+    """Paint the interior of the lungs where `mask`, uint8 `[size size]`, is not 0."""
     hu = _draw_parenchyma(canvas, patient, mask, rng)
     shape = canvas.image.shape
     lungs = canvas.overlay(cv2.resize(hu, shape, interpolation=cv2.INTER_CUBIC))
@@ -36,7 +36,7 @@ def paint(canvas: Canvas, patient: Patient, mask: np.ndarray, rng: Rng) -> None:
 def _draw_parenchyma(
     canvas: Canvas, patient: Patient, mask: np.ndarray, rng: Rng
 ) -> np.ndarray:
-    """HU of the lung without its vessels, float32 [_CELLS _CELLS]."""
+    """Draw the lung without its vessels, in HU, float32 `[_CELLS _CELLS]`."""
     xy = canvas.coarse_grid(_CELLS)
     low = patient.down * xy[..., 1] / patient.depth
     hu = rng.uniform(*LUNG_HU) + rng.uniform(10, 60) * low
@@ -57,22 +57,22 @@ def _draw_parenchyma(
 def _slope_edges(
     hu: np.ndarray, canvas: Canvas, patient: Patient, mask: np.ndarray, rng: Rng
 ) -> np.ndarray:
-    """Where the pleura lies aslant in the slice, above all at the base, it fades."""
+    """Fade the edge where the pleura is oblique to the slice, mainly at the base."""
     air = cv2.resize(mask, hu.shape, interpolation=cv2.INTER_AREA)
     unit_cells = canvas.unit_px * _CELLS / canvas.size
     air = cv2.GaussianBlur(air, (0, 0), 0.04 * unit_cells) / 255
-    aslant = np.clip(_field(rng, 4) - 0.8 + patient.progress(0.5, 0.9), 0, 1)
-    return hu + 1.3 * aslant * (1 - air) * (SOFT_HU - hu)
+    oblique = np.clip(_field(rng, 4) - 0.8 + patient.progress(0.5, 0.9), 0, 1)
+    return hu + 1.3 * oblique * (1 - air) * (SOFT_HU - hu)
 
 
 def _field(rng: Rng, cells: int) -> np.ndarray:
-    """A smooth random field of about unit variance, that many cells across."""
+    """Draw a smooth random field of about unit variance, from `cells` x `cells` values."""
     coarse = rng.standard_normal((cells, cells), np.float32)
     return cv2.resize(coarse, (_CELLS, _CELLS), interpolation=cv2.INTER_CUBIC)
 
 
 def _opacity(hu: np.ndarray, xy: np.ndarray, low: np.ndarray, rng: Rng) -> np.ndarray:
-    """Ground glass or consolidation: one to three ragged clouds."""
+    """Add ground glass or consolidation, as one to three ragged clouds."""
     is_dense = rng.random() < 0.5
     target = rng.uniform(*(CONSOLIDATION_HU if is_dense else GROUND_GLASS_HU))
     ragged = 0.3 * _field(rng, 12) + 0.2 * _field(rng, 40)
@@ -84,14 +84,14 @@ def _opacity(hu: np.ndarray, xy: np.ndarray, low: np.ndarray, rng: Rng) -> np.nd
 
 
 def _atelectasis(hu: np.ndarray, xy: np.ndarray, low: np.ndarray, rng: Rng):
-    """The lowest lung is pressed together."""
+    """Compress the lowest part of the lung."""
     edge, target = rng.uniform(0.5, 0.8), rng.uniform(*ATELECTASIS_HU)
     weight = np.clip((low - edge + 0.06 * _field(rng, 10)) * 6, 0, 1)
     return hu + weight * (target - hu)
 
 
 def _fibrosis(hu: np.ndarray, xy: np.ndarray, low: np.ndarray, rng: Rng) -> np.ndarray:
-    """A net of dense walls around small cysts, mostly at the back and the side."""
+    """Add a net of dense walls around small cysts, mostly at the back and the sides."""
     net = 800 * np.exp(-3 * np.abs(_field(rng, 36))) - 200
     weight = np.clip(
         (np.abs(xy[..., 0]) + 0.7 * low - 0.7 + 0.2 * _field(rng, 8)) * 3, 0, 1
@@ -133,7 +133,7 @@ def _paint_nodules(lungs: Canvas, patient: Patient, rng: Rng) -> None:
 
 
 def _paint_bronchi(lungs: Canvas, patient: Patient, rng: Rng) -> None:
-    """Small bronchi, cut across: rings that belong to the lung."""
+    """Paint small bronchi in cross-section: rings that are part of the lung."""
     for side in SIDES:
         for _ in range(rng.integers(1, 5)):
             away = rng.uniform(0.06, 0.3) * np.array([side, rng.uniform(-1, 1)])
@@ -147,7 +147,7 @@ def _paint_bronchi(lungs: Canvas, patient: Patient, rng: Rng) -> None:
 
 
 def _paint_trees(lungs: Canvas, patient: Patient, mask: np.ndarray, rng: Rng) -> None:
-    """Vessels and, where the lung around them is dense, the bronchi beside them."""
+    """Paint vessels and, where the lung is dense, the bronchi that accompany them."""
     vessels, bronchi = [], []
     for side in SIDES:
         outwards = 0 if side > 0 else np.pi
@@ -157,7 +157,7 @@ def _paint_trees(lungs: Canvas, patient: Patient, mask: np.ndarray, rng: Rng) ->
         vessels.append(_grow(hilum, angles, rng.uniform(0.03, 0.055, roots), rng))
         vessels.append(_scatter(hilum, outwards, rng))
         bronchi.append(_grow(hilum, angles + 0.15, np.full(roots, 0.035), rng))
-    # Both taper out of sight before they reach the pleura.
+    # Both fade before they reach the pleura.
     fade = cv2.distanceTransform(mask, cv2.DIST_L2, 3) / (0.05 * lungs.unit_px)
     fade = np.minimum(fade, 1) / np.float32(255)
     dense = np.clip((lungs.image + 350) / 200, 0, 1)
@@ -170,20 +170,20 @@ def _paint_trees(lungs: Canvas, patient: Patient, mask: np.ndarray, rng: Rng) ->
 
 
 def _cover(lungs: Canvas, batches: list[Strokes]) -> np.ndarray:
-    """Coverage by strokes, uint8 [size size]."""
+    """Return the coverage by strokes, uint8 `[size size]`."""
     lines, widths, alpha = (np.concatenate(parts) for parts in zip(*batches))
     outlines = lungs.to_pixels(stroke(lines, widths))
     widest = widths.max(1)
     alpha = 255 * alpha * np.minimum(1, widest * lungs.unit_px / 1.5)
     layer = np.zeros(lungs.image.shape, np.uint8)
-    # Thin ones first: the fill of a layer replaces what is below.
+    # Thin strokes first, because filling replaces earlier values.
     for i in np.argsort(widest, kind="stable"):
         fill(layer, outlines[i], float(alpha[i]))
     return layer
 
 
 def _wander(start: np.ndarray, headings: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Lines [strokes 8 2] from `start` [strokes 2], by the heading of each step."""
+    """Return lines `[strokes 8 2]` from `start` `[strokes 2]`, by their headings."""
     steps = np.stack([np.cos(headings), np.sin(headings)], axis=-1)
     steps *= lengths[:, None, None] / headings.shape[1]
     path = np.cumsum(steps, axis=1)
@@ -193,8 +193,8 @@ def _wander(start: np.ndarray, headings: np.ndarray, lengths: np.ndarray) -> np.
 def _grow(
     hilum: np.ndarray, angles: np.ndarray, widths: np.ndarray, rng: Rng
 ) -> Strokes:
-    """Wandering, tapering, forking lines; parts of them lie outside the slice."""
-    grown, starts = [], np.tile(hilum, (len(angles), 1))
+    """Grow wandering, tapering, forking lines, parts of which are outside the slice."""
+    segments, starts = [], np.tile(hilum, (len(angles), 1))
     for _ in range(5):
         turns = rng.normal(0, 0.12, (len(angles), 7))
         headings = angles[:, None] + np.cumsum(turns, axis=1)
@@ -204,18 +204,18 @@ def _grow(
         pens[:, -1] *= 0.3  # a tip
         shown = rng.random(len(angles)) < 0.6
         alpha = rng.uniform(0.6, 1, len(angles))
-        grown.append((lines[shown], pens[shown], alpha[shown]))
+        segments.append((lines[shown], pens[shown], alpha[shown]))
         forks = rng.uniform(0.15, 0.7, (2, len(angles))) * [[1], [-1]]
         grows = (rng.random((2, len(angles))) < 0.62).ravel()
         # Start before the tip, where the parent is still wide.
         starts = np.tile(lines[:, -2], (2, 1))[grows]
         angles = (headings[:, -1] + forks).ravel()[grows]
         widths = np.tile(thinner, 2)[grows]
-    return tuple(np.concatenate(parts) for parts in zip(*grown))
+    return tuple(np.concatenate(parts) for parts in zip(*segments))
 
 
 def _scatter(hilum: np.ndarray, outwards: float, rng: Rng) -> Strokes:
-    """Vessels cut across: dots and short pieces that point away from the hilum."""
+    """Draw vessels in cross-section: dots and short pieces that radiate from the hilum."""
     pieces = 90
     angle = outwards + rng.uniform(-1.9, 1.9, pieces)
     reach = rng.random(pieces) ** 0.6

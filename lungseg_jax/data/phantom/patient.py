@@ -1,6 +1,7 @@
-"""Who lies in the scanner: build, level of the slice and place in the picture.
+"""The patient: build, level of the slice, and placement in the image.
 
-Where a number here or beside has no comment, it was chosen by eye, next to real slices.
+Numbers without a comment, here and in the neighbouring modules, were chosen by eye by
+comparison with real slices.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ CORTEX_HU = (400.0, 850.0)
 PLAIN_BLOOD_HU = (35.0, 55.0)
 CONTRAST_BLOOD_HU = (150.0, 300.0)
 
-SIDES = (-1, 1)  # of the picture: the patient's right, the patient's left
+SIDES = (-1, 1)  # of the image: the patient's right, the patient's left
 _THETA = np.linspace(0, 2 * np.pi, 24, endpoint=False)
 
 Rng = np.random.Generator
@@ -22,12 +23,12 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Patient:
-    """What the organs have to agree on. Radii are [24], by angle from the front."""
+    """Properties shared by all organs. Radii are `[24]`, by angle from the front."""
 
-    # 0 at the apex of the lungs, 1 at their base: trachea until 0.38, carina until
-    # 0.44, great vessels until 0.55, then the heart, and the diaphragm from about 0.7.
+    # 0 at the apex of the lungs and 1 at their base: trachea up to 0.38, carina up to
+    # 0.44, great vessels up to 0.55, then the heart; diaphragm from about 0.7.
     level: float
-    depth: float  # half depth of the thoracic cavity, in half widths
+    depth: float  # half the depth of the thoracic cavity, in half widths
     down: int  # the direction of gravity along y: 1 supine, -1 prone
     blood_hu: float
     cortex_hu: float
@@ -39,6 +40,7 @@ class Patient:
 
     @property
     def skin(self) -> np.ndarray:
+        """The outline of the body, `[192 2]`."""
         return self.ring(self.cavity + self.muscle + self.fat)
 
     @property
@@ -46,17 +48,18 @@ class Patient:
         return 0.58 * self.depth
 
     def ring(self, radii: np.ndarray) -> np.ndarray:
-        """The closed curve [192 2] at these radii, from the front by the left."""
+        """Return the closed curve `[192 2]` at these radii, starting from the front."""
         axes = np.stack([np.sin(_THETA), -self.depth * np.cos(_THETA)], axis=1)
         return closed_curve(radii[:, None] * axes)
 
     def progress(self, start: float, stop: float) -> float:
-        """How far the level has come from `start` to `stop`: 0 to 1, smoothly."""
+        """Return a smooth step from 0 to 1 as the level goes from `start` to `stop`."""
         x = np.clip((self.level - start) / (stop - start), 0, 1)
         return float(x * x * (3 - 2 * x))
 
 
 def draw_patient(rng: Rng) -> Patient:
+    """Draw a random patient, and the level of the slice."""
     level = 0.08 + 0.92 * rng.beta(1.6, 1.4)
     shoulder = 1 - np.clip((level - 0.1) / 0.5, 0, 1)
     cavity = _by_angle(0.92, 0.99, 1.02, 1.0, 1.05, 1.13, 1.0)
@@ -82,9 +85,9 @@ def draw_patient(rng: Rng) -> Patient:
 
 
 def draw_frame(patient: Patient, rng: Rng) -> np.ndarray:
-    """Patient coordinates to shares of the image's width, as an affine [2 3].
+    """Draw the affine map `[2 3]` from patient coordinates to fractions of the image.
 
-    The cavity always lies inside the field of view; the skin need not.
+    The thoracic cavity is always inside the field of view, the skin not necessarily.
     """
     turn = np.radians(np.clip(rng.normal(0, 4), -15, 15))
     cos, sin = np.cos(turn), np.sin(turn)
@@ -98,19 +101,20 @@ def draw_frame(patient: Patient, rng: Rng) -> np.ndarray:
 
 
 def _by_angle(*values: float) -> np.ndarray:
-    """A symmetric table, given at 0, 30, ... 180 degrees from the front: [24]."""
+    """Interpolate values given at 0, 30, ... 180 degrees, symmetrically: `[24]`."""
     from_front = np.minimum(_THETA, 2 * np.pi - _THETA)
     return np.interp(from_front, np.linspace(0, np.pi, len(values)), values)
 
 
 def _uneven(rng: Rng, amount: float) -> np.ndarray:
-    """Smooth variation around 1 that tells left from right: [24]."""
+    """Draw a smooth, asymmetric variation around 1, `[24]`."""
     order = np.arange(1, 6)[:, None]
     waves = np.cos(order * _THETA + rng.uniform(0, 2 * np.pi, (5, 1)))
     return 1 + amount * rng.normal(size=5) @ waves
 
 
 def _breasts(rng: Rng) -> np.ndarray:
+    """Draw the additional fat of breasts, `[24]`."""
     middle, width = np.radians(rng.uniform(38, 55)), rng.uniform(0.28, 0.4)
     from_front = np.minimum(_THETA, 2 * np.pi - _THETA)
     return rng.uniform(0.1, 0.4) * np.exp(-(((from_front - middle) / width) ** 2))

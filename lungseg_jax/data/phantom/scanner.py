@@ -1,4 +1,4 @@
-"""What the scanner adds to the patient: couch, blur, noise, streaks, field of view."""
+"""Effects of the scanner: couch, blur, noise, streaks, field of view."""
 
 import cv2
 import numpy as np
@@ -8,18 +8,23 @@ from lungseg_jax.data.phantom.canvas import Canvas, stroke
 AIR_HU = -1000.0
 FOAM_HU = (-955.0, -800.0)
 COUCH_SHELL_HU = (-350.0, 250.0)
-CLOTH_HU = (-900.0, -500.0)
+CLOTHES_HU = (-900.0, -500.0)
 PADDING_HU = (-1024.0, -2000.0, -2500.0)
-# Scanners are not calibrated alike: in some, air and lung read nearer to water.
+# Calibration varies: in some scanners, air and lung are closer to water.
 CALIBRATION = (0.82, 1.0)
 STREAK_CHANCE, METAL_CHANCE = 0.12, 0.05
 VERY_NOISY_CHANCE, ROUND_FIELD_CHANCE = 0.04, 0.7
 
 
 def paint_couch(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> None:
-    """Paint the couch below the skin outline [points 2] in pixels, and the cloths.
+    """Paint clothes, and the couch below the skin.
 
-    To be called before the body is painted: the body sinks into the foam.
+    This precedes the painting of the body, which sinks into the foam.
+
+    Args:
+      canvas: to paint on.
+      skin: outline `[points 2]` in pixels.
+      rng: source of all draws.
     """
     size = canvas.size
     x = np.linspace(-0.05, 1.05, 60) * size
@@ -39,11 +44,11 @@ def paint_couch(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> N
         depth += rng.uniform(0.02, 0.12) * size
         sag_change = rng.choice([1.0, 1.0, 0.3])
         top = top + (sag_change - 1.0) * sag
-    _paint_cloths(canvas, skin, rng)
+    _paint_clothes(canvas, skin, rng)
 
 
-def _paint_cloths(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> None:
-    """Faint folds of clothing that follow the front of the body at a distance."""
+def _paint_clothes(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> None:
+    """Paint faint folds of clothing that follow the front of the body at a distance."""
     size = canvas.size
     front = skin[skin[:, 1] < skin[:, 1].mean()]
     front = front[np.argsort(front[:, 0])]
@@ -55,11 +60,11 @@ def _paint_cloths(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) ->
         )
         line[:, 1] -= (rng.uniform(0.005, 0.05) + folds * rng.uniform(0, 0.05)) * size
         pen = stroke(line, rng.uniform(0.002, 0.004) * size)
-        canvas.paint_pixels(pen, rng.uniform(*CLOTH_HU), rng.uniform(0.2, 0.7))
+        canvas.paint_pixels(pen, rng.uniform(*CLOTHES_HU), rng.uniform(0.2, 0.7))
 
 
 def acquire(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """The scan of the painted canvas: int16 [size size]."""
+    """Return the scan of the painted canvas, int16 `[size size]`."""
     size, pixel = canvas.size, canvas.size / 512
     blur_px, grain_px = rng.uniform(0.6, 1.2) * pixel, rng.uniform(0.5, 0.9) * pixel
     noise_hu = np.clip(rng.lognormal(np.log(27), 0.45), 10, 60)
@@ -69,15 +74,15 @@ def acquire(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     gain = rng.uniform(*CALIBRATION) if rng.random() < 0.5 else 1.0
     is_round, padding_hu = rng.random() < ROUND_FIELD_CHANCE, rng.choice(PADDING_HU)
 
-    # What draws as many numbers as there are pixels comes last: see phantom.py.
+    # Draws of one number per pixel come last: the others must not depend on the size.
     image = _blur(canvas.image * np.float32(gain), blur_px)
-    loss = np.clip(image - AIR_HU, 0, 1500) / 1000
+    attenuation = np.clip(image - AIR_HU, 0, 1500) / 1000
     if metal_hu:
-        image += metal_hu * _star(size, rng) * np.minimum(loss + 0.2, 1)
+        image += metal_hu * _star(size, rng) * np.minimum(attenuation + 0.2, 1)
     if streak_hu:
-        image += streak_hu * _streaks(loss, rng)
+        image += streak_hu * _streaks(attenuation, rng)
     noise = _blur(rng.standard_normal((size, size), np.float32), grain_px)
-    image += noise_hu / noise.std() * noise * (0.75 + 0.35 * _overview(loss))
+    image += noise_hu / noise.std() * noise * (0.75 + 0.35 * _overview(attenuation))
     if is_round:
         _pad(image, padding_hu)
     return np.rint(image).clip(-3000, 3071).astype(np.int16)
@@ -87,14 +92,14 @@ def _blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), max(sigma_px, 0.2))
 
 
-def _overview(loss: np.ndarray) -> np.ndarray:
-    """The attenuation, smoothed: noise is strongest deep inside the body."""
-    coarse = cv2.resize(loss, (16, 16), interpolation=cv2.INTER_AREA)
-    return cv2.resize(coarse, loss.shape)
+def _overview(attenuation: np.ndarray) -> np.ndarray:
+    """Smooth the attenuation; noise is strongest deep inside the body."""
+    coarse = cv2.resize(attenuation, (16, 16), interpolation=cv2.INTER_AREA)
+    return cv2.resize(coarse, attenuation.shape)
 
 
 def _pad(image: np.ndarray, padding_hu: float) -> None:
-    """Replace what is outside the round field of view by a noisy constant, in place."""
+    """Set pixels outside the round field of view to a noisy constant, in place."""
     size = len(image)
     outside = np.full(image.shape, 255, np.uint8)
     cv2.circle(outside, (size // 2, size // 2), size // 2, 0, -1)
@@ -102,20 +107,20 @@ def _pad(image: np.ndarray, padding_hu: float) -> None:
     image[outside > 0] = padding_hu + 0.6 * noise
 
 
-def _streaks(loss: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Streaks along the rows where the rays crossed too much tissue."""
-    size = len(loss)
+def _streaks(attenuation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw streaks along the rows whose rays cross too much tissue."""
+    size = len(attenuation)
     tilt_degrees = rng.uniform(-6, 6)
-    rows = cv2.blur(loss.mean(axis=1, keepdims=True), (1, max(size // 16, 1)))
+    rows = cv2.blur(attenuation.mean(axis=1, keepdims=True), (1, max(size // 16, 1)))
     weight = np.clip((rows / rows.max() - 0.6) / 0.4, 0, 1)
     lines = cv2.resize(rng.standard_normal((size, 10), np.float32), (size, size))
     turn = cv2.getRotationMatrix2D((size / 2, size / 2), tilt_degrees, 1.0)
     lines = cv2.warpAffine(lines * weight, turn, (size, size))
-    return lines * np.minimum(loss, 1)
+    return lines * np.minimum(attenuation, 1)
 
 
 def _star(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Bright and dark rays around metal, fading with the distance from it."""
+    """Draw bright and dark rays around metal, which fade with the distance from it."""
     rays = rng.standard_t(2.0, size=(180, 1)).clip(-5, 5).astype(np.float32) / 3
     reach_px = rng.uniform(0.15, 0.35) * size
     distance = np.arange(size, dtype=np.float32)[None] * 1.5

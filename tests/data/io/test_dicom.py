@@ -1,4 +1,4 @@
-"""DICOM series, held against SimpleITK's own reader; and what is no series."""
+"""DICOM series, compared with SimpleITK's own reader, and files that are not series."""
 
 import numpy as np
 import pydicom
@@ -24,14 +24,14 @@ CORONAL = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], float)
 
 
 def stored():
-    """Values as CT files have them, 1024 above Hounsfield units."""
+    """Values as CT files store them, 1024 above Hounsfield units."""
     return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16) + 700
 
 
 def write_series(
     folder, axes=AXIAL, distance=2.5, uid=None, array=None, description="lung", skip=()
 ):
-    """A file for each slice, with names in another order than that of the slices."""
+    """Write a file for each slice, with names in a different order than the slices."""
     folder.mkdir(exist_ok=True)
     array = stored() if array is None else array
     uid, study = uid or generate_uid(), generate_uid()
@@ -66,7 +66,7 @@ def write_series(
     return uid
 
 
-def by_itk(folder, uid):
+def read_with_itk(folder, uid):
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))
     return reader.Execute()
@@ -75,13 +75,13 @@ def by_itk(folder, uid):
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
 @pytest.mark.parametrize("distance", [2.5, -2.5])
 @pytest.mark.parametrize("axes", [AXIAL, TILTED, CORONAL])
-def test_a_series_to_a_volume(axes, distance, suffix, tmp_path):
+def test_writes_a_series_as_a_volume(axes, distance, suffix, tmp_path):
     uid = write_series(tmp_path / "in", axes, distance)
     with open_volume(tmp_path / "in") as volume:
         with VolumeWriter(tmp_path / f"out{suffix}", volume, np.uint8) as out:
             for k, image in enumerate(volume.slices()):
                 out.write(k, image > 0)
-    series = by_itk(tmp_path / "in", uid)
+    series = read_with_itk(tmp_path / "in", uid)
     mask = sitk.ReadImage(str(tmp_path / f"out{suffix}"))
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(series) > 0
@@ -91,7 +91,7 @@ def test_a_series_to_a_volume(axes, distance, suffix, tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=what)
 
 
-def test_slices_come_in_hounsfield_units_feet_first(tmp_path):
+def test_reads_slices_in_hounsfield_units_from_feet_to_head(tmp_path):
     write_series(tmp_path / "in")
     with open_volume(tmp_path / "in") as volume:
         assert volume.spacing_mm == pytest.approx((2.5, 0.6, 0.75))
@@ -101,7 +101,7 @@ def test_slices_come_in_hounsfield_units_feet_first(tmp_path):
         np.testing.assert_array_equal(list(volume.slices()), stored()[::-1] - 1024.0)
 
 
-def test_a_coronal_series_is_cut_into_axial_slices(tmp_path):
+def test_reads_axial_slices_of_a_coronal_series(tmp_path):
     write_series(tmp_path / "in", CORONAL)
     with open_volume(tmp_path / "in") as volume:
         # Rows of the files run from head to feet, files from front to back.
@@ -110,7 +110,7 @@ def test_a_coronal_series_is_cut_into_axial_slices(tmp_path):
         assert volume.spacing_mm == pytest.approx((0.6, 2.5, 0.75))
 
 
-def test_one_file_alone(tmp_path):
+def test_reads_a_single_file(tmp_path):
     write_series(tmp_path / "in", array=stored()[:1])
     (file,) = (tmp_path / "in").iterdir()
     assert is_dicom(file) and is_dicom(tmp_path / "in") and not is_dicom(tmp_path)
@@ -125,7 +125,7 @@ def test_one_file_alone(tmp_path):
         assert volume.spacing_mm == pytest.approx((5.0, 0.6, 0.75))
 
 
-def test_of_several_series_one_is_chosen(tmp_path):
+def test_several_series_need_a_choice(tmp_path):
     first = write_series(tmp_path / "in", description="thin")
     for path in (tmp_path / "in").iterdir():
         path.rename(path.with_name(f"A{path.name}"))
@@ -148,7 +148,7 @@ def refused(folder, match):
         pass
 
 
-def test_positions_in_tenths_are_equal_distances(tmp_path):
+def test_accepts_positions_rounded_to_tenths(tmp_path):
     write_series(tmp_path / "in", distance=0.625)
     for file in (tmp_path / "in").iterdir():
         d = pydicom.dcmread(file)
@@ -165,13 +165,13 @@ def test_positions_in_tenths_are_equal_distances(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change,says",
+    "change,message",
     [
         ({"NumberOfFrames": 2}, "has 2 frames"),
         ({"PhotometricInterpretation": "MONOCHROME1"}, "is MONOCHROME1"),
     ],
 )
-def test_what_itk_would_read_wrong_is_refused(change, says, tmp_path):
+def test_refuses_files_that_itk_reads_wrong(change, message, tmp_path):
     write_series(tmp_path / "in", array=stored()[:1])
     (file,) = (tmp_path / "in").iterdir()
     d = pydicom.dcmread(file)
@@ -179,15 +179,15 @@ def test_what_itk_would_read_wrong_is_refused(change, says, tmp_path):
         setattr(d, key, value)
     d.PixelData = d.PixelData * change.get("NumberOfFrames", 1)
     d.save_as(file)
-    refused(file, says)
+    refused(file, message)
 
 
-def test_a_slice_that_is_missing(tmp_path):
+def test_refuses_a_missing_slice(tmp_path):
     write_series(tmp_path / "in", skip=(3,))
     refused(tmp_path / "in", "are 5.000 mm apart, most slices 2.500 mm")
 
 
-def test_a_slice_that_is_there_twice(tmp_path):
+def test_refuses_a_duplicate_slice(tmp_path):
     uid = write_series(tmp_path / "in")
     for path in (tmp_path / "in").iterdir():
         path.rename(path.with_name(f"A{path.name}"))
@@ -195,23 +195,23 @@ def test_a_slice_that_is_there_twice(tmp_path):
     refused(tmp_path / "in", "have the same position")
 
 
-def test_slices_of_different_sizes(tmp_path):
+def test_refuses_slices_of_different_sizes(tmp_path):
     uid = write_series(tmp_path / "in")
     for path in (tmp_path / "in").iterdir():
         path.rename(path.with_name(f"A{path.name}"))
-    other = np.zeros((1, 4, 4), np.int16)
-    write_series(tmp_path / "in", uid=uid, array=other, distance=-90)
+    small = np.zeros((1, 4, 4), np.int16)
+    write_series(tmp_path / "in", uid=uid, array=small, distance=-90)
     refused(tmp_path / "in", "different sizes")
 
 
-def test_a_tilted_gantry(tmp_path):
+def test_refuses_a_tilted_gantry(tmp_path):
     sheared = AXIAL.copy()
     sheared[2] = [0, np.sin(0.2), np.cos(0.2)]
     write_series(tmp_path / "in", sheared)
     refused(tmp_path / "in", "shifted sideways")
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_names_a_damaged_file(tmp_path):
     write_series(tmp_path / "in")
     file = sorted((tmp_path / "in").iterdir())[2]
     file.write_bytes(file.read_bytes()[:200])
@@ -221,7 +221,7 @@ def test_a_damaged_file_is_named(tmp_path):
     refused(tmp_path / "in", file.name)
 
 
-def test_colour_is_refused(tmp_path):
+def test_refuses_colour(tmp_path):
     write_series(tmp_path / "in", array=stored()[:1])
     (file,) = (tmp_path / "in").iterdir()
     d = pydicom.dcmread(file)
@@ -232,10 +232,10 @@ def test_colour_is_refused(tmp_path):
     refused(file, "3 values per pixel")
 
 
-def write_other(file, kind):
-    """A DICOM file that is no image."""
+def write_without_image(file, storage_class):
+    """Write a DICOM file that is not an image."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = kind
+    meta.MediaStorageSOPClassUID = storage_class
     meta.MediaStorageSOPInstanceUID = generate_uid()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     d = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
@@ -243,33 +243,33 @@ def write_other(file, kind):
     d.save_as(file, enforce_file_format=True)
 
 
-def test_reports_beside_the_slices_are_passed_over(tmp_path):
+def test_skips_reports_among_the_slices(tmp_path):
     write_series(tmp_path / "in")
-    write_other(tmp_path / "in/DOSE", XRayRadiationDoseSRStorage)
-    write_other(tmp_path / "in/DICOMDIR", MediaStorageDirectoryStorage)
+    write_without_image(tmp_path / "in/DOSE", XRayRadiationDoseSRStorage)
+    write_without_image(tmp_path / "in/DICOMDIR", MediaStorageDirectoryStorage)
     with open_volume(tmp_path / "in") as volume:
         assert volume.count == len(stored())
 
 
-def test_a_disc_with_its_slices_in_folders_below(tmp_path):
-    write_other(tmp_path / "DICOMDIR", MediaStorageDirectoryStorage)
+def test_refuses_a_disc_whose_slices_are_in_subfolders(tmp_path):
+    write_without_image(tmp_path / "DICOMDIR", MediaStorageDirectoryStorage)
     write_series(tmp_path / "in")
     refused(tmp_path, "no slices among them")
 
 
 @pytest.mark.parametrize(
-    "lost,name",
+    "element,name",
     [
         ("ImagePositionPatient", "position"),
         ("ImageOrientationPatient", "orientation"),
         ("PixelSpacing", "pixel spacing"),
     ],
 )
-def test_slices_that_do_not_say_where_they_lie(lost, name, tmp_path):
-    """ITK would take them for slices at 0, of pixels of 1 mm."""
+def test_refuses_slices_without_a_placement(element, name, tmp_path):
+    """ITK would assume a position of 0 and pixels of 1 mm."""
     write_series(tmp_path / "in")
     for file in (tmp_path / "in").iterdir():
         d = pydicom.dcmread(file)
-        del d[lost]
+        del d[element]
         d.save_as(file)
     refused(tmp_path / "in", f"does not state its {name}")

@@ -1,4 +1,4 @@
-"""The table of formats: what is known, and how another one is added."""
+"""The table of formats, and how to add one."""
 
 import contextlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a file says of itself, in every form of TIFF and PNG."""
+"""Headers of every variant of TIFF and PNG."""
 
 import struct
 
@@ -25,18 +25,18 @@ def encoded(suffix, shape, dtype):
         (".png", (5, 7, 4), "uint16", 4, 16),
     ],
 )
-def test_of_files_that_opencv_writes(suffix, shape, dtype, channels, bits):
+def test_reads_files_written_by_opencv(suffix, shape, dtype, channels, bits):
     header = read_header(encoded(suffix, shape, dtype))
     assert (header.height, header.width) == shape[:2]
     assert (header.channels, header.bits, header.pages) == (channels, bits, 1)
 
 
-def test_of_a_colour_tiff():
+def test_counts_the_channels_of_a_colour_tiff():
     assert read_header(encoded(".tif", (5, 7, 3), "uint8")).channels == 3
 
 
 def tiff(*directories, big=False, order="<"):
-    """Directories of (tag, type, count, value), one after the other, and no pixels."""
+    """A TIFF without pixels, from directories of (tag, type, count, value)."""
     number = "Q" if big else "I"
     count, entry = ("Q", "HHQ8s") if big else ("H", "HHI4s")
     start = b"II" if order == "<" else b"MM"
@@ -62,55 +62,55 @@ GRAY = [(256, 3, 1, 7), (257, 4, 1, 5), (258, 3, 1, 16)]
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("big", [False, True])
-def test_both_byte_orders_and_bigtiff(order, big):
+def test_reads_both_byte_orders_and_bigtiff(order, big):
     header = read_header(tiff(GRAY, big=big, order=order))
     assert (header.width, header.height, header.bits) == (7, 5, 16)
     assert (header.channels, header.pages, header.pixels) == (1, 1, 35)
 
 
-def test_tiles_may_be_larger_than_the_picture():
+def test_counts_the_pixels_of_tiles_larger_than_the_image():
     header = read_header(tiff([*GRAY, (322, 3, 1, 64), (323, 3, 1, 32)]))
     assert header.block == (64, 32) and header.pixels == 2048
 
 
 @pytest.mark.parametrize("rows,pixels", [(2, 35), (5, 35), (50, 350), (2**32 - 1, 35)])
-def test_strips_may_be_larger_than_the_picture(rows, pixels):
-    """The largest number says that one strip has all rows, and no more."""
+def test_counts_the_pixels_of_strips_larger_than_the_image(rows, pixels):
+    """The largest number means that one strip has exactly all rows."""
     assert read_header(tiff([*GRAY, (278, 4, 1, rows)])).pixels == pixels
 
 
 @pytest.mark.parametrize("n", [2, 3, MAX_PAGES])
-def test_pages(n):
+def test_counts_pages(n):
     assert read_header(tiff(*[GRAY] * n)).pages == n
 
 
-def test_no_more_pages_than_there_is_time_to_count():
+def test_stops_counting_pages_at_a_limit():
     assert read_header(tiff(*[GRAY] * (MAX_PAGES + 7))).pages == MAX_PAGES
 
 
-def test_a_palette_is_colour():
+def test_a_palette_counts_as_colour():
     assert read_header(tiff([*GRAY, (262, 3, 1, 3)])).channels == 3
 
 
-def test_bits_of_several_channels_lie_elsewhere():
+def test_skips_the_bits_of_several_channels():
     entries = [*GRAY[:2], (258, 3, 3, 100), (277, 3, 1, 3)]
     assert read_header(tiff(entries)).channels == 3
 
 
-def circle():
+def cyclic():
     content = tiff(GRAY)
     return content[:-4] + struct.pack("<I", 8)
 
 
 @pytest.mark.parametrize(
-    "content,says",
+    "content,message",
     [
         (b"", "neither"),
         (b"II", "truncated"),
         (b"II\x2c\0" + b"\0" * 20, "version 44"),
         (tiff(GRAY)[:-1], "truncated"),
         (tiff(GRAY)[:20], "truncated"),
-        (circle(), "cycle"),
+        (cyclic(), "cycle"),
         (b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**63), "truncated"),
         (tiff([*GRAY, (256, 4, 1, 9)]), "tag 256 is ambiguous"),
         (tiff([(256, 3, 2, 7), *GRAY[1:]]), "tag 256 is ambiguous"),
@@ -123,6 +123,6 @@ def circle():
         (b"\x89PNG\r\n\x1a\n\0\0\0\0IEND\xae\x42\x60\x82", "no IHDR"),
     ],
 )
-def test_what_is_damaged(content, says):
-    with pytest.raises(ValueError, match=says):
+def test_refuses_damaged_headers(content, message):
+    with pytest.raises(ValueError, match=message):
         read_header(content)

@@ -1,4 +1,4 @@
-"""Every trap that an image file has set for a reader."""
+"""Reading image files exactly, and refusing files that would be read wrong."""
 
 import os
 import struct
@@ -13,14 +13,14 @@ from lungseg_jax.data.io.images import read_image, read_mask, write_image
 from lungseg_jax.data.lung_ct.builder import LungCT
 from lungseg_jax.runtime.errors import UserError
 
-# A slice as scanners give it: padding, air, lung, water, soft tissue, bone. [2 3]
+# Values of a CT slice [2 3]: padding, air, lung, water, soft tissue, bone.
 HU = np.array([[-2600, -1000, -700], [0, 40, 1500]], np.int16)
 MASK = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 LZW, DEFLATE = 5, 8  # values of the TIFF tag Compression
 
 
 def noise(shape=(64, 48), dtype="int16"):
-    """Pixels that do not compress, so that a cut file has lost some of them."""
+    """Incompressible pixels, some of which are lost from a truncated file."""
     values = np.random.default_rng(0).integers(0, 2**15, shape)
     return values.astype(dtype)
 
@@ -36,7 +36,7 @@ def write_png(path, array):
     return path
 
 
-def test_signed_16_bit_values_are_true(tmp_path):
+def test_reads_signed_16_bit_values_exactly(tmp_path):
     write_image(tmp_path / "slice.tif", HU)
     image = read_image(tmp_path / "slice.tif")
     assert image.dtype == np.int16
@@ -44,12 +44,12 @@ def test_signed_16_bit_values_are_true(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE])
-def test_the_notebooks_way_destroys_them(tmp_path, mode):
-    """What `cv2.imread(path, 1)` and `(path, 0)` return is not even in their order."""
+def test_other_modes_of_opencv_destroy_the_values(tmp_path, mode):
+    """`cv2.imread(path, 1)` and `(path, 0)` do not even keep the order of the values."""
     path = tmp_path / "slice.tif"
     write_image(path, HU)
-    seen = cv2.imread(str(path), mode)
-    gray = seen[..., 0] if seen.ndim == 3 else seen
+    pixels = cv2.imread(str(path), mode)
+    gray = pixels[..., 0] if pixels.ndim == 3 else pixels
     assert gray.dtype == np.uint8
     # The high bytes: -2600 is 0xF5D8, -1000 0xFC18, -700 0xFD44, 1500 0x05DC.
     assert gray.tolist() == [[0xF5, 0xFC, 0xFD], [0x00, 0x00, 0x05]]
@@ -58,14 +58,14 @@ def test_the_notebooks_way_destroys_them(tmp_path, mode):
 
 @pytest.mark.parametrize("compression", [1, LZW, DEFLATE])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16"])
-def test_tiff_is_exact(tmp_path, compression, dtype):
+def test_reads_tiff_exactly(tmp_path, compression, dtype):
     array = noise(dtype="int32").astype(dtype)
     image = read_image(write_tiff(tmp_path / "a.TIFF", array, compression))
     assert image.dtype == dtype
     np.testing.assert_array_equal(image, array)
 
 
-def test_float_tiff_is_exact(tmp_path):
+def test_reads_float_tiff_exactly(tmp_path):
     array = np.array([[-1000.25, 0.5], [1e-3, 3e4]], np.float32)
     write_image(tmp_path / "a.tif", array)
     image = read_image(tmp_path / "a.tif")
@@ -74,7 +74,7 @@ def test_float_tiff_is_exact(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_png_is_exact(tmp_path, dtype):
+def test_reads_png_exactly(tmp_path, dtype):
     array = np.array([[0, 1, 127], [128, 254, 255]], np.uint16)
     array = (array * (257 if dtype == "uint16" else 1)).astype(dtype)  # 257*255 = 65535
     image = read_image(write_png(tmp_path / "a.PNG", array))
@@ -85,20 +85,20 @@ def test_png_is_exact(tmp_path, dtype):
 @pytest.mark.parametrize("high", [1, 255])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize("compression", [1, LZW])
-def test_masks_with_1_and_with_255_are_equal(tmp_path, high, dtype, compression):
+def test_masks_of_1_and_of_255_are_equal(tmp_path, high, dtype, compression):
     path = write_tiff(tmp_path / "m.tif", (MASK * high).astype(dtype), compression)
     mask = read_mask(path)
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, MASK)
 
 
-def test_png_mask(tmp_path):
+def test_reads_a_png_mask(tmp_path):
     mask = read_mask(write_png(tmp_path / "m.png", MASK * np.uint8(255)))
     np.testing.assert_array_equal(mask, MASK)
 
 
 @pytest.mark.parametrize("value", [0, 1, 255])
-def test_masks_of_one_value(tmp_path, value):
+def test_reads_masks_of_a_single_value(tmp_path, value):
     mask = read_mask(write_png(tmp_path / "m.png", np.full((3, 4), value, np.uint8)))
     np.testing.assert_array_equal(mask, np.full((3, 4), int(value > 0)))
 
@@ -114,7 +114,7 @@ def test_masks_of_one_value(tmp_path, value):
         (range(0, 250, 10), "0, 10, 20, 30, 40, 50, ..."),
     ],
 )
-def test_masks_with_other_values_are_refused(tmp_path, values, shown):
+def test_refuses_masks_with_other_values(tmp_path, values, shown):
     path = write_png(tmp_path / "m.png", np.array([values], np.uint8))
     with pytest.raises(UserError) as e:
         read_mask(path)
@@ -125,24 +125,26 @@ def test_masks_with_other_values_are_refused(tmp_path, values, shown):
 @pytest.mark.parametrize(
     "values,dtype", [([-1, 0], "int16"), ([0.0, 0.5], "float32"), ([-1, 0, 1], "int16")]
 )
-def test_masks_with_signed_or_broken_values_are_refused(tmp_path, values, dtype):
+def test_refuses_masks_with_negative_or_fractional_values(tmp_path, values, dtype):
     path = write_tiff(tmp_path / "m.tif", np.array([values], dtype), 1)
     with pytest.raises(UserError, match="has the values"):
         read_mask(path)
 
 
-def whole(folder, kind):
-    """The bytes of an intact file of incompressible pixels, and its suffix."""
+def intact(folder, kind):
+    """Return the bytes of an intact file of incompressible pixels, and its suffix."""
     if kind == "png":
-        return write_png(folder / "whole.png", noise(dtype="uint16")).read_bytes(), kind
+        return write_png(
+            folder / "intact.png", noise(dtype="uint16")
+        ).read_bytes(), kind
     compression = {"raw tif": 1, "lzw tif": LZW}[kind]
-    return write_tiff(folder / "whole.tif", noise(), compression).read_bytes(), "tif"
+    return write_tiff(folder / "intact.tif", noise(), compression).read_bytes(), "tif"
 
 
 @pytest.mark.parametrize("kind", ["raw tif", "lzw tif", "png"])
 @pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.9, 0.99])
-def test_truncated_files_are_refused(tmp_path, kind, kept):
-    content, suffix = whole(tmp_path, kind)
+def test_refuses_truncated_files(tmp_path, kind, kept):
+    content, suffix = intact(tmp_path, kind)
     path = tmp_path / f"cut.{suffix}"
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(UserError) as e:
@@ -153,7 +155,7 @@ def test_truncated_files_are_refused(tmp_path, kind, kept):
 
 
 def one_strip_tiff(array):
-    """A TIFF as the Kaggle set has it: header, directory, then one strip to the end."""
+    """A TIFF like those of the Kaggle set: header, directory, and a strip to the end."""
     tags = [
         (256, 4, array.shape[1]),  # width
         (257, 4, array.shape[0]),  # height
@@ -172,8 +174,8 @@ def one_strip_tiff(array):
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2, 100, 6000])
-def test_one_strip_cut_at_its_end(tmp_path, missing):
-    """Nothing but pixels is lost here: the directory stands before them."""
+def test_refuses_a_strip_truncated_at_its_end(tmp_path, missing):
+    """Only pixels are lost: the directory precedes them."""
     array = noise()
     content, path = one_strip_tiff(array), tmp_path / "a.tif"
     path.write_bytes(content[: len(content) - missing])
@@ -185,9 +187,9 @@ def test_one_strip_cut_at_its_end(tmp_path, missing):
 
 
 @pytest.mark.parametrize("missing", [9, 12, 13, 16, 17])
-def test_png_cut_at_its_end(tmp_path, missing):
-    """The end chunk has 12 bytes; a file without it may be short of pixels as well."""
-    content, _ = whole(tmp_path, "png")
+def test_refuses_a_png_truncated_at_its_end(tmp_path, missing):
+    """The end chunk has 12 bytes; without it, pixels may also be missing."""
+    content, _ = intact(tmp_path, "png")
     path = tmp_path / "cut.png"
     path.write_bytes(content[:-missing])
     with pytest.raises(UserError, match="damaged or truncated"):
@@ -200,7 +202,7 @@ def test_png_cut_at_its_end(tmp_path, missing):
     [b"", b"\0", b"version https://git-lfs.github.com/spec/v1\n", b"<html>" * 99],
     ids=["empty", "one byte", "lfs pointer", "html"],
 )
-def test_what_is_no_image_is_refused(tmp_path, name, content):
+def test_refuses_files_that_are_not_images(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError) as e:
@@ -210,7 +212,7 @@ def test_what_is_no_image_is_refused(tmp_path, name, content):
 
 @pytest.mark.parametrize("suffix", ["tif", "png"])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_colour_is_refused(tmp_path, suffix, channels):
+def test_refuses_colour(tmp_path, suffix, channels):
     path = tmp_path / f"a.{suffix}"
     assert cv2.imwrite(str(path), np.zeros((8, 8, channels), np.uint8))
     for read in (read_image, read_mask):
@@ -219,7 +221,7 @@ def test_colour_is_refused(tmp_path, suffix, channels):
         assert e.value.what == f"{path} has {channels} channels."
 
 
-def test_several_pages_are_refused(tmp_path):
+def test_refuses_several_pages(tmp_path):
     path = tmp_path / "stack.tif"
     assert cv2.imwritemulti(str(path), [noise(), noise(), noise()])
     with pytest.raises(UserError) as e:
@@ -228,7 +230,7 @@ def test_several_pages_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_not_finite_are_refused(tmp_path, bad):
+def test_refuses_pixels_that_are_not_finite(tmp_path, bad):
     array = np.zeros((5, 5), np.float32)
     array[3, 2] = bad
     write_image(tmp_path / "a.tif", array)
@@ -238,15 +240,15 @@ def test_pixels_that_are_not_finite_are_refused(tmp_path, bad):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.dcm", "a.nii.gz", "a"])
-def test_unknown_suffixes_are_refused(tmp_path, name):
-    (tmp_path / name).write_bytes(whole(tmp_path, "png")[0])
+def test_refuses_unknown_suffixes(tmp_path, name):
+    (tmp_path / name).write_bytes(intact(tmp_path, "png")[0])
     with pytest.raises(UserError) as e:
         read_image(tmp_path / name)
     assert str(tmp_path / name) in e.value.what
     assert e.value.rule == "one of .tif, .tiff, .png."
 
 
-def test_missing_file_and_folder(tmp_path):
+def test_refuses_missing_files_and_folders(tmp_path):
     (tmp_path / "folder.png").mkdir()
     for path in (tmp_path / "none.png", tmp_path / "folder.png"):
         with pytest.raises(UserError) as e:
@@ -254,21 +256,21 @@ def test_missing_file_and_folder(tmp_path):
         assert f"{path} cannot be read" in e.value.what
 
 
-def test_real_images(real_data):
+def test_reads_the_real_images(real_data):
     for path in sorted((real_data / "2d_images").iterdir())[::12]:
         image = read_image(path)
         assert image.dtype == np.int16 and image.shape == (512, 512), path
         assert -3000 < image.min() < -900 and len(np.unique(image)) > 500, path
 
 
-def test_real_masks(real_data):
+def test_reads_the_real_masks(real_data):
     masks = [read_mask(path) for path in sorted((real_data / "2d_masks").iterdir())]
     assert {(m.dtype.name, m.shape) for m in masks} == {("uint8", (512, 512))}
     assert all(m.max() == 1 for m in masks)
     assert 0.2 < np.mean([m.mean() for m in masks]) < 0.27
 
 
-# --- what a file asks for, before it is decoded ---
+# --- sizes that a file declares, checked before decoding ---
 
 
 def refuse_to_decode(*args):
@@ -276,7 +278,7 @@ def refuse_to_decode(*args):
 
 
 def sized_tiff(width, height, *tags):
-    """A TIFF of any size that has a hundred bytes of pixels."""
+    """A TIFF that declares any size and has a hundred bytes of pixels."""
     every = [
         (256, 4, width),
         (257, 4, height),
@@ -309,9 +311,7 @@ def sized_png(width, height, bits=8, colour=0, *more):
     "width,height", [(8193, 8192), (2**26 + 1, 1), (1, 2**31), (2**31 - 1, 2**31 - 1)]
 )
 @pytest.mark.parametrize("kind", ["tif", "png"])
-def test_bombs_are_refused_before_they_are_decoded(
-    tmp_path, monkeypatch, kind, width, height
-):
+def test_refuses_bombs_before_decoding_them(tmp_path, monkeypatch, kind, width, height):
     make = {"tif": sized_tiff, "png": sized_png}[kind]
     path = tmp_path / f"bomb.{kind}"
     path.write_bytes(make(width, height))
@@ -323,7 +323,7 @@ def test_bombs_are_refused_before_they_are_decoded(
         assert "67108864 pixels" in e.value.rule and e.value.remedy
 
 
-def test_the_limit_itself_is_allowed(tmp_path, monkeypatch):
+def test_accepts_the_limit_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 64 * 48)
     write_tiff(tmp_path / "a.tif", noise(), 1)
     assert read_image(tmp_path / "a.tif").shape == (64, 48)
@@ -332,7 +332,7 @@ def test_the_limit_itself_is_allowed(tmp_path, monkeypatch):
         read_image(tmp_path / "b.tif")
 
 
-def test_tiles_are_held_whole(tmp_path, monkeypatch):
+def test_refuses_tiles_larger_than_the_limit(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
     path.write_bytes(sized_tiff(10, 10, (322, 4, 2**20), (323, 4, 2**10)))
     monkeypatch.setattr(cv2, "imdecode", refuse_to_decode)
@@ -340,8 +340,8 @@ def test_tiles_are_held_whole(tmp_path, monkeypatch):
         read_image(path)
 
 
-def test_strips_are_held_whole(tmp_path, monkeypatch):
-    """Of a picture of 10 x 10 in one strip that says it has room for 2**24 rows."""
+def test_refuses_strips_larger_than_the_limit(tmp_path, monkeypatch):
+    """An image of 10 x 10 in a strip that declares 2**24 rows."""
     path = tmp_path / "a.tif"
     rows = struct.pack("<HHII", 278, 4, 1, 10), struct.pack("<HHII", 278, 4, 1, 2**24)
     path.write_bytes(sized_tiff(10, 10).replace(*rows))
@@ -350,10 +350,10 @@ def test_strips_are_held_whole(tmp_path, monkeypatch):
         read_image(path)
 
 
-def test_pages_are_counted_and_not_decoded(tmp_path, monkeypatch):
-    """Directories that all show the same hundred bytes: 100,000 pages in a megabyte."""
-    one = sized_tiff(10, 10)
-    head, directory = one[:108], one[108:-4]
+def test_counts_pages_without_decoding_them(tmp_path, monkeypatch):
+    """Directories that all point at the same pixels: 100,000 pages in a megabyte."""
+    page = sized_tiff(10, 10)
+    head, directory = page[:108], page[108:-4]
     pages = [
         directory + struct.pack("<I", 108 + (i + 1) * (len(directory) + 4))
         for i in range(100_000)
@@ -365,7 +365,7 @@ def test_pages_are_counted_and_not_decoded(tmp_path, monkeypatch):
         read_image(path)
 
 
-def test_an_animated_png_has_pages(tmp_path):
+def test_refuses_an_animated_png(tmp_path):
     path = tmp_path / "a.png"
     frames = chunk(b"acTL", struct.pack(">II", 3, 0))
     path.write_bytes(sized_png(8, 8, 8, 0, frames))
@@ -373,22 +373,22 @@ def test_an_animated_png_has_pages(tmp_path):
         read_image(path)
 
 
-def test_a_file_too_large_is_not_read(tmp_path):
+def test_refuses_a_file_that_is_too_large(tmp_path):
     path = tmp_path / "a.tif"
     with path.open("wb") as f:
-        f.truncate(images.MAX_FILE_BYTES + 1)  # takes no room on the disk
+        f.truncate(images.MAX_FILE_BYTES + 1)  # sparse: takes no space on the disk
     with pytest.raises(UserError, match=f"has {images.MAX_FILE_BYTES + 1} bytes"):
         read_image(path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_refuses_a_pipe_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
     with pytest.raises(UserError, match="not a regular file"):
         read_image(tmp_path / "a.tif")
 
 
-def test_12_bits_are_refused(tmp_path):
-    """OpenCV returns 16 times the value."""
+def test_refuses_12_bits(tmp_path):
+    """OpenCV multiplies the values by 16."""
     path = tmp_path / "a.tif"
     content = sized_tiff(4, 4).replace(
         struct.pack("<HHII", 258, 3, 1, 8), struct.pack("<HHII", 258, 3, 1, 12)
@@ -399,7 +399,7 @@ def test_12_bits_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint32"])
-def test_other_types_are_refused_for_images_but_not_for_masks(tmp_path, dtype):
+def test_refuses_other_dtypes_in_images_but_not_in_masks(tmp_path, dtype):
     path = write_tiff(tmp_path / "a.tif", MASK.astype(dtype), 1)
     with pytest.raises(UserError) as e:
         read_image(path)
@@ -407,14 +407,14 @@ def test_other_types_are_refused_for_images_but_not_for_masks(tmp_path, dtype):
     np.testing.assert_array_equal(read_mask(path), MASK)
 
 
-def test_every_dtype_that_is_read_can_be_prepared():
+def test_every_readable_dtype_can_be_prepared():
     variants = {f"folder_{dtype}" for dtype in images.DTYPES}
     assert variants == {n for n in LungCT.builder_configs if n.startswith("folder_")}
 
 
 @pytest.mark.parametrize("at", [40, 60, 500, 2000])
-def test_a_flipped_bit_in_a_png_is_found(tmp_path, at):
-    content = bytearray(whole(tmp_path, "png")[0])
+def test_refuses_a_png_with_a_flipped_bit(tmp_path, at):
+    content = bytearray(intact(tmp_path, "png")[0])
     content[at] ^= 16
     path = tmp_path / "flipped.png"
     path.write_bytes(content)
@@ -422,7 +422,7 @@ def test_a_flipped_bit_in_a_png_is_found(tmp_path, at):
         read_image(path)
 
 
-def test_a_jpeg_by_another_name_is_refused(tmp_path):
+def test_refuses_a_jpeg_named_png(tmp_path):
     done, content = cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(UserError, match="damaged or truncated"):

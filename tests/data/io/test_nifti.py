@@ -14,7 +14,7 @@ SPACING = np.diag([0.7, 0.8, 2.5, 1])
 
 
 def voxels(dtype=np.int16):
-    """Distinct values, so that no two orientations look alike."""
+    """Distinct values, which no two orientations put in the same order."""
     return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(dtype) - 100
 
 
@@ -29,7 +29,7 @@ def affine(angle=0.0, origin=(-12.5, 30.25, 7.0)):
 
 
 def write(path, qform, sform, codes, *, image_class=nib.Nifti1Image, order="<"):
-    """Write a file with both forms, whatever their codes."""
+    """Write a file with both forms, including those whose code is 0."""
     header = image_class.header_class(endianness=order)
     image = image_class(voxels(), SPACING, header)
     image.set_qform(qform, codes[0])

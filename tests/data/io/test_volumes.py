@@ -23,7 +23,7 @@ ORIENTATIONS = [
 
 
 def voxels(shape=(5, 6, 7), dtype=np.int16):
-    """Distinct values, so that no two orientations look alike."""
+    """Distinct values, which no two orientations put in the same order."""
     values = np.arange(np.prod(shape)).reshape(shape)
     return (values - values.size // 2).astype(dtype)
 

@@ -1,3 +1,5 @@
+"""Phantoms are reproducible, plausible, and written like the Kaggle set."""
+
 import re
 import struct
 
@@ -25,14 +27,14 @@ def test_is_a_function_of_seed_and_index():
 
 
 @pytest.mark.parametrize("seed,index", [(1, 3), (2, 2), (2, 1)])
-def test_other_seed_or_index_is_another_patient(seed, index):
+def test_another_seed_or_index_is_another_patient(seed, index):
     _, mask = dataset.make_slice(seed=1, index=2, size=SIZE)
-    _, other = dataset.make_slice(seed=seed, index=index, size=SIZE)
-    assert (mask != other).mean() > 0.01
+    _, another = dataset.make_slice(seed=seed, index=index, size=SIZE)
+    assert (mask != another).mean() > 0.01
 
 
 @pytest.mark.parametrize("size", [64, 100, 128, 512])
-def test_shapes_and_dtypes(size):
+def test_has_the_requested_shape_and_dtypes(size):
     image, mask = dataset.make_slice(seed=0, index=0, size=size)
     assert image.shape == mask.shape == (size, size)
     assert image.dtype == np.int16 and mask.dtype == np.uint8
@@ -45,23 +47,24 @@ def test_refuses_a_size_too_small_to_draw():
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_size_changes_the_resolution_only(index):
+def test_size_changes_only_the_resolution(index):
     large_image, large = dataset.make_slice(seed=5, index=index, size=512)
     image, small = dataset.make_slice(seed=5, index=index, size=128)
     shrunk = cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA) > 127
-    both, either = (shrunk & (small > 0)).sum(), (shrunk | (small > 0)).sum()
-    assert both / either > 0.93
+    intersection = (shrunk & (small > 0)).sum()
+    union = (shrunk | (small > 0)).sum()
+    assert intersection / union > 0.93
     shrunk_image = cv2.resize(large_image, (128, 128), interpolation=cv2.INTER_AREA)
     assert np.corrcoef(shrunk_image.ravel(), image.ravel())[0, 1] > 0.95
 
 
-def test_lungs_are_of_plausible_size(pairs):
-    share = np.array([(mask > 0).mean() for _, mask in pairs])
-    assert share.min() > 0.03 and share.max() < 0.45
-    assert 0.17 < share.mean() < 0.27
+def test_lungs_have_a_plausible_size(pairs):
+    fraction = np.array([(mask > 0).mean() for _, mask in pairs])
+    assert fraction.min() > 0.03 and fraction.max() < 0.45
+    assert 0.17 < fraction.mean() < 0.27
 
 
-def test_lungs_keep_off_the_border(pairs):
+def test_lungs_do_not_touch_the_border(pairs):
     for index, (_, mask) in enumerate(pairs):
         border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
         assert not border.any(), f"slice {index}"
@@ -76,7 +79,7 @@ def test_lungs_have_one_to_three_parts(pairs):
 def test_hounsfield_units_are_plausible(pairs):
     lung = np.mean([np.median(image[mask > 0]) for image, mask in pairs])
     assert -900 < lung < -500
-    # Around the lungs there is the body: a ring of 5 pixels, less its inner 2.
+    # The lungs are surrounded by the body: a ring of 5 pixels without the inner 2.
     near, far = np.ones((5, 5), np.uint8), np.ones((11, 11), np.uint8)
     for index, (image, mask) in enumerate(pairs):
         ring = (cv2.dilate(mask, far) > 0) & (cv2.dilate(mask, near) == 0)
@@ -86,7 +89,7 @@ def test_hounsfield_units_are_plausible(pairs):
 
 
 def test_air_outside_the_lungs_is_not_lung(pairs):
-    """A threshold must not be enough: there are airways, gas, couch and disease."""
+    """A threshold is not enough: there are airways, gas, a couch and disease."""
     inside_error = [((image < -500) != (mask > 0)).mean() for image, mask in pairs]
     assert min(inside_error) > 0.01
 
@@ -100,7 +103,7 @@ def written(tmp_path_factory):
     return folder, calls
 
 
-def test_writes_pairs_in_the_layout_of_the_kaggle_set(written):
+def test_writes_the_layout_of_the_kaggle_set(written):
     folder, calls = written
     names = sorted(path.name for path in (folder / "2d_images").iterdir())
     assert names == [dataset.slice_name(7, index) for index in range(3)]
@@ -121,7 +124,7 @@ def test_written_files_read_back_exactly(written):
 
 
 @pytest.mark.parametrize("kind,bits,signed", [("2d_images", 16, 2), ("2d_masks", 8, 1)])
-def test_written_files_have_the_format_of_the_kaggle_set(written, kind, bits, signed):
+def test_writes_the_file_format_of_the_kaggle_set(written, kind, bits, signed):
     content = (written[0] / kind / dataset.slice_name(7, 0)).read_bytes()
     order, magic, offset = struct.unpack_from("<2sHI", content)
     assert (order, magic) == (b"II", 42)  # little-endian
@@ -146,13 +149,13 @@ def test_writing_twice_gives_the_same_bytes(written, tmp_path):
         assert twin.read_bytes() == path.read_bytes()
 
 
-def test_refuses_to_write_nothing(tmp_path):
+def test_refuses_zero_slices(tmp_path):
     with pytest.raises(ValueError, match="slices=0 must be at least 1"):
         dataset.write_phantoms(tmp_path, slices=0, seed=0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_to_write_reaches_the_caller(tmp_path, monkeypatch):
+def test_passes_write_errors_to_the_caller(tmp_path, monkeypatch):
     def no_space(path, array):
         raise OSError("No space left on device")
 
