@@ -1,4 +1,4 @@
-"""Installation; what each package is for stands in CONTRIBUTING.md."""
+"""Installation; CONTRIBUTING.md says what each dependency is for."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""How far the train step is from what the memory allows.
+"""How far the train step is from the limit set by memory bandwidth.
 
     python benchmarks/bandwidth.py                                   # inception, 8 x 256
     python benchmarks/bandwidth.py --size=512 --batch=32 --dtype=bfloat16   # on a GPU
 
-A U-Net of few channels is bound by memory, not by arithmetic. Prints the bandwidth of a
-plain copy, the bytes that the compiled step moves (XLA's own count, each operand of each
-fused loop once), the time that they would take at that bandwidth, and the time it takes.
+With few channels, a U-Net does little arithmetic per byte. Prints the bandwidth of a plain
+copy, the bytes that the compiled step moves (XLA's own count, each operand of each fused
+loop once), the time they would take at that bandwidth, and the actual time of the step.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from lungseg_jax.training.losses import bce_dice
 from lungseg_jax.training.state import make_init_fn
 from lungseg_jax.training.steps import make_train_steps
 
-COPIED = 2**28  # bytes, beyond every cache
+COPIED = 2**28  # bytes, larger than any cache
 
 
 def copy_bandwidth(rounds: int) -> float:
-    """Bytes read and written in a second."""
+    """Measure the bytes read and written per second."""
     x = jnp.zeros(COPIED // 4, jnp.float32)
-    # Donated and written in place, as the buffers of a step are used again.
+    # Donated and written in place, as a step reuses its buffers.
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     box = [x]
 

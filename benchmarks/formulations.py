@@ -1,12 +1,12 @@
-"""What the fast forms of the layers and of the ensemble buy, timed in turn.
+"""The speed of our operators and ensemble against other formulations.
 
     python benchmarks/formulations.py                 # 8 x 128 x 128, about five minutes
     python benchmarks/formulations.py --size 256
 
-Prints medians and ratios: the train step with our operators against textbook ones
-(`nn.max_pool`, XLA's convolution of the concatenated input) and against what XLA's CPU
-backend does by itself (convolutions by YNNPACK, padding fused into the stride-1 pool); an
-ensemble of three by `lax.map` against `vmap`.
+Prints medians and ratios of the train step with our operators, with textbook ones
+(`nn.max_pool`, XLA's convolution of the concatenated input) and with the defaults of XLA's
+CPU backend (convolutions by YNNPACK, padding fused into the stride-1 pool); and of an
+ensemble of three, called sequentially and by `vmap`.
 """
 
 import argparse
@@ -55,7 +55,7 @@ TEXTBOOK = {
     ),
     "convolutions": ((blocks, "conv2d", textbook_conv2d),),
 }
-BY_ITSELF = {
+XLA_DEFAULTS = {
     "YNNPACK": ((compilation, "_cpu_options", lambda: OPTIMIZATION_LEVEL),),
     "padding": ((jax.lax, "optimization_barrier", lambda x: x),),
 }
@@ -63,13 +63,13 @@ OPTIMIZATION_LEVEL = {"xla_backend_optimization_level": 1}
 
 
 def train_step(name, images, masks, forms):
-    """A call that carries out one update, with these `forms` while it is compiled."""
+    """Return a function that applies one update, compiled with the given `forms`."""
     indices = np.arange(len(images))[None]
     state = make_init_fn(make_model(name), optax.adam(1e-3), channels=1, seed=0)()
-    jax.clear_caches()  # what was traced before would be taken for the new form
+    jax.clear_caches()  # else the forms traced before would be used
     with contextlib.ExitStack() as stack:
-        for kind in forms:
-            for patch in (TEXTBOOK | BY_ITSELF)[kind]:
+        for form in forms:
+            for patch in (TEXTBOOK | XLA_DEFAULTS)[form]:
                 stack.enter_context(mock.patch.object(*patch))
         step = make_train_steps(loss=bce_dice, augmentation={}, seed=0)
         compiled = step.lower(state, images, masks, indices, 1).compile()
@@ -107,7 +107,7 @@ def main():
     images = jax.device_put(images)
     masks = (images[..., 0] > 0).astype(np.float32)
     calls = {
-        "step, as it is": train_step(args.model, images, masks, ()),
+        "step, ours": train_step(args.model, images, masks, ()),
         "step, textbook pools": train_step(args.model, images, masks, ("pools",)),
         "step, textbook convolutions": train_step(
             args.model, images, masks, ("convolutions",)
@@ -117,11 +117,11 @@ def main():
             args.model, images, masks, ("YNNPACK",)
         ),
         "step, padding fused": train_step(args.model, images, masks, ("padding",)),
-        "ensemble, in turn": ensemble(args.model, images, vectorize=False),
+        "ensemble, sequential": ensemble(args.model, images, vectorize=False),
         "ensemble, vmap": ensemble(args.model, images, vectorize=True),
     }
     times = {name: [] for name in calls}
-    for _ in range(args.rounds):  # in turn, so that a noisy machine is noisy for all
+    for _ in range(args.rounds):  # alternately, to spread the noise of the machine
         for name, call in calls.items():
             start = time.perf_counter()
             call()
@@ -130,7 +130,7 @@ def main():
     print(f"{args.batch} x {args.size} x {args.size} on {jax.devices()}")
     for name, median in medians.items():
         base = medians[
-            "step, as it is" if name.startswith("step") else "ensemble, in turn"
+            "step, ours" if name.startswith("step") else "ensemble, sequential"
         ]
         print(f"{name:30} {1e3 * median:8.0f} ms   {median / base:5.2f}")
 

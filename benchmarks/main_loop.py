@@ -1,11 +1,12 @@
-"""What the program adds to its train step: the start, and the loop around the step.
+"""The overhead of the command: its start, and the loop around the train step.
 
     python benchmarks/main_loop.py                        # five minutes on two CPU cores
     python benchmarks/main_loop.py --config=configs/conv.py --rounds=3
 
-Prints the seconds from the start of the command to its first update, with nothing
-compiled before (cold) and with everything (warm), the phantoms being prepared in both;
-then, in turn, the steps per second of the command, with its log, and of the bare step.
+Prints the seconds from the start of the command to its first update with nothing compiled
+(cold) and with everything compiled (warm), where the phantoms are prepared in both cases;
+then, alternately, the steps per second of the command, including its log, and of the bare
+step.
 """
 
 import argparse
@@ -26,7 +27,7 @@ STEPS = 60
 
 
 def run_main(args, cache: Path, *, steps: int, log_every: int) -> tuple[float, float]:
-    """Runs the command; seconds to its first row of metrics, steps per second after."""
+    """Run the command; return the seconds to its first row and the steps per second."""
     with tempfile.TemporaryDirectory() as workdir:
         settings = {
             "cache_dir": cache,
@@ -58,7 +59,7 @@ def run_main(args, cache: Path, *, steps: int, log_every: int) -> tuple[float, f
 
 
 def run_bare(args) -> float:
-    """Steps per second of the step alone, in a process of its own."""
+    """Return the steps per second of the bare step, measured in a separate process."""
     command = [sys.executable, *sys.argv, "--worker"]
     environment = {TUNABLES: HUGE_PAGES} | os.environ
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
@@ -66,7 +67,7 @@ def run_bare(args) -> float:
 
 
 def work(args) -> None:
-    """The bare step on the recipe's shapes, awaited every ten steps, as the log does."""
+    """Time the bare step on the recipe's shapes, awaited every ten steps like the log."""
     import jax
     import numpy as np
 
@@ -115,7 +116,7 @@ def main():
     )
     parser.add_argument("--config", default="configs/incp_snapshot.py")
     parser.add_argument("--slices", type=int, default=40, help="phantoms to draw")
-    parser.add_argument("--rounds", type=int, default=2, help="of the loop; 0: none")
+    parser.add_argument("--rounds", type=int, default=2, help="of the loop; 0 skips it")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -130,8 +131,8 @@ def main():
         print(f"start to first update: cold {cold:.1f} s, warm {min(warm):.1f} s")
         pairs = []
         for _ in range(args.rounds):
-            of_main = run_main(args, cache, steps=STEPS, log_every=10)[1]
-            pairs.append((of_main, run_bare(args)))
+            main_rate = run_main(args, cache, steps=STEPS, log_every=10)[1]
+            pairs.append((main_rate, run_bare(args)))
             print("steps per second: main {:.3f}, bare step {:.3f}".format(*pairs[-1]))
     if pairs:
         ratio = statistics.median(a / b for a, b in pairs)

@@ -1,11 +1,11 @@
-"""Probabilities of a batch by one network or by an ensemble: ours, Keras, PyTorch.
+"""Time the probabilities of one network or an ensemble: ours, Keras, PyTorch.
 
     pip install -e .[bench]
     python benchmarks/predict.py                            # inception, 8 x 256
     python benchmarks/predict.py --members=3 --size=512 --batch=1
 
-Prints medians, the ratio to ours, the peak memory of each process and the time of its
-first call.
+Prints medians, ratios to ours, the peak memory of each process and the time of its first
+call.
 """
 
 import turns

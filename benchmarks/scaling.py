@@ -1,11 +1,11 @@
-"""How the cost grows: with the size of the images, the batch, and the number of slices.
+"""How the cost grows with the size of images, the batch, and the number of slices.
 
-    python benchmarks/scaling.py                           # all of it
-    python benchmarks/scaling.py --sizes= --slices=1000    # the preparation alone
+    python benchmarks/scaling.py                           # everything
+    python benchmarks/scaling.py --sizes= --slices=1000    # only the preparation
 
-Prints milliseconds a slice of the train step and of an ensemble's prediction, and the
-seconds that checking and packing a data folder takes. Cost that is linear has equal
-figures down a column of milliseconds a slice, or of a megapixel.
+Prints the milliseconds per slice of the train step and of an ensemble's prediction, and
+the seconds it takes to check and pack a data folder. Where the cost is linear, the figures
+per slice or per megapixel are equal down their column.
 """
 
 import argparse
@@ -51,12 +51,12 @@ def preparation(args) -> None:
     for n in args.slices:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, "data")
-            for kind in ("2d_images", "2d_masks"):
-                (folder / kind).mkdir(parents=True)
+            for name in ("2d_images", "2d_masks"):
+                (folder / name).mkdir(parents=True)
             image = rng.integers(-1000, 400, (512, 512)).astype(np.int16)
             mask = (image > 0).astype(np.uint8) * np.uint8(255)
             for i in range(n):
-                image[0, 0] = i  # no two files are equal
+                image[0, 0] = i  # makes every file different
                 write_image(folder / "2d_images" / f"{i:05}.tif", image)
                 write_image(folder / "2d_masks" / f"{i:05}.tif", mask)
             seconds = []

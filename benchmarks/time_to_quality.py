@@ -1,13 +1,13 @@
-"""Scores reached in a given time: our recipe as typed, and MONAI's residual U-Net.
+"""The score of our recipe, and that of MONAI's residual U-Net after a given time.
 
     pip install -e .[bench] monai
     python benchmarks/time_to_quality.py DATA                 # 13 minutes on two cores
     python benchmarks/time_to_quality.py DATA --only=monai --seconds=480
 
-DATA holds 2d_images/ and 2d_masks/. Both see the same training slices and are scored on
-the same test slices of the recipe's split, at the slices' own size, threshold 0.5. Ours
-is one command, timed from its start to its report, in an empty cache; MONAI's time is
-that of its training alone.
+DATA holds 2d_images/ and 2d_masks/. Both train on the same slices and are scored on the
+same test slices of the recipe's split, at the slices' own size, with threshold 0.5. Ours is
+one command, timed from its start to its report, with an empty cache; for MONAI, only the
+training is timed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.data import dataset as data_source
+from lungseg_jax.data.dataset import load_dataset, to_network_arrays
 from lungseg_jax.data.preprocessing import image_to_network, to_slice
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.metrics import overlap
@@ -30,7 +30,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def ours(args) -> dict:
-    """Runs the command of the README; its scores."""
+    """Run the command of the README and return its scores."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [
             sys.executable,
@@ -54,24 +54,24 @@ def ours(args) -> dict:
 
 
 def monai(args) -> dict:
-    """Trains MONAI's network for `args.seconds`; its scores."""
+    """Train MONAI's network for `args.seconds` and return its scores."""
     from contestants import monai_unet
 
     c = default_config()
     with tempfile.TemporaryDirectory() as scratch:
-        source = data_source.load_dataset(args.data, cache=Path(scratch))
+        dataset = load_dataset(args.data, cache=Path(scratch))
         split = split_names(
-            source.names,
+            dataset.names,
             validation_fraction=c.data.validation_fraction,
             test_fraction=c.data.test_fraction,
             seed=c.data.split_seed,
         )
-        arrays = data_source.to_network_arrays(
-            source.slices(split["train"]),
+        arrays = to_network_arrays(
+            dataset.slices(split["train"]),
             soft_masks=c.data.soft_masks,
             **preprocessing_of(c),
         )
-        test = list(source.slices(split["test"]))
+        test = list(dataset.slices(split["test"]))
     predict, steps = monai_unet.train(
         arrays["image"],
         arrays["mask"],
@@ -81,10 +81,11 @@ def monai(args) -> dict:
         augmentation=c.augment.to_dict(),
     )
     rows = []
-    for one in test:
-        square = predict(image_to_network(one.image, **preprocessing_of(c))[None])[0]
-        mask = to_slice(square, one.image.shape) > c.evaluate.threshold
-        rows.append(overlap.count_pixels(mask, one.mask > 0))
+    for image_slice in test:
+        image = image_slice.image
+        square = predict(image_to_network(image, **preprocessing_of(c))[None])[0]
+        mask = to_slice(square, image.shape) > c.evaluate.threshold
+        rows.append(overlap.count_pixels(mask, image_slice.mask > 0))
     label = f"{monai_unet.LABEL}, {steps} steps"
     return {
         "label": label,
@@ -104,7 +105,7 @@ def main():
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("ours", "monai"))
-    parser.add_argument("--json", default="", help="file to write the figures to")
+    parser.add_argument("--json", default="", help="file for the figures")
     args = parser.parse_args()
     results = [
         contestant(args)

@@ -1,11 +1,11 @@
-"""The time of a call in this process."""
+"""Timing of a function in this process."""
 
 import statistics
 import time
 
 
 def median_seconds(call, rounds: int) -> float:
-    """Median of `rounds` calls; one that is not timed goes before them."""
+    """Return the median time of `rounds` calls, after one that is not timed."""
     call()
     times = []
     for _ in range(rounds):

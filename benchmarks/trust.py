@@ -1,15 +1,15 @@
-"""Whether `review` finds bad masks, on slices like the training's and on others.
+"""Whether `review` detects bad masks, on slices like the training data and on others.
 
     python benchmarks/trust.py DATA RUN [RUN ...]
     python benchmarks/trust.py DATA --every RUN     # trained on other data
 
-DATA holds 2d_images/ and 2d_masks/. Each run answers for the slices of its own test split
-(with --every for all of DATA), as they are and changed: noisier, blurred, of a scanner that
-is off, turned, small, and with a lung that is partly or all consolidated: filled with soft
-tissue, but still lung. Printed are, of each change, the mean IoU of the masks, how many
-slices lie below 0.95, how many are flagged for review, and how many of the former are among
-the latter; then the AUROC of finding those below 0.95, with its 95 % bootstrap interval
-over slices.
+DATA holds 2d_images/ and 2d_masks/. Each run segments the slices of its own test split
+(with --every, all slices of DATA), unchanged and changed: noisy, blurred, from a
+miscalibrated scanner, rotated, small, and with one lung partly or completely consolidated,
+that is, filled with soft tissue but still lung. For each change, prints the mean IoU of the
+masks, the number of slices below 0.95, the number flagged for review, and the number of
+slices that are both; then the AUROC of detecting those below 0.95, with a 95 % bootstrap
+interval over slices.
 """
 
 import argparse
@@ -42,26 +42,26 @@ def offset(hu: float) -> Change:
     return lambda image, mask, rng: (image + hu, mask)
 
 
-def turned(image, mask, rng):
+def rotate(image, mask, rng):
     return np.rot90(image), np.rot90(mask)
 
 
-def half_the_size(image, mask, rng):
+def shrink_to_half(image, mask, rng):
     h, w = mask.shape
-    about_the_middle = np.array([[0.5, 0, w / 4], [0, 0.5, h / 4]])
+    about_the_center = np.array([[0.5, 0, w / 4], [0, 0.5, h / 4]])
 
-    def smaller(array, outside):
-        flags = cv2.INTER_LINEAR  # of blurred pixels, so that none is left out
+    def shrink(array, outside):
+        flags = cv2.INTER_LINEAR  # skips pixels, hence the blur
         soft = cv2.GaussianBlur(array, (0, 0), 1.0)
         return cv2.warpAffine(
-            soft, about_the_middle, (w, h), flags=flags, borderValue=outside
+            soft, about_the_center, (w, h), flags=flags, borderValue=outside
         )
 
-    return smaller(image, -1000.0), smaller(mask.astype(np.float32), 0.0) > 0.5
+    return shrink(image, -1000.0), shrink(mask.astype(np.float32), 0.0) > 0.5
 
 
-def consolidated(share: float) -> Change:
-    """The lower `share` of the larger lung, by its height."""
+def consolidate(share: float) -> Change:
+    """Fill the lower `share` of the larger lung, by its height, with soft tissue."""
 
     def change(image, mask, rng):
         labels, stats = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[1:3]
@@ -76,9 +76,9 @@ def consolidated(share: float) -> Change:
     return change
 
 
-AS_IT_IS, DISEASE = "as it is", "consolidated"
+UNCHANGED, DISEASE = "unchanged", "consolidated"
 CHANGES: dict[str, Change] = {
-    AS_IT_IS: lambda image, mask, rng: (image, mask),
+    UNCHANGED: lambda image, mask, rng: (image, mask),
     "noise of 100 HU": noise(100),
     "noise of 300 HU": noise(300),
     "noise of 600 HU": noise(600),
@@ -86,21 +86,23 @@ CHANGES: dict[str, Change] = {
     "blurred, 6 pixels": blur(6),
     "values + 150 HU": offset(150),
     "values - 150 HU": offset(-150),
-    "turned by 90 degrees": turned,
-    "half the size": half_the_size,
-    "consolidated, 30 %": consolidated(0.3),
-    "consolidated, 60 %": consolidated(0.6),
-    "consolidated, whole": consolidated(1.0),
+    "rotated by 90 degrees": rotate,
+    "half the size": shrink_to_half,
+    "consolidated, 30 %": consolidate(0.3),
+    "consolidated, 60 %": consolidate(0.6),
+    "consolidated, all": consolidate(1.0),
 }
 GROUPS = {
-    "slices as they are": [AS_IT_IS],
-    "other images": [c for c in CHANGES if c != AS_IT_IS and DISEASE not in c],
-    DISEASE: [c for c in CHANGES if c == AS_IT_IS or DISEASE in c],
+    "unchanged slices": [UNCHANGED],
+    "other images": [c for c in CHANGES if c != UNCHANGED and DISEASE not in c],
+    DISEASE: [c for c in CHANGES if c == UNCHANGED or DISEASE in c],
 }
 
 
-def answers(data: Path, run: Path, change: Change, *, every: bool) -> Iterator[dict]:
-    """What is known of each slice of a run: its IoU, and what was said without it."""
+def predictions(
+    data: Path, run: Path, change: Change, *, every: bool
+) -> Iterator[dict]:
+    """Yield the IoU of each slice of a run, and its measures of doubt."""
     pairs = {pair.name: pair for pair in find_pairs(data)}
     split = json.loads((run / "run.json").read_text())["split"]
     names = list(pairs) if every else split["test"]
@@ -109,32 +111,34 @@ def answers(data: Path, run: Path, change: Change, *, every: bool) -> Iterator[d
 
     def changed():
         for name in names:
-            one = read_slice(pairs[name])
-            image, mask = change(one.image.astype(np.float32), one.mask > 0, rng)
+            original = read_slice(pairs[name])
+            image = original.image.astype(np.float32)
+            image, mask = change(image, original.mask > 0, rng)
             yield np.ascontiguousarray(image, np.float32), np.ascontiguousarray(mask)
 
-    asked = zip_with_predictions(
-        segmenter.stream, changed(), image_of=lambda one: one[0]
+    segmented = zip_with_predictions(
+        segmenter.stream, changed(), image_of=lambda pair: pair[0]
     )
-    for (_, truth), found in asked:
+    for (_, truth), segmentation in segmented:
+        counts = overlap.count_pixels(segmentation.mask, truth)
         yield {
-            "iou": float(overlap.iou(overlap.count_pixels(found.mask, truth))),
-            "expected": found.expected_iou,
-            "disagreement": found.disagreement,
-            "review": bool(found.review),
+            "iou": float(overlap.iou(counts)),
+            "expected": segmentation.expected_iou,
+            "disagreement": segmentation.disagreement,
+            "review": bool(segmentation.review),
         }
 
 
 def interval(score: np.ndarray, low: np.ndarray) -> str:
-    """AUROC, and its percentile bootstrap over slices."""
-    found = uncertainty.auroc(score, low)
-    if found is None:
-        return "not defined"
+    """Format the AUROC with its percentile bootstrap interval over slices."""
+    auroc = uncertainty.auroc(score, low)
+    if auroc is None:
+        return "undefined"
     rng = np.random.default_rng(0)
     draws = rng.integers(len(low), size=(2000, len(low)))
     drawn = [uncertainty.auroc(score[d], low[d]) for d in draws]
     ends = np.percentile([a for a in drawn if a is not None], [2.5, 97.5])
-    return f"{found:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+    return f"{auroc:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 
 
 def main() -> None:
@@ -146,7 +150,7 @@ def main() -> None:
     parser.add_argument("--every", action="store_true", help="all slices of DATA")
     parser.add_argument("--only", default="", help="changes that start with this")
     args = parser.parse_args()
-    head = "n", "mean IoU", "expected", f"< {LOW_IOU:g}", "flagged", "of these"
+    head = "n", "mean IoU", "expected", f"< {LOW_IOU:g}", "flagged", "both"
     print(f"{'':22}" + "".join(f"{word:>10}" for word in head))
     rows: dict[str, list[dict]] = {}
     for name, change in CHANGES.items():
@@ -155,7 +159,7 @@ def main() -> None:
         rows[name] = [
             row
             for run in args.runs
-            for row in answers(args.data, run, change, every=args.every)
+            for row in predictions(args.data, run, change, every=args.every)
         ]
         iou, expected, review = (
             np.array([row[key] for row in rows[name]])
@@ -168,14 +172,15 @@ def main() -> None:
             flush=True,
         )
     for group, names in GROUPS.items():
-        some = [row for name in names for row in rows.get(name, ())]
-        if some:
-            low = np.array([row["iou"] < LOW_IOU for row in some])
-            expected = -np.array([row["expected"] for row in some])
-            other = np.array([row["disagreement"] for row in some])
+        group_rows = [row for name in names for row in rows.get(name, ())]
+        if group_rows:
+            low = np.array([row["iou"] < LOW_IOU for row in group_rows])
+            expected = -np.array([row["expected"] for row in group_rows])
+            disagreement = np.array([row["disagreement"] for row in group_rows])
             print(
                 f"{group}: AUROC of expected IoU {interval(expected, low)}, of "
-                f"disagreement {interval(other, low)}; {low.sum()} of {len(low)} below"
+                f"disagreement {interval(disagreement, low)}; {low.sum()} of "
+                f"{len(low)} below"
             )
 
 

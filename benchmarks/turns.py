@@ -1,7 +1,7 @@
-"""Times contestants in turn, each in a process of its own.
+"""Time contestants alternately, each in a process of its own.
 
-In turn, so that a noisy machine is noisy for all; in processes, so that the memory of one
-is not counted with another's, and no library disturbs the next.
+Alternating spreads the noise of the machine evenly. Separate processes keep the memory of
+the contestants apart, and their libraries from disturbing each other.
 """
 
 import argparse
@@ -32,23 +32,24 @@ def parser(doc: str) -> argparse.ArgumentParser:
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     p.add_argument("--rounds", type=int, default=9)
-    p.add_argument("--only", default="", help="contestants, as ours,torch")
-    p.add_argument("--json", default="", help="file to write the figures to")
+    p.add_argument("--only", default="", help="contestants, such as ours,torch")
+    p.add_argument("--json", default="", help="file for the figures")
     p.add_argument("--worker", default="", help=argparse.SUPPRESS)
     return p
 
 
 def examples(args) -> tuple[np.ndarray, np.ndarray]:
-    """Images `[b s s 1]` and masks `[b s s]`, float32."""
+    """Return images `[b s s 1]` and masks `[b s s]`, float32."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(args.batch, args.size, args.size, 1))
     return images.astype(np.float32), (images[..., 0] > 0).astype(np.float32)
 
 
 def work(args, build) -> None:
-    """The worker: builds `build(module, args)`, then times a call for each line.
+    """Run the worker: call `build(module, args)`, then time one call per line of stdin.
 
-    A call that is not timed goes before it: caches and pages are another's by then.
+    An untimed call precedes each timed one, because the other workers have replaced the
+    contents of the caches.
     """
     module = importlib.import_module(f"contestants.{CONTESTANTS[args.worker]}")
     start = time.perf_counter()
@@ -71,7 +72,7 @@ def _say(message: dict) -> None:
 
 
 def race(args, name: str, build) -> None:
-    """Runs the contestants that are installed; prints a table, and JSON where asked."""
+    """Run the contestants that are installed; print a table, and write JSON on request."""
     if args.worker:
         work(args, build)
         return
@@ -81,7 +82,7 @@ def race(args, name: str, build) -> None:
         worker = _Worker(contestant)
         facts[contestant] = worker.listen()
         if facts[contestant] is None:
-            print(f"{contestant}: not installed, or failed; left out", file=sys.stderr)
+            print(f"{contestant}: not installed, or failed; skipped", file=sys.stderr)
         else:
             workers[contestant] = worker
             worker.pause()
@@ -95,7 +96,7 @@ def race(args, name: str, build) -> None:
         worker.close()
     medians = {c: statistics.median(t) for c, t in times.items()}
     shape = f"{args.model}, {args.batch} x {args.size} x {args.size}, {args.dtype}"
-    print(f"{name}: {shape}; medians of {args.rounds}, in turn")
+    print(f"{name}: {shape}; medians of {args.rounds} alternating rounds")
     for contestant, median in medians.items():
         f = facts[contestant]
         print(
@@ -117,16 +118,16 @@ def race(args, name: str, build) -> None:
 
 
 class _Worker:
-    """A process that answers a line with the time of a call.
+    """A process that answers each line with the time of a call.
 
-    It is stopped in between: idle threads of some libraries spin.
+    It is stopped in between, because the idle threads of some libraries spin.
     """
 
     def __init__(self, contestant: str):
         command = [sys.executable, *sys.argv, f"--worker={contestant}"]
         self._process = subprocess.Popen(
             command,
-            env={TUNABLES: HUGE_PAGES} | os.environ,  # they make each faster
+            env={TUNABLES: HUGE_PAGES} | os.environ,  # which speed up every contestant
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -134,7 +135,7 @@ class _Worker:
         )
 
     def listen(self) -> dict | None:
-        """The next message; None where the worker has ended."""
+        """Return the next message, or None if the worker has ended."""
         for line in self._process.stdout:
             if line.startswith("> "):
                 return json.loads(line[2:])

@@ -3,11 +3,11 @@
     python benchmarks/volumes.py RUN
     python benchmarks/volumes.py RUN --slices=50,200,800 --suffix=.nii.gz
 
-RUN is a finished run or a bundle; suffix .dcm stands for a DICOM series, whose mask is a
-NIfTI file. Slices are phantoms of 512 x 512, int16, compressed where the format knows it.
-Each size is a process of its own; printed are its start (imports, weights, compilation),
-the time of a slice after that, and how much its memory grew over the start: the largest
-resident size during the work less that before it (Linux).
+RUN is a finished run or a bundle. The suffix .dcm means a DICOM series, whose mask is a
+NIfTI file. Slices are phantoms of 512 x 512, int16, compressed if the format supports it.
+Each size runs in a process of its own. Prints its start (imports, weights, compilation),
+the time per slice after that, and the growth of its memory: the largest resident size
+during the work minus that before it (Linux).
 """
 
 import argparse
@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
 
 
 def write_scan(path: Path, n: int) -> None:
-    """Some phantoms, over and over, as a file or as the folder of a DICOM series."""
+    """Write a few phantoms repeatedly, as a file or as the folder of a DICOM series."""
     with tempfile.TemporaryDirectory() as folder:
         dataset.write_phantoms(Path(folder), slices=8, seed=0, size=SIZE)
         images = [read_image(p) for p in sorted((Path(folder) / "2d_images").iterdir())]
@@ -56,7 +56,7 @@ def write_scan(path: Path, n: int) -> None:
 
 
 def write_dicom(file: Path, array: np.ndarray, k: int) -> None:
-    """Slice `k` of a series."""
+    """Write slice `k` of a DICOM series."""
     image = sitk.GetImageFromArray(array[None])
     image.SetSpacing((0.8, 0.8, 1.0))
     for tag, value in {
@@ -73,9 +73,9 @@ def write_dicom(file: Path, array: np.ndarray, k: int) -> None:
 
 
 def memory_mb(what: str) -> float:
-    """ "VmRSS", the resident size now, or "VmHWM", the largest since `forget_peak`.
+    """Return "VmRSS", the resident size, or "VmHWM", its maximum since `forget_peak`.
 
-    Not getrusage: its largest size may be that of the parent before the fork.
+    The maximum of getrusage may be that of the parent before the fork.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(what))
@@ -87,7 +87,7 @@ def forget_peak() -> None:
 
 
 def work(args: argparse.Namespace) -> None:
-    """The worker: what `lungseg predict` does, with times in between."""
+    """Run the worker: the steps of `lungseg predict`, timed separately."""
     start = time.perf_counter()
     from lungseg_jax.inference.plan import plan_outputs
     from lungseg_jax.inference.predict_files import predict_files
@@ -100,20 +100,21 @@ def work(args: argparse.Namespace) -> None:
     blank = np.full((SIZE, SIZE), -1000, np.int16)
     segmenter(blank)
     segmenter(np.stack([blank, blank]))
-    started, before = time.perf_counter() - start, memory_mb("VmRSS")
+    start_seconds, before = time.perf_counter() - start, memory_mb("VmRSS")
     source = Path(args.worker)
     suffix = ".nii.gz" if args.suffix == DICOM else args.suffix
-    jobs = plan_outputs(source, source.with_name(f"mask{suffix}"))
+    tasks = plan_outputs(source, source.with_name(f"mask{suffix}"))
     forget_peak()
     start = time.perf_counter()
-    with PredictionTable(None) as findings:
-        predict_files(segmenter, jobs, findings)
-    seconds, grown = time.perf_counter() - start, memory_mb("VmHWM") - before
-    print(
-        json.dumps(
-            {"start": started, "seconds": seconds, "grown": grown, "before": before}
-        )
-    )
+    with PredictionTable(None) as table:
+        predict_files(segmenter, tasks, table)
+    figures = {
+        "start": start_seconds,
+        "seconds": time.perf_counter() - start,
+        "growth": memory_mb("VmHWM") - before,
+        "before": before,
+    }
+    print(json.dumps(figures))
 
 
 def main() -> None:
@@ -131,12 +132,12 @@ def main() -> None:
             done = subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, text=True
             )
-            found = json.loads(done.stdout.splitlines()[-1])
+            figures = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"  {n:4} slices: start {found['start']:5.1f} s, "
-            f"then {found['seconds']:6.2f} s, {1e3 * found['seconds'] / n:5.0f} ms a "
-            f"slice; memory {found['before']:4.0f} MB at the start, "
-            f"{found['grown']:+4.0f} MB"
+            f"  {n:4} slices: start {figures['start']:5.1f} s, "
+            f"then {figures['seconds']:6.2f} s, {1e3 * figures['seconds'] / n:5.0f} ms "
+            f"per slice; memory {figures['before']:4.0f} MB at the start, "
+            f"{figures['growth']:+4.0f} MB"
         )
 
 

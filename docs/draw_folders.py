@@ -7,6 +7,7 @@ others, as A -> C does from A -> B -> C, are left out.
 """
 
 import ast
+import graphlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -29,9 +30,7 @@ def folder_graph(package: Path = ROOT / PACKAGE) -> Graph:
         name = _folder(file.relative_to(package).with_suffix("").parts)
         if name == "__init__":
             continue
-        imported = {
-            _folder(parts) for parts in _imports(file) if parts and parts[0] != ""
-        }
+        imported = {_folder(parts) for parts in _imports(file)}
         graph.setdefault(name, set()).update(imported - {name})
     return graph
 
@@ -65,11 +64,13 @@ def reduce_transitively(graph: Mapping[str, set[str]]) -> Graph:
 
 
 def flowchart(graph: Mapping[str, set[str]]) -> str:
-    """Return a graph as Mermaid source in a fenced block of Markdown."""
+    """Return an acyclic graph as Mermaid source, from top to bottom, in a fenced block."""
+    sorter = graphlib.TopologicalSorter({node: sorted(graph[node]) for node in graph})
+    order = [*sorter.static_order()][::-1]
     arrows = [
         f"    {node} --> {target}"
-        for node in sorted(graph)
-        for target in sorted(graph[node])
+        for node in order
+        for target in sorted(graph[node], key=order.index)
     ]
     return "\n".join(["```mermaid", "flowchart TD", *arrows, "```", ""])
 

@@ -1,5 +1,7 @@
-# Sourced by the scripts beside it: a virtual environment with the package installed.
-# Usage: prepare_environment ROOT EXTRAS, where EXTRAS is "" or "[test]".
+# Functions shared by the launch scripts, which source this file.
+
+# Create a virtual environment in $VENV and install the package with EXTRAS, such as "[test]".
+# Usage: prepare_environment ROOT EXTRAS
 prepare_environment() {
   local root=$1 extras=$2 stamp="$VENV/.installed$2"
   if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -7,7 +9,7 @@ prepare_environment() {
     exit 2
   fi
   [ -x "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
-  # Installed again only when setup.py has changed since.
+  # Reinstall only if setup.py has changed.
   if [ ! "$stamp" -nt "$root/setup.py" ]; then
     echo "installing into $VENV"
     "$VENV/bin/pip" install --quiet --editable "$root$extras"
@@ -15,7 +17,8 @@ prepare_environment() {
   fi
 }
 
-# Usage: run_or_show DRY_RUN COMMAND...: prints the command where DRY_RUN is 1.
+# Run a command, or print it if DRY_RUN is 1.
+# Usage: run_or_show DRY_RUN COMMAND...
 run_or_show() {
   local dry_run=$1 word
   shift

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment, then trains on this machine; arguments go to the program.
+# Create a virtual environment and train on this machine; arguments are passed on.
 #   launch/local.sh
 #   launch/local.sh --config.data.dir=DIR
 #   CONFIG=configs/smoke.py launch/local.sh
-# EXTRAS is what of setup.py's extras is installed; [gpu] where there is an NVIDIA driver.
+# EXTRAS selects extras of setup.py; the default is [gpu] if there is an NVIDIA driver.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Submits a training to Slurm, one process for each GPU; arguments go to the program.
-#   launch/slurm.sh --dry-run                          # shows the command, submits nothing
+# Submit a training to Slurm with one process per GPU; arguments are passed on.
+#   launch/slurm.sh --dry-run                          # prints the command
 #   NODES=2 GPUS=4 launch/slurm.sh --config.data.dir=DIR --config.train.batch_size=32
 #   CONFIG=configs/incp.py:full launch/slurm.sh
-# NODES and GPUS (of a node) are 1 where they are not set, CONFIG is
-# configs/incp_snapshot.py:full, and VENV, the environment, .venv beside launch/. Partition,
-# account and time are sbatch's own: SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT.
-# The checkout and the folder that the job runs in have to lie on a shared file system. A
-# minute before its time is up, and when it is preempted, the job saves and is queued again.
+# Defaults: NODES=1, GPUS=1 (per node), CONFIG=configs/incp_snapshot.py:full, and VENV=.venv
+# in the checkout. Set the partition, account and time limit by sbatch's own variables,
+# SBATCH_PARTITION, SBATCH_ACCOUNT and SBATCH_TIMELIMIT. The checkout and the working
+# directory of the job must be on a shared file system. A minute before its time limit, and
+# when it is preempted, the job saves and is queued again.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}
@@ -19,14 +19,14 @@ GPUS=${GPUS:-1}
 dry_run=0
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 if [ $dry_run = 0 ]; then
-  command -v sbatch > /dev/null || { echo "error: there is no sbatch here." >&2; exit 2; }
+  command -v sbatch > /dev/null || { echo "error: sbatch is not installed here." >&2; exit 2; }
   prepare_environment "$ROOT" "[gpu]"
 fi
 program=$(run_or_show 1 "$VENV/bin/python" -m lungseg_jax.main --distributed \
   --config="$CONFIG" "$@")
-# Status 75: stopped by a signal, and saved.
+# Exit status 75: stopped by a signal after saving.
 again='{ status=$?; [ $status != 75 ] || scontrol requeue $SLURM_JOB_ID; exit $status; }'
-# Every process sees all GPUs of its node, and JAX gives it the one of its own number.
+# Every process sees all GPUs of its node, and JAX assigns it the one of its local rank.
 run_or_show $dry_run sbatch --job-name=lungseg --nodes="$NODES" \
   --ntasks-per-node="$GPUS" --gpus-per-node="$GPUS" \
   --requeue --signal=USR1@60 --open-mode=append \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment with the test extras, then lints and tests.
+# Create a virtual environment with the test extras, then lint and run the tests.
 #   launch/test.sh
 #   launch/test.sh tests/training/test_losses.py -k dice
 set -euo pipefail
@@ -11,7 +11,7 @@ prepare_environment "$ROOT" "[test]"
 cd "$ROOT"
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
-# A process for each core; the tests of a file share what they have trained. Files come in
-# the order of tests/conftest.py.
+# One process per core. The tests of a file share their fixtures, and files are run in the
+# order of tests/conftest.py.
 exec "$VENV/bin/python" -m pytest --numprocesses=auto --dist=loadfile \
   --no-loadscope-reorder "$@"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on all hosts of a TPU pod; arguments go to the program.
-#   launch/tpu_pod.sh NAME ZONE --dry-run              # shows the commands, runs nothing
+# Train on all hosts of a TPU pod; arguments are passed on.
+#   launch/tpu_pod.sh NAME ZONE --dry-run              # prints the commands
 #   launch/tpu_pod.sh NAME ZONE --workdir=/mnt/shared/run --config.data.dir=/mnt/shared/ct
 #   CONFIG=configs/incp.py:full launch/tpu_pod.sh NAME ZONE
-# NAME and ZONE are those of the TPU VM for gcloud. The checkout is copied to every host and
-# installed there; CONFIG is configs/incp_snapshot.py:full where it is not set. --workdir has
-# to lie on a file system that all hosts share, as Filestore or a mounted bucket. A training
-# that was cut off goes on when the command is given again.
+# NAME and ZONE identify the TPU VM for gcloud. The checkout is copied to every host and
+# installed there. CONFIG defaults to configs/incp_snapshot.py:full. --workdir must be on a
+# file system that all hosts share, such as Filestore or a mounted bucket. Repeat the command
+# to resume a training that was interrupted.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CONFIG=${CONFIG:-configs/incp_snapshot.py:full}
@@ -20,7 +20,7 @@ shift 2
 dry_run=0
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 if [ $dry_run = 0 ] && ! command -v gcloud > /dev/null; then
-  echo "error: there is no gcloud here." >&2
+  echo "error: gcloud is not installed here." >&2
   exit 2
 fi
 tpu=(gcloud compute tpus tpu-vm)

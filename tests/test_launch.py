@@ -1,4 +1,4 @@
-"""What the launchers would run, and what they refuse."""
+"""The commands that the launch scripts run, and their errors."""
 
 import os
 import shlex
@@ -19,12 +19,12 @@ def launch(script, *words, **environment):
     )
 
 
-def test_slurm_starts_a_process_for_each_gpu():
-    done = launch(
+def test_slurm_starts_one_process_per_gpu():
+    result = launch(
         "slurm.sh", "--dry-run", "--config.name=two words", NODES="2", GPUS="4"
     )
-    assert done.returncode == 0, done.stderr
-    sbatch, *words = shlex.split(done.stdout)
+    assert result.returncode == 0, result.stderr
+    sbatch, *words = shlex.split(result.stdout)
     assert sbatch == "sbatch"
     assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"} <= set(words)
     wrapped = shlex.split(words[-1].removeprefix("--wrap="))
@@ -33,40 +33,40 @@ def test_slurm_starts_a_process_for_each_gpu():
 
 
 @pytest.mark.parametrize("status,queued", [(0, ""), (2, ""), (75, "requeue 17\n")])
-def test_a_slurm_job_that_was_stopped_is_queued_again(status, queued, tmp_path):
+def test_requeues_a_slurm_job_that_was_stopped(status, queued, tmp_path):
     *_, wrap = shlex.split(launch("slurm.sh", "--dry-run").stdout)
     for name, line in (("srun", f"exit {status}"), ("scontrol", 'echo "$@"')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
-    done = subprocess.run(
+    result = subprocess.run(
         ["/bin/bash", "-c", wrap.removeprefix("--wrap=")],
         env={"PATH": str(tmp_path), "SLURM_JOB_ID": "17"},
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout) == (status, queued)
+    assert (result.returncode, result.stdout) == (status, queued)
 
 
-def test_tpu_pod_starts_a_process_on_each_host():
-    done = launch("tpu_pod.sh", "pod", "zone", "--dry-run", "--workdir=/mnt/run")
-    assert done.returncode == 0, done.stderr
-    last = shlex.split(done.stdout.splitlines()[-1])
+def test_tpu_pod_starts_one_process_per_host():
+    result = launch("tpu_pod.sh", "pod", "zone", "--dry-run", "--workdir=/mnt/run")
+    assert result.returncode == 0, result.stderr
+    last = shlex.split(result.stdout.splitlines()[-1])
     assert {"pod", "--zone=zone", "--worker=all"} <= set(last)
     program = shlex.split(last[-1].removeprefix("--command="))
     assert "--distributed" in program and program[-1] == "--workdir=/mnt/run"
 
 
 @pytest.mark.parametrize(
-    "script,words,says",
+    "script,words,message",
     [
-        ("slurm.sh", [], "no sbatch"),
-        ("tpu_pod.sh", ["pod", "zone"], "no gcloud"),
+        ("slurm.sh", [], "sbatch is not installed"),
+        ("tpu_pod.sh", ["pod", "zone"], "gcloud is not installed"),
         ("tpu_pod.sh", [], "NAME ZONE"),
     ],
 )
-def test_refuses_in_one_line(script, words, says, tmp_path):
+def test_reports_a_missing_tool_or_argument(script, words, message, tmp_path):
     for tool in ("bash", "dirname"):  # a PATH without sbatch and gcloud
         (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
-    done = launch(script, *words, PATH=str(tmp_path))
-    assert done.returncode == 2
-    assert says in done.stderr and "error: " in done.stderr
+    result = launch(script, *words, PATH=str(tmp_path))
+    assert result.returncode == 2
+    assert message in result.stderr and "error: " in result.stderr

@@ -1,13 +1,13 @@
-"""The same networks in Keras, on TensorFlow where it is installed, else on JAX."""
+"""The same networks in Keras, on TensorFlow if it is installed and else on JAX."""
 
 import importlib.util
 import os
 
 if "KERAS_BACKEND" not in os.environ:
-    found = importlib.util.find_spec("tensorflow")
-    os.environ["KERAS_BACKEND"] = "tensorflow" if found else "jax"
+    has_tensorflow = importlib.util.find_spec("tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow" if has_tensorflow else "jax"
 
-import keras  # noqa: E402  (it reads the variable)
+import keras  # noqa: E402  (it reads the variable above)
 import numpy as np  # noqa: E402
 from keras import layers, ops  # noqa: E402
 
@@ -15,7 +15,7 @@ LABEL = f"keras {keras.__version__} ({keras.backend.backend()})"
 
 
 def unet(name, *, kernel_size=3, channels=1, size=None, init="glorot_normal"):
-    """The notebooks' network. Layers are named `<level>.<unit>.conv` and `.norm`."""
+    """Build the notebooks' network, with layers `<level>.<unit>.conv` and `.norm`."""
 
     def unit(x, filters, kernel, label):
         x = layers.Conv2D(
@@ -48,15 +48,15 @@ def unet(name, *, kernel_size=3, channels=1, size=None, init="glorot_normal"):
         return layers.Concatenate()([layers.UpSampling2D(2)(x), skip])
 
     inputs = keras.Input((size, size, channels))
-    whole = level(inputs, 8, "down_1")
-    half = layers.MaxPooling2D(2)(whole)
+    full = level(inputs, 8, "down_1")
+    half = layers.MaxPooling2D(2)(full)
     quarter = layers.MaxPooling2D(2)(level(half, 16, "down_2"))
     eighth = layers.MaxPooling2D(2)(level(quarter, 32, "down_3"))
     x = layers.MaxPooling2D(2)(level(eighth, 64, "down_4"))
     x = up(level(x, 64, "up_1"), eighth)
     x = up(level(x, 32, "up_2"), quarter)
     x = up(level(x, 16, "up_3"), half)
-    x = up(level(x, 8, "up_4"), whole)
+    x = up(level(x, 8, "up_4"), full)
     head = layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="head")
     return keras.Model(inputs, head(x))
 

@@ -17,11 +17,19 @@ PEAK, WEIGHT_DECAY = 2e-3, 1e-4
 
 
 def train(images, masks, *, seconds, batch_size, seed, augmentation):
-    """Trains on images `[n s s 1]` and masks `[n s s]`; `(predict, steps)`.
+    """Train on images `[n s s 1]` and masks `[n s s]`.
 
-    AdamW, annealed once by a cosine over the time; `augmentation` has the keywords of
-    `lungseg_jax.data.augmentation`.
-    `predict(images [b s s 1])` gives probabilities `[b s s]`.
+    The optimizer is AdamW with one cosine decay over the given time.
+
+    Args:
+      images, masks: the training split.
+      seconds: the time to train for.
+      batch_size: slices per update.
+      seed: of weights, order and augmentation.
+      augmentation: the keyword arguments of `lungseg_jax.data.augmentation.augment`.
+
+    Returns:
+      `predict(images [b s s 1]) -> probabilities [b s s]`, and the number of updates.
     """
     torch.manual_seed(seed)
     network = UNet(
@@ -63,7 +71,7 @@ def _to_torch(images):
 
 
 def _augment(pairs, *, zoom, shift, rotation_deg, flip_lr, flip_ud):
-    """A random bilinear affine map per example, as in `lungseg_jax.data.augmentation`."""
+    """Apply a random affine map per example, as `lungseg_jax.data.augmentation` does."""
     n = len(pairs)
 
     def draw(*shape):

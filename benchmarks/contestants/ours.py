@@ -31,9 +31,9 @@ def train_step(model, images, masks, dtype):
 
 def predict(model, images, dtype, members):
     network = make_model(model, dtype=dtype)
-    drawn = [init_variables(network, channels=1, seed=i) for i in range(members)]
-    at_once = jax.default_backend() != "cpu"
-    probabilities = make_ensemble_predict(network, vectorize=at_once)
-    stacked = stack(drawn)
+    variables = [init_variables(network, channels=1, seed=i) for i in range(members)]
+    on_accelerator = jax.default_backend() != "cpu"
+    probabilities = make_ensemble_predict(network, vectorize=on_accelerator)
+    members = stack(variables)
     images = jax.device_put(images)
-    return lambda: probabilities(stacked, images).block_until_ready()
+    return lambda: probabilities(members, images).block_until_ready()

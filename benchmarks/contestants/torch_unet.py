@@ -1,4 +1,4 @@
-"""The same networks in PyTorch: channels last, compiled where that is faster."""
+"""The same networks in PyTorch: channels last, and compiled if that is faster."""
 
 import time
 
@@ -99,11 +99,11 @@ def predict(model, images, dtype, members):
     images = _on_device(images)
 
     def build(compiled):
-        def one():
+        def make_network():
             network = UNet(model).to(DEVICE, memory_format=torch.channels_last).eval()
             return torch.compile(network) if compiled else network
 
-        networks = [one() for _ in range(members)]
+        networks = [make_network() for _ in range(members)]
 
         @torch.inference_mode()
         def call():
@@ -117,13 +117,16 @@ def predict(model, images, dtype, members):
 
 
 def _faster(build):
-    """Eager or compiled, by the second and third call; compiling needs a C++ compiler."""
+    """Return the faster of eager and compiled, timed by the second and third call.
+
+    Compiling needs a C++ compiler.
+    """
     best = None
     for compiled in (False, True):
         call = build(compiled)
         try:
             call()
-        except Exception as e:  # noqa: BLE001  (torch raises many kinds here)
+        except Exception as e:  # noqa: BLE001  (torch raises many types here)
             print(f"torch.compile failed: {type(e).__name__}", flush=True)
             continue
         start = time.perf_counter()

@@ -1,0 +1,304 @@
+"""The documentation is true: links, commands, flags, file names and generated parts."""
+
+import ast
+import importlib
+import importlib.util
+import io
+import re
+import shlex
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from lungseg_jax.__main__ import COMMANDS
+from lungseg_jax.training import knobs
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("benchmarks", "configs", "docs", "lungseg_jax", "tests")
+FILES = [
+    *ROOT.glob("*.*"),
+    *(file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.*"))),
+]
+PAGES = [f for f in FILES if f.suffix == ".md" and "legacy" not in f.parts]
+SOURCES = [f for f in FILES if f.suffix == ".py"]
+
+KEYS = {knob.name for knob in knobs.KNOBS}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+SPAN = re.compile(r"`([^`]+)`")
+PATH = re.compile(r"[\w./-]*\w\.(?:py|sh|md)\b")
+PLACEHOLDERS = {"COMMAND", "FILE", "NAME", "X"}
+
+
+def relative(file):
+    return str(file.relative_to(ROOT))
+
+
+def inline_code(page):
+    """The spans of inline code on a page."""
+    return [" ".join(s.split()) for s in SPAN.findall(FENCE.sub("", page.read_text()))]
+
+
+def code_lines(page):
+    """The lines of the fenced blocks of a page, and its inline code."""
+    blocks = [block for _, block in FENCE.findall(page.read_text())]
+    return [*"\n".join(blocks).splitlines(), *inline_code(page)]
+
+
+# --- links and file names ---
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def slug(heading):
+    words = re.sub(r"[^\w\s-]", "", heading.lower()).strip()
+    return re.sub(r"\s", "-", words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_links_lead_somewhere(page):
+    text = FENCE.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), f"{target} does not exist"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+            assert anchor in map(slug, headings), f"{target}: there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_files_named_on_pages_exist(page):
+    for span in inline_code(page):
+        for name in PATH.findall(span):
+            if Path(name).stem in {*PLACEHOLDERS, "README"}:  # the README of a bundle
+                continue
+            assert (ROOT / name).exists() or (page.parent / name).exists(), name
+
+
+def test_files_named_in_sources_exist():
+    pattern = r"\b(?:docs|benchmarks|configs|launch|tests|lungseg_jax)/[\w./-]+\.\w+"
+    missing = [
+        (relative(file), name)
+        for file in SOURCES
+        if "tests" not in file.parts
+        for name in re.findall(pattern, file.read_text())
+        if Path(name).stem not in PLACEHOLDERS and not (ROOT / name).exists()
+    ]
+    assert not missing
+
+
+def test_reliability_names_tests_that_exist():
+    page = ROOT / "docs" / "reliability.md"
+    names = re.findall(r"`(tests/[^`]+)`", page.read_text())
+    assert len(names) > 10
+    for name in names:
+        path, _, function = name.partition("::")
+        assert (ROOT / path).is_file(), name
+        assert f"def {function}" in (ROOT / path).read_text(), name
+
+
+# --- commands and flags ---
+
+
+def flags_of(command):
+    module = importlib.import_module(f"lungseg_jax.cli.{command}")
+    return {*module.FLAGS, "help", *(["config"] if command == "train" else [])}
+
+
+def flags_of_script(file):
+    """The flags that a script of benchmarks/ defines with argparse."""
+    text = file.read_text() + (ROOT / "benchmarks" / "turns.py").read_text()
+    return set(re.findall(r'add_argument\(\s*"--([\w-]+)"', text))
+
+
+def known_flags(words, page):
+    """The flags of the command that a line of code runs; None if it runs none of ours."""
+    match words:
+        case ["lungseg", command, *_] if command not in PLACEHOLDERS:
+            assert command.startswith("-") or command in COMMANDS, command
+            return flags_of(command) if command in COMMANDS else {"help"}
+        case ["python", "-m", "lungseg_jax.main", *_]:
+            return flags_of("train")
+        case ["launch/slurm.sh" | "launch/tpu_pod.sh" | "launch/local.sh", *_]:
+            return {*flags_of("train"), "dry-run"}
+        case ["python", script, *_] | [script, *_] if script.endswith(".py"):
+            folders = ROOT, page.parent, ROOT / "benchmarks"
+            files = [f / script for f in folders if (f / script).exists()]
+            return flags_of_script(files[0]) if files else None
+        case [flag, *_] if flag.startswith("--"):
+            return set().union(*map(flags_of, COMMANDS), {"dry-run"})
+    return None
+
+
+def shell_words(line):
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:  # not a command
+        return []
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # the environment
+        del words[0]
+    return words
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=relative
+)
+def test_commands_and_flags_exist(page):
+    text = page.read_text()
+    for line in code_lines(page):
+        words = shell_words(line)
+        known = known_flags(words, page)
+        if known is None:
+            continue
+        for word in words:
+            name = word.removeprefix("--").partition("=")[0]
+            if name.startswith("config.") and word.startswith("--"):
+                key = name.removeprefix("config.")
+                is_added_here = f'"{key}"' in text  # by a sample on the page
+                assert key in {*KEYS, "KEY"} or is_added_here, line
+            elif word.startswith("--"):
+                assert name in known, line
+
+
+def test_every_command_is_on_a_page():
+    text = "".join(page.read_text() for page in PAGES)
+    for command in COMMANDS:
+        assert f"lungseg {command}" in text
+
+
+# --- generated parts ---
+
+
+def load_script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_options_is_up_to_date():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    _, rest = page.split("<!-- knob_table: start -->")
+    table, _ = rest.split("<!-- knob_table: end -->")
+    assert table.strip() == knobs.knob_table(), "see the top of the page"
+
+
+def test_the_picture_of_the_folders_is_up_to_date():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawing = load_script(ROOT / "docs" / "draw_folders.py")
+    assert drawing.with_picture(page) == page, "run python docs/draw_folders.py"
+
+
+def test_arrows_of_the_picture_point_down_the_table():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page, re.M)
+    rank = {folder: int(number) for number, folder in rows}
+    graph = load_script(ROOT / "docs" / "draw_folders.py").folder_graph()
+    assert graph.keys() == rank.keys()
+    for folder, targets in graph.items():
+        assert all(rank[target] < rank[folder] for target in targets), folder
+
+
+def test_arrows_that_follow_from_others_are_left_out():
+    reduce = load_script(ROOT / "docs" / "draw_folders.py").reduce_transitively
+    graph = {"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": set(), "e": {"d"}}
+    expected = {"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": set(), "e": {"d"}}
+    assert reduce(graph) == expected
+    with pytest.raises(ValueError, match="a -> b -> a"):
+        reduce({"a": {"b"}, "b": {"a"}})
+
+
+def test_the_life_of_a_run_names_real_functions():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (block,) = [b for _, b in FENCE.findall(page) if "run_experiment" in b]
+    names = [line.split()[0] for line in block.splitlines()]
+    assert len(names) > 10
+    for name in names:
+        assert resolves(f"lungseg_jax.{name}"), name
+
+
+def resolves(name):
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = name.split(".")
+    for n in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:n]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[n:]:
+            value = getattr(value, part, None)
+        return value is not None
+    return False
+
+
+# --- prose ---
+
+BANNED = {
+    "alone, for only": r"\balone\b",
+    "lies or stands, for is": r"\b(?:lies|stands)\b",
+    "is no X, for is not an X": r"(?<!there )\bis no (?!longer\b)",
+    "in place of, for instead of": r"\bin place of\b",
+    "whoever": r"\bwhoever\b",
+}
+
+
+def prose(file):
+    """The text of a page, or the comments and strings of a Python file."""
+    text = file.read_text()
+    if file.suffix == ".py":
+        kinds = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", None)}
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+        text = " ".join(
+            token.string.strip("\"'# ")
+            for token in tokens
+            if token.type in {*kinds, tokenize.COMMENT}
+        )
+    return re.sub(r"\s+", " ", text)
+
+
+def banned_phrases(text):
+    """Name each banned phrase in a text, with what is around it."""
+    return [
+        f"{name}: ...{text[max(0, match.start() - 40) : match.end() + 30]}..."
+        for name, pattern in BANNED.items()
+        for match in re.finditer(pattern, text, re.I)
+    ]
+
+
+def test_prose_is_idiomatic():
+    files = [file for file in PAGES + SOURCES if file != Path(__file__)]
+    faults = {relative(file): banned_phrases(prose(file)) for file in files}
+    assert not {file: phrases for file, phrases in faults.items() if phrases}
+
+
+def test_no_docstring_begins_with_of():
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
+    faults = [
+        (relative(file), docstring)
+        for file in SOURCES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, documented)
+        and (docstring := ast.get_docstring(node) or "").startswith("Of ")
+    ]
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    "source,phrases",
+    [
+        ('f("steps alone")', ["alone, for only"]),
+        ("# the file lies\n# there", ["lies or stands, for is"]),
+        ('f"{path} is" " no volume"', ["is no X, for is not an X"]),
+        ('"There is no such file; it is no longer read."', []),
+        ("alone = 1", []),
+    ],
+)
+def test_detects_banned_phrases(source, phrases, tmp_path):
+    (tmp_path / "a.py").write_text(source)
+    faults = banned_phrases(prose(tmp_path / "a.py"))
+    assert [fault.partition(":")[0] for fault in faults] == phrases
