@@ -1,1 +1,1 @@
-"""Masks from trained networks, with how far to trust them."""
+"""Segmentation with trained networks, and the uncertainty of their masks."""

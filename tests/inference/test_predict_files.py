@@ -1,4 +1,4 @@
-"""Masks of every kind of input are the network's answer, in the input's own geometry."""
+"""Files of every kind get the segmenter's masks, in the geometry of the input."""
 
 import csv
 import dataclasses
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungseg_jax.cli import predict as command
 from lungseg_jax.data.io.images import write_image
-from lungseg_jax.inference.plan import plan_outputs
+from lungseg_jax.inference.plan import MAPS, plan_outputs
+from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_table import COLUMNS, PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
@@ -23,37 +23,32 @@ def segmenter(trained):
 
 @pytest.fixture
 def images(slices):
-    return np.stack([one.image for one in slices(5)])
+    return np.stack([image_slice.image for image_slice in slices(5)])
 
 
 def predict(segmenter, source, target, *, table=None, **options):
-    jobs = plan_outputs(source, target, **options)
+    tasks = plan_outputs(source, target, **options)
     limit = segmenter.settings.review_below
-    with PredictionTable(table, review_below=limit) as findings:
-        command.predict(segmenter, jobs, findings)
-    return findings
+    with PredictionTable(table, review_below=limit) as predictions:
+        predict_files(segmenter, tasks, predictions)
+    return predictions
 
 
-def test_a_folder_of_slices(segmenter, images, tmp_path):
+def test_segments_a_folder_of_slices(segmenter, images, tmp_path):
     (tmp_path / "in").mkdir()
     for i, image in enumerate(images):
         write_image(tmp_path / "in" / f"s{i}.tif", image)
     np.save(tmp_path / "in" / "t.npy", images[0])
-    predict(
-        segmenter,
-        tmp_path / "in",
-        tmp_path / "out",
-        maps=list(command.MAPS),
-        overlay=True,
-    )
+    options = {"maps": list(MAPS), "overlay": True}
+    predict(segmenter, tmp_path / "in", tmp_path / "out", **options)
     for i, image in enumerate(images):
         expected = segmenter(image)
         mask = cv2.imread(str(tmp_path / f"out/s{i}.tif"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(mask, expected.mask * np.uint8(255))
-        for what in command.MAPS:
-            file = tmp_path / f"out/s{i}_{what}.tif"
-            values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-            np.testing.assert_allclose(values, getattr(expected, what), atol=1e-5)
+        for name in MAPS:
+            path = tmp_path / f"out/s{i}_{name}.tif"
+            values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_allclose(values, getattr(expected, name), atol=1e-5)
         picture = cv2.imread(str(tmp_path / f"out/s{i}_overlay.png"))
         assert picture.shape == (*image.shape, 3)
     np.testing.assert_array_equal(
@@ -62,30 +57,27 @@ def test_a_folder_of_slices(segmenter, images, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
-def test_a_volume(segmenter, images, suffix, tmp_path):
-    """Stored head first and front last: turned for the network, and back."""
-    turned = images[::-1, ::-1]
-    volume = sitk.GetImageFromArray(np.ascontiguousarray(turned))
+def test_segments_a_volume_in_its_own_orientation(segmenter, images, suffix, tmp_path):
+    """Slices stored head first and front last are flipped for the network, and back."""
+    flipped = images[::-1, ::-1]
+    volume = sitk.GetImageFromArray(np.ascontiguousarray(flipped))
     volume.SetSpacing((0.7, 0.8, 2.5))
     volume.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, -1))
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
     sitk.WriteImage(volume, str(source))
     table = tmp_path / "t.csv"
-    options = {"maps": list(command.MAPS), "overlay": True, "table": table}
-    findings = predict(segmenter, source, target, **options)
+    options = {"maps": list(MAPS), "overlay": True, "table": table}
+    predictions = predict(segmenter, source, target, **options)
     expected = segmenter(images)
     mask = sitk.ReadImage(str(target))
     assert mask.GetDirection() == volume.GetDirection()
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(mask)[::-1, ::-1], expected.mask.astype(np.uint8)
     )
-    for what in command.MAPS:
-        values = sitk.GetArrayFromImage(
-            sitk.ReadImage(str(tmp_path / f"out_{what}{suffix}"))
-        )
-        np.testing.assert_allclose(
-            values[::-1, ::-1], getattr(expected, what), atol=1e-5
-        )
+    for name in MAPS:
+        image = sitk.ReadImage(str(tmp_path / f"out_{name}{suffix}"))
+        values = sitk.GetArrayFromImage(image)[::-1, ::-1]
+        np.testing.assert_allclose(values, getattr(expected, name), atol=1e-5)
     assert cv2.imread(str(tmp_path / "out_overlay.png")).shape == (512, 768, 3)
 
     rows = list(csv.DictReader(table.open()))
@@ -104,18 +96,18 @@ def test_a_volume(segmenter, images, suffix, tmp_path):
         )
         assert rows[k]["review"] == str(int(expected.review[k]))
     flagged = int(expected.review.sum())
-    said = f"{flagged} of 5 slices to review (expected IoU below 0.600)"
-    assert said in findings.summary()
-    assert "lung" in findings.summary() and " ml, mean " in findings.summary()
+    summary = predictions.summary()
+    assert f"{flagged} of 5 slices to review (expected IoU below 0.600)" in summary
+    assert "lung" in summary and " ml, mean " in summary
 
 
-def test_a_volume_without_geometry(segmenter, images, tmp_path):
+def test_segments_a_volume_without_geometry(segmenter, images, tmp_path):
     np.save(tmp_path / "in.npy", images)
     predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), segmenter(images).mask)
 
 
-def test_faults_of_the_inputs_come_with_their_remedies(segmenter, images, tmp_path):
+def test_reports_the_faults_of_all_inputs_with_remedies(segmenter, images, tmp_path):
     (tmp_path / "in").mkdir()
     write_image(tmp_path / "in/a.tif", images[0])
     write_image(tmp_path / "in/b.tif", np.arange(16, dtype=np.uint8).reshape(4, 4))
@@ -128,9 +120,7 @@ def test_faults_of_the_inputs_come_with_their_remedies(segmenter, images, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_a_volume_that_is_no_ct_is_refused_before_anything_is_written(
-    segmenter, images, tmp_path
-):
+def test_refuses_a_volume_with_other_units_before_writing(segmenter, images, tmp_path):
     shifted = sitk.GetImageFromArray((images + 1100).astype(np.uint16))
     sitk.WriteImage(shifted, str(tmp_path / "in.nii"))
     with pytest.raises(UserError, match="before the offset is added"):
@@ -138,11 +128,10 @@ def test_a_volume_that_is_no_ct_is_refused_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["in.nii"]
 
 
-def test_a_volume_that_turns_out_to_be_damaged_leaves_no_mask(
-    segmenter, tmp_path, slices
-):
-    images = np.stack([one.image for one in slices(30)]).astype(np.float32)
-    images[11, 3, 3] = np.nan  # none of the slices that are looked at first
+def test_leaves_no_mask_of_a_volume_found_to_be_damaged(segmenter, tmp_path, slices):
+    images = np.stack([image_slice.image for image_slice in slices(30)])
+    images = images.astype(np.float32)
+    images[11, 3, 3] = np.nan  # not one of the slices that are checked beforehand
     sitk.WriteImage(sitk.GetImageFromArray(images), str(tmp_path / "in.nrrd"))
     with pytest.raises(UserError, match="slice 11"):
         predict(
@@ -151,47 +140,63 @@ def test_a_volume_that_turns_out_to_be_damaged_leaves_no_mask(
     assert [path.name for path in tmp_path.iterdir()] == ["in.nrrd"]
 
 
-def test_a_slice_of_other_values_in_the_midst_is_found(segmenter, tmp_path, slices):
-    images = np.stack([one.image for one in slices(30)])
-    images[11] = (images[11] + 1000) // 8  # none of those that are looked at first
+def test_refuses_a_volume_with_a_slice_in_other_units(segmenter, tmp_path, slices):
+    images = np.stack([image_slice.image for image_slice in slices(30)])
+    images[11] = (images[11] + 1000) // 8  # not one that is checked beforehand
     np.save(tmp_path / "in.npy", images)
     with pytest.raises(UserError, match="slice 11 of .* gray values"):
         predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]
 
 
-def test_without_a_limit_nothing_is_said_of_review(trained, images, tmp_path):
+def test_omits_review_without_a_limit(trained, images, tmp_path):
     plain = LungSegmenter(dataclasses.replace(trained, tuning={}))
     write_image(tmp_path / "a.tif", images[0])
     table = tmp_path / "t.csv"
-    findings = predict(plain, tmp_path / "a.tif", tmp_path / "m.png", table=table)
+    predictions = predict(plain, tmp_path / "a.tif", tmp_path / "m.png", table=table)
     (row,) = csv.DictReader(table.open())
     assert tuple(row) == COLUMNS and row["review"] == "" == row["area_mm2"]
-    assert "review" not in findings.summary()
-    assert "expected IoU" in findings.summary()
+    assert "review" not in predictions.summary()
+    assert "expected IoU" in predictions.summary()
 
 
-def test_no_density_of_what_is_not_in_hounsfield_units(segmenter, images, tmp_path):
-    with PredictionTable(tmp_path / "t.csv", domain="8-bit") as findings:
-        findings.add_slice("a", None, images[0], segmenter(images[0]))
+def test_omits_densities_unless_in_hounsfield_units(segmenter, images, tmp_path):
+    with PredictionTable(tmp_path / "t.csv", domain="8-bit") as predictions:
+        predictions.add_slice("a", None, images[0], segmenter(images[0]))
     (row,) = csv.DictReader((tmp_path / "t.csv").open())
     assert row["mean_hu"] == "" and int(row["area_px"]) > 0
 
 
-def test_empty_masks_are_said(segmenter, images):
-    found = segmenter(images[0])
-    nothing = dataclasses.replace(found, mask=np.zeros_like(found.mask))
-    with PredictionTable(None) as findings:
-        findings.add_slice("a", None, images[0], found)
-        assert "no lung" not in findings.summary()
-        findings.add_slice("b", None, images[0], nothing)
-    assert "no lung was found in 1 of 2 slices" in findings.summary()
+def test_summary_counts_empty_masks(segmenter, images):
+    segmentation = segmenter(images[0])
+    empty = np.zeros_like(segmentation.mask)
+    with PredictionTable(None) as predictions:
+        predictions.add_slice("a", None, images[0], segmentation)
+        assert "no lung" not in predictions.summary()
+        without_lung = dataclasses.replace(segmentation, mask=empty)
+        predictions.add_slice("b", None, images[0], without_lung)
+    assert "no lung was found in 1 of 2 slices" in predictions.summary()
 
 
-def test_a_table_that_cannot_take_its_place_leaves_nothing(segmenter, images, tmp_path):
-    found = segmenter(images[0])
-    with pytest.raises(UserError, match="cannot be written"):
-        with PredictionTable(tmp_path / "t.csv") as findings:
-            findings.add_slice("a\udcff", None, images[0], found)  # no text
+def test_leaves_no_temporary_file_if_the_csv_cannot_be_written(
+    segmenter, images, tmp_path
+):
+    segmentation = segmenter(images[0])
+    with pytest.raises(UserError, match="t.csv cannot be written"):
+        with PredictionTable(tmp_path / "t.csv") as predictions:
+            predictions.add_slice("a\udcff", None, images[0], segmentation)  # not UTF-8
             (tmp_path / "t.csv").mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_an_error_of_another_file_is_not_reported_as_one_of_the_csv(tmp_path):
+    with pytest.raises(FileNotFoundError, match="mask.png"):
+        with PredictionTable(tmp_path / "t.csv"):
+            (tmp_path / "mask.png").read_bytes()
+    assert not list(tmp_path.iterdir())
+
+
+def test_csv_rows_end_in_line_feeds(tmp_path):
+    with PredictionTable(tmp_path / "t.csv"):
+        pass
+    assert (tmp_path / "t.csv").read_bytes() == (",".join(COLUMNS) + "\n").encode()

@@ -1,1 +1,1 @@
-"""The networks of a trained ensemble: loading, combining, sharing."""
+"""Trained ensembles: loading, prediction, averaging and export."""

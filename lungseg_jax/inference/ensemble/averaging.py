@@ -1,7 +1,7 @@
 """Weight averaging: one network with the mean weights of all snapshots.
 
 It costs as much as one member. Its batch statistics are re-estimated over the training
-split, since they are those of none of the snapshots. Source: Izmailov, Podoprikhin,
+split, because no snapshot has those of the mean weights. Source: Izmailov, Podoprikhin,
 Garipov, Vetrov & Wilson, Averaging weights leads to wider optima and better
 generalization, UAI 2018, arXiv:1803.05407, section 3.2.
 """

@@ -1,8 +1,8 @@
-"""A bundle: a trained ensemble as a folder to share.
+"""A bundle: a trained ensemble as a folder to be shared.
 
     model.safetensors    the variables of each member
     bundle.json          their description and settings
-    program.stablehlo    the whole computation, for `jax.export.deserialize`
+    program.stablehlo    the complete computation, for `jax.export.deserialize`
     README.md            the model card
     SHA256SUMS           checksums of all of these; `sha256sum -c SHA256SUMS` verifies them
 
@@ -25,7 +25,7 @@ from lungseg_jax.runtime import cache, compilation
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import atomic_folder, read_json, write_json, write_text
 
-VERSION = 2  # of bundle.json; version 1, of lungseg_jax 0.1, is read as well
+VERSION = 2  # of bundle.json; version 1, written by lungseg_jax 0.1, can be read
 DESCRIPTION, WEIGHTS = "bundle.json", "model.safetensors"
 PROGRAM, CARD, SUMS = "program.stablehlo", "README.md", "SHA256SUMS"
 FILES = (WEIGHTS, DESCRIPTION, PROGRAM, CARD)
@@ -64,7 +64,7 @@ def write_bundle(
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder claims to be a bundle."""
+    """Return whether a folder claims to be a bundle."""
     return (path / DESCRIPTION).is_file()
 
 
@@ -79,9 +79,9 @@ def load_bundle(path: Path, members: str = "all") -> TrainedEnsemble:
         compilation.enable_compilation_cache(cache.cache_root())
     available = description["members"]
     tuned = {
-        choice: tuned["members"]
-        for choice, tuned in description["tuning"].get("choices", {}).items()
-        if set(tuned["members"]) <= set(available) and choice != "all"
+        choice: settings["members"]
+        for choice, settings in description["tuning"].get("choices", {}).items()
+        if set(settings["members"]) <= set(available) and choice != "all"
     }
     names = select_members(members, snapshots=available, tuned=tuned)
     like = abstract_members(
@@ -150,7 +150,7 @@ def _checksum(file: Path) -> str:
 
 def _damaged(file: Path) -> UserError:
     return UserError(
-        f"{file} is damaged or missing: it is not what was written.",
-        rule="every file of a bundle is as SHA256SUMS says.",
+        f"{file} is damaged or missing.",
+        rule="every file of a bundle matches its checksum in SHA256SUMS.",
         remedy="copy the bundle again, or export it again from its run.",
     )

@@ -80,12 +80,12 @@ def _restore(folder: RunFolder, name: str, names: list[str], like: Any) -> Any:
     try:
         return checkpoints.restore_variables(folder.checkpoints, int(name), like)
     except CorruptCheckpointError as e:
-        others = ",".join(other for other in names if other != name)
-        choice = f"leave it out with --members={others} in evaluate and predict; or "
+        rest = ",".join(member for member in names if member != name)
+        choice = f"leave it out with --members={rest} in evaluate and predict; or "
         raise UserError(
             e.what,
             rule="a damaged snapshot is never part of an ensemble.",
-            remedy=(choice if others else "") + e.remedy,
+            remedy=(choice if rest else "") + e.remedy,
         ) from e
 
 

@@ -1,4 +1,4 @@
-"""Snapshots used together: stacked into one compiled call, or one after another."""
+"""Prediction with all members of an ensemble, in one compiled call or one by one."""
 
 import functools
 from collections import deque
@@ -17,7 +17,7 @@ FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
 
 
 class EnsemblePredictor:
-    """Members of one model that segment slices of any size.
+    """An ensemble of networks of one model that predicts slices of any size.
 
     Two shapes are compiled, a single slice and a batch, whatever the size of the slices:
     each is scaled to the network's square. Predictors of equal models share the compiled

@@ -1,4 +1,4 @@
-"""The whole computation of an ensemble as one StableHLO program.
+"""The complete computation of an ensemble as a single StableHLO program.
 
 It runs in JAX, or in any StableHLO runtime, without this package:
 

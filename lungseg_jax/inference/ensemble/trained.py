@@ -55,7 +55,7 @@ class TrainedEnsemble:
     tuning: Mapping[str, Any]
 
     def subset(self, names: Sequence[str]) -> "TrainedEnsemble":
-        """Return the ensemble of some of the members."""
+        """Return the ensemble of the members with these names."""
         members = {name: self.members[name] for name in names}
         return dataclasses.replace(self, members=members)
 
@@ -74,22 +74,21 @@ class TrainedEnsemble:
 
         A set of members that is not a named choice gets the settings of all members.
         """
-        choices = self.tuning.get("choices", {})
-        names = list(self.members)
-        same = [choice for choice in choices if choices[choice]["members"] == names]
+        choices, names = self.tuning.get("choices", {}), list(self.members)
         if not choices:
             return TunedSettings()
-        choice = same[0] if same else "all"
+        matches = [name for name in choices if choices[name]["members"] == names]
+        choice = matches[0] if matches else "all"
         return TunedSettings(
             temperature=choices[choice]["temperature"],
             postprocessing=self.tuning["postprocessing"]["chosen"],
             review_below=choices[choice]["review_below"],
-            choice=choice if same else "",
+            choice=choice if matches else "",
         )
 
 
 def abstract_members(model: Mapping[str, Any], preprocessing: str) -> Any:
-    """Return the shapes and types of a member's variables."""
+    """Return a member's variables as shapes and dtypes."""
     return abstract_variables(
         make_model(**model), channels=PREPROCESSING[preprocessing]
     )

@@ -1,5 +1,6 @@
-"""A bundle answers as its run does, here and without this package."""
+"""A bundle gives the results of its run, with and without this package."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -32,18 +33,15 @@ def folder(trained, tmp_path):
     return tmp_path / "lungs"
 
 
-def test_it_answers_as_what_it_was_made_from(folder, trained, slices):
-    images = np.stack([one.image for one in slices(3)])
-    expected, found = (
-        LungSegmenter(trained)(images),
-        load(folder)(images),
-    )
+def test_a_bundle_gives_the_results_of_its_run(folder, trained, slices):
+    images = np.stack([image_slice.image for image_slice in slices(3)])
+    expected, actual = LungSegmenter(trained)(images), load(folder)(images)
     for field in ("mask", "probability", "uncertainty", "expected_iou", "review"):
-        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+        np.testing.assert_array_equal(getattr(actual, field), getattr(expected, field))
     assert load(folder).settings == trained.settings()
 
 
-def test_members_of_a_bundle(folder, trained, slices):
+def test_loads_some_members_of_a_bundle(folder, trained, slices):
     image = next(slices(1)).image
     last = load(folder, members="last")
     assert list(last.trained.members) == ["30"] and last.settings.temperature == 2.0
@@ -53,15 +51,13 @@ def test_members_of_a_bundle(folder, trained, slices):
         load(folder, members="average")
 
 
-def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
-    import dataclasses
-
+def test_the_card_states_the_settings_of_its_members(trained, tmp_path):
     bundle.write_bundle(tmp_path / "last", trained.subset(["30"]), RECORD)
     card = (tmp_path / "last/README.md").read_text()
     assert "A U-Net with conv blocks" in card
     assert 'Clean-up of masks: "fill_holes"' in card and "Temperature 2.000" in card
     assert "0.500, were chosen on 5 validation slices" in card
-    # The cut of the calibrated probability is that of the mean before.
+    # The threshold applies to the mean before calibration; the card converts it.
     cut = dataclasses.replace(trained, threshold=0.9)
     bundle.write_bundle(tmp_path / "cut", cut, RECORD)
     expected = apply_temperature(np.float32([0.9]), 1.5)[0]
@@ -69,13 +65,13 @@ def test_the_card_says_what_was_decided_for_its_members(trained, tmp_path):
         f"mask = probability > {expected:.4g}"
         in (tmp_path / "cut/README.md").read_text()
     )
-    # Of a run that was stopped before anything was decided.
+    # A run that was stopped before its settings were tuned.
     bundle.write_bundle(tmp_path / "b", dataclasses.replace(trained, tuning={}), RECORD)
     assert "Nothing was tuned" in (tmp_path / "b/README.md").read_text()
     assert load(tmp_path / "b").settings.review_below is None
 
 
-ALONE = """
+WITHOUT_PACKAGE = """
 import pathlib, sys, jax, numpy as np
 program = jax.export.deserialize(pathlib.Path(sys.argv[1]).read_bytes())
 probability, information = program.call(np.load(sys.argv[2]))
@@ -86,22 +82,20 @@ assert not any(name.startswith(("lungseg", "flax", "optax")) for name in sys.mod
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_program_runs_without_this_package(folder, trained, slices, tmp_path, n):
-    """At the network's own size nothing is scaled: both see the same pixels."""
-    images = np.stack([one.image for one in slices(n, shape=(32, 32))])
+    """Slices of the network's size are not scaled, so the outputs can be compared."""
+    images = np.stack([image_slice.image for image_slice in slices(n, shape=(32, 32))])
     np.save(tmp_path / "in.npy", images.astype(np.float32))
     files = [folder / "program.stablehlo", tmp_path / "in.npy", tmp_path / "out.npz"]
-    command = [sys.executable, "-c", ALONE, *map(str, files)]
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, *map(str, files)]
     subprocess.run(command, check=True, cwd=tmp_path)
-    found, expected = np.load(tmp_path / "out.npz"), LungSegmenter(trained)(images)
-    np.testing.assert_allclose(found["probability"], expected.probability, atol=1e-5)
+    outputs, expected = np.load(tmp_path / "out.npz"), LungSegmenter(trained)(images)
+    np.testing.assert_allclose(outputs["probability"], expected.probability, atol=1e-5)
     np.testing.assert_allclose(
-        found["information"], expected.mutual_information, atol=1e-5
+        outputs["information"], expected.mutual_information, atol=1e-5
     )
 
 
 def test_the_program_of_the_notebooks_preprocessing(trained, tmp_path):
-    import dataclasses
-
     import jax
 
     from lungseg_jax.inference.ensemble.stablehlo import export_program
@@ -121,7 +115,7 @@ def test_the_program_of_the_notebooks_preprocessing(trained, tmp_path):
     np.testing.assert_allclose(probability, expected, atol=1e-5)
 
 
-def test_checksums_are_those_that_sha256sum_reads(folder):
+def test_checksums_have_the_format_of_sha256sum(folder):
     rows = [
         line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()
     ]
@@ -136,59 +130,60 @@ def test_checksums_are_those_that_sha256sum_reads(folder):
 
 
 @pytest.mark.parametrize("name", [*bundle.FILES, bundle.SUMS])
-@pytest.mark.parametrize("how", ["flip", "cut", "lose"])
-def test_damage_is_found(folder, name, how):
-    file = folder / name
-    content = bytearray(file.read_bytes())
-    if how == "lose":
-        file.unlink()
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_verification_finds_damage(folder, name, damage):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    if damage == "delete":
+        path.unlink()
     else:
         content[len(content) // 2] ^= 4
-        file.write_bytes(content if how == "flip" else content[:-9])
+        path.write_bytes(content if damage == "flip" else content[:-9])
     with pytest.raises(UserError):
         bundle.verify_bundle(folder)
 
 
-def test_damaged_weights_are_not_used(folder):
-    file = folder / "model.safetensors"
-    content = bytearray(file.read_bytes())
+def test_refuses_damaged_weights(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
     content[-5] ^= 1
-    file.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(UserError, match="model.safetensors is damaged"):
         load(folder)
 
 
-def test_a_changed_description_is_refused(folder):
-    file = folder / "bundle.json"
-    file.write_text(file.read_text().replace('"threshold": 0.5', '"threshold": 0.1'))
+def test_refuses_an_edited_description(folder):
+    path = folder / "bundle.json"
+    path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.1'))
     with pytest.raises(UserError, match="bundle.json is damaged"):
         load(folder)
 
 
-def test_a_later_version_is_refused(folder):
-    from lungseg_jax.checkpointing.checksums import with_checksum
-
-    file = folder / "bundle.json"
-    later = with_checksum(json.loads(file.read_text()) | {"version": 2})
-    file.write_text(json.dumps(later))
-    with pytest.raises(UserError, match="version 2"):
+def test_refuses_a_later_version(folder):
+    path, sums = folder / "bundle.json", folder / "SHA256SUMS"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    description = json.loads(path.read_text()) | {"version": bundle.VERSION + 1}
+    path.write_text(json.dumps(description))
+    after = hashlib.sha256(path.read_bytes()).hexdigest()
+    sums.write_text(sums.read_text().replace(before, after))
+    with pytest.raises(UserError, match=f"version {bundle.VERSION + 1}"):
         load(folder)
 
 
-def test_what_exists_is_not_written_over(folder, trained, tmp_path):
+def test_refuses_to_overwrite(folder, trained, tmp_path):
     with pytest.raises(UserError, match="exists already"):
         bundle.write_bundle(folder, trained, RECORD)
     assert [p.name for p in tmp_path.iterdir()] == ["lungs"]
 
 
-def test_what_goes_wrong_leaves_nothing(trained, tmp_path, monkeypatch):
+def test_a_failed_export_leaves_nothing(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "export_program", lambda trained: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bundle.write_bundle(tmp_path / "lungs", trained, RECORD)
     assert not list(tmp_path.iterdir())
 
 
-def test_names_of_slices_do_not_leave_the_run(trained, tmp_path):
+def test_a_bundle_omits_the_names_of_slices(trained, tmp_path):
     scores = {f"{name}_mean": 0.9 for name in ("iou", "dice", "nsd", "hd95")}
     evaluation = {
         "n": 2,
