@@ -17,7 +17,7 @@ from lungseg_jax.training import knobs
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmarks", "configs", "docs", "lungseg_jax", "tests")
 FILES = [
-    *ROOT.glob("*.*"),
+    *sorted(ROOT.glob("*.*")),
     *(file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.*"))),
 ]
 PAGES = [f for f in FILES if f.suffix == ".md" and "legacy" not in f.parts]
