@@ -74,7 +74,7 @@ def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
         validation_fraction=c.data.validation_fraction,
         test_fraction=c.data.test_fraction,
         seed=c.data.split_seed,
-        patients=dataset.checked.table.patients,
+        patients=dataset.checked.metadata.patients,
     )
     preflight.check_split(dataset.checked, split)
     config.check_data_and_devices(
@@ -147,7 +147,7 @@ def _evaluate(
 ) -> dict:
     """Write evaluation.json for the run's test split."""
     test = split["test"]
-    metadata = slice_metadata(dataset.checked.table, test)
+    metadata = slice_metadata(dataset.checked.metadata, test)
     evaluation = evaluate(trained, dataset.slices(test), len(test), **metadata)
     evaluation |= {"split": "test", "split_seed": run.config.data.split_seed}
     progress.say(format_summary(evaluation))

@@ -36,7 +36,7 @@ def check(words: list[str]) -> None:
 
 def describe_folder(checked: CheckedFolder) -> str:
     """Describe the slices of a data folder as text."""
-    slices = checked.seen
+    slices = checked.slices
     sizes = Counter((s.width, s.height) for s in slices)
     widest = [
         f"{w} x {h} ({pluralize(n, 'slice')})" for (w, h), n in sizes.most_common(6)
@@ -44,8 +44,8 @@ def describe_folder(checked: CheckedFolder) -> str:
     more = [f"and {len(sizes) - 6} more"] if len(sizes) > 6 else []
     low, high = min(s.low for s in slices), max(s.high for s in slices)
     pixels = sum(s.width * s.height for s in slices)
-    share = sum(s.lung for s in slices) / pixels
-    empty = [s.name for s in slices if not s.lung]
+    share = sum(s.lung_pixels for s in slices) / pixels
+    empty = [s.name for s in slices if not s.lung_pixels]
     duplicates = [" = ".join(group) for group in checked.duplicates]
     lines = [
         f"slices:       {len(slices)}",
@@ -56,7 +56,7 @@ def describe_folder(checked: CheckedFolder) -> str:
         *([bullet_list(empty)] if empty else []),
         f"equal images: {len(duplicates)}",
         *([bullet_list(duplicates)] if duplicates else []),
-        *_describe_metadata(checked.table),
+        *_describe_metadata(checked.metadata),
         f"fingerprint:  {checked.fingerprint}",
     ]
     if duplicates:

@@ -78,7 +78,7 @@ def _evaluate(trained: TrainedEnsemble, checked: CheckedFolder, data: Path) -> d
         map(read_slice, checked.pairs),
         len(checked.pairs),
         flips=FLAGS.flips,
-        **evaluator.slice_metadata(checked.table, names),
+        **evaluator.slice_metadata(checked.metadata, names),
     )
     evaluation["run"], evaluation["data"] = str(trained.path), str(data.absolute())
     evaluation["fingerprint"] = checked.fingerprint

@@ -29,8 +29,8 @@ class SliceInfo:
       dtype: of the image.
       height, width: of both.
       low, high: minimum and maximum of the image.
-      lung: number of pixels in the mask.
-      picture: digest of the image's pixels, independent of its file format.
+      lung_pixels: number of pixels in the mask.
+      image_digest: digest of the image's pixels, independent of its file format.
     """
 
     name: str
@@ -39,8 +39,8 @@ class SliceInfo:
     width: int
     low: float
     high: float
-    lung: int
-    picture: str
+    lung_pixels: int
+    image_digest: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,40 +51,40 @@ class CheckedFolder:
       pairs: sorted by name.
       digests: sha256 of each file, by its path in the data folder.
       fingerprint: a short digest of all of them.
-      seen: properties of the slices, in the order of the pairs.
-      table: the content of slices.csv.
+      slices: properties of the slices, in the order of the pairs.
+      metadata: the content of slices.csv.
     """
 
     pairs: Sequence[Pair]
     digests: Mapping[str, str]
     fingerprint: str
-    seen: Sequence[SliceInfo]
-    table: SliceMetadata
+    slices: Sequence[SliceInfo]
+    metadata: SliceMetadata
 
     @property
     def dtype(self) -> str:
         """The dtype of all images."""
-        return self.seen[0].dtype
+        return self.slices[0].dtype
 
     @property
     def domain(self) -> str:
         """The units of the images, a key of `intensity.DOMAINS`."""
-        low = min(info.low for info in self.seen)
-        high = max(info.high for info in self.seen)
+        low = min(info.low for info in self.slices)
+        high = max(info.high for info in self.slices)
         return detect_intensity(Values(low, high))
 
     @property
     def shape(self) -> tuple[int, int] | None:
         """Height and width, if all images share them."""
-        shapes = {(info.height, info.width) for info in self.seen}
+        shapes = {(info.height, info.width) for info in self.slices}
         return shapes.pop() if len(shapes) == 1 else None
 
     @property
     def duplicates(self) -> list[list[str]]:
         """Names of images with equal pixels, grouped by image."""
         groups: dict[str, list[str]] = {}
-        for info in self.seen:
-            groups.setdefault(info.picture, []).append(info.name)
+        for info in self.slices:
+            groups.setdefault(info.image_digest, []).append(info.name)
         return [names for names in groups.values() if len(names) > 1]
 
 
@@ -148,7 +148,7 @@ def check_split(checked: CheckedFolder, split: Mapping[str, Sequence[str]]) -> N
     if leaks:
         raise combine_errors(leaks, "the split: equal images under several names")
     train = set(split["train"])
-    if not any(info.lung for info in checked.seen if info.name in train):
+    if not any(info.lung_pixels for info in checked.slices if info.name in train):
         raise UserError(
             f"the masks of {pluralize(len(train), 'training slice')} are all empty.",
             rule="at least one training slice has lung.",

@@ -73,10 +73,10 @@ def test_refuses_a_file_that_is_not_utf8(tmp_path):
 def test_the_check_of_a_folder_includes_the_table(pair_folder):
     folder = pair_folder(NAMES)
     plain = check_folder(folder)
-    assert plain.table == SliceMetadata({}, {}) and "slices.csv" not in plain.digests
+    assert plain.metadata == SliceMetadata({}, {}) and "slices.csv" not in plain.digests
     (folder / "slices.csv").write_text(GOOD)
     checked = check_folder(folder)
-    assert checked.table.patients["b"] == "P1"
+    assert checked.metadata.patients["b"] == "P1"
     assert checked.fingerprint != plain.fingerprint  # another split
     assert "patients:     2" in describe_folder(checked)
     assert "spacing:      0.8 to 1.5 mm" in describe_folder(checked)

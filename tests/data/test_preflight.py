@@ -97,12 +97,12 @@ def test_describes_each_slice(pair_folder, dtype, suffix, size):
     checked = check_folder(folder)
     assert (checked.dtype, checked.shape) == (dtype, (size, size))
     assert checked.pairs == find_pairs(folder)
-    for pair, info in zip(checked.pairs, checked.seen, strict=True):
+    for pair, info in zip(checked.pairs, checked.slices, strict=True):
         pixels = cv2.imread(str(pair.image), cv2.IMREAD_UNCHANGED)
         lung = cv2.imread(str(pair.mask), cv2.IMREAD_UNCHANGED) > 0
         assert (info.name, info.dtype) == (pair.name, dtype)
         assert (info.low, info.high) == (pixels.min(), pixels.max())
-        assert info.lung == lung.sum()
+        assert info.lung_pixels == lung.sum()
     assert checked.duplicates == []
 
 
@@ -307,7 +307,7 @@ def test_refuses_a_training_split_without_lung(pair_folder):
     for name in "ab":
         write_image(mask(folder, name), np.zeros((40, 40), np.uint8))
     checked = check_folder(folder)
-    assert [info.lung > 0 for info in checked.seen] == [False, False, True]
+    assert [info.lung_pixels > 0 for info in checked.slices] == [False, False, True]
     with pytest.raises(UserError, match="masks of 2 training slices are all empty"):
         check_split(checked, {"train": "ab", "validation": "", "test": "c"})
     check_split(checked, {"train": "ac", "validation": "", "test": "b"})
