@@ -246,8 +246,8 @@ def _inspect_pair(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
         width=width,
         low=image.min().item(),
         high=image.max().item(),
-        lung=int(mask.sum(dtype=int)),
-        picture=pixels.hexdigest()[:32],
+        lung_pixels=int(mask.sum(dtype=int)),
+        image_digest=pixels.hexdigest()[:32],
     )
     return info, faults
 
