@@ -1,6 +1,7 @@
-"""What all tests share: compiled programs, small data folders, the real data."""
+"""Shared by all tests: compiled programs, small data folders, a tiny run, the real data."""
 
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -9,12 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# The same examples on every machine, and no deadline on a busy one.
+# The same examples on every machine, and no deadline, for busy ones.
 hypothesis.settings.register_profile("ours", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ours")
 
 
-# Minutes each, all their tests in one process: first, so that none is left at the end.
+# Minutes each, and all tests of a file run in one process: start them first, so that none
+# is left for the end.
 LONG = ("commands", "loop", "kill", "signals", "checkpoints", "steps", "unet")
 
 
@@ -30,14 +32,14 @@ def pytest_collection_modifyitems(items):
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error:::lungseg_jax")
-    # Set before jax is imported, so that a second run of the tests compiles nothing.
+    # Set before JAX is imported. A second run of the tests then compiles nothing.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("xla")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The 240 slices of the notebooks' training split; they are not ours to ship."""
+    """The 240 slices of the notebooks' training split, which we may not distribute."""
     default = ROOT.parent / "shared" / "data" / "lung_ct"
     folder = Path(os.environ.get("LUNGSEG_TEST_DATA", default))
     if not (folder / "2d_images").is_dir():
@@ -45,12 +47,40 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory) -> Path:
+    """The cache folder of all tiny runs."""
+    return tmp_path_factory.mktemp("tiny_cache")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_cache, tmp_path_factory):
+    """The folder of a finished run of `tiny_config`; tests must not write to it."""
+    from tiny_run import tiny_config  # of tests/training/
+
+    from lungseg_jax.experiment import run_experiment
+    from lungseg_jax.training.run_folder import RunFolder
+
+    folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
+    run_experiment(tiny_config(tiny_cache), str(folder.path))
+    return folder
+
+
+@pytest.fixture
+def copied_run(finished_run, tmp_path):
+    """A copy of the finished run, to be damaged."""
+    from lungseg_jax.training.run_folder import RunFolder
+
+    shutil.copytree(finished_run.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
 @pytest.fixture
 def pair_folder(tmp_path):
     """`make(names, size=40, dtype="int16", suffix=".tif", folder="data")` -> Path.
 
-    Writes a pair for each name: soft tissue near 0 HU, noise of its own, and a lung, a
-    disc of -700 HU. `dtype="uint8"` writes 8-bit pictures. The mask is {0, 255}.
+    Writes a pair for each name: soft tissue near 0 HU with different noise, and a lung, a
+    disc of -700 HU. `dtype="uint8"` writes 8-bit images. The mask is {0, 255}.
     """
     from lungseg_jax.data.io.images import write_image
 
@@ -76,9 +106,9 @@ def pair_folder(tmp_path):
 
 @pytest.fixture(scope="session")
 def trained():
-    """Three members that were never trained, with a tuning as if they had been.
+    """Three untrained members with made-up tuning.
 
-    Their window makes what is dark a higher probability than what is bright, so that masks
+    Their window gives dark pixels a higher probability than bright ones, so that masks
     are neither empty nor full.
     """
     from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
@@ -134,7 +164,7 @@ def trained():
 
 @pytest.fixture
 def slices():
-    """`slices(n, seed=0, shape=(40, 36))`: slices in Hounsfield units with a lung each."""
+    """`make(n, seed=0, shape=(40, 36))`: slices in Hounsfield units, with one lung each."""
     from lungseg_jax.data.pairs import Slice
 
     def make(n, *, seed=0, shape=(40, 36)):

@@ -1,66 +1,172 @@
-"""What a training refuses of its data, before it writes or compiles anything."""
+"""The whole pipeline on tiny data: what it refuses, writes, repeats and repairs."""
+
+import base64
+import errno
+import json
+import shutil
 
 import numpy as np
 import pytest
+from tiny_run import flip_bits_of_arrays, tiny_config
 
 from lungseg_jax import experiment
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.splits import split_names
+from lungseg_jax.experiment import run_experiment
+from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import loop
 from lungseg_jax.training.config import default_config
-from lungseg_jax.training.run import Run
-from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.verification import verify_run
 
 NAMES = [f"s{i}" for i in range(10)]
 
 
+# --- refused before anything is compiled ---
+
+
 @pytest.fixture
-def refused(tmp_path, monkeypatch):
-    """`refused(folder)` -> the error of a training on it; nothing may be trained."""
+def refusal(tmp_path, monkeypatch):
+    """`refusal(folder)` returns the error of a training on it; nothing may be trained."""
     monkeypatch.setattr(
         experiment.compilation, "enable_compilation_cache", lambda root: None
     )
     monkeypatch.setattr(loop, "train", lambda *args: pytest.fail("it was trained"))
 
-    def refused(folder):
+    def refusal(folder):
         c = default_config()
         c.data.dir, c.cache_dir = str(folder), str(tmp_path / "cache")
         with pytest.raises(UserError) as e:
-            experiment.run_experiment(c, str(tmp_path / "run"))
+            run_experiment(c, str(tmp_path / "run"))
         assert not (tmp_path / "run").exists()
         return e.value
 
-    return refused
+    return refusal
 
 
-def test_equal_pictures_in_two_splits(pair_folder, refused):
+def test_refuses_equal_images_in_different_splits(pair_folder, refusal):
     folder = pair_folder(NAMES)
     split = split_names(NAMES, validation_fraction=0.1, test_fraction=0.1, seed=3)
-    (test,), (validation,), one = split["test"], split["validation"], split["train"][0]
-    picture = (folder / "2d_images" / f"{test}.tif").read_bytes()
-    for name in (validation, one):
-        (folder / "2d_images" / f"{name}.tif").write_bytes(picture)
-    fault = refused(folder)
-    for name, part in ((test, "test"), (validation, "validation"), (one, "train")):
-        assert f"{name} ({part})" in fault.what
-    assert "all but one" in fault.remedy
+    (test,), (validation,), train = (
+        split["test"],
+        split["validation"],
+        split["train"][0],
+    )
+    image = (folder / "2d_images" / f"{test}.tif").read_bytes()
+    for name in (validation, train):
+        (folder / "2d_images" / f"{name}.tif").write_bytes(image)
+    error = refusal(folder)
+    for name, part in ((test, "test"), (validation, "validation"), (train, "train")):
+        assert f"{name} ({part})" in error.what
+    assert "all but one" in error.remedy
 
 
-def test_no_lung_to_train_on(pair_folder, refused):
+def test_refuses_a_training_split_without_lung(pair_folder, refusal):
     folder = pair_folder(NAMES)
     for name in NAMES:
         path = folder / "2d_masks" / f"{name}.tif"
         write_image(path, np.zeros((40, 40), np.uint8))
-    assert "masks of 8 training slices are all empty" in refused(folder).what
+    assert "masks of 8 training slices are all empty" in refusal(folder).what
 
 
-def test_training_images_are_recognized_by_content_under_any_name(tmp_path):
-    record = {
-        "split": {"train": ["a", "b"]},
-        "sha256": {"2d_images/a.tif": "1", "2d_masks/a.tif": "2"}
-        | {"2d_images/b.tif": "3", "2d_images/c.tif": "4"},
+def test_refuses_a_batch_larger_than_the_training_split(tiny_cache, tmp_path):
+    c = tiny_config(tiny_cache, **{"train.batch_size": 8})
+    with pytest.raises(UserError, match="batch_size=8 is larger") as e:
+        run_experiment(c, str(tmp_path / "run"))
+    assert "batch_size=7" in e.value.remedy
+    assert not (tmp_path / "run").exists()
+
+
+# --- what a run leaves ---
+
+
+def test_the_run_folder_has_the_documented_files(finished_run):
+    names = {p.name for p in finished_run.path.iterdir()}
+    assert names == {
+        "config.json",
+        "run.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "average.safetensors",
+        "tuning.json",
+        "evaluation.json",
+        "report",
     }
-    digests = {"2d_images/x.tif": "1", "2d_images/y.tif": "4", "2d_masks/z.tif": "3"}
-    run = Run(RunFolder(tmp_path), default_config(), record, [], {})
-    assert run.count_training_images(digests) == 1
+    record = json.loads(finished_run.run.read_text())
+    assert {name: len(names) for name, names in record["split"].items()} == {
+        "train": 7,
+        "validation": 1,
+        "test": 2,
+    }
+    assert len(record["sha256"]) == 20
+    evaluation = json.loads(finished_run.evaluation.read_text())
+    assert evaluation["threshold"] == 0.5 and evaluation["n"] == 2
+    assert evaluation["members"].keys() == {"4", "7"}
+    for scores in [*evaluation["members"].values(), evaluation["ensemble"]]:
+        expected = {"iou_pooled", "iou_mean", "iou_min", "dice_mean", "dice_pooled"}
+        assert expected <= scores.keys()
+    page = finished_run.page.read_text()
+    for name in ("curves", "scores", "expected", "risk", "calibration_image"):
+        figure = f"{name}.png"
+        png = (finished_run.report / figure).read_bytes()
+        assert png.startswith(b"\x89PNG")
+        assert base64.b64encode(png).decode() in page
+    assert "http://" not in page and "https://" not in page
+
+
+# --- run again ---
+
+
+def test_a_finished_run_is_not_trained_again(finished_run, tiny_cache, monkeypatch):
+    before = finished_run.metrics.read_text()
+    monkeypatch.setattr(loop, "train", lambda *args: pytest.fail("trained again"))
+    run_experiment(tiny_config(tiny_cache), str(finished_run.path))
+    assert finished_run.metrics.read_text() == before
+
+
+def test_a_lost_page_is_written_again(copied_run, tiny_cache):
+    copied_run.page.unlink()
+    run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+    assert copied_run.page.exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "{}", '{"members": {}}', "\xff", "[" * 10**5]
+)
+def test_changed_scores_are_recomputed(copied_run, finished_run, tiny_cache, content):
+    copied_run.evaluation.write_text(content)
+    assert any("evaluation.json" in fault.what for fault in verify_run(copied_run))
+    evaluation = run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+    assert evaluation == json.loads(finished_run.evaluation.read_text())
+    assert verify_run(copied_run) == []
+
+
+def test_a_lost_snapshot_is_not_silently_left_out(copied_run, tiny_cache):
+    shutil.rmtree(copied_run.checkpoints / "4")
+    copied_run.evaluation.unlink()
+    with pytest.raises(UserError, match="lost the snapshots 4"):
+        run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+
+
+def test_a_damaged_snapshot_is_not_silently_ensembled(copied_run, tiny_cache):
+    flip_bits_of_arrays(copied_run, 4)
+    copied_run.evaluation.unlink()
+    with pytest.raises(UserError, match="checkpoints/4 is damaged"):
+        run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+    assert list(load_ensemble(copied_run.path, members="last").members) == ["7"]
+    assert not copied_run.evaluation.exists()
+
+
+def test_a_failed_report_costs_neither_scores_nor_run(
+    copied_run, tiny_cache, monkeypatch, capsys
+):
+    copied_run.page.unlink()
+    copied_run.evaluation.unlink()
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(experiment, "write_report", fail)
+    assert run_experiment(tiny_config(tiny_cache), str(copied_run.path))["n"] == 2
+    assert "the report could not be written" in capsys.readouterr().out
+    assert copied_run.evaluation.exists() and not copied_run.page.exists()

@@ -1,4 +1,4 @@
-"""Which checkpoints exist, and that what comes back is what went in."""
+"""Which steps are kept; each is restored exactly or reported as damaged."""
 
 import collections
 import contextlib
@@ -19,7 +19,7 @@ from lungseg_jax.models import make_model
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.state import make_init_fn
 
-# What Orbax leaves open when it meets damage.
+# From what Orbax leaves open when it finds damage.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
     "ignore:coroutine .* was never awaited:RuntimeWarning",
@@ -42,7 +42,7 @@ def restore(saved, state):
 
 
 def at(state, step):
-    """The same state after `step` updates, with weights that tell it."""
+    """The same state after `step` updates, with `step` as the value of every parameter."""
     params = jax.tree.map(lambda a: jnp.full_like(a, step), state.params)
     return state.replace(step=jnp.int32(step), params=params)
 
@@ -50,7 +50,7 @@ def at(state, step):
 @pytest.mark.parametrize(
     "last,kept", [(2, [2]), (4, [3, 4]), (6, [3, 4, 6]), (8, [3, 7, 8]), (9, [3, 7, 9])]
 )
-def test_snapshots_stay_and_before_the_last_the_newest_two(tmp_path, state, last, kept):
+def test_keeps_snapshots_and_until_the_last_the_newest_two(tmp_path, state, last, kept):
     with Checkpoints(tmp_path, snapshots=[3, 7, 9]) as saved:
         for step in (2, 3, 4, 6, 7, 8, 9):
             if step <= last:
@@ -58,7 +58,7 @@ def test_snapshots_stay_and_before_the_last_the_newest_two(tmp_path, state, last
     assert checkpoints.saved_steps(tmp_path) == kept
 
 
-def test_restore_is_the_newest_and_equal(tmp_path, state):
+def test_restores_the_newest_step_exactly(tmp_path, state):
     with Checkpoints(tmp_path, snapshots=[3]) as saved:
         save(saved, at(state, 3), {})
         save(saved, at(state, 5), {})
@@ -70,7 +70,7 @@ def test_restore_is_the_newest_and_equal(tmp_path, state):
     jax.tree.map(np.testing.assert_array_equal, restored.opt_state, state.opt_state)
 
 
-def test_a_save_that_is_followed_by_donated_updates_is_not_disturbed(tmp_path, state):
+def test_a_save_is_not_disturbed_by_updates_that_donate_its_arrays(tmp_path, state):
     update = jax.jit(lambda tree: jax.tree.map(lambda a: a + 1, tree), donate_argnums=0)
     copy = jax.tree.map(jnp.copy, at(state, 1).params)
     with Checkpoints(tmp_path, snapshots=[]) as saved:
@@ -82,13 +82,13 @@ def test_a_save_that_is_followed_by_donated_updates_is_not_disturbed(tmp_path, s
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(restored.params))
 
 
-def test_nothing_saved_restores_the_state_itself(tmp_path, state):
+def test_an_empty_folder_restores_the_given_state(tmp_path, state):
     with Checkpoints(tmp_path, snapshots=[]) as saved:
         assert restore(saved, state)[0] is state
     assert checkpoints.saved_steps(tmp_path / "none") == []
 
 
-def test_variables_come_without_the_optimizer(tmp_path, state):
+def test_variables_are_restored_without_the_optimizer(tmp_path, state):
     with Checkpoints(tmp_path, snapshots=[4]) as saved:
         save(saved, at(state, 4), {})
     like = {"params": state.params, "batch_stats": state.batch_stats}
@@ -99,7 +99,7 @@ def test_variables_come_without_the_optimizer(tmp_path, state):
         checkpoints.restore_variables(tmp_path, 5, like)
 
 
-def test_another_network_is_refused_by_the_name_of_an_array(tmp_path, state):
+def test_refuses_another_network_and_names_an_array(tmp_path, state):
     with Checkpoints(tmp_path, snapshots=[]) as saved:
         save(saved, at(state, 1), {})
     wider = make_init_fn(
@@ -120,44 +120,45 @@ def two_saved(tmp_path_factory, state):
 
 
 def outcome(folder, state) -> str:
-    """ "harmless" or "detected", and nothing else, of a folder whose step 5 was harmed.
+    """Return "harmless" or "detected" for a folder whose step 5 was damaged.
 
-    Restoring goes back to step 3 where it sees the harm, and gives step 5 as it was where
-    it does not; `verify` and `restore_variables`, of which an ensemble is made, as well.
+    If the damage is detected, `restore` falls back to step 3. Otherwise step 5 must be
+    restored exactly, and also pass `verify_checkpoint` and `restore_variables`, which
+    ensembles use.
     """
     like = {"params": state.params, "batch_stats": state.batch_stats}
     with Checkpoints(folder, snapshots=[3, 5]) as saved:
         restored, notes = restore(saved, state)
     step = int(restored.step)
     assert notes == {5: {"loss": [0.25, 0.125]}, 3: {"loss": [0.5]}}[step]
-    same(restored, at(state, step))
+    assert_same(restored, at(state, step))
     try:
         checkpoints.verify_checkpoint(folder, 5)
         variables = checkpoints.restore_variables(folder, 5, like)
     except checkpoints.CorruptCheckpointError:
-        # An ensemble reads less than all: what it gets is right, or it is refused.
+        # An ensemble does not read every array: those it gets are right, or it is refused.
         with contextlib.suppress(checkpoints.CorruptCheckpointError):
-            same(checkpoints.restore_variables(folder, 5, like), at(state, 5))
+            assert_same(checkpoints.restore_variables(folder, 5, like), at(state, 5))
         return "detected"
     assert step == 5
-    same(variables, at(state, 5))
+    assert_same(variables, at(state, 5))
     return "harmless"
 
 
-def same(found, wanted):
-    for part in ("params", "batch_stats", "opt_state"):
-        if part == "opt_state" and isinstance(found, dict):
-            continue
-        ours = found[part] if isinstance(found, dict) else getattr(found, part)
-        jax.tree.map(np.testing.assert_array_equal, ours, getattr(wanted, part))
+def assert_same(restored, expected):
+    """Compare a state, or the dict of its variables, with a state."""
+    arrays = restored if isinstance(restored, dict) else restored.arrays
+    for part in arrays:
+        jax.tree.map(np.testing.assert_array_equal, arrays[part], expected.arrays[part])
 
 
-def harmed(two_saved, tmp_path, harm):
-    gc.collect()  # what Orbax left open, while the warnings of it are ignored
+def damage(two_saved, tmp_path, change):
+    """Return a copy of the folder, with `change` applied to its step 5."""
+    gc.collect()  # close what Orbax left open, while warnings about it are ignored
     folder = tmp_path / "checkpoints"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(two_saved, folder)
-    harm(folder / "5")
+    change(folder / "5")
     return folder
 
 
@@ -177,15 +178,16 @@ def flip_one_of_each_file(two_saved, tmp_path, state, rng):
         name = file.relative_to(two_saved / "5")
         if size := file.stat().st_size:
             bit = int(rng.integers(8 * size))
-            folder = harmed(two_saved, tmp_path, lambda at: flip(at / name, bit))
+            folder = damage(two_saved, tmp_path, lambda at: flip(at / name, bit))
             outcomes[str(name)] = outcome(folder, state)
     return outcomes
 
 
 def test_a_flipped_bit_in_any_file_is_detected_or_harmless(two_saved, tmp_path, state):
-    found = flip_one_of_each_file(two_saved, tmp_path, state, np.random.default_rng(0))
-    assert found["seal/metadata"] == "detected"
-    assert len(found) > 5
+    rng = np.random.default_rng(0)
+    outcomes = flip_one_of_each_file(two_saved, tmp_path, state, rng)
+    assert outcomes["seal/metadata"] == "detected"
+    assert len(outcomes) > 5
 
 
 def flip_anywhere(two_saved, tmp_path, state, rng):
@@ -196,12 +198,14 @@ def flip_anywhere(two_saved, tmp_path, state, rng):
             break
         place -= 8 * size
     name = file.relative_to(two_saved / "5")
-    folder = harmed(two_saved, tmp_path, lambda at: flip(at / name, place))
+    folder = damage(two_saved, tmp_path, lambda at: flip(at / name, place))
     return outcome(folder, state)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_bit_flipped_anywhere(two_saved, tmp_path, state, seed):
+def test_a_bit_flipped_anywhere_is_detected_or_harmless(
+    two_saved, tmp_path, state, seed
+):
     rng = np.random.default_rng(seed)
     assert flip_anywhere(two_saved, tmp_path, state, rng) in ("detected", "harmless")
 
@@ -209,30 +213,32 @@ def test_a_bit_flipped_anywhere(two_saved, tmp_path, state, seed):
 @pytest.mark.slow
 def test_two_hundred_bits_flipped_anywhere(two_saved, tmp_path, state):
     rng = np.random.default_rng(200)
-    found = [flip_anywhere(two_saved, tmp_path, state, rng) for _ in range(200)]
-    of_files = flip_one_of_each_file(two_saved, tmp_path, state, rng)
-    print(collections.Counter(found), of_files)
-    assert found.count("detected") > 150  # most of the bytes are arrays
+    outcomes = [flip_anywhere(two_saved, tmp_path, state, rng) for _ in range(200)]
+    by_file = flip_one_of_each_file(two_saved, tmp_path, state, rng)
+    print(collections.Counter(outcomes), by_file)
+    assert outcomes.count("detected") > 150  # most of the bytes are arrays
 
 
-@pytest.mark.parametrize("harm", ["truncated", "missing"])
+@pytest.mark.parametrize("damaged", ["truncated", "missing"])
 @pytest.mark.slow
-def test_a_file_that_is_cut_or_gone(two_saved, tmp_path, state, harm):
-    found = []
+def test_a_truncated_or_missing_file_is_detected_or_harmless(
+    two_saved, tmp_path, state, damaged
+):
+    outcomes = []
     for file in files(two_saved / "5"):
         name = file.relative_to(two_saved / "5")
 
-        def hurt(at):
-            if harm == "missing":
+        def change(at):
+            if damaged == "missing":
                 (at / name).unlink()
             else:
                 os.truncate(at / name, file.stat().st_size // 2)
 
-        found.append(outcome(harmed(two_saved, tmp_path, hurt), state))
-    assert "detected" in found
+        outcomes.append(outcome(damage(two_saved, tmp_path, change), state))
+    assert "detected" in outcomes
 
 
-def test_an_emptied_folder_and_one_of_another_step(two_saved, tmp_path, state):
+def test_detects_an_emptied_folder_and_that_of_another_step(two_saved, tmp_path, state):
     def empty(at):
         shutil.rmtree(at)
         at.mkdir()
@@ -241,14 +247,14 @@ def test_an_emptied_folder_and_one_of_another_step(two_saved, tmp_path, state):
         shutil.rmtree(at)
         shutil.copytree(at.parent / "3", at)
 
-    for harm in (empty, exchange):
-        assert outcome(harmed(two_saved, tmp_path, harm), state) == "detected"
+    for change in (empty, exchange):
+        assert outcome(damage(two_saved, tmp_path, change), state) == "detected"
 
 
-def test_a_damaged_step_is_named_passed_over_and_written_anew(
+def test_a_damaged_step_is_reported_skipped_and_saved_again(
     two_saved, tmp_path, state, capsys
 ):
-    folder = harmed(two_saved, tmp_path, lambda at: (at / "seal/metadata").unlink())
+    folder = damage(two_saved, tmp_path, lambda at: (at / "seal/metadata").unlink())
     with Checkpoints(folder, snapshots=[3, 5]) as saved:
         assert int(restore(saved, state)[0].step) == 3
         assert capsys.readouterr().out.count("checkpoints/5 is damaged") == 1
@@ -256,7 +262,7 @@ def test_a_damaged_step_is_named_passed_over_and_written_anew(
     assert outcome(folder, state) == "harmless"
 
 
-def test_a_state_that_is_not_finite_is_not_saved(tmp_path, state):
+def test_refuses_to_save_a_state_that_is_not_finite(tmp_path, state):
     params = jax.tree.map(lambda a: a.at[(0,) * a.ndim].set(jnp.inf), state.params)
     with Checkpoints(tmp_path, snapshots=[]) as saved:
         with pytest.raises(UserError, match="diverged: after step 7 params/"):
@@ -264,20 +270,20 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, state):
     assert checkpoints.saved_steps(tmp_path) == []
 
 
-def test_a_disk_without_room_is_refused_with_what_is_needed(
+def test_refuses_a_disk_without_room_and_says_how_much_is_needed(
     tmp_path, state, monkeypatch
 ):
     usage = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with Checkpoints(tmp_path, snapshots=[3, 5]) as saved:
-        with pytest.raises(UserError, match="0.0 MB free") as e:
+        with pytest.raises(UserError, match="has 0.0 MB free") as e:
             saved.check_room(state.arrays)
     assert "5 checkpoints of" in e.value.rule
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of one megabyte."""
+    """A file system of one megabyte, mounted for the test."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -292,7 +298,7 @@ def small_disk(tmp_path):
 def test_a_disk_that_fills_up_keeps_the_last_good_step(small_disk, state):
     rng = np.random.default_rng(0)
 
-    def noisy(step):  # or it is compressed
+    def noisy(step):  # constants would be compressed
         params = jax.tree.map(
             lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), state.params
         )
@@ -303,7 +309,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_step(small_disk, state):
             for step in range(100):
                 save(saved, noisy(step), {})
     good = checkpoints.saved_steps(small_disk)[-1]
-    assert f"it goes on from step {good}" in e.value.remedy
+    assert f"it resumes from step {good}" in e.value.remedy
     assert "MB are free" in e.value.rule
     assert {p.name for p in small_disk.iterdir()} == {str(s) for s in range(good + 1)}
     checkpoints.verify_checkpoint(small_disk, good)

@@ -1,4 +1,4 @@
-"""Weights come back to the bit, or not at all."""
+"""Weights are read back bit for bit, or refused."""
 
 import json
 import struct
@@ -31,7 +31,7 @@ def file(tmp_path):
     return tmp_path / "w.safetensors"
 
 
-def test_networks_come_back_to_the_bit(file):
+def test_networks_are_read_back_bit_for_bit(file):
     networks, about = read_weights(file, variables(5))
     assert about == {"of": ["10", "20"]}
     assert networks.keys() == NETWORKS.keys()
@@ -47,12 +47,12 @@ def test_the_file_is_plain_safetensors(file):
     }
 
 
-def test_another_network_is_refused(file):
-    with pytest.raises(UserError, match="another network"):
+def test_refuses_networks_of_another_shape(file):
+    with pytest.raises(UserError, match="does not match its description"):
         read_weights(file, variables(0, width=4))
 
 
-def test_a_file_of_anyone_else_is_refused(tmp_path):
+def test_refuses_files_written_by_others_and_missing_ones(tmp_path):
     save_file({"10/params/a": np.zeros(2, "f4")}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="is damaged"):
         read_weights(tmp_path / "x.safetensors", variables(0))
@@ -61,7 +61,7 @@ def test_a_file_of_anyone_else_is_refused(tmp_path):
 
 
 @given(st.data())
-def test_no_flipped_bit_passes(tmp_path_factory, data):
+def test_flipped_bits_and_truncation_are_noticed(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("weights")
     write_weights(folder / "w", NETWORKS, {"of": []})
     content = bytearray((folder / "w").read_bytes())
@@ -76,12 +76,13 @@ def test_no_flipped_bit_passes(tmp_path_factory, data):
         networks, about = read_weights(folder / "w", variables(0))
     except UserError:
         return
-    # White space and the order of the header may change, and nothing else.
+    # Only white space and the order of the header may change.
     jax.tree.map(np.testing.assert_array_equal, networks, NETWORKS)
     assert about == {"of": []}
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_nothing(tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        write_weights(tmp_path / "absent" / "w", NETWORKS, {})
-    assert not list(tmp_path.iterdir())
+        write_weights(tmp_path / "file" / "w", NETWORKS, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,4 +1,4 @@
-"""The same training on one device and on several, and on the wrong number of them."""
+"""The same training on one device and on eight."""
 
 import os
 import subprocess
@@ -20,22 +20,22 @@ from lungseg_jax.training.steps import make_train_steps
 from lungseg_jax.training.state import make_init_fn
 
 mesh = distributed.make_mesh()
-copied, split_up = distributed.replicated(mesh), distributed.by_example(mesh, axis=1)
+replicated, by_example = distributed.replicated(mesh), distributed.by_example(mesh, axis=1)
 tx = optax.adamw(2e-3)
 model = make_model("conv", filters=1)
-state = make_init_fn(model, tx, channels=1, seed=0, sharding=copied)()
+state = make_init_fn(model, tx, channels=1, seed=0, sharding=replicated)()
 masks = np.zeros((10, 32, 32), np.float32)
 masks[:, 8:24, 6:20] = 1
 noise = np.random.default_rng(0).normal(0, 0.3, (10, 32, 32, 1))
 images = (masks[..., None] + noise).astype(np.float32)
-images, masks = jax.device_put((images, masks), copied)
+images, masks = jax.device_put((images, masks), replicated)
 augmentation = dict(zoom=0.1, shift=0.1, rotation_deg=5.0, flip_lr=True, flip_ud=True)
 step = make_train_steps(
-    loss=bce_dice, augmentation=augmentation, seed=0, sharding=copied
+    loss=bce_dice, augmentation=augmentation, seed=0, sharding=replicated
 )
 losses = []
 for i in range(8):
-    indices = jax.device_put(((np.arange(8) + i) % 10)[None], split_up)
+    indices = jax.device_put(((np.arange(8) + i) % 10)[None], by_example)
     state, metrics = step(state, images, masks, indices, 1)
     losses.append(float(metrics["loss"][0]))
 leaves = jax.tree.leaves((state.params, state.batch_stats))
@@ -64,10 +64,10 @@ def trained(tmp_path_factory):
 
 
 def test_eight_devices_train_as_one(trained):
-    """Losses, parameters, batch statistics: the means over a batch are global."""
+    """The means over a batch are global: losses, parameters and batch statistics agree."""
     for one, eight in zip(trained[1], trained[8], strict=True):
         np.testing.assert_allclose(eight, one, rtol=2e-3, atol=2e-4)
-    assert trained[1][0][-1] < trained[1][0][0]  # it did train
+    assert trained[1][0][-1] < trained[1][0][0]  # the loss fell
 
 
 def test_shardings():

@@ -1,39 +1,52 @@
-"""One plain error: what, rule, remedy; several of them by kind."""
+"""A user error states what is wrong, the rule and the remedy; several are grouped."""
 
 import pytest
 
-from lungseg_jax.runtime.errors import UserError, bullet_list, combine_errors, pluralize
+from lungseg_jax.runtime.errors import (
+    UserError,
+    bullet_list,
+    combine_errors,
+    pluralize,
+    unknown_name,
+)
 
 
-def test_parts_that_are_empty_are_not_printed():
+def test_empty_parts_are_not_printed():
     assert str(UserError("a is b.")) == "error: a is b."
     assert str(UserError("a is b.", rule="c.", remedy="d.")) == (
         "error: a is b.\nrule:  c.\nfix:   d."
     )
 
 
-def test_one_fault_is_its_own_error():
-    fault = UserError("a is b.", rule="c.")
-    assert combine_errors([fault], "x") is fault
+def test_a_single_error_is_returned_unchanged():
+    error = UserError("a is b.", rule="c.")
+    assert combine_errors([error], "x") is error
 
 
-def test_several_stand_by_kind_each_with_its_remedy():
-    faults = [
-        UserError("a is cut.", rule="whole.", remedy="copy it."),
+def test_several_errors_are_grouped_by_rule_and_remedy():
+    errors = [
+        UserError("a is truncated.", rule="intact.", remedy="copy it."),
         UserError("b has 3 channels.", rule="gray."),
-        UserError("c is cut.", rule="whole.", remedy="copy it."),
+        UserError("c is truncated.", rule="intact.", remedy="copy it."),
         UserError("d."),
     ]
-    assert str(combine_errors(faults, "DIR")).splitlines() == [
+    assert str(combine_errors(errors, "DIR")).splitlines() == [
         "error: 4 faults in DIR:",
-        "  a is cut.",
-        "  c is cut.",
-        "    rule:  whole.",
+        "  a is truncated.",
+        "  c is truncated.",
+        "    rule:  intact.",
         "    fix:   copy it.",
         "  b has 3 channels.",
         "    rule:  gray.",
         "  d.",
     ]
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    error = unknown_name("loss", "mse", {"bce": 1, "bce_dice": 2})
+    assert (
+        error.what == "unknown loss 'mse'." and error.rule == "one of: bce, bce_dice."
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,10 +57,10 @@ def test_several_stand_by_kind_each_with_its_remedy():
         (["x", "y", "z"], 2, "  x\n  y\n  ... and 1 more"),
     ],
 )
-def test_table(rows, most, expected):
+def test_bullet_list(rows, most, expected):
     assert bullet_list(rows, most) == expected
 
 
 @pytest.mark.parametrize("n,text", [(0, "0 slices"), (1, "1 slice"), (2, "2 slices")])
-def test_counted(n, text):
+def test_pluralize(n, text):
     assert pluralize(n, "slice") == text

@@ -1,4 +1,4 @@
-"""Every recipe loads, checks and builds; every fault is told before that."""
+"""Every recipe loads, passes the checks and builds; faults are found before that."""
 
 import functools
 import importlib.util
@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import config
+from lungseg_jax.training import config, knobs
+from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.schedules import make_schedule
 
@@ -38,7 +39,7 @@ ALL = [(p, ()) for p in RECIPES] + [
 @pytest.mark.parametrize(
     "path,variant", ALL, ids=[":".join([p.stem, *v]) for p, v in ALL]
 )
-def test_recipe_loads_checks_and_builds(path, variant):
+def test_recipe_loads_passes_the_checks_and_builds(path, variant):
     c = load(path, *variant)
     config.check_config(c)
     assert json.loads(json.dumps(c.to_dict()))["name"].startswith(path.stem)
@@ -105,8 +106,10 @@ def test_notebook_schedule_changes_once_an_epoch():
         ("data.window_hu", (False, True), "two increasing numbers"),
     ],
 )
-def test_faults_are_refused(key, value, words):
-    c = config.default_config().to_dict()  # as a recipe may build one: any type goes
+def test_refuses_values_out_of_range(key, value, words):
+    c = (
+        config.default_config().to_dict()
+    )  # a recipe may build one with values of any type
     *parents, last = key.split(".")
     functools.reduce(lambda tree, part: tree[part], parents, c)[last] = value
     c = ConfigDict(c)
@@ -120,7 +123,7 @@ def test_unknown_variant_lists_the_known():
     assert ":fast" in caught.value.what
 
 
-def test_differences_name_the_knobs_but_not_the_cosmetic():
+def test_differences_leave_out_cosmetic_knobs():
     old, new = config.default_config(), config.default_config()
     new.model.filters = 4
     new.cache_dir = "elsewhere"
@@ -136,7 +139,7 @@ def test_a_recipe_that_misspells_a_knob_is_an_error():
         c.train.batchsize = 4
 
 
-def test_a_config_built_by_hand_is_told_what_it_lacks():
+def test_a_config_built_by_hand_lists_missing_and_unknown_knobs():
     c = config.default_config().to_dict()
     del c["model"]["filters"]
     c["train"]["batchsize"] = 4
@@ -146,14 +149,50 @@ def test_a_config_built_by_hand_is_told_what_it_lacks():
     assert "train.batchsize is unknown" in caught.value.what
 
 
-def test_a_whole_number_does_for_a_knob_that_is_none():
+def test_an_integer_is_accepted_for_a_float():
     c = config.default_config().to_dict()
     c["schedule"]["peak"], c["data"]["window_hu"] = 1, [0, 255]
     config.check_config(ConfigDict(c))
 
 
-def test_an_unknown_home_is_a_plain_error():
+def test_refuses_an_unknown_home_folder():
     c = config.default_config()
     c.data.dir = "~no-such-user/data"
     with pytest.raises(UserError, match="~no-such-user"):
         config.default_workdir(c)
+
+
+@pytest.fixture
+def added_knob(monkeypatch):
+    """A knob that a newer version has added."""
+    knob = Knob("train.added", 2, "added after 0.1", (0, 9), before=0)
+    monkeypatch.setattr(knobs, "KNOBS", (*knobs.KNOBS, knob))
+
+
+def test_an_added_knob_is_as_before_in_an_old_config(added_knob):
+    written = config.default_config().to_dict()
+    assert written["train"].pop("added") == 2
+    upgraded = config.upgrade_config(written, "0.1")
+    assert upgraded.train.added == 0
+    config.check_config(upgraded)
+    assert config.differences(written, upgraded.to_dict()) == [
+        "train.added: absent -> 0"
+    ]
+
+
+def test_upgrading_keeps_the_values_that_were_written(added_knob):
+    written = config.default_config()
+    written.train.added, written.model.filters = 5, 3
+    stored = json.loads(json.dumps(written.to_dict()))  # tuples become lists
+    upgraded = config.upgrade_config(stored, "0.2")
+    assert config.differences(written.to_dict(), upgraded.to_dict()) == []
+    assert (upgraded.train.added, upgraded.model.filters) == (5, 3)
+
+
+def test_an_unknown_knob_is_refused_with_the_version_that_wrote_it():
+    written = config.default_config().to_dict()
+    written["train"]["removed"] = 1
+    with pytest.raises(UserError, match="train.removed") as e:
+        config.upgrade_config(written, "0.9")
+    assert e.value.rule == "the run was written by lungseg_jax 0.9."
+    assert "lungseg_jax 0.9 or newer" in e.value.remedy

@@ -1,4 +1,4 @@
-"""Losses by hand: with the logit ln 3 the probability is 3/4, with -ln 3 it is 1/4."""
+"""Losses by hand: the logit ln 3 is a probability of 3/4, and -ln 3 one of 1/4."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ LN2, LN3, LN4 = np.log([2.0, 3.0, 4.0])
 BY_HAND = {
     # p = 1/2: every pixel costs ln 2. Dice: 1 - (2*0.5 + 1)/(1 + 1 + 1) = 1/3.
     "undecided": ([0.0, 0.0], [1.0, 0.0], LN2, 1 / 3),
-    # p = 3/4, 1/4 and both right: -ln 3/4. Dice: 1 - (2*0.75 + 1)/(1 + 1 + 1) = 1/6.
+    # p = 3/4, 1/4, both right: -ln 3/4. Dice: 1 - (2*0.75 + 1)/(1 + 1 + 1) = 1/6.
     "right": ([LN3, -LN3], [1.0, 0.0], LN4 - LN3, 1 / 6),
-    # p = 1/4, 3/4 and both wrong: -ln 1/4. Dice: 1 - (2*0.25 + 1)/3 = 1/2.
+    # p = 1/4, 3/4, both wrong: -ln 1/4. Dice: 1 - (2*0.25 + 1)/3 = 1/2.
     "wrong": ([-LN3, LN3], [1.0, 0.0], LN4, 1 / 2),
     # p = 3/4 twice: (-ln 3/4 - ln 1/4)/2. Dice: 1 - (1.5 + 1)/(1.5 + 1 + 1) = 2/7.
     "too much": ([LN3, LN3], [1.0, 0.0], LN4 - LN3 / 2, 2 / 7),
@@ -43,24 +43,24 @@ def test_by_hand(case):
     np.testing.assert_allclose(bce_dice(*arguments), [both], rtol=1e-6)
 
 
-def test_empty_mask_and_sure_empty_prediction_cost_nothing():
+def test_a_confident_empty_prediction_of_an_empty_mask_costs_nothing():
     logits, masks = jnp.full((1, 4, 4), -100.0), jnp.zeros((1, 4, 4))
     for loss in LOSSES.values():
         np.testing.assert_allclose(loss(logits, masks), [0.0], atol=1e-6)
 
 
-def test_perfect_and_perfectly_wrong():
+def test_perfect_and_entirely_wrong_predictions():
     masks = jnp.array([[[1.0, 1.0], [0.0, 0.0]]])  # [1 2 2]
-    sure = 200.0 * masks - 100.0
-    np.testing.assert_allclose(bce_dice(sure, masks), [0.0], atol=1e-6)
+    logits = 200.0 * masks - 100.0
+    np.testing.assert_allclose(bce_dice(logits, masks), [0.0], atol=1e-6)
     # Every pixel costs 100; Dice: 1 - (0 + 1)/(2 + 2 + 1) = 4/5.
-    np.testing.assert_allclose(bce(-sure, masks), [100.0], rtol=1e-6)
-    np.testing.assert_allclose(soft_dice(-sure, masks), [0.8], rtol=1e-6)
+    np.testing.assert_allclose(bce(-logits, masks), [100.0], rtol=1e-6)
+    np.testing.assert_allclose(soft_dice(-logits, masks), [0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_one_loss_per_image_each_of_its_own_pixels(name):
-    """Three images [3 2 4] of different cost: a mean over the batch would mix them."""
+def test_each_image_has_its_own_loss(name):
+    """Three images `[3 2 4]` of different loss: a mean over the batch would mix them."""
     logits = jnp.stack([jnp.full((2, 4), x) for x in (-LN3, 0.0, LN3)])
     losses = LOSSES[name](logits, jnp.ones((3, 2, 4)))
     assert losses.shape == (3,)
@@ -75,8 +75,8 @@ def test_one_loss_per_image_each_of_its_own_pixels(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_float32_whatever_the_logits(name, dtype):
-    """The logit 1 is exact in 8 bits; its sigmoid 0.7310586 and their sums are not."""
+def test_losses_are_float32_for_logits_of_any_dtype(name, dtype):
+    """The logit 1 is exact in 8 bits; its sigmoid 0.7310586 and sums of it are not."""
     masks = jnp.zeros((2, 64, 64)).at[:, :32].set(1.0)
     losses = LOSSES[name](jnp.ones((2, 64, 64), dtype), masks)
     assert losses.dtype == jnp.float32
@@ -94,7 +94,7 @@ def test_float32_whatever_the_logits(name, dtype):
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("logit", [-1e30, -1e4, -100.0, 100.0, 1e4, 1e30])
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
-def test_finite_at_extreme_logits(name, logit, truth):
+def test_losses_are_finite_at_extreme_logits(name, logit, truth):
     masks = jnp.full((1, 2, 2), truth)
 
     def total(logits):
@@ -107,22 +107,22 @@ def test_finite_at_extreme_logits(name, logit, truth):
 def test_gradients_by_hand():
     """At p = 1/2: bce (p - t)/n per pixel; Dice by the quotient rule."""
     logits, masks = one_row([0.0, 0.0]), one_row([1.0, 0.0])
-    of_bce = jax.grad(lambda x: bce(x, masks).sum())(logits)
-    np.testing.assert_allclose(of_bce, one_row([-0.25, 0.25]), rtol=1e-6)
+    bce_gradient = jax.grad(lambda x: bce(x, masks).sum())(logits)
+    np.testing.assert_allclose(bce_gradient, one_row([-0.25, 0.25]), rtol=1e-6)
     # d/dp_i [1 - A/B], A = 2, B = 3: -(2 t_i B - A)/B^2 = -(4/9), +(2/9); dp/dx = 1/4.
-    of_dice = jax.grad(lambda x: soft_dice(x, masks).sum())(logits)
-    np.testing.assert_allclose(of_dice, one_row([-1 / 9, 1 / 18]), rtol=1e-6)
+    dice_gradient = jax.grad(lambda x: soft_dice(x, masks).sum())(logits)
+    np.testing.assert_allclose(dice_gradient, one_row([-1 / 9, 1 / 18]), rtol=1e-6)
 
 
 def test_outliers_are_damped_by_hand():
-    """Knee 0.5: 0.2 stays; 0.5 e becomes 0.5 (1 + 1), with 1/e of the gradient."""
+    """Knee 0.5: 0.2 is unchanged; 0.5 e becomes 0.5 (1 + 1), with 1/e of the gradient."""
     losses = jnp.array([0.2, 0.5, 0.5 * np.e])
     np.testing.assert_allclose(damp_outliers(losses, 0.5), [0.2, 0.5, 1.0], rtol=1e-6)
     gradient = jax.grad(lambda x: damp_outliers(x, 0.5).sum())(losses)
     np.testing.assert_allclose(gradient, [1, 1, 1 / np.e], rtol=1e-6)
 
 
-def test_a_loss_of_zero_has_a_gradient_and_knee_zero_damps_nothing():
+def test_a_zero_loss_has_a_gradient_and_a_zero_knee_disables_damping():
     losses = jnp.array([0.0, 3.0])
     gradient = jax.grad(lambda x: damp_outliers(x, 0.5).sum())(losses)
     np.testing.assert_allclose(gradient, [1, 1 / 6], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Each optimizer moves every parameter, in the way that it is known for."""
+"""Each optimizer's first update has its characteristic form."""
 
 import jax
 import jax.numpy as jnp
@@ -27,22 +27,22 @@ def gradients():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_first_move_of_a_bias_is_the_rate_against_its_gradient(name, gradients):
-    moved = first_update(name, gradients)["bias"]
-    rate = 0.01 * (1.4737 if name == "muon" else 1)  # its Adam has Nesterov's momentum
-    np.testing.assert_allclose(moved, [-rate, rate], rtol=1e-3)
+def test_the_first_update_of_a_bias_is_the_rate_against_its_gradient(name, gradients):
+    update = first_update(name, gradients)["bias"]
+    rate = 0.01 * (1.4737 if name == "muon" else 1)  # its Adam uses Nesterov momentum
+    np.testing.assert_allclose(update, [-rate, rate], rtol=1e-3)
 
 
-def test_muon_moves_a_kernel_along_an_orthogonal_matrix(gradients):
-    """All singular values alike, whatever those of the gradient; RMS 0.2 times the rate."""
+def test_muon_updates_a_kernel_by_a_nearly_orthogonal_matrix(gradients):
+    """Similar singular values, unlike the gradient's; the RMS is 0.2 times the rate."""
     skewed = gradients["kernel"] * jnp.linspace(0.01, 1, 16)
-    moved = first_update("muon", {"kernel": skewed})["kernel"]
-    values = np.linalg.svd(moved.reshape(72, 16), compute_uv=False)
+    update = first_update("muon", {"kernel": skewed})["kernel"]
+    values = np.linalg.svd(update.reshape(72, 16), compute_uv=False)
     before = np.linalg.svd(skewed.reshape(72, 16), compute_uv=False)
     assert before[0] / before[-1] > 20
-    assert values[0] / values[-1] < 2  # five Newton-Schulz steps come so near
-    assert np.sqrt((moved**2).mean()) == pytest.approx(0.2 * 0.01, rel=0.3)
-    assert (moved * skewed).sum() < 0  # downhill
+    assert values[0] / values[-1] < 2  # five Newton-Schulz steps come this close
+    assert np.sqrt((update**2).mean()) == pytest.approx(0.2 * 0.01, rel=0.3)
+    assert (update * skewed).sum() < 0  # downhill
 
 
 @pytest.mark.parametrize("name,decays", [("adam", 0), ("adamw", 1), ("muon", 1)])
@@ -52,7 +52,7 @@ def test_weight_decay(name, decays, gradients):
     np.testing.assert_allclose(plain - decayed, decays * 0.1 * 0.01, atol=1e-7)
 
 
-def test_clip_norm_makes_the_size_of_the_gradient_irrelevant(gradients):
+def test_clip_norm_makes_the_gradient_norm_irrelevant(gradients):
     huge = jax.tree.map(lambda g: 1e6 * g, gradients)
     clipped = [
         first_update("adam", g, epsilon=1.0, clip_norm=1.0) for g in (gradients, huge)
@@ -61,18 +61,18 @@ def test_clip_norm_makes_the_size_of_the_gradient_irrelevant(gradients):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_parameters_of_one_shape_move_each_as_if_alone(name, gradients):
-    """They are stacked on the way."""
-    more = {
+def test_parameters_of_equal_shape_are_updated_independently(name, gradients):
+    """They are stacked internally."""
+    tree = {
         "a": gradients,
         "b": jax.tree.map(lambda g: jnp.flip(g) * 3, gradients),
         "c": gradients["kernel"][..., 0],
     }
-    together = first_update(name, more)
+    together = first_update(name, tree)
     for key in ("a", "b", "c"):
-        alone = first_update(name, more[key])
+        separate = first_update(name, tree[key])
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-8),
             together[key],
-            alone,
+            separate,
         )

@@ -1,10 +1,13 @@
-"""Files of a run that others may want at the same time, and disks that are full."""
+"""The files of a run: locking, rows that are all or none, and rows that are damaged."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+from tiny_run import tiny_config
 
+from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -19,18 +22,27 @@ with RunFolder(sys.argv[1]).claimed():
 
 def test_a_folder_is_claimed_by_one_process_until_it_dies(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    other = subprocess.Popen(
+    owner = subprocess.Popen(
         [sys.executable, "-c", CLAIM, str(folder.path)], stdout=subprocess.PIPE
     )
-    assert other.stdout.readline() == b"claimed\n"
-    with pytest.raises(UserError, match=f"in use by process {other.pid} on "):
+    assert owner.stdout.readline() == b"claimed\n"
+    with pytest.raises(UserError, match=f"in use by process {owner.pid} on "):
         with folder.claimed():
             pass
-    other.kill()
-    other.communicate()
+    owner.kill()
+    owner.communicate()
     with folder.claimed():
         assert (folder.path / ".lock").exists()
     assert not list(folder.path.iterdir())
+
+
+def test_refuses_a_run_in_use_and_names_its_process(copied_run, tiny_cache):
+    c = tiny_config(tiny_cache)
+    with copied_run.claimed():
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on "):
+            run_experiment(c, str(copied_run.path))
+    run_experiment(c, str(copied_run.path))
+    assert not list(copied_run.path.glob(".lock"))
 
 
 APPEND = """
@@ -47,8 +59,27 @@ except OSError as e:
 """
 
 
-def test_rows_are_written_all_or_none(tmp_path):
+def test_appends_all_rows_or_none(tmp_path):
     command = [sys.executable, "-c", APPEND, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "OSError\n", done.stderr
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe", b"[1]", b'{"a": 1}', b"[" * 100_000, b'{"step": 1']
+)
+def test_a_damaged_row_is_named_by_its_line(copied_run, line):
+    rows = copied_run.metrics.read_bytes().splitlines(keepends=True)
+    copied_run.metrics.write_bytes(b"".join([*rows[:2], line + b"\n", *rows[2:]]))
+    with pytest.raises(UserError, match="line 3 of .* is damaged"):
+        copied_run.read_metrics()
+
+
+def test_a_truncated_last_row_is_ignored(copied_run):
+    rows = copied_run.read_metrics()
+    with copied_run.metrics.open("ab") as file:
+        file.write(b'{"step": 8, "ki')
+    assert copied_run.read_metrics() == rows
+    copied_run.forget_metrics_after(3)
+    assert copied_run.read_metrics() == [row for row in rows if row["step"] <= 3]

@@ -1,4 +1,4 @@
-"""Rates by step, and where the cycles end."""
+"""Learning rates by step, and the ends of cycles."""
 
 import math
 import time
@@ -30,13 +30,13 @@ def test_cosine_by_hand():
 
 
 def test_floor_by_hand():
-    """One cycle of 2 from 1 to 0.2: the middle is 0.6, and it stays on the floor."""
+    """One cycle of 2 from 1 to 0.2: 0.6 in the middle, then the floor."""
     schedule = cosine_restarts(total_steps=2, cycles=1, peak=1.0, floor=0.2)
     np.testing.assert_allclose(rates(schedule, [0, 1, 2, 9]), [1, 0.6, 0.2, 0.2])
 
 
-def test_warm_up_is_in_the_first_cycle_alone():
-    """Cycles of 6: 0, 1/2 (rise in 2), then a cosine over 4; the second has 6 of it."""
+def test_only_the_first_cycle_warms_up():
+    """Cycles of 6: two steps of warm-up and a cosine over 4; then a cosine over 6."""
     schedule = cosine_restarts(total_steps=12, cycles=2, peak=1.0, warmup_steps=2)
     root = math.sqrt(0.5)
     expected = [0.0, 0.5, 1.0, (1 + root) / 2, 0.5, (1 - root) / 2]
@@ -44,7 +44,7 @@ def test_warm_up_is_in_the_first_cycle_alone():
     np.testing.assert_allclose(rates(schedule, range(12)), expected, atol=1e-6)
 
 
-def test_each_peak_is_lower_by_peak_decay():
+def test_peak_decay_lowers_each_peak():
     """Cycles of 4 and 2 from 1 and 0.5 to 0.1."""
     schedule = cosine_restarts(
         total_steps=6, cycles=2, peak=1.0, growth=0.5, peak_decay=0.5, floor=0.1
@@ -55,7 +55,7 @@ def test_each_peak_is_lower_by_peak_decay():
 
 
 @pytest.mark.parametrize("total,cycles", [(30, 3), (8, 1), (64, 8)])
-def test_equal_cycles_are_optax_sgdr(total, cycles):
+def test_equal_cycles_match_optax_sgdr(total, cycles):
     length = total // cycles
     sgdr = optax.sgdr_schedule(
         [
@@ -97,13 +97,13 @@ def test_cycle_ends_by_hand(total, cycles, growth, expected):
     cycles=st.integers(1, 30),
     growth=st.floats(0.3, 3.0),
 )
-def test_exactly_as_many_ends_as_cycles_or_an_error(total, cycles, growth):
+def test_there_are_as_many_ends_as_cycles_or_an_error(total, cycles, growth):
     shares = [growth**i for i in range(cycles)]
     shortest = total * min(shares) / sum(shares)
     try:
         ends = cycle_ends(total_steps=total, cycles=cycles, growth=growth)
     except ValueError:
-        assert shortest < 1.001  # rounding can take a whole step from a cycle, not more
+        assert shortest < 1.001  # rounding takes at most one step from a cycle
         return
     assert len(ends) == cycles and ends[-1] == total and ends[0] >= 1
     assert all(a < b for a, b in zip(ends, ends[1:], strict=False))
@@ -132,7 +132,7 @@ def test_a_snapshot_is_due_at_the_lowest_rate(total, cycles, growth, warmup):
         cycle = rates(schedule, range(start, end))
         assert cycle.argmin() == end - 1 - start
         assert cycle[0] == pytest.approx(peak) and cycle.argmax() == 0
-    for end in ends[:-1]:  # end updates are done; number `end` is already the restart
+    for end in ends[:-1]:  # `end` updates are done; the next one restarts
         assert float(schedule(end)) == pytest.approx(peak)
 
 
@@ -155,13 +155,13 @@ def test_refuses_a_cycle_without_a_step(keywords, message):
 
 
 @pytest.mark.parametrize("cycles,growth", [(170, 67.0), (169, 66.0), (10_000, 100.0)])
-def test_growth_beyond_all_numbers(cycles, growth):
+def test_refuses_growth_that_overflows(cycles, growth):
     with pytest.raises(ValueError, match="without a step"):
         cycle_ends(total_steps=10**9, cycles=cycles, growth=growth)
 
 
-def test_many_cycles_take_no_time():
-    """10,000 is allowed; a sum of all shares for each of them takes seconds."""
+def test_many_cycles_are_fast():
+    """10,000 are allowed; summing all shares for each of them would take seconds."""
     before = time.process_time()
     assert len(cycle_ends(total_steps=10**6, cycles=10_000)) == 10_000
     assert time.process_time() - before < 0.2
@@ -173,12 +173,12 @@ def test_refuses_a_warm_up_that_fills_the_first_cycle(warmup):
         cosine_restarts(total_steps=10, cycles=2, peak=1.0, warmup_steps=warmup)
 
 
-def test_constant_takes_what_shapes_a_cosine():
+def test_constant_ignores_the_shape_of_a_cosine():
     schedule = constant(peak=0.25, total_steps=9, cycles=3, warmup_steps=1, growth=2.0)
     assert set(rates(schedule, range(12))) == {0.25}
     assert set(SCHEDULES) == {"cosine_restarts", "constant"}
 
 
-def test_held_is_read_once_in_so_many_steps():
+def test_a_held_schedule_changes_only_every_few_steps():
     schedule = hold_schedule(lambda step: 100 - step, 3)
     assert [schedule(step) for step in range(8)] == [100] * 3 + [97] * 3 + [94] * 2

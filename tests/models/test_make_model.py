@@ -1,0 +1,20 @@
+"""`make_model` knows the networks by name."""
+
+import pytest
+
+from lungseg_jax.models import MODELS, make_model
+from lungseg_jax.runtime.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["unet", "Conv", ""])
+def test_an_unknown_name_lists_the_known_ones(name):
+    with pytest.raises(UserError) as e:
+        make_model(name)
+    assert repr(name) in e.value.what and e.value.rule == "one of: conv, inception."
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equal_arguments_give_the_same_object(name):
+    """Functions compiled for it are then found again."""
+    assert make_model(name, filters=2) is make_model(name, filters=2)
+    assert make_model(name, filters=2) is not make_model(name, filters=3)

@@ -1,0 +1,30 @@
+"""Compiler options: known to this jaxlib, and without effect on initial weights."""
+
+import jax
+import numpy as np
+import pytest
+
+from lungseg_jax.runtime import compilation
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU backend")
+def test_this_jaxlib_knows_our_cpu_options():
+    """Without them the step still runs, but more slowly: this test is how we notice."""
+    assert compilation._cpu_options()
+
+
+def test_jit_passes_its_options_on():
+    add = compilation.jit(lambda x, n: x + n, static_argnums=1)
+    assert add(1, 2) == 3 and add._cache_size() == 1
+    add(2, 2)
+    assert add._cache_size() == 1
+    add(2, 3)
+    assert add._cache_size() == 2
+
+
+def test_jit_initializer_draws_the_same_numbers():
+    def draw():
+        return jax.random.normal(jax.random.key(0), (50, 7))
+
+    optimized, unoptimized = jax.jit(draw)(), compilation.jit_initializer(draw)()
+    np.testing.assert_allclose(optimized, unoptimized, atol=1e-6)

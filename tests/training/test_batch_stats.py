@@ -1,0 +1,32 @@
+"""Batch statistics over a training set, against the moments of a linear map."""
+
+import jax
+import numpy as np
+
+from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import init_variables
+from lungseg_jax.training.batch_stats import make_precise_batch_stats
+
+
+def test_first_layer_statistics_are_those_of_the_whole_set():
+    """The first norm sees a linear map of the input, whose moments are known."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 0.1, (6, 32, 32, 1)).astype(np.float32)
+    images[:, 8:24, 6:20] += 0.8
+    model = make_model("conv", filters=2)
+    variables = init_variables(model, channels=1, seed=0)
+    batches = np.array([[0, 1], [2, 3], [4, 5]])
+    stats = make_precise_batch_stats(model)(variables, images, batches)
+    response = jax.lax.conv_general_dilated(
+        images,
+        variables["params"]["down_1"]["layer"]["conv"]["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    norm = stats["down_1"]["layer"]["norm"]
+    np.testing.assert_allclose(norm["mean"], response.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(norm["var"], response.var((0, 1, 2)), rtol=1e-3)
+    # The running statistics, still at their initial values, are far from them.
+    running = variables["batch_stats"]["down_1"]["layer"]["norm"]
+    assert (running["var"] == 1).all() and (abs(norm["var"] - 1) > 0.1).all()

@@ -1,0 +1,44 @@
+"""The table of knobs: consistent in itself, and the source of help and documentation."""
+
+import pytest
+
+from lungseg_jax.training.config import check_config, default_config
+from lungseg_jax.training.knobs import KNOBS, flat, knob_help, knob_table, nested
+
+
+def test_names_are_unique_and_defaults_are_allowed():
+    names = [knob.name for knob in KNOBS]
+    assert len(names) == len(set(names))
+    check_config(default_config())
+    for knob in KNOBS:
+        assert knob.meaning, knob.name
+        assert not (knob.range and knob.choices), knob.name
+
+
+def test_knob_help_has_a_line_for_each_knob():
+    lines = knob_help().splitlines()
+    assert len(lines) == len(KNOBS)
+    for knob, line in zip(KNOBS, lines, strict=True):
+        assert line.startswith(f"  --config.{knob.name}=") and knob.meaning in line
+        assert all(choice in line for choice in knob.choices)
+    assert "  --config.train.batch_size=8: slices per update, over all devices" in lines
+    assert any(
+        line.startswith("  --config.data.window_hu=-1000,400:") for line in lines
+    )
+
+
+def test_knob_table_has_a_row_for_each_knob():
+    head, rule, *rows = knob_table().splitlines()
+    assert head == "| knob | default | allowed | meaning |" and rule.count("---") == 4
+    assert len(rows) == len(KNOBS)
+    assert "| `seed` | `0` | 0 to 2.14748e+09 |" in rows[1]
+    assert all(row.startswith("| `") and row.count(" | ") == 3 for row in rows)
+
+
+def test_flat_and_nested_are_inverse():
+    values = {"name": "x", "train.loss": "bce", "train.total_steps": 3}
+    c = nested(values)
+    assert c.train.total_steps == 3 and flat(c.to_dict()) == values
+    assert flat({"window": (0, 1)}) == {"window": [0, 1]}  # as in JSON
+    with pytest.raises(AttributeError):
+        c.train.misspelt = 1

@@ -1,0 +1,122 @@
+"""A run owns its folder: other runs are refused, and it can only be made longer."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import tiny_config, untimed_rows, variables_at
+
+from lungseg_jax.checkpointing.checkpoints import Checkpoints
+from lungseg_jax.checkpointing.checksums import has_valid_checksum
+from lungseg_jax.experiment import run_experiment
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training import run_record
+from lungseg_jax.training.run import SCHEMA_VERSION
+from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.verification import verify_run
+
+LONGER = {"train.total_steps": 12, "schedule.cycles": 3}
+EIGHT_STEPS = {"train.total_steps": 8}
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"model.filters": 2}, "model.filters: 1 -> 2"),
+        ({"model.name": "inception"}, "model.name: conv -> inception"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"schedule.peak": 1e-3}, "schedule.peak: 0.005 -> 0.001"),
+        ({"data.phantom_seed": 1}, "data.phantom_seed: 0 -> 1"),
+    ],
+)
+def test_refuses_the_folder_of_another_run(finished_run, tiny_cache, change, message):
+    def times():
+        return {p: p.stat().st_mtime_ns for p in finished_run.path.rglob("*")}
+
+    before = times()
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        run_experiment(tiny_config(tiny_cache, **change), str(finished_run.path))
+    assert times() == before
+
+
+def test_refuses_a_folder_that_holds_something_else(tiny_cache, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="not empty and does not hold a run"):
+        run_experiment(tiny_config(tiny_cache), str(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_an_extended_run_equals_one_that_was_longer_from_the_start(
+    tiny_cache, tmp_path
+):
+    extended = RunFolder(tmp_path / "extended")
+    uninterrupted = RunFolder(tmp_path / "uninterrupted")
+    longer = tiny_config(tiny_cache, **LONGER)
+    run_experiment(tiny_config(tiny_cache, **EIGHT_STEPS), str(extended.path))
+    with pytest.raises(UserError, match="cycles: 2 -> 3"):
+        run_experiment(longer, str(extended.path))
+    evaluation = run_experiment(longer, str(extended.path), extend=True)
+    assert evaluation == run_experiment(longer, str(uninterrupted.path))
+    assert untimed_rows(extended) == untimed_rows(uninterrupted)
+    for step in (4, 8, 12):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            variables_at(extended, step),
+            variables_at(uninterrupted, step),
+        )
+    assert verify_run(extended) == []
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"seed": 1, "train.total_steps": 14}, "cannot change other settings:\n  seed"),
+        ({"train.total_steps": 14}, "change the learning rates"),  # the same two cycles
+        ({"train.total_steps": 4, "schedule.cycles": 1}, "7 steps are done"),
+    ],
+)
+def test_refuses_an_invalid_extension(finished_run, tiny_cache, change, message):
+    before = finished_run.config.read_text(), finished_run.run.read_text()
+    c = tiny_config(tiny_cache, **change)
+    with pytest.raises(UserError, match=message):
+        run_experiment(c, str(finished_run.path), extend=True)
+    assert (finished_run.config.read_text(), finished_run.run.read_text()) == before
+
+
+def test_a_mistaken_extension_can_be_taken_back(copied_run, finished_run, tiny_cache):
+    """Ten times as long as intended, and stopped by a disk without room."""
+
+    def no_room(*args, **kwargs):
+        raise UserError("no room")
+
+    scores = copied_run.evaluation.read_text()
+    mistake = tiny_config(
+        tiny_cache, **{"train.total_steps": 70, "schedule.cycles": 20}
+    )
+    with pytest.MonkeyPatch.context() as m:
+        # 7 is not a multiple of the cycle's length.
+        m.setattr(run_record.np, "allclose", lambda *a, **k: True)
+        m.setattr(Checkpoints, "check_room", no_room)
+        with pytest.raises(UserError, match="no room"):
+            run_experiment(mistake, str(copied_run.path), extend=True)
+    assert copied_run.evaluation.read_text() == scores and copied_run.page.exists()
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(run_record.np, "allclose", lambda *a, **k: True)
+        evaluation = run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+    assert evaluation == json.loads(scores)
+    assert untimed_rows(copied_run) == untimed_rows(finished_run)
+
+
+def test_refuses_to_extend_without_a_run(tiny_cache, tmp_path):
+    with pytest.raises(UserError, match="does not hold a run"):
+        run_experiment(tiny_config(tiny_cache), str(tmp_path / "typo"), extend=True)
+
+
+def test_files_of_a_run_have_a_schema_version_and_a_checksum(finished_run):
+    for file in (finished_run.run, finished_run.tuning, finished_run.evaluation):
+        content = json.loads(file.read_text())
+        assert content["schema_version"] == SCHEMA_VERSION
+        assert has_valid_checksum(content)
+    written = json.loads(finished_run.config.read_text())
+    assert written["schema_version"] == SCHEMA_VERSION

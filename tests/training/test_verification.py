@@ -1,0 +1,20 @@
+"""Verification lists every fault of a run."""
+
+import shutil
+
+from tiny_run import flip_bits_of_arrays
+
+from lungseg_jax.training.verification import verify_run
+
+
+def test_reports_an_intact_run_and_names_each_fault(copied_run, capsys):
+    assert verify_run(copied_run) == []
+    flip_bits_of_arrays(copied_run, 4)
+    with copied_run.metrics.open("a") as f:
+        f.write("{broken\n")
+    shutil.rmtree(copied_run.checkpoints / "7")
+    faults = [fault.what for fault in verify_run(copied_run)]
+    assert "metrics.jsonl is damaged" in faults[0]
+    assert "checkpoints/4 is damaged" in faults[1]
+    assert "has lost 7" in faults[2]  # evaluation.json has scores of it
+    assert capsys.readouterr().out.count("DAMAGED") == len(faults) == 3

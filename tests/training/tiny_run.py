@@ -1,0 +1,81 @@
+"""A run that trains in seconds, and what tests do to it."""
+
+import pytest
+
+from lungseg_jax import experiment
+from lungseg_jax.checkpointing import checkpoints
+from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import abstract_variables
+from lungseg_jax.training import config, loop
+
+SNAPSHOTS = (4, 7)  # 7 steps in 2 cycles: they end at 4 (3.5 rounded to even) and 7
+
+
+def tiny_config(cache, **changes):
+    """Return a configuration of 7 steps on 10 slices of 32x32 pixels.
+
+    Args:
+      cache: the cache folder; programs compiled once are found there again.
+      changes: knobs by dotted name, as in `**{"train.total_steps": 9}`.
+    """
+    c = config.default_config()
+    c.name = "tiny"
+    c.cache_dir = str(cache)
+    c.data.phantom_slices = 10
+    c.data.test_fraction = 0.2
+    c.data.image_size = 32
+    c.model.name = "conv"
+    c.model.filters = 1
+    c.train.total_steps = 7
+    c.train.batch_size = 3
+    c.train.save_every = 2
+    c.train.validate_every = 3
+    c.train.log_every = 1
+    c.schedule.cycles = 2
+    c.evaluate.batch_size = 2
+    c.update_from_flattened_dict(changes)
+    return c
+
+
+class PowerCut(Exception):
+    """Ends a training between two updates."""
+
+
+def stop_after(step, c, folder):
+    """Train until `step` updates were applied, then raise, as a power cut would."""
+    batch_indices = loop.batch_indices
+
+    def cut_off(at, **kwargs):
+        if at == step:
+            raise PowerCut
+        return batch_indices(at, **kwargs)
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(loop, "batch_indices", cut_off)
+        with pytest.raises(PowerCut):
+            experiment.run_experiment(c, str(folder.path))
+
+
+def variables_at(folder, step):
+    """Restore the variables of a checkpoint."""
+    like = abstract_variables(make_model("conv", filters=1), channels=1)
+    return checkpoints.restore_variables(folder.checkpoints, step, like)
+
+
+def untimed_rows(folder):
+    """Read metrics.jsonl without the speed of the training."""
+    rows = folder.read_metrics()
+    for row in rows:
+        row.pop("steps_per_second", None)
+    return rows
+
+
+def flip_bits_of_arrays(folder, step):
+    """Flip bits in every file that holds arrays, whichever of them Orbax reads."""
+    files = list((folder.checkpoints / str(step) / "state").rglob("d/*"))
+    assert files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        for i in range(50, len(content), 100):
+            content[i] ^= 1
+        file.write_bytes(content)
