@@ -197,7 +197,7 @@ def knob_table() -> str:
     for knob in KNOBS:
         allowed = ", ".join(knob.choices)
         if knob.range:
-            allowed = f"{knob.range[0]:g} to {knob.range[1]:g}"
+            allowed = " to ".join(_shown(limit) for limit in knob.range)
         lines.append(
             f"| `{knob.name}` | `{_shown(knob.default) or '(empty)'}` | {allowed} "
             f"| {knob.meaning} |"
@@ -230,7 +230,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _shown(default: Any) -> str:
-    if isinstance(default, tuple):
-        return ",".join(f"{value:g}" for value in default)
-    return str(default)
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_shown(item) for item in value)
+    return str(value)
