@@ -23,7 +23,7 @@ def test_knob_help_has_a_line_for_each_knob():
         assert all(choice in line for choice in knob.choices)
     assert "  --config.train.batch_size=8: slices per update, over all devices" in lines
     assert any(
-        line.startswith("  --config.data.window_hu=-1000,400:") for line in lines
+        line.startswith("  --config.data.window_hu=-1000.0,400.0:") for line in lines
     )
 
 
@@ -31,7 +31,7 @@ def test_knob_table_has_a_row_for_each_knob():
     head, rule, *rows = knob_table().splitlines()
     assert head == "| knob | default | allowed | meaning |" and rule.count("---") == 4
     assert len(rows) == len(KNOBS)
-    assert "| `seed` | `0` | 0 to 2.14748e+09 |" in rows[1]
+    assert "| `seed` | `0` | 0 to 2147483647 |" in rows[1]
     assert all(row.startswith("| `") and row.count(" | ") == 3 for row in rows)
 
 
