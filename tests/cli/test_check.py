@@ -1,4 +1,4 @@
-"""What `lungseg check` says, and how it ends."""
+"""`lungseg check`: the description of a folder, and its exit status."""
 
 import os
 import subprocess
@@ -15,17 +15,7 @@ from lungseg_jax.data.preflight import check_folder
 ROOT = Path(__file__).parents[2]
 
 
-def command(*words, cache):
-    return subprocess.run(
-        [sys.executable, "-m", "lungseg_jax", "check", *map(str, words)],
-        cwd=ROOT,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_says_what_it_saw(pair_folder, tmp_path):
+def test_describes_a_folder_without_changing_it(lungseg, pair_folder, tmp_path):
     folder = pair_folder(["a", "b", "c"])
     write_image(folder / "2d_images" / "c.tif", np.arange(-9, 11, dtype=np.int16)[None])
     write_image(folder / "2d_masks" / "c.tif", np.zeros((1, 20), np.uint8))
@@ -33,9 +23,9 @@ def test_says_what_it_saw(pair_folder, tmp_path):
         (folder / "2d_images" / "a.tif").read_bytes()
     )
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    done = command(folder, cache=tmp_path / "cache")
+    done = lungseg("check", folder, cache=tmp_path / "cache")
     assert done.returncode == 0, done.stderr
-    # 305 pixels of a disc of radius 10 less its rim, in 2 of 3 slices; 20 more pixels
+    # 305 pixels of a disc of radius 10 without its rim in 2 of 3 slices, and 20 pixels.
     share = 2 * 305 / (2 * 1600 + 20)
     assert done.stdout.splitlines() == [
         "checking: 3 slices",
@@ -50,30 +40,30 @@ def test_says_what_it_saw(pair_folder, tmp_path):
         f"fingerprint:  {check_folder(folder).fingerprint}",
         "A training refuses equal images that fall into different splits.",
     ]
-    again = command(folder, cache=tmp_path / "cache")
+    again = lungseg("check", folder, cache=tmp_path / "cache")
     assert again.stdout == done.stdout.removeprefix("checking: 3 slices\n")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_path_that_is_no_text_can_be_printed(pair_folder, tmp_path):
+def test_prints_paths_that_are_not_valid_utf8(lungseg, pair_folder, tmp_path):
     folder = pair_folder(["a"], folder=os.fsdecode(b"caf\xe9"))
     (folder / "2d_masks" / "a.tif").write_bytes(b"cut")
-    done = command(folder, cache=tmp_path / "cache")
+    done = lungseg("check", folder, cache=tmp_path / "cache")
     assert done.returncode == 2 and "caf\\udce9/2d_masks/a.tif" in done.stderr
 
 
-def test_many_sizes_are_cut_short(pair_folder):
+def test_a_long_list_of_sizes_is_shortened(pair_folder):
     for i in range(8):
         folder = pair_folder([f"s{i}"], size=20 + i)
     line = describe_folder(check_folder(folder)).splitlines()[2]
     assert line.endswith("25 x 25 (1 slice), and 2 more")
 
 
-def test_faults_end_with_2_and_a_table(pair_folder, tmp_path):
+def test_lists_all_faults_and_exits_with_2(lungseg, pair_folder, tmp_path):
     folder = pair_folder(["a", "b"])
     for name in ("a", "b"):
         (folder / "2d_images" / f"{name}.tif").write_bytes(b"cut")
-    done = command(folder, cache=tmp_path / "cache")
+    done = lungseg("check", folder, cache=tmp_path / "cache")
     assert done.returncode == 2 and done.stdout == "checking: 2 slices\n"
     assert done.stderr.splitlines() == [
         f"error: 2 faults in {folder}:",
@@ -85,7 +75,7 @@ def test_faults_end_with_2_and_a_table(pair_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words,says",
+    "words,message",
     [
         ([], "expected DIR"),
         (["a", "b"], "expected DIR"),
@@ -95,21 +85,21 @@ def test_faults_end_with_2_and_a_table(pair_folder, tmp_path):
         (["--cach_dir=x", "."], "cach_dir"),
     ],
 )
-def test_mistakes_get_one_plain_error(words, says, tmp_path):
-    done = command(*words, cache=tmp_path)
+def test_a_mistake_is_one_plain_error(words, message, lungseg, tmp_path):
+    done = lungseg("check", *words, cache=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
-    assert says in done.stderr and "Traceback" not in done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_help_shows_examples_and_flags(tmp_path):
-    done = command("--help", cache=tmp_path)
+def test_help_shows_examples_and_flags(lungseg, tmp_path):
+    done = lungseg("check", "--help", cache=tmp_path)
     assert done.returncode == 0
     assert "lungseg check DIR" in done.stdout
     assert "--cache_dir" in done.stdout
 
 
 def test_starts_without_jax():
-    """Importing it takes more than a check of a hundred slices."""
+    """Importing JAX takes longer than checking a hundred slices."""
     code = (
         "import lungseg_jax.cli.check, sys; assert not {'jax', 'flax'} & {*sys.modules}"
     )

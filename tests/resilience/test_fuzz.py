@@ -1,4 +1,4 @@
-"""Random files, knobs and command lines: only our own errors come out.
+"""Random files, knobs and command lines raise nothing but UserError.
 
 The long forms take minutes: `pytest -m slow tests/resilience/test_fuzz.py`.
 """
@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from lungseg_jax.checkpointing.checksums import with_checksum
 from lungseg_jax.data.io import images
 from lungseg_jax.data.io.images import DTYPES, read_image, read_mask
+from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, knobs
 from lungseg_jax.training.run_record import config_digest
@@ -35,24 +36,25 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeW
 
 
 def lengths(short, long):
-    """A test of `short` inputs that always runs, and one of `long` for `-m slow`."""
+    """Parametrize `n`: `short` inputs always, `long` with `-m slow`."""
     return pytest.mark.parametrize(
         "n", [short, pytest.param(long, marks=pytest.mark.slow)]
     )
 
 
 def try_out(n, strategy, trial):
-    """Calls `trial` with `n` inputs, the same ones every time."""
-    tried = []
+    """Call `trial` with `n` inputs, the same ones in every run."""
+    count = 0
 
     @settings(max_examples=n, suppress_health_check=list(HealthCheck), database=None)
     @given(strategy)
-    def each(one):
-        tried.append(None)
-        trial(one)
+    def each(example):
+        nonlocal count
+        count += 1
+        trial(example)
 
     each()
-    assert len(tried) >= n
+    assert count >= n
 
 
 # --- files ---
@@ -64,7 +66,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @functools.cache
 def valid_files():
-    """(suffix, content) of small files of every dtype and compression."""
+    """Return (suffix, content) of small files of every dtype and compression."""
     rows, columns = np.mgrid[:24, :20]
     disc = (rows - 12) ** 2 + (columns - 10) ** 2 < 40
     pixels = np.where(disc, 70, 1) + np.random.default_rng(0).integers(0, 40, (24, 20))
@@ -82,15 +84,15 @@ def valid_files():
         files.append((".png", cv2.imencode(".png", array)[1].tobytes()))
     for mask in (disc, disc * np.uint8(255)):
         files.append((".tif", cv2.imencode(".tif", mask.astype("uint8"))[1].tobytes()))
-    done, stack = cv2.imencodemulti(".tif", [pixels.astype("int16")] * 3)
-    assert done
+    is_encoded, stack = cv2.imencodemulti(".tif", [pixels.astype("int16")] * 3)
+    assert is_encoded
     colour = cv2.imencode(".tif", np.zeros((9, 9, 3), np.uint8))[1]
     return [*files, (".tif", stack.tobytes()), (".tif", colour.tobytes())]
 
 
 @functools.cache
 def bombs():
-    """Whole files of a hundred kilobytes that are a hundred megabytes of pixels."""
+    """Return valid files of a hundred kilobytes with a hundred megabytes of pixels."""
     zeros = np.zeros((4096, 8192), np.int16)
     form = [cv2.IMWRITE_TIFF_COMPRESSION, 8]
     bombs = [(".tif", cv2.imencode(".tif", zeros, form)[1].tobytes())]
@@ -98,7 +100,7 @@ def bombs():
 
 
 def tiff_fields(content):
-    """The offset of each entry of the first directory of a little-endian TIFF."""
+    """Return the offsets of the entries in the first directory of a little-endian TIFF."""
     if content[:4] != b"II*\0":
         return []
     (at,) = struct.unpack_from("<I", content, 4)
@@ -108,24 +110,24 @@ def tiff_fields(content):
 
 
 def with_field(draw, content):
-    """Another type, count or value of a TIFF tag, or another tag."""
+    """Change the tag, type, count or value of a TIFF field."""
     at = draw(st.sampled_from(tiff_fields(content)))
     entry = list(struct.unpack_from("<HHII", content, at))
-    which = draw(st.sampled_from([0, 1, 2, 3, 3, 3]))
+    part = draw(st.sampled_from([0, 1, 2, 3, 3, 3]))
     tags = [256, 257, 258, 259, 262, 274, 277, 278, 284, 317, 322, 323, 324, 339]
-    entry[which] = draw(
+    entry[part] = draw(
         [
             st.sampled_from(tags),
             st.integers(0, 20),
             st.sampled_from(EXTREMES),
             st.sampled_from(EXTREMES) | st.integers(0, 2**32 - 1),
-        ][which]
+        ][part]
     )
     return content[:at] + struct.pack("<HHII", *entry) + content[at + 12 :]
 
 
 def with_chunk(draw, content):
-    """Another header, or another chunk, of a PNG, its checksum made right."""
+    """Replace the chunks of a PNG by random ones with valid checksums."""
     colour = draw(st.sampled_from([0, 0, 0, 2, 3, 4, 6, 7]))
     head = struct.pack(
         ">IIBBBBB",
@@ -137,18 +139,18 @@ def with_chunk(draw, content):
         0,
         draw(st.integers(0, 2)),
     )
-    kind = draw(st.sampled_from([b"acTL", b"fcTL", b"PLTE", b"tRNS", b"zTXt", b"iCCP"]))
+    name = draw(st.sampled_from([b"acTL", b"fcTL", b"PLTE", b"tRNS", b"zTXt", b"iCCP"]))
     extra = draw(st.binary(max_size=40))
     bomb = zlib.compress(b"\0" * draw(st.sampled_from([0, 500, 10**6])))
     data = draw(st.sampled_from([bomb, b"", extra]))
-    chunks = [(b"IHDR", head), (kind, extra), (b"IDAT", data), (b"IEND", b"")]
+    chunks = [(b"IHDR", head), (name, extra), (b"IDAT", data), (b"IEND", b"")]
     if draw(st.booleans()):
         del chunks[draw(st.integers(0, 3))]
-    made = PNG
-    for kind, data in chunks:
-        made += struct.pack(">I", len(data)) + kind + data
-        made += struct.pack(">I", zlib.crc32(kind + data))
-    return made
+    file = PNG
+    for name, data in chunks:
+        file += struct.pack(">I", len(data)) + name + data
+        file += struct.pack(">I", zlib.crc32(name + data))
+    return file
 
 
 def with_bytes(draw, content):
@@ -161,18 +163,18 @@ def with_bytes(draw, content):
     return content[:at] + new + content[at + len(new) :]
 
 
-def cut(draw, content):
+def truncated(draw, content):
     return content[: draw(st.integers(0, len(content)))]
 
 
-def doubled(draw, content):
+def repeated(draw, content):
     at, end = sorted(draw(st.tuples(*[st.integers(0, len(content))] * 2)))
     return content[:end] + content[at:]
 
 
 @st.composite
 def files(draw):
-    """(suffix, content): a valid file changed one to four times, or any bytes."""
+    """Draw (suffix, content): a valid file changed one to four times, or random bytes."""
     suffix, content = draw(st.sampled_from([*valid_files(), *bombs()]))
     if draw(st.integers(0, 9)) == 0:
         magic = draw(
@@ -180,19 +182,19 @@ def files(draw):
         )
         return suffix, magic + draw(st.binary(max_size=300))
     for _ in range(draw(st.integers(1, 4))):
-        ways = [with_bytes, cut, doubled] + [with_chunk] * (suffix == ".png")
-        with contextlib.suppress(struct.error):  # its directory is cut off
+        ways = [with_bytes, truncated, repeated] + [with_chunk] * (suffix == ".png")
+        with contextlib.suppress(struct.error):  # its directory is truncated
             ways += [with_field] * 4 * bool(tiff_fields(content))
         content = draw(st.sampled_from(ways))(draw, content)
     return suffix, content
 
 
-def read(folder, one):
-    """Reads a file as image and as mask; returns how many of the two could be."""
-    suffix, content = one
+def read(folder, file):
+    """Read a file as image and as mask; return how many of the two succeeded."""
+    suffix, content = file
     path = folder / f"a{suffix}"
     path.write_bytes(content)
-    could = 0
+    successes = 0
     for reader, dtypes in ((read_image, DTYPES), (read_mask, ("uint8",))):
         try:
             array = reader(path)
@@ -202,53 +204,54 @@ def read(folder, one):
         assert array.ndim == 2 and array.dtype.name in dtypes
         assert 0 < array.size <= images.MAX_PIXELS
         assert np.isfinite(array).all()
-        could += 1
-    return could
+        successes += 1
+    return successes
 
 
 @lengths(1000, 40_000)
-def test_readers(n, tmp_path, monkeypatch):
+def test_readers_return_valid_arrays_or_raise_user_error(n, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 2**20)
-    could = []
-    try_out(n, files(), lambda one: could.append(read(tmp_path, one)))
-    # Neither all refused nor all whole: the changes are of the right size.
-    assert 0.02 < np.mean(np.array(could) > 0) < 0.9
+    successes = []
+    try_out(n, files(), lambda file: successes.append(read(tmp_path, file)))
+    # Neither all refused nor all valid: the changes have the right size.
+    assert 0.02 < np.mean(np.array(successes) > 0) < 0.9
 
 
 def memory_mb():
-    """The most address space that this process has ever held, also untouched."""
+    """Return the peak address space of this process, including untouched pages."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmPeak:")[2].split()[0]) / 1024
 
 
-def read_in_little_memory(folder, n):
-    """In a process of its own: how much more it held for `n` files than before."""
-    resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))  # spares the machine
+def print_memory_of_readers(folder, n):
+    """Print how much the peak grows while `n` files are read; run in a new process."""
+    resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))  # protects the machine
     cv2.setNumThreads(1)
     images.MAX_PIXELS = 2**20
     inputs = valid_files() + bombs()
-    try_out(n, files(), inputs.append)  # Hypothesis grows by the input
-    for one in inputs[:3]:
-        read(folder, one)
+    try_out(n, files(), inputs.append)  # before measuring: Hypothesis needs memory
+    for file in inputs[:3]:
+        read(folder, file)
     before = memory_mb()
-    for one in inputs:
-        read(folder, one)
+    for file in inputs:
+        read(folder, file)
     print("MB:", memory_mb() - before)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="of Linux alone")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux only")
 @lengths(500, 20_000)
-def test_readers_allocate_no_more_than_the_limit(n, tmp_path):
-    """At 2**20 pixels of at most 8 bytes; some of the files ask for gigabytes."""
+def test_readers_need_little_memory(n, tmp_path):
+    """The limit is 2**20 pixels of at most 8 bytes; some files ask for gigabytes."""
     code = (
-        "import pathlib, sys; sys.path.insert(0, 'tests'); import conftest, test_fuzz;"
-        f"test_fuzz.read_in_little_memory(pathlib.Path({str(tmp_path)!r}), {n})"
+        "import pathlib, sys; sys.path[:0] = ['tests', 'tests/resilience'];"
+        "import conftest, test_fuzz;"
+        f"test_fuzz.print_memory_of_readers(pathlib.Path({str(tmp_path)!r}), {n})"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    # The file, the picture, the strip it is made from, where it is finite: 8 MB each.
+    # The file, the image, the strip it is decoded from, the finite pixels: 8 MB each.
     assert float(done.stdout.split()[-1]) < 40, done.stdout
 
 
@@ -277,13 +280,13 @@ VALUES = st.recursive(
 
 
 def check_config(changes):
-    """What `config.check` lets through has to be of use."""
+    """Check that a configuration is either refused or usable."""
     c = config.default_config().to_dict()
     for key, value in changes.items():
         *parents, last = key.split(".")
         functools.reduce(lambda tree, part: tree[part], parents, c)[last] = value
     with contextlib.suppress(ValueError, TypeError, AttributeError):
-        c = ConfigDict(c)  # which has rules of its own for keys
+        c = ConfigDict(c)  # it refuses some keys itself
     if not isinstance(c, ConfigDict):
         return
     try:
@@ -296,14 +299,14 @@ def check_config(changes):
 
 
 @lengths(1000, 20_000)
-def test_knobs_of_any_value(n):
-    some = st.dictionaries(
+def test_knobs_with_values_of_any_type(n):
+    changes = st.dictionaries(
         st.sampled_from([knob.name for knob in knobs.KNOBS]),
         VALUES,
         min_size=1,
         max_size=3,
     )
-    try_out(n, some, check_config)
+    try_out(n, changes, check_config)
 
 
 RANGES = {knob.name: knob.range for knob in knobs.KNOBS if knob.range}
@@ -311,16 +314,16 @@ RANGES = {knob.name: knob.range for knob in knobs.KNOBS if knob.range}
 
 @lengths(500, 30_000)
 def test_knobs_within_their_ranges(n):
-    """Each allowed, together perhaps not: 10,000 cycles that grow a hundredfold."""
+    """Each is allowed, but not every combination: 10,000 cycles that grow a hundredfold."""
     within = {
         key: (st.floats if isinstance(low, float) else st.integers)(low, high)
         | st.sampled_from([low, high])
         for key, (low, high) in RANGES.items()
     }
-    some = st.sets(st.sampled_from(sorted(RANGES)), min_size=1, max_size=6).flatmap(
+    changes = st.sets(st.sampled_from(sorted(RANGES)), min_size=1, max_size=6).flatmap(
         lambda keys: st.fixed_dictionaries({key: within[key] for key in sorted(keys)})
     )
-    try_out(n, some, check_config)
+    try_out(n, changes, check_config)
 
 
 # --- command lines ---
@@ -328,7 +331,7 @@ def test_knobs_within_their_ranges(n):
 
 @pytest.fixture
 def places(tmp_path, monkeypatch, pair_folder):
-    """Paths, good and bad, as words; commands run in their folder."""
+    """Valid and invalid paths, relative to the working directory of the commands."""
     good = pair_folder(["a", "b"], folder="good")
     bad = pair_folder(["a", "b", "c"], folder="bad")
     (bad / "2d_images" / "a.tif").write_bytes(b"II*\0")
@@ -340,18 +343,18 @@ def places(tmp_path, monkeypatch, pair_folder):
     (tmp_path / "run" / "config.json").write_text('{"data": [1]}')
     (tmp_path / "run" / "run.json").write_text("{}")
     (tmp_path / "file.json").write_text("{}")
-    (tmp_path / "whole").mkdir()  # but without a checkpoint
-    options = json.dumps(config.default_config().to_dict())
-    (tmp_path / "whole" / "config.json").write_text(options)
-    run = {
+    (tmp_path / "complete").mkdir()  # but without a checkpoint
+    written = json.dumps(config.default_config().to_dict())
+    (tmp_path / "complete" / "config.json").write_text(written)
+    record = {
         "data": {"dtype": "int16"},
         "config_sha256": [config_digest(config.default_config())],
     }
-    (tmp_path / "whole" / "run.json").write_text(json.dumps(with_checksum(run)))
+    (tmp_path / "complete" / "run.json").write_text(json.dumps(with_checksum(record)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("GLIBC_TUNABLES", "")  # or main starts itself anew
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # or main restarts itself
     monkeypatch.setattr(
         "lungseg_jax.cli.train.run_experiment",
         lambda c, w, extend: config.check_config(c),
@@ -370,7 +373,10 @@ def places(tmp_path, monkeypatch, pair_folder):
 
 
 def run_command(name, argv, monkeypatch):
-    """Run a command in this process; return its exit status and its stderr."""
+    """Run a command in this process; return its exit status and its stderr.
+
+    Flags and `--quiet` are reset afterwards.
+    """
     module = importlib.import_module(f"lungseg_jax.cli.{name}")
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     err = io.StringIO()
@@ -381,6 +387,7 @@ def run_command(name, argv, monkeypatch):
             contextlib.redirect_stderr(err),
         ):
             m.setattr(sys, "argv", [name, *argv])
+            m.setattr(progress, "_silent", False)
             module.main()
         return 0, err.getvalue()
     except SystemExit as e:
@@ -403,7 +410,7 @@ FLAGS_OF = {
     "verify": ["run"],
     "check": ["cache_dir"],
 }
-# No slash, no dot and no zero byte: nothing is made elsewhere, and none comes in argv.
+# No slash or dot, so that nothing is created elsewhere; argv cannot have zero bytes.
 TEXT = st.text(st.characters(codec=None, exclude_characters="/.\0~"), max_size=12)
 TEXTS = TEXT | st.sampled_from(
     "nan inf -inf 1e999 -1 0 1_000 0x10 None True false (1,2) [ ( {} '' 1,2 all last best "
@@ -431,43 +438,68 @@ def command_lines(module, places):
             st.lists(recipe, min_size=0, max_size=1) | st.lists(recipe, min_size=1),
             st.lists(knob | knob | word, max_size=4),
         )
-    must = [name for name in ("run", "data") if name in FLAGS_OF[module]]
-    start = st.tuples(*(st.builds(f"--{name}={{}}".format, value) for name in must))
-    # Some that can be compared, so that not all trials end at once.
+    required = [name for name in ("run", "data") if name in FLAGS_OF[module]]
+    start = st.tuples(*(st.builds(f"--{name}={{}}".format, value) for name in required))
+    # Folders that can be compared, or all trials would end early.
     paths = st.lists(st.sampled_from([*places, *["good/2d_masks"] * 9]), max_size=2)
     return st.builds(lambda *parts: sum(map(list, parts), []), start, paths) | st.lists(
         word, max_size=6
     )
 
 
+def test_flags_are_reset_between_commands(places, monkeypatch, tmp_path):
+    """A flag or knob of one trial would otherwise hide a fault of the next."""
+    seen = []
+    monkeypatch.setattr(
+        "lungseg_jax.cli.train.run_experiment",
+        lambda c, workdir, extend: seen.append((c.seed, workdir, extend)),
+    )
+    recipe = f"--config={ROOT / 'configs/smoke.py'}"
+    for words in (["--config.seed=5", "--workdir=w", "--extend"], []):
+        status, stderr = run_command("train", [recipe, *words], monkeypatch)
+        assert status == 0, stderr
+    assert seen == [(5, "w", True), (0, "", False)]
+    assert run_command("train", [], monkeypatch)[0] == 2  # the recipe is forgotten
+
+    masks, scores = ["good/2d_masks"] * 2, tmp_path / "scores.json"
+    status, stderr = run_command("compare", ["--json=scores.json", *masks], monkeypatch)
+    assert status == 0 and scores.exists(), stderr
+    scores.unlink()
+    status, stderr = run_command("compare", ["--quiet", *masks], monkeypatch)
+    assert status == 0 and not scores.exists(), stderr
+    assert not progress._silent
+
+
 @lengths(250, 10_000)
 @pytest.mark.parametrize("module", FLAGS_OF)
-def test_command_lines(n, module, places, monkeypatch):
-    ends = []
+def test_command_lines_succeed_or_end_with_a_plain_error(
+    n, module, places, monkeypatch
+):
+    statuses = []
 
     def trial(argv):
         status, stderr = run_command(module, argv, monkeypatch)
         assert status in (0, 2), (status, stderr)
         assert (status == 2) == stderr.startswith("error: "), stderr
         if not {"-h", "-help", "--help"} & set(argv):
-            ends.append(status)
+            statuses.append(status)
 
     try_out(n, command_lines(module, places), trial)
-    # There is no whole run here for the others.
-    assert set(ends) == ({0, 2} if module in ("train", "check", "compare") else {2})
+    # The other commands need a run, and there is none.
+    assert set(statuses) == ({0, 2} if module in ("train", "check", "compare") else {2})
 
 
 @pytest.mark.parametrize(
-    "argv,says",
+    "argv,message",
     [
-        (["evaluate", "--run=run", "--data=good"], "run is not the folder of a run"),
-        (["evaluate", "--run=whole", "--data=good"], "no snapshot yet"),
-        (["predict", "--run=run", "good/2d_images", "new"], "not the folder of a run"),
+        (["evaluate", "--run=run", "--data=good"], "run is not a run folder"),
+        (["evaluate", "--run=complete", "--data=good"], "no snapshot yet"),
+        (["predict", "--run=run", "good/2d_images", "new"], "not a run folder"),
         (["check", "good", "--cache_dir=\ud800"], ""),
-        (["train", "--flagfile=bad"], "--flagfile is not known"),
+        (["train", "--flagfile=bad"], "--flagfile is not supported"),
         (["train", "--workdir=~nobody-here/x", "--config=x.py"], "no config file"),
     ],
 )
-def test_what_was_found_before(argv, says, places, monkeypatch):
+def test_faults_found_earlier(argv, message, places, monkeypatch):
     status, stderr = run_command(argv[0], argv[1:], monkeypatch)
-    assert says in stderr and status == (2 if says else 0), stderr
+    assert message in stderr and status == (2 if message else 0), stderr

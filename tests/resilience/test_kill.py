@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as the one that never was."""
+"""A run killed again and again ends exactly as one that was never killed."""
 
 import collections
 import json
@@ -16,7 +16,7 @@ from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run
 
 ROOT = Path(__file__).parents[2]
-# How long each place goes on, about, on a slow machine.
+# About how long each place takes on a slow machine.
 SECONDS = collections.defaultdict(lambda: 0.5, start=8.0, compilation=2.0, report=2.0)
 SETTINGS = [
     "--config=configs/smoke.py",
@@ -43,31 +43,31 @@ def run(script, folder, cache, *words):
 
 
 def content(folder):
-    """All that a run is, without its times: a seal has the SHA-256 of every array."""
+    """A run without its times; a manifest has the SHA-256 of every array."""
     rows = folder.read_metrics()
     for row in rows:
         row.pop("steps_per_second", None)
     steps = checkpoints.saved_steps(folder.checkpoints)
-    seals = [
+    manifests = [
         json.loads((folder.checkpoints / str(s) / "seal/metadata").read_text())
         for s in steps
     ]
     evaluation = json.loads(folder.evaluation.read_text())
-    return rows, steps, seals, evaluation
+    return rows, steps, manifests, evaluation
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
+def uninterrupted(tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("uninterrupted") / "run")
     cache = tmp_path_factory.mktemp("cache")
     done = run(["-m", "lungseg_jax.main"], folder, cache)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, cache
 
 
-def kill_and_resume(whole, tmp_path, kills, rng):
-    """Kills one run after the other until there were so many; where each one hit."""
-    reference, cache = whole
+def kill_and_resume(uninterrupted, tmp_path, kills, rng):
+    """Kill and resume runs until `kills` were made; print where they hit."""
+    reference, cache = uninterrupted
     hits = collections.Counter()
     runs = 0
     while hits.total() < kills:
@@ -82,7 +82,7 @@ def kill_and_resume(whole, tmp_path, kills, rng):
                 script, words = ["tests/resilience/victim.py"], [place, seconds]
             done = run(script, folder, cache, *words)
             newest = max(checkpoints.saved_steps(folder.checkpoints), default=0)
-            assert newest >= saved  # nothing is lost beyond the last save
+            assert newest >= saved  # a kill never loses a saved step
             saved = newest
             if done.returncode == 0:
                 break
@@ -96,10 +96,10 @@ def kill_and_resume(whole, tmp_path, kills, rng):
     print(f"{kills} kills in {runs} runs: {dict(hits)}")
 
 
-def test_killed_four_times(whole, tmp_path):
-    kill_and_resume(whole, tmp_path, 4, np.random.default_rng(0))
+def test_killed_four_times(uninterrupted, tmp_path):
+    kill_and_resume(uninterrupted, tmp_path, 4, np.random.default_rng(0))
 
 
 @pytest.mark.slow
-def test_killed_sixty_times(whole, tmp_path):
-    kill_and_resume(whole, tmp_path, 60, np.random.default_rng(1))
+def test_killed_sixty_times(uninterrupted, tmp_path):
+    kill_and_resume(uninterrupted, tmp_path, 60, np.random.default_rng(1))

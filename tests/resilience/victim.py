@@ -1,6 +1,6 @@
-"""The training command, which kills itself: `victim.py PLACE SECONDS [arguments]`.
+"""The training command with a time bomb: `victim.py PLACE SECONDS [arguments]`.
 
-SIGKILL comes so many seconds after PLACE is first reached, as no handler can see it.
+It sends itself SIGKILL, which cannot be handled, SECONDS after it first reaches PLACE.
 """
 
 import importlib
@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 
-PLACES = {  # what is about to be called
+PLACES = {  # the function that is about to be called
     "start": "",
     "data": "experiment._load",
     "compilation": "training.loop._compile",
@@ -43,7 +43,7 @@ def arm(place, seconds):
     for part in path:
         owner = getattr(owner, part)
     real = getattr(owner, name)
-    if name.startswith("make_"):  # what it makes is meant
+    if name.startswith("make_"):  # the function that it returns is meant
         setattr(owner, name, lambda *args, **kw: killing(real(*args, **kw), seconds))
     else:
         setattr(owner, name, killing(real, seconds))

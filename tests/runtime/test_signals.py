@@ -1,4 +1,4 @@
-"""Signals: a training saves and says how to go on; all else ends at once."""
+"""Signals: training saves and prints how to resume; other commands exit at once."""
 
 import json
 import os
@@ -48,8 +48,8 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(cache, tmp_path_factory):
-    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
+def uninterrupted(cache, tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("uninterrupted") / "run")
     process = start(*COMMAND, f"--workdir={folder.path}", cache=cache)
     assert process.wait(300) == 0, process.communicate()
     return folder
@@ -65,8 +65,8 @@ def content(folder):
     rows = folder.read_metrics()
     for row in rows:
         row.pop("steps_per_second", None)
-    seal = json.loads((folder.checkpoints / "400/seal/metadata").read_text())
-    return rows, seal, json.loads(folder.evaluation.read_text())
+    manifest = json.loads((folder.checkpoints / "400/seal/metadata").read_text())
+    return rows, manifest, json.loads(folder.evaluation.read_text())
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def content(folder):
         (signal.SIGHUP, 75),
     ],
 )
-def test_a_training_that_is_stopped_saves_and_its_command_goes_on(
-    sent, status, whole, cache, tmp_path
+def test_a_stopped_training_saves_and_prints_a_command_that_resumes_it(
+    sent, status, uninterrupted, cache, tmp_path
 ):
     folder = RunFolder(tmp_path / "run")
     process = start(*COMMAND, f"--workdir={folder.path}", cache=cache)
     wait_for_rows(folder, process)
     process.send_signal(sent)
-    if sent == signal.SIGHUP:  # as a session ends
+    if sent == signal.SIGHUP:  # as when a session ends
         time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
     then = time.monotonic()
@@ -104,17 +104,17 @@ def test_a_training_that_is_stopped_saves_and_its_command_goes_on(
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert f"resuming after step {step}" in out
-    assert content(folder) == content(whole)
+    assert content(folder) == content(uninterrupted)
 
 
-def test_before_the_training_a_signal_ends_the_command(cache, tmp_path):
+def test_a_signal_before_the_training_ends_the_command(cache, tmp_path):
     for delay in (0.2, 0.8):
         folder = tmp_path / f"run-{delay}"
         process = start(*COMMAND, f"--workdir={folder}", cache=cache)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
-        assert process.returncode in (130, -2)  # -2: Python itself was starting
+        assert process.returncode in (130, -2)  # -2: Python was still starting
         assert process.returncode == -2 or "Traceback" not in err
 
 
@@ -124,18 +124,18 @@ from lungseg_jax.runtime import signals
 signals.install_handlers()
 with {block}:
     print("ready", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # as a compilation: no bytecode
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # no bytecode, like a compilation
 """
 
 
 def busy(block):
     process = start("-c", BUSY.format(block=block))
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.3)  # now it is in there
+    time.sleep(0.3)  # now it runs native code
     return process
 
 
-def test_a_second_signal_ends_at_once_even_in_native_code():
+def test_a_second_signal_ends_native_code_at_once():
     process = busy("signals.defer_signals()")
     process.send_signal(signal.SIGTERM)
     assert "saving after this step" in process.stderr.readline() + (
@@ -148,40 +148,40 @@ def test_a_second_signal_ends_at_once_even_in_native_code():
     process.communicate()
 
 
-def test_where_nothing_is_to_be_saved_the_first_one_ends_native_code_soon():
+def test_the_first_signal_ends_native_code_soon_where_nothing_is_saved():
     process = busy("signals.raise_on_signal('type more')")
     process.send_signal(signal.SIGINT)
     assert process.wait(9) == 130
     process.communicate()
 
 
-def test_the_end_of_what_was_deferred_stops():
-    code = BUSY.replace("10**9", "10**6") + "print('went on')"
+def test_a_deferred_signal_stops_at_the_end_of_the_block():
+    code = BUSY.replace("10**9", "10**6") + "print('continued')"
     process = start("-c", code.format(block="signals.defer_signals()"))
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
-    assert "Stopped: SIGTERM" in err and "went on" not in out
+    assert "Stopped: SIGTERM" in err and "continued" not in out
 
 
-def test_a_signal_that_was_ignored_before_stays_so():
-    code = BUSY.replace("10**9", "10**6") + "print('went on')"
+def test_a_signal_ignored_before_stays_ignored():
+    code = BUSY.replace("10**9", "10**6") + "print('continued')"
     code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + code
     process = start("-c", code.format(block="signals.defer_signals()"))
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate(timeout=30)
-    assert out == "went on\n", err
+    assert out == "continued\n", err
 
 
-def test_the_last_words_are_said_where_the_end_is_forced():
+def test_a_forced_exit_prints_the_last_words():
     process = busy("signals.raise_on_signal('type more')")
     process.send_signal(signal.SIGTERM)
     assert "stopped by SIGTERM; type more" in process.communicate(timeout=30)[1]
 
 
 @pytest.mark.parametrize("streams", ["| head -1", ">&- 2>&-", "> /dev/full"])
-def test_a_training_goes_on_without_a_reader(streams, cache, tmp_path):
+def test_a_training_continues_when_its_output_has_no_reader(streams, cache, tmp_path):
     words = [*COMMAND, "--config.train.total_steps=20", f"--workdir={tmp_path}/run"]
     command = f"{shlex.join([sys.executable, *words])} {streams}"
     done = subprocess.run(

@@ -1,0 +1,94 @@
+"""Commands as a user types them, each in its own process, and a run to use them on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY_RECIPE = [
+    "--config=configs/smoke.py",
+    "--config.model.name=conv",  # compiles in a third of the time
+    "--config.model.filters=2",
+    "--config.train.total_steps=12",
+    "--config.data.image_size=32",
+    "--config.data.phantom_slices=12",
+]
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all processes of this test session share."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "cli"
+
+
+@pytest.fixture(scope="session")
+def start(shared_folder):
+    """`start(name, *words, cwd=, cache=, **environment)` starts a command."""
+
+    def start(name, *words, cwd=ROOT, cache=shared_folder / "cache", **environment):
+        return subprocess.Popen(
+            [sys.executable, "-m", "lungseg_jax", name, *map(str, words)],
+            cwd=cwd,
+            env=os.environ | {"XDG_CACHE_HOME": str(cache)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def finish():
+    """`finish(process)` waits for a command and returns it with its output."""
+
+    def finish(process):
+        stdout, stderr = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(
+            process.args, process.returncode, stdout, stderr
+        )
+
+    return finish
+
+
+@pytest.fixture(scope="session")
+def lungseg(start, finish):
+    """`lungseg(name, *words, cwd=, cache=, **environment)` runs a command."""
+    return lambda *words, **options: finish(start(*words, **options))
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """The words that make `train` end in seconds."""
+    return TINY_RECIPE
+
+
+@pytest.fixture(scope="session")
+def trained_run(lungseg, shared_folder):
+    """A run of the tiny recipe, trained in a folder outside the checkout."""
+    from lungseg_jax.runtime.cache import exclusive_lock
+
+    folder = shared_folder / "elsewhere"
+    with exclusive_lock(shared_folder / "lock"):
+        if not (folder / "output").exists():
+            folder.mkdir(exist_ok=True)
+            done = lungseg("train", *TINY_RECIPE, cwd=folder)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (folder / "output").write_text(done.stdout)
+    return folder / "runs/smoke-phantom"
+
+
+@pytest.fixture(scope="session")
+def labelled_folder(tmp_path_factory) -> Path:
+    """Three labelled phantom slices of 128x128 pixels."""
+    from lungseg_jax.data.phantom import dataset
+
+    folder = tmp_path_factory.mktemp("labelled")
+    dataset.write_phantoms(folder, slices=3, seed=9, size=128)
+    return folder

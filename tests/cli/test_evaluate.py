@@ -1,0 +1,33 @@
+"""`lungseg evaluate`: scores of a folder, as JSON and as a page."""
+
+import json
+
+
+def test_writes_the_scores_of_a_folder(trained_run, labelled_folder, lungseg, tmp_path):
+    file, page = tmp_path / "scores.json", tmp_path / "page"
+    inputs = [f"--run={trained_run}", f"--data={labelled_folder}"]
+    outputs = [f"--json={file}", f"--report={page}"]
+    done = lungseg("evaluate", *inputs, *outputs)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(file.read_text())
+    assert scores["n"] == 3 and scores["members"].keys() == {"6", "12"}
+    assert scores["trained_on"] == 0 and scores["flips"] is False
+    assert f"{scores['ensemble']['iou_pooled']:.4f}" in done.stdout
+    assert {"index.html", "slices.csv", "expected.png"} <= {
+        p.name for p in page.iterdir()
+    }
+    for existing in (outputs, outputs[1:]):
+        again = lungseg("evaluate", *inputs, *existing)
+        assert again.returncode == 2 and "--overwrite" in again.stderr
+
+
+def test_members_last_uses_only_the_last_snapshot(
+    trained_run, labelled_folder, lungseg, tmp_path
+):
+    file = tmp_path / "scores.json"
+    words = [f"--run={trained_run}", f"--data={labelled_folder}", "--members=last"]
+    assert lungseg("evaluate", *words, f"--json={file}").returncode == 0
+    scores = json.loads(file.read_text())
+    assert scores["members"].keys() == {"12"} and scores["choices"] == {}
+    cleaned = scores["postprocessing"]["scores"]
+    assert cleaned["none"]["iou_pooled"] == scores["members"]["12"]["iou_pooled"]

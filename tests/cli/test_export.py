@@ -1,0 +1,52 @@
+"""`lungseg export`: a bundle predicts as its run does, and damage to it is noticed."""
+
+import cv2
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+
+@pytest.fixture
+def scan(labelled_folder, tmp_path):
+    """Write the slices as a NIfTI volume with spacing."""
+    files = sorted((labelled_folder / "2d_images").iterdir())
+    stack = np.stack([cv2.imread(str(f), cv2.IMREAD_UNCHANGED) for f in files])
+    volume = sitk.GetImageFromArray(stack)
+    volume.SetSpacing((0.7, 0.8, 2.5))
+    sitk.WriteImage(volume, str(tmp_path / "scan.nii.gz"))
+
+
+def test_a_bundle_predicts_a_volume_as_its_run_does(
+    trained_run, lungseg, scan, tmp_path
+):
+    def in_folder(*words):
+        return lungseg(*words, cwd=tmp_path)
+
+    done = in_folder("export", f"--run={trained_run}", "bundle")
+    assert done.returncode == 0 and "2 networks" in done.stdout, done.stderr
+    assert in_folder("verify", "--run=bundle").returncode == 0
+    masks = []
+    for source in (trained_run, "bundle"):
+        words = [f"--run={source}", "--overwrite", "--csv=lungs.csv", "--overlay"]
+        done = in_folder("predict", *words, "scan.nii.gz", "lungs.mha")
+        assert done.returncode == 0, done.stderr
+        mask = sitk.ReadImage(str(tmp_path / "lungs.mha"))
+        assert mask.GetSpacing() == pytest.approx((0.7, 0.8, 2.5))
+        masks.append(sitk.GetArrayFromImage(mask))
+    np.testing.assert_array_equal(*masks)
+    assert len((tmp_path / "lungs.csv").read_text().splitlines()) == 1 + 3 + 1
+    assert (tmp_path / "lungs_overlay.png").exists()
+    again = in_folder("export", f"--run={trained_run}", "bundle")
+    assert again.returncode == 2 and "exists already" in again.stderr
+
+    weights = tmp_path / "bundle/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for words in (
+        ["verify", "--run=bundle"],
+        ["predict", "--run=bundle", "scan.nii.gz", "other.mha"],
+    ):
+        done = in_folder(*words)
+        assert done.returncode == 2 and "model.safetensors" in done.stderr
+    assert not (tmp_path / "other.mha").exists()

@@ -1,0 +1,114 @@
+"""`lungseg train`: anywhere, on any number of devices and processes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows_of(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_trains_outside_the_checkout_and_prints_the_scores(trained_run, shared_folder):
+    assert trained_run.is_dir()
+    output = (shared_folder / "elsewhere/output").read_text()
+    assert "as predict writes it" in output
+
+
+def test_no_module_of_a_training_imports_tensorflow():
+    code = "import sys, lungseg_jax.main; assert 'tensorflow' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_run_resumes_on_another_number_of_devices(
+    trained_run, lungseg, tiny_recipe, tmp_path
+):
+    """From its first snapshot, on two devices: the same data, equal to rounding."""
+    shutil.copytree(trained_run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/12")
+    for lost in ("evaluation.json", "report/index.html"):
+        (tmp_path / "run" / lost).unlink()
+    done = lungseg(
+        "train",
+        *tiny_recipe,
+        f"--workdir={tmp_path}/run",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "on 2 cpu" in done.stdout and "resuming after step 6" in done.stdout
+    before, after = rows_of(trained_run), rows_of(tmp_path / "run")
+    assert [row["step"] for row in before] == [row["step"] for row in after]
+    for row, resumed in zip(before, after, strict=True):
+        if "loss" in row:
+            assert resumed["loss"] == pytest.approx(row["loss"], rel=1e-3)
+
+
+@pytest.fixture
+def run_job(start, finish):
+    """`run_job(*words, **options)` trains in two processes, announced as Slurm does."""
+
+    def run_job(*words, **options):
+        processes = [
+            start(
+                "train",
+                "--distributed",
+                *words,
+                SLURM_JOB_ID=str(os.getpid()),  # determines the port
+                SLURM_STEP_NODELIST="localhost",
+                SLURM_NTASKS="2",
+                SLURM_PROCID=str(i),
+                SLURM_LOCALID=str(i),
+                **options,
+            )
+            for i in range(2)
+        ]
+        return [finish(process) for process in processes]
+
+    return run_job
+
+
+@pytest.mark.slow  # a minute of both cores
+def test_two_processes_train_as_one(trained_run, run_job, tiny_recipe, tmp_path):
+    first, second = run_job(*tiny_recipe, cwd=tmp_path)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "12 steps of 4 on 2 cpu" in first.stdout
+    assert "step" not in second.stdout  # only the primary process prints
+    job = tmp_path / "runs/smoke-phantom"
+    single, double = rows_of(trained_run), rows_of(job)
+    assert len(single) == len(double)
+    for a, b in zip(single, double, strict=True):
+        for name in a.keys() - {"kind", "steps_per_second"}:
+            assert b[name] == pytest.approx(a[name], rel=1e-3), name
+    scores = [
+        json.loads((folder / "evaluation.json").read_text())
+        for folder in (trained_run, job)
+    ]
+    assert scores[1]["ensemble"]["iou_pooled"] == pytest.approx(
+        scores[0]["ensemble"]["iou_pooled"], abs=2e-3
+    )
+
+    # Cut back to its first snapshot, it resumes from there to the same end.
+    before = rows_of(job)
+    shutil.rmtree(job / "checkpoints/12")
+    (job / "evaluation.json").unlink()
+    first, second = run_job(*tiny_recipe, cwd=tmp_path)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "resuming after step 6" in first.stdout
+    for row, resumed in zip(before, rows_of(job), strict=True):
+        assert resumed.get("loss") == row.get("loss")
+
+
+def test_a_job_ends_when_its_primary_process_fails(run_job, tmp_path):
+    words = ["--config=configs/smoke.py", "--config.data.dir=nowhere"]
+    first, second = run_job(*words, cache=tmp_path)
+    assert first.returncode == second.returncode == 2
+    assert "nowhere does not exist" in first.stderr
+    assert "the primary process has failed" in second.stderr
