@@ -17,7 +17,22 @@ hypothesis.settings.load_profile("ours")
 
 # Minutes each, and all tests of a file run in one process: start them first, so that none
 # is left for the end.
-LONG = ("commands", "loop", "kill", "signals", "checkpoints", "steps", "unet")
+LONG = (
+    "loop",  # compiles what the next files of tests/training use again
+    "keras_parity",
+    "run_record",
+    "experiment",
+    "kill",
+    "commands",
+    "signals",
+    "train",
+    "checkpoints",
+    "unet",
+    "steps",
+    "log",
+    "distributed",
+    "fuzz",
+)
 
 
 def pytest_collection_modifyitems(items):

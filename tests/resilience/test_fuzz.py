@@ -32,7 +32,8 @@ from lungseg_jax.training import config, knobs
 from lungseg_jax.training.run_record import config_digest
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeWarning")
+# From the way in which ml_collections loads a recipe.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 def lengths(short, long):
@@ -395,9 +396,7 @@ def run_command(name, argv, monkeypatch):
     finally:
         for flag in [f for f in module.FLAGS if f.split(".")[0] == "config"]:
             delattr(module.FLAGS, flag)
-        module.FLAGS.unparse_flags()
-        for flag in module.FLAGS:
-            module.FLAGS[flag].unparse()
+        module.FLAGS.unparse_flags()  # back to the defaults
 
 
 FLAGS_OF = {
