@@ -15,8 +15,8 @@ hypothesis.settings.register_profile("ours", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ours")
 
 
-# Minutes each, and all tests of a file run in one process: start them first, so that none
-# is left for the end.
+# Minutes each, and all tests of a file run in one process: they start first, or one could
+# be left for the end.
 LONG = (
     "loop",  # compiles what the next files of tests/training use again
     "keras_parity",
@@ -108,12 +108,12 @@ def pair_folder(tmp_path):
             image = np.where(lung, -700, 0) + noise
             if dtype == "uint8":
                 image = np.where(lung, 20, 150) + noise
-            for kind, array in (
+            for subfolder, array in (
                 ("2d_images", image.astype(dtype)),
                 ("2d_masks", lung.astype(np.uint8) * np.uint8(255)),
             ):
-                (root / kind).mkdir(parents=True, exist_ok=True)
-                write_image(root / kind / f"{name}{suffix}", array)
+                (root / subfolder).mkdir(parents=True, exist_ok=True)
+                write_image(root / subfolder / f"{name}{suffix}", array)
         return root
 
     return make
@@ -123,8 +123,8 @@ def pair_folder(tmp_path):
 def trained():
     """Three untrained members with made-up tuning.
 
-    Their window gives dark pixels a higher probability than bright ones, so that masks
-    are neither empty nor full.
+    Their window gives dark pixels a higher probability than bright ones: masks are
+    neither empty nor full.
     """
     from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
     from lungseg_jax.models import make_model

@@ -77,7 +77,7 @@ def test_refuses_a_batch_larger_than_the_training_split(tiny_cache, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-# --- what a run leaves ---
+# --- the files of a run ---
 
 
 def test_the_run_folder_has_the_documented_files(finished_run):

@@ -1,4 +1,4 @@
-"""Commands as a user types them, each in its own process, and a run to use them on."""
+"""Commands as a user types them, each in its own process, and a run to apply them to."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What all commands share: help, and one plain error for each mistake."""
+"""All commands: help, and one plain error for each mistake."""
 
 import pytest
 

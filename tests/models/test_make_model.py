@@ -15,6 +15,6 @@ def test_an_unknown_name_lists_the_known_ones(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_equal_arguments_give_the_same_object(name):
-    """Functions compiled for it are then found again."""
+    """Functions compiled for it are reused."""
     assert make_model(name, filters=2) is make_model(name, filters=2)
     assert make_model(name, filters=2) is not make_model(name, filters=3)

@@ -409,7 +409,7 @@ FLAGS_OF = {
     "verify": ["run"],
     "check": ["cache_dir"],
 }
-# No slash or dot, so that nothing is created elsewhere; argv cannot have zero bytes.
+# Without slash and dot nothing is created elsewhere; argv cannot have zero bytes.
 TEXT = st.text(st.characters(codec=None, exclude_characters="/.\0~"), max_size=12)
 TEXTS = TEXT | st.sampled_from(
     "nan inf -inf 1e999 -1 0 1_000 0x10 None True false (1,2) [ ( {} '' 1,2 all last best "
@@ -448,16 +448,16 @@ def command_lines(module, places):
 
 def test_flags_are_reset_between_commands(places, monkeypatch, tmp_path):
     """A flag or knob of one trial would otherwise hide a fault of the next."""
-    seen = []
+    calls = []
     monkeypatch.setattr(
         "lungseg_jax.cli.train.run_experiment",
-        lambda c, workdir, extend: seen.append((c.seed, workdir, extend)),
+        lambda c, workdir, extend: calls.append((c.seed, workdir, extend)),
     )
     recipe = f"--config={ROOT / 'configs/smoke.py'}"
     for words in (["--config.seed=5", "--workdir=w", "--extend"], []):
         status, stderr = run_command("train", [recipe, *words], monkeypatch)
         assert status == 0, stderr
-    assert seen == [(5, "w", True), (0, "", False)]
+    assert calls == [(5, "w", True), (0, "", False)]
     assert run_command("train", [], monkeypatch)[0] == 2  # the recipe is forgotten
 
     masks, scores = ["good/2d_masks"] * 2, tmp_path / "scores.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from victim import PLACES
+from victim import PLACES, locate
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.training.run_folder import RunFolder
@@ -94,6 +94,12 @@ def kill_and_resume(uninterrupted, tmp_path, kills, rng):
         assert folder.page.exists()
         runs += 1
     print(f"{kills} kills in {runs} runs: {dict(hits)}")
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if PLACES[place]])
+def test_places_are_functions_of_the_library(place):
+    owner, name = locate(place)
+    assert callable(getattr(owner, name))
 
 
 def test_killed_four_times(uninterrupted, tmp_path):

@@ -34,14 +34,20 @@ def killing(function, seconds):
     return wrapped
 
 
-def arm(place, seconds):
-    if not PLACES[place]:
-        threading.Timer(seconds, kill).start()
-        return
+def locate(place):
+    """Return the owner of a place's function, and its name there."""
     module, *path, name = PLACES[place].split(".")
     owner = importlib.import_module(f"lungseg_jax.{module}")
     for part in path:
         owner = getattr(owner, part)
+    return owner, name
+
+
+def arm(place, seconds):
+    if not PLACES[place]:
+        threading.Timer(seconds, kill).start()
+        return
+    owner, name = locate(place)
     real = getattr(owner, name)
     if name.startswith("make_"):  # the function that it returns is meant
         setattr(owner, name, lambda *args, **kw: killing(real(*args, **kw), seconds))

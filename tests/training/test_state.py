@@ -1,4 +1,4 @@
-"""The training state: what a checkpoint holds, and how it is put back."""
+"""The training state: its shapes, the contents of a checkpoint, and restoring them."""
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ def test_a_checkpoint_has_everything_but_the_step():
     assert int(state.step) == 0
 
 
-def test_a_state_is_put_back_at_a_step_with_the_same_sharding():
+def test_at_restores_arrays_and_step_with_the_same_sharding():
     replicated = distributed.replicated(distributed.make_mesh())
     state = new_init(replicated)()
     ones = jax.tree.map(lambda leaf: leaf + 1, state.arrays)

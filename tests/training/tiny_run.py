@@ -1,4 +1,4 @@
-"""A run that trains in seconds, and what tests do to it."""
+"""A run that trains in seconds, and helpers that stop, read and damage it."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def tiny_config(cache, **changes):
     """Return a configuration of 7 steps on 10 slices of 32x32 pixels.
 
     Args:
-      cache: the cache folder; programs compiled once are found there again.
+      cache: the cache folder.
       changes: knobs by dotted name, as in `**{"train.total_steps": 9}`.
     """
     c = config.default_config()
