@@ -52,6 +52,19 @@ def pytest_configure(config):
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_compilation_cache():
+    """Let runs inside the test process share the cache of `pytest_configure`.
+
+    Each would otherwise compile into the cache folder of its own configuration.
+    """
+    from lungseg_jax.runtime import compilation
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(compilation, "enable_compilation_cache", lambda root: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The 240 slices of the notebooks' training split, which we may not distribute."""

@@ -103,7 +103,7 @@ class Checkpoints:
         Raises:
           UserError: with the space needed and the space available.
         """
-        one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
         kept = len(self._snapshots) + NEWEST + 1  # one more during a write
         present = sum(
             file.stat().st_size
@@ -112,12 +112,12 @@ class Checkpoints:
             if file.is_file()
         )
         # Includes Orbax's own files and the manifests; then metrics.jsonl and the page.
-        needed = kept * (1.1 * one + 2e5) + 1e6 - present
+        needed = kept * (1.1 * size + 2e5) + 1e6 - present
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise UserError(
                 f"the disk of {self._folder} has {_mb(free)} free.",
-                rule=f"{kept} checkpoints of {_mb(one)} need {_mb(needed)} more.",
+                rule=f"{kept} checkpoints of {_mb(size)} need {_mb(needed)} more.",
                 remedy="free some space, or name another folder with --workdir=DIR.",
             )
 

@@ -133,9 +133,11 @@ def _max_with_next_forward(x, axis):
 
 
 def _max_with_next_backward(axis, x, g):
-    own = jnp.greater_equal(*_with_next(x, axis))
-    lost = _pad(jnp.where(own, 0, g), axis, 1, 0, 0)
-    return (jnp.where(own, g, 0) + jax.lax.slice_in_dim(lost, 0, -1, axis=axis),)
+    is_first = jnp.greater_equal(*_with_next(x, axis))
+    to_next = _pad(jnp.where(is_first, 0, g), axis, 1, 0, 0)
+    return (
+        jnp.where(is_first, g, 0) + jax.lax.slice_in_dim(to_next, 0, -1, axis=axis),
+    )
 
 
 _max_with_next.defvjp(_max_with_next_forward, _max_with_next_backward)

@@ -25,7 +25,7 @@ from lungseg_jax.runtime.files import csv_writer, write_text
 from lungseg_jax.training.run_folder import RunFolder
 
 BAD_SHOWN = 6
-SIDE = 512  # of a picture, its longer one, in pixels
+SIDE = 512  # longer side of a picture, in pixels
 
 
 def write_report(
