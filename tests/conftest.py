@@ -47,22 +47,10 @@ def pytest_collection_modifyitems(items):
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error:::lungseg_jax")
-    # Set before JAX is imported. A second run of the tests then compiles nothing.
+    # Set before JAX is imported; the commands that tests start inherit it. All programs
+    # of a test run are compiled once, and a second run compiles nothing.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("xla")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def shared_compilation_cache():
-    """Let runs inside the test process share the cache of `pytest_configure`.
-
-    Each would otherwise compile into the cache folder of its own configuration.
-    """
-    from lungseg_jax.runtime import compilation
-
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr(compilation, "enable_compilation_cache", lambda root: None)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """How programs are compiled: the persistent cache, and compiler options by platform."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ import jax
 
 
 def enable_compilation_cache(root: Path) -> None:
-    """Keep every compiled program: most of ours are small and compile within a second."""
-    jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    """Keep every compiled program: most of ours are small and compile within a second.
+
+    A cache that the user has set up with JAX's own environment variables is kept.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def jit(function: Callable, **options: Any) -> Callable:

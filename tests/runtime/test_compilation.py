@@ -28,3 +28,16 @@ def test_jit_initializer_draws_the_same_numbers():
 
     optimized, unoptimized = jax.jit(draw)(), compilation.jit_initializer(draw)()
     np.testing.assert_allclose(optimized, unoptimized, atol=1e-6)
+
+
+def test_keeps_a_compilation_cache_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "theirs")
+    before = jax.config.jax_compilation_cache_dir
+    compilation.enable_compilation_cache(tmp_path)
+    assert jax.config.jax_compilation_cache_dir == before
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    try:
+        compilation.enable_compilation_cache(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "xla")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
