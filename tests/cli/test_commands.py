@@ -1,9 +1,13 @@
 """All commands: help, and one plain error for each mistake."""
 
+from pathlib import Path
+
 import pytest
+from in_process import run_command
 
 from lungseg_jax.__main__ import COMMANDS
 
+ROOT = Path(__file__).parents[2]
 RECIPE = "--config=configs/smoke.py"
 
 
@@ -24,7 +28,6 @@ RECIPE = "--config=configs/smoke.py"
         ("train", [RECIPE, "--config.data.window_hu=1,'b'"], "two increasing numbers"),
         ("train", [RECIPE, "--config.data.dir=setup.py"], "setup.py is a file"),
         ("train", [RECIPE, "--wrkdir=x"], "wrkdir"),
-        ("train", [RECIPE, "--distributed"], "JAX_COORDINATOR_ADDRESS"),
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
         ("predict", ["--run=nowhere", "a.tif"], "INPUT OUTPUT"),
         ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
@@ -33,12 +36,31 @@ RECIPE = "--config=configs/smoke.py"
         ("compare", ["--tolerance=nan", "a.tif", "b.tif"], "--tolerance=nan"),
     ],
 )
-def test_a_mistake_is_one_plain_error(name, words, message, lungseg, tmp_path):
+def test_a_mistake_is_one_plain_error(name, words, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "unused"))
+    status, stderr = run_command(name, words, monkeypatch)
+    assert status == 2
+    assert stderr.startswith("error: ") and message in stderr
+    # Nothing was prepared or compiled.
+    assert not list(tmp_path.glob("unused/lungseg_jax/*"))
+
+
+@pytest.mark.parametrize(
+    "name,words,message",
+    [
+        ("train", [RECIPE, "--distributed"], "JAX_COORDINATOR_ADDRESS"),
+        ("train", [RECIPE, "--config.train.totl_steps=3"], "train.total_steps"),
+        ("predict", ["a.tif", "b.tif"], "--run is missing."),
+    ],
+)
+def test_a_mistake_ends_the_process_without_a_traceback(
+    name, words, message, lungseg, tmp_path
+):
     done = lungseg(name, *words, cache=tmp_path / "unused")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    # Nothing was prepared or compiled.
     assert not list(tmp_path.glob("unused/lungseg_jax/*"))
 
 

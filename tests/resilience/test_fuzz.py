@@ -5,8 +5,6 @@ The long forms take minutes: `pytest -m slow tests/resilience/test_fuzz.py`.
 
 import contextlib
 import functools
-import importlib
-import io
 import json
 import os
 import resource
@@ -21,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_process import run_command
 from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing.checksums import with_checksum
@@ -371,32 +370,6 @@ def places(tmp_path, monkeypatch, pair_folder):
         "file.json/x",
         str(good),
     ]
-
-
-def run_command(name, argv, monkeypatch):
-    """Run a command in this process; return its exit status and its stderr.
-
-    Flags and `--quiet` are reset afterwards.
-    """
-    module = importlib.import_module(f"lungseg_jax.cli.{name}")
-    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
-    err = io.StringIO()
-    try:
-        with (
-            monkeypatch.context() as m,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            m.setattr(sys, "argv", [name, *argv])
-            m.setattr(progress, "_silent", False)
-            module.main()
-        return 0, err.getvalue()
-    except SystemExit as e:
-        return e.code, err.getvalue()
-    finally:
-        for flag in [f for f in module.FLAGS if f.split(".")[0] == "config"]:
-            delattr(module.FLAGS, flag)
-        module.FLAGS.unparse_flags()  # back to the defaults
 
 
 FLAGS_OF = {

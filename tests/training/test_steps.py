@@ -1,5 +1,7 @@
 """The compiled steps: one program, a falling loss, seeded augmentation, damped outliers."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -45,9 +47,14 @@ def test_loss_falls_and_the_step_compiles_once(data):
 
 
 def test_augmentation_is_a_function_of_seed_and_step(data):
+    @functools.cache  # compiles once per seed
+    def make_step(seed):
+        _, copied = new_state()
+        return make_train_steps(loss=bce, augmentation=ON, seed=seed, sharding=copied)
+
     def first_loss(step_number, seed):
         state, copied = new_state()
-        step = make_train_steps(loss=bce, augmentation=ON, seed=seed, sharding=copied)
+        step = make_step(seed)
         state = state.replace(step=jax.device_put(np.int32(step_number), copied))
         return float(step(state, *data, np.arange(4)[None], 1)[1]["loss"][0])
 

@@ -1,0 +1,34 @@
+"""Commands in the test's own process, which saves the seconds of starting one."""
+
+import contextlib
+import importlib
+import io
+import sys
+
+from lungseg_jax.runtime import progress
+
+
+def run_command(name, argv, monkeypatch):
+    """Run a command in this process; return its exit status and its stderr.
+
+    Flags and `--quiet` are reset afterwards.
+    """
+    module = importlib.import_module(f"lungseg_jax.cli.{name}")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    err = io.StringIO()
+    try:
+        with (
+            monkeypatch.context() as m,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            m.setattr(sys, "argv", [name, *argv])
+            m.setattr(progress, "_silent", False)
+            module.main()
+        return 0, err.getvalue()
+    except SystemExit as e:
+        return e.code, err.getvalue()
+    finally:
+        for flag in [f for f in module.FLAGS if f.split(".")[0] == "config"]:
+            delattr(module.FLAGS, flag)
+        module.FLAGS.unparse_flags()  # back to the defaults
