@@ -48,12 +48,13 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
     with contextlib.ExitStack() as stack:
         with distributed.primary_first():
             dataset, split = _load(c, cache_root)
+            extra = _load_extra_phantoms(c, cache_root)
             run_record.require_run_or_empty(folder)
             if distributed.is_primary():
                 stack.enter_context(folder.claimed())
             done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
             run_record.register_run(c, folder, dataset, split, done=done, extend=extend)
-        _train(c, folder, dataset, split)
+        _train(c, folder, dataset, split, extra)
         with distributed.primary_first():
             _finish(folder, dataset, split)
     if folder.page.exists():
@@ -86,7 +87,25 @@ def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
     return dataset, split
 
 
-def _train(c: ConfigDict, folder: RunFolder, dataset: Dataset, split: Split) -> None:
+def _load_extra_phantoms(c: ConfigDict, cache_root: Path) -> Dataset | None:
+    """Load phantoms that are in no split: they have the next seed."""
+    if not c.data.extra_phantoms:
+        return None
+    return load_dataset(
+        None,
+        cache=cache_root,
+        phantom_slices=c.data.extra_phantoms,
+        phantom_seed=c.data.phantom_seed + 1,
+    )
+
+
+def _train(
+    c: ConfigDict,
+    folder: RunFolder,
+    dataset: Dataset,
+    split: Split,
+    extra: Dataset | None,
+) -> None:
     progress.say(
         f"{dataset.variant} data: {len(split['train'])} slices to train, "
         f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
@@ -95,7 +114,7 @@ def _train(c: ConfigDict, folder: RunFolder, dataset: Dataset, split: Split) -> 
     if loop.is_finished(c, folder):
         progress.say("the training is finished; nothing is trained again")
     else:
-        loop.train(c, folder, dataset, split)
+        loop.train(c, folder, dataset, split, extra)
 
 
 def _finish(folder: RunFolder, dataset: Dataset, split: Split) -> None:

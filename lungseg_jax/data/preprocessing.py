@@ -4,16 +4,22 @@ A slice of any size is scaled to `image_size` along its longer side and centred 
 square, and `to_slice` inverts exactly that. Downscaling averages areas, so a mask becomes
 the fraction of lung under each pixel.
 
-The preprocessing `window` clips to a window of Hounsfield units and scales to [0, 1].
-`seed` reproduces the original notebooks for comparison: the result of
-`cv2.imread(path, 1)` on int16 (the high byte of each pixel, as three equal channels), a
-5x5 blur, and division by 255.
+The preprocessing `hu` keeps Hounsfield units, so that augmentation can imitate scanners
+and diseases; the compiled programs then clip them to a window and scale it to [0, 1]
+(`to_unit`). `window` does that before the resizing, as version 0.1 did. `seed` reproduces
+the original notebooks for comparison: the result of `cv2.imread(path, 1)` on int16 (the
+high byte of each pixel, as three equal channels), a 5x5 blur, and division by 255.
 """
+
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
-PREPROCESSING = {"window": 1, "seed": 3}  # channels of the network input, by name
+PREPROCESSING = {"hu": 1, "window": 1, "seed": 3}  # channels of the network, by name
+CT_WINDOW_HU = (-1000.0, 400.0)
+
+Array = TypeVar("Array")  # of NumPy or of JAX
 
 
 def image_to_network(
@@ -23,21 +29,49 @@ def image_to_network(
     image_size: int,
     window_hu: tuple[float, float],
 ) -> np.ndarray:
-    """Convert an image `[h w]` to a network input, float32 `[image_size image_size c]`.
+    """Convert an image `[h w]` to what is kept on the device, `[image_size image_size c]`.
+
+    `to_unit` makes it the network's input.
 
     Args:
       image: with its original values, such as Hounsfield units.
       preprocessing: key of `PREPROCESSING`.
       image_size: side of the network input.
-      window_hu: values that `window` maps to 0 and 1.
+      window_hu: values that become 0 and 1.
+
+    Returns:
+      int16 under `hu`: Hounsfield units, clipped to 70 HU below and 700 HU above the
+      window for a window of 1400 HU, and likewise for others. Other values, which are
+      those whose window starts at 0 or above, are mapped linearly from their window to
+      `CT_WINDOW_HU`. Otherwise float32 in [0, 1].
     """
+    low, high = window_hu
+    fill = 0.0
     if preprocessing == "seed":
         scaled = cv2.GaussianBlur(_eight_bit(image), (5, 5), 0).astype(np.float32) / 255
-    else:
-        low, high = window_hu
+    elif preprocessing == "window":
         scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low)
-    square = _to_square(scaled, image_size)
+    else:
+        scaled, fill = _to_hounsfield(image, window_hu), _stored_window(window_hu)[0]
+    square = _to_square(scaled, image_size, fill)
+    if preprocessing == "hu":
+        square = np.rint(square).astype(np.int16)
     return np.repeat(square[..., None], PREPROCESSING[preprocessing], axis=-1)
+
+
+def to_unit(
+    images: Array, *, preprocessing: str, window_hu: tuple[float, float], **_
+) -> Array:
+    """Convert what `image_to_network` returned to the network's input, in [0, 1].
+
+    Args:
+      images: of any shape, arrays of NumPy or of JAX.
+      preprocessing, window_hu: those of `image_to_network`.
+    """
+    if preprocessing != "hu":
+        return images
+    low, high = _stored_window(window_hu)
+    return (images.astype(np.float32).clip(low, high) - low) / (high - low)
 
 
 def mask_to_network(
@@ -78,7 +112,22 @@ def to_slice(square: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(inner, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _to_square(image: np.ndarray, size: int) -> np.ndarray:
+def _to_hounsfield(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Clip a little beyond the window; see `image_to_network`."""
+    low, high = window
+    width = high - low
+    image = np.clip(image.astype(np.float32), low - 0.05 * width, high + 0.5 * width)
+    stored_low, stored_high = _stored_window(window)
+    if stored_low == low:
+        return image
+    return (image - low) * ((stored_high - stored_low) / width) + stored_low
+
+
+def _stored_window(window: tuple[float, float]) -> tuple[float, float]:
+    return tuple(window) if window[0] < 0 else CT_WINDOW_HU
+
+
+def _to_square(image: np.ndarray, size: int, fill: float = 0.0) -> np.ndarray:
     top, left, height, width = _placement(image.shape, size)
     shrinks = height < image.shape[0] or width < image.shape[1]
     scaled = cv2.resize(
@@ -86,7 +135,7 @@ def _to_square(image: np.ndarray, size: int) -> np.ndarray:
         (width, height),
         interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
     )
-    square = np.zeros((size, size), np.float32)
+    square = np.full((size, size), fill, np.float32)
     square[top : top + height, left : left + width] = scaled
     return square
 

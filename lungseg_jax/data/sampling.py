@@ -20,6 +20,33 @@ def batch_indices(step: int, *, n: int, batch_size: int, seed: int) -> np.ndarra
     return np.array([order[e][p % n] for e, p in zip(epochs, positions, strict=True)])
 
 
+def mixed_batch_indices(
+    step: int, *, n: int, extra: int, batch_size: int, seed: int
+) -> np.ndarray:
+    """Return the batch of an update that draws from two sets, `[batch_size]`.
+
+    Every batch has the same number of slices of each, in proportion to their sizes but at
+    least one.
+
+    Args:
+      step: updates so far.
+      n: slices of the first set, with the indices 0 to n - 1.
+      extra: slices of the second set, with the indices from n on; may be 0.
+      batch_size: at least 2 with a second set.
+      seed: of the order.
+    """
+    if not extra:
+        return batch_indices(step, n=n, batch_size=batch_size, seed=seed)
+    second = round(batch_size * extra / (n + extra))
+    second = min(max(second, 1), batch_size - 1)
+    return np.concatenate(
+        [
+            batch_indices(step, n=n, batch_size=batch_size - second, seed=seed),
+            n + batch_indices(step, n=extra, batch_size=second, seed=seed),
+        ]
+    )
+
+
 def whole_batches(n: int, batch_size: int, *, seed: int) -> np.ndarray:
     """Return the full batches of the first epoch, `[n // batch_size, batch_size]`."""
     n_full = n // batch_size * batch_size

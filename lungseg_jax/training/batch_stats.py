@@ -9,7 +9,10 @@ from lungseg_jax.runtime.compilation import jit
 
 
 def make_precise_batch_stats(
-    model: Any, *, sharding: jax.sharding.Sharding | None = None
+    model: Any,
+    *,
+    normalize: Callable[[jax.Array], jax.Array] = lambda images: images,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Callable:
     """Create `estimate(variables, images [n h w c], batches [k b]) -> batch_stats`.
 
@@ -25,8 +28,9 @@ def make_precise_batch_stats(
 
     def estimate(variables: Mapping[str, Any], images: jax.Array, batches: jax.Array):
         def moments(indices):
+            batch = normalize(images[indices])
             _, updated = model.apply(
-                variables, images[indices], train=True, mutable=["batch_stats"]
+                variables, batch, train=True, mutable=["batch_stats"]
             )
             return _map_norms(_to_second_moment, updated["batch_stats"])
 

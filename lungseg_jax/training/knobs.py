@@ -66,14 +66,22 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob(
         "data.preprocessing",
-        "window",
-        '"window", or "seed" for the damaged pixels of the notebooks',
+        "hu",
+        '"hu"; "window" as in version 0.1; "seed": the damaged pixels of the notebooks',
         choices=PREPROCESSING,
+        before="window",
     ),
     Knob(
         "data.window_hu",
         (-1000.0, 400.0),
         "values are clipped to it and scaled to 0..1",
+    ),
+    Knob(
+        "data.extra_phantoms",
+        0,
+        "phantoms that are mixed into every batch of a training on real data",
+        (0, 100_000),
+        before=0,
     ),
     Knob(
         "data.soft_masks",
@@ -98,6 +106,35 @@ KNOBS: tuple[Knob, ...] = (
     Knob("augment.rotation_deg", 5.0, "rotate by up to this angle", (0.0, 180.0)),
     Knob("augment.flip_lr", True, "mirror half of the examples left to right"),
     Knob("augment.flip_ud", True, "mirror half of the examples top to bottom"),
+    Knob(
+        "augment.scale",
+        0.0,
+        "magnify or shrink by up to this factor; below 1: off",
+        (0.0, 4.0),
+        before=0.0,
+    ),
+    *(
+        Knob(f"augment.{name}", 0.0, f"probability of {what}", (0.0, 1.0), before=0.0)
+        for name, what in (
+            ("turn", "a rotation by any angle"),
+            ("crop", "a field of view that is tight around both lungs or one"),
+            ("collapse", "a smaller lung, with its surroundings pulled in"),
+            ("density", "a lung that holds more or less air"),
+            ("consolidation", "consolidated lung"),
+            ("ground_glass", "ground-glass opacity"),
+            ("effusion", "pleural fluid, which is not lung"),
+            ("nodules", "nodules and masses"),
+            ("bullae", "bullae"),
+            ("blur", "a softer image"),
+            ("sharpening", "a sharp kernel"),
+            ("resolution", "coarse pixels"),
+            ("noise", "noise"),
+            ("streaks", "streaks"),
+            ("offset", "an offset of all values"),
+            ("gain", "a scaling of all values"),
+            ("padding", "a limited field of view"),
+        )
+    ),
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
     Knob("model.filters", 8, "filters of the first level", (1, 1024)),
     Knob(

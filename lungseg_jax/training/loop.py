@@ -1,6 +1,7 @@
 """Training: build the functions, restore the newest checkpoint, loop over updates."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,14 +13,14 @@ from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.data.dataset import Dataset
-from lungseg_jax.data.preprocessing import PREPROCESSING
-from lungseg_jax.data.sampling import batch_indices, whole_batches
+from lungseg_jax.data.preprocessing import PREPROCESSING, to_unit
+from lungseg_jax.data.sampling import mixed_batch_indices, whole_batches
 from lungseg_jax.data.splits import Split
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, progress, signals
 from lungseg_jax.training.batch_stats import make_precise_batch_stats
-from lungseg_jax.training.config import snapshot_steps
+from lungseg_jax.training.config import preprocessing_of, snapshot_steps
 from lungseg_jax.training.log import TrainingLog
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
@@ -43,15 +44,26 @@ def is_finished(config: ConfigDict, folder: RunFolder) -> bool:
 
 
 def train(
-    config: ConfigDict, folder: RunFolder, dataset: Dataset, split: Split
+    config: ConfigDict,
+    folder: RunFolder,
+    dataset: Dataset,
+    split: Split,
+    extra: Dataset | None = None,
 ) -> None:
     """Train until `config.train.total_steps`, from the newest checkpoint on.
+
+    Args:
+      config: the configuration.
+      folder: the run folder.
+      dataset: the data.
+      split: the names of its slices.
+      extra: further slices, all of which are mixed into the batches.
 
     Raises:
       UserError: the training diverged, or the disk is full.
       Stopped: a signal asked for the end; the last update is saved.
     """
-    training = _build(config, dataset, split)
+    training = _build(config, dataset, split, extra)
     with Checkpoints(folder.checkpoints, snapshots=snapshot_steps(config)) as saved:
         training, state, log = _restore(training, folder, saved)
         _loop(training, state, log, saved)
@@ -63,8 +75,9 @@ class _Training:
 
     Attributes:
       config: the configuration.
-      names: the slices of the training split.
-      arrays: the split on the device, "image" `[n s s c]` and "mask" `[n s s]`.
+      names: the slices of the training split, and then the extra ones.
+      extra: the number of extra slices.
+      arrays: all of them on the device, "image" `[n s s c]` and "mask" `[n s s]`.
       schedule: learning rate by step.
       init: returns the state before the first update.
       train_steps: see `make_train_steps`.
@@ -75,6 +88,7 @@ class _Training:
 
     config: ConfigDict
     names: Sequence[str]
+    extra: int
     arrays: Mapping[str, jax.Array]
     schedule: Callable
     init: Callable[[], TrainState]
@@ -85,9 +99,10 @@ class _Training:
 
     def batch(self, step: int) -> np.ndarray:
         """Return the indices `[b]` of the update after `step`."""
-        return batch_indices(
+        return mixed_batch_indices(
             step,
-            n=len(self.names),
+            n=len(self.names) - self.extra,
+            extra=self.extra,
             batch_size=self.config.train.batch_size,
             seed=self.config.seed,
         )
@@ -97,15 +112,23 @@ class _Training:
         return [self.names[i] for i in self.batch(step)]
 
 
-def _build(c: ConfigDict, dataset: Dataset, split: Split) -> _Training:
+def _build(
+    c: ConfigDict, dataset: Dataset, split: Split, extra: Dataset | None
+) -> _Training:
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     model = make_model(**c.model)
     mesh = distributed.make_mesh()
     replicated = distributed.replicated(mesh)
     arrays = network_arrays(c, dataset, split["train"])
+    extra_names = extra.names if extra else []
+    if extra:
+        more = network_arrays(c, extra, extra_names)
+        arrays = {name: np.concatenate([arrays[name], more[name]]) for name in arrays}
+    normalize = functools.partial(to_unit, **preprocessing_of(c))
     return _Training(
         config=c,
-        names=split["train"],
+        names=[*split["train"], *extra_names],
+        extra=len(extra_names),
         arrays=jax.device_put(arrays, replicated),
         schedule=schedule,
         init=make_init_fn(
@@ -119,10 +142,13 @@ def _build(c: ConfigDict, dataset: Dataset, split: Split) -> _Training:
             loss=LOSSES[c.train.loss],
             outlier_knee=c.train.outlier_knee,
             augmentation=c.augment.to_dict(),
+            normalize=normalize,
             seed=c.seed,
             sharding=replicated,
         ),
-        precise_batch_stats=make_precise_batch_stats(model, sharding=replicated),
+        precise_batch_stats=make_precise_batch_stats(
+            model, normalize=normalize, sharding=replicated
+        ),
         validate=make_validate(c, model, mesh, dataset, split["validation"]),
         batch_sharding=distributed.by_example(mesh, axis=1),
     )

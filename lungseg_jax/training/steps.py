@@ -24,6 +24,7 @@ def make_train_steps(
     loss: Loss,
     outlier_knee: float = 0.0,
     augmentation: Mapping[str, Any],
+    normalize: Callable[[jax.Array], jax.Array] = lambda images: images,
     seed: int,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Callable:
@@ -37,6 +38,7 @@ def make_train_steps(
       loss: a function of `losses.LOSSES`.
       outlier_knee: see `losses.damp_outliers`; the metric "loss" is not damped.
       augmentation: the keyword arguments of `augment`.
+      normalize: makes augmented images the input of the network; see `to_unit`.
       seed: together with the step, it determines the augmentation.
       sharding: sharding of the results. If None, the compiler may choose another one than
         the first state has, and the second call would compile again.
@@ -47,7 +49,7 @@ def make_train_steps(
       are `[k]`, zero for unused rows, and left on the device. One program serves every
       `count`.
     """
-    update = _make_update(loss, outlier_knee, augmentation, seed)
+    update = _make_update(loss, outlier_knee, augmentation, normalize, seed)
 
     def steps(state: TrainState, images, masks, indices, count):
         if len(indices) == 1:  # XLA's CPU backend runs the body of a loop more slowly
@@ -86,15 +88,16 @@ def make_eval_step(
     return jit(step, out_shardings=sharding)
 
 
-def _make_update(loss, outlier_knee, augmentation, seed):
+def _make_update(loss, outlier_knee, augmentation, normalize, seed):
     def update(state: TrainState, images, masks, indices):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        batch, truth = augment(images[indices], masks[indices], key, **augmentation)
+        batch = images[indices].astype(jnp.float32)
+        batch, truth = augment(batch, masks[indices], key, **augmentation)
 
         def mean_loss(params):
             logits, updated = state.apply_fn(
                 {"params": params, "batch_stats": state.batch_stats},
-                batch,
+                normalize(batch),
                 train=True,
                 mutable=["batch_stats"],
             )

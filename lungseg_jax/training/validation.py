@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.dataset import Dataset, to_network_arrays
+from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.metrics.overlap import summarize
 from lungseg_jax.runtime import distributed
 from lungseg_jax.training.config import preprocessing_of
@@ -38,7 +39,8 @@ def make_validate(
     def validate(state: TrainState) -> dict[str, float]:
         losses, rows = [], []
         for batch in batches:
-            inputs = arrays["image"][batch], arrays["mask"][batch]
+            images = to_unit(arrays["image"][batch], **preprocessing_of(c))
+            inputs = images, arrays["mask"][batch]
             inputs = jax.device_put(inputs, distributed.by_example(mesh))
             batch_losses, counts = jax.device_get(eval_step(state.variables, *inputs))
             unpadded = len(np.unique(batch))
@@ -53,7 +55,10 @@ def make_validate(
 def network_arrays(
     c: ConfigDict, dataset: Dataset, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Return slices at the network's size: "image" `[n s s c]` and "mask" `[n s s]`."""
+    """Return slices as they are kept on the device, at the network's size.
+
+    "image" `[n s s c]` is that of `image_to_network`, and "mask" is `[n s s]`.
+    """
     return to_network_arrays(
         dataset.slices(names), soft_masks=c.data.soft_masks, **preprocessing_of(c)
     )

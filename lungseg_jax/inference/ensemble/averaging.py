@@ -6,11 +6,13 @@ Garipov, Vetrov & Wilson, Averaging weights leads to wider optima and better
 generalization, UAI 2018, arXiv:1803.05407, section 3.2.
 """
 
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 
+from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
@@ -30,7 +32,10 @@ def average_members(
     """
     mean = jax.tree.map(_mean, *trained.members.values())
     # The estimate depends on the weights only: it may start from any statistics.
-    estimate = make_precise_batch_stats(make_model(**trained.model))
+    estimate = make_precise_batch_stats(
+        make_model(**trained.model),
+        normalize=functools.partial(to_unit, **trained.preprocessing),
+    )
     batches = whole_batches(len(images), batch_size, seed=seed)
     return mean | {"batch_stats": jax.device_get(estimate(mean, images, batches))}
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lungseg_jax.data.preprocessing import image_to_network, to_slice
+from lungseg_jax.data.preprocessing import image_to_network, to_slice, to_unit
 from lungseg_jax.runtime.compilation import jit
 
 FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
@@ -47,6 +47,10 @@ class EnsemblePredictor:
         self._preprocessing = preprocessing
         self._batch_size = batch_size
 
+    def _input(self, image: np.ndarray) -> np.ndarray:
+        stored = image_to_network(image, **self._preprocessing)
+        return to_unit(stored, **self._preprocessing)
+
     def probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """For each image `[h w]`, yield the members' probabilities of lung, `[m h w]`.
 
@@ -54,7 +58,7 @@ class EnsemblePredictor:
         """
         images = iter(images)
         while batch := list(islice(images, self._batch_size)):
-            inputs = [image_to_network(i, **self._preprocessing) for i in batch]
+            inputs = [self._input(image) for image in batch]
             if len(inputs) > 1:
                 inputs += [inputs[-1]] * (self._batch_size - len(batch))
             inputs = np.stack(inputs)

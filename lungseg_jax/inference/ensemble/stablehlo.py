@@ -31,7 +31,7 @@ def export_program(trained: TrainedEnsemble) -> bytes:
     """
     keywords = trained.preprocessing
     size, channels = keywords["image_size"], PREPROCESSING[keywords["preprocessing"]]
-    windowed = keywords["preprocessing"] == "window"
+    windowed = channels == 1
     low, high = keywords["window_hu"]
     model, members = make_model(**trained.model), stack(list(trained.members.values()))
     temperature = trained.settings().temperature
