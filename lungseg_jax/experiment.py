@@ -20,14 +20,17 @@ from lungseg_jax.inference.ensemble.loading import load_run
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.reporting.preview import write_preview
 from lungseg_jax.reporting.report import write_report
 from lungseg_jax.runtime import cache, compilation, distributed, progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import read_json, user_path, write_json
+from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.validation import network_arrays
+
+PREVIEWED = 32  # slices of a preview, about
 
 
 def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
@@ -60,6 +63,35 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return read_json(folder.evaluation)
+
+
+def preview(c: ConfigDict, path: str) -> None:
+    """Write a sheet of the slices that the first updates see; nothing is trained.
+
+    Args:
+      c: a complete configuration.
+      path: a PNG, which must not exist.
+
+    Raises:
+      UserError: bad input.
+    """
+    config.check_config(c)
+    target = user_path(path)
+    if target.suffix != ".png":
+        raise UserError(
+            f"the preview {path} is not a PNG.", remedy="--preview=FILE.png"
+        )
+    check_outputs([target], inputs=[], overwrite=False)
+    cache_root = cache.cache_root(c.cache_dir)
+    compilation.enable_compilation_cache(cache_root)
+    dataset, split = _load(c, cache_root)
+    extra = _load_extra_phantoms(c, cache_root)
+    columns = min(c.train.batch_size, 8)
+    rows = -(-PREVIEWED // c.train.batch_size)
+    images, masks = loop.augmented_slices(c, dataset, split, extra, steps=rows)
+    count = len(images) // columns * columns
+    write_preview(target, images[:count], masks[:count], columns=columns)
+    progress.say(f"the first {count} training slices: {target}")
 
 
 def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:

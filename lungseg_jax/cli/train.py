@@ -9,13 +9,14 @@ the embedded phantom slices. DIR holds 2d_images/ and 2d_masks/ with equal file 
 optionally slices.csv with patients and pixel spacings. Re-running a command resumes the
 run that it started; on Ctrl-C or SIGTERM, training saves first. --extend makes a finished
 run longer, as in --extend --config.schedule.cycles=4 --config.train.total_steps=750.
+--preview=FILE.png shows what the network will see.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
 from lungseg_jax.cli import app
-from lungseg_jax.experiment import run_experiment
+from lungseg_jax.experiment import preview, run_experiment
 from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import knobs
@@ -31,6 +32,12 @@ flags.DEFINE_bool(
     "distributed",
     False,
     "Join the other processes of a job: see launch/slurm.sh.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "preview",
+    "",
+    "Write a PNG of augmented training slices, and train nothing.",
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
@@ -50,6 +57,9 @@ def train(words: list[str]) -> None:
         )
     if FLAGS.distributed:
         distributed.initialize()
+    if FLAGS.preview:
+        preview(FLAGS.config, FLAGS.preview)
+        return
     run_experiment(FLAGS.config, FLAGS.workdir, extend=FLAGS.extend)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 PREPROCESSING = {"hu": 1, "window": 1, "seed": 3}  # channels of the network, by name
 CT_WINDOW_HU = (-1000.0, 400.0)
+WIDEST_HU = 20_000.0  # so that int16 holds half more than a window
 
 Array = TypeVar("Array")  # of NumPy or of JAX
 
@@ -42,8 +43,8 @@ def image_to_network(
     Returns:
       int16 under `hu`: Hounsfield units, clipped to 70 HU below and 700 HU above the
       window for a window of 1400 HU, and likewise for others. Other values, which are
-      those whose window starts at 0 or above, are mapped linearly from their window to
-      `CT_WINDOW_HU`. Otherwise float32 in [0, 1].
+      those whose window starts at 0 or above (or is wider than CT values), are mapped
+      linearly from their window to `CT_WINDOW_HU`. Otherwise float32 in [0, 1].
     """
     low, high = window_hu
     fill = 0.0
@@ -118,13 +119,13 @@ def _to_hounsfield(image: np.ndarray, window: tuple[float, float]) -> np.ndarray
     width = high - low
     image = np.clip(image.astype(np.float32), low - 0.05 * width, high + 0.5 * width)
     stored_low, stored_high = _stored_window(window)
-    if stored_low == low:
-        return image
     return (image - low) * ((stored_high - stored_low) / width) + stored_low
 
 
 def _stored_window(window: tuple[float, float]) -> tuple[float, float]:
-    return tuple(window) if window[0] < 0 else CT_WINDOW_HU
+    low, high = window
+    is_hounsfield = low < 0 and high <= WIDEST_HU
+    return (low, high) if is_hounsfield else CT_WINDOW_HU
 
 
 def _to_square(image: np.ndarray, size: int, fill: float = 0.0) -> np.ndarray:

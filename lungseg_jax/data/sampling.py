@@ -25,8 +25,7 @@ def mixed_batch_indices(
 ) -> np.ndarray:
     """Return the batch of an update that draws from two sets, `[batch_size]`.
 
-    Every batch has the same number of slices of each, in proportion to their sizes but at
-    least one.
+    Half of every batch is of the second set, whatever the sizes of the sets.
 
     Args:
       step: updates so far.
@@ -37,8 +36,7 @@ def mixed_batch_indices(
     """
     if not extra:
         return batch_indices(step, n=n, batch_size=batch_size, seed=seed)
-    second = round(batch_size * extra / (n + extra))
-    second = min(max(second, 1), batch_size - 1)
+    second = batch_size // 2
     return np.concatenate(
         [
             batch_indices(step, n=n, batch_size=batch_size - second, seed=seed),

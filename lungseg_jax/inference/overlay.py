@@ -39,7 +39,7 @@ def overlay(
     """
     weight = 0.7 * np.clip(uncertainty, 0, 1)[..., None]
     picture = gray(image, window_hu=window_hu)[..., None]
-    return _draw_outline(_blend(picture, UNCERTAIN, weight), mask)
+    return draw_outline(_blend(picture, UNCERTAIN, weight), mask)
 
 
 def error_overlay(
@@ -65,7 +65,7 @@ def error_overlay(
     picture = np.repeat(gray(image, window_hu=window_hu)[..., None], 3, axis=-1)
     for where, color in ((mask & ~truth, OUTLINE), (truth & ~mask, MISSED)):
         picture = _blend(picture, color, 0.75 * where[..., None])
-    return _draw_outline(picture, mask)
+    return draw_outline(picture, mask)
 
 
 def gray(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
@@ -73,6 +73,14 @@ def gray(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
     low, high = window_hu
     scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low) * 255
     return scaled.astype(np.uint8)
+
+
+def draw_outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Draw the outline of a mask `[h w]` on a picture `[h w 3]`."""
+    outlines, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+    )
+    return cv2.drawContours(np.ascontiguousarray(picture), outlines, -1, OUTLINE, 1)
 
 
 def resize_to_fit(picture: np.ndarray, side: int) -> np.ndarray:
@@ -132,10 +140,3 @@ class ContactSheet:
 
 def _blend(picture: np.ndarray, color: tuple, weight: np.ndarray) -> np.ndarray:
     return (picture * (1 - weight) + np.array(color) * weight).astype(np.uint8)
-
-
-def _draw_outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    outlines, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-    )
-    return cv2.drawContours(np.ascontiguousarray(picture), outlines, -1, OUTLINE, 1)

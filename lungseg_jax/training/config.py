@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lungseg_jax.data.augmentation import HU_GEOMETRY, TRANSFORMS
 from lungseg_jax.runtime.errors import UserError, bullet_list, unknown_name
 from lungseg_jax.runtime.files import user_path
 from lungseg_jax.training import knobs
@@ -40,6 +41,7 @@ def check_config(c: ConfigDict) -> None:
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
     _check_window(c.data.window_hu)
+    _check_augmentation(c)
     _check_schedule(c)
 
 
@@ -170,9 +172,21 @@ def _check_window(window) -> None:
     numbers = all(type(value) in (int, float) for value in window)
     if not numbers or len(window) != 2 or not window[0] < window[1]:
         raise _out_of_range("data.window_hu", window, "two increasing numbers")
-    if not -1e9 <= window[0] < window[1] <= 1e9 or window[1] - window[0] < 1e-3:
-        rule = "two numbers from -1e9 to 1e9, at least 0.001 apart"
+    if not -20e3 <= window[0] < window[1] <= 1e9 or window[1] - window[0] < 1e-3:
+        rule = "two numbers from -20000 to 1e9, at least 0.001 apart"
         raise _out_of_range("data.window_hu", window, rule)
+
+
+def _check_augmentation(c: ConfigDict) -> None:
+    if c.data.preprocessing == "hu":
+        return
+    on = [name for name in (*HU_GEOMETRY, *TRANSFORMS) if c.augment[name]]
+    if on:
+        raise UserError(
+            f"augment.{on[0]} is on, and data.preprocessing={c.data.preprocessing!r}.",
+            rule="diseases and scanners are imitated in Hounsfield units.",
+            remedy='data.preprocessing="hu", or 0 for ' + ", ".join(on) + ".",
+        )
 
 
 def _check_schedule(c: ConfigDict) -> None:

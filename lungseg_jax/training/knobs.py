@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lungseg_jax.data.augmentation import TRANSFORMS
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import MODELS
 from lungseg_jax.training.losses import LOSSES
@@ -38,6 +39,20 @@ class Knob:
     choices: Collection[str] = ()
     before: Any = None
     is_cosmetic: bool = False
+
+
+def augmentation_knobs() -> tuple[Knob, ...]:
+    """Return the probability of each of the TRANSFORMS, as a knob."""
+    return tuple(
+        Knob(
+            f"augment.{name}",
+            transform.default,
+            f"probability of {transform.meaning}",
+            (0.0, 1.0),
+            before=0.0,
+        )
+        for name, transform in TRANSFORMS.items()
+    )
 
 
 LARGE = 10**9
@@ -79,7 +94,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "data.extra_phantoms",
         0,
-        "phantoms that are mixed into every batch of a training on real data",
+        "phantoms that fill half of every batch, beside the data; 0: none",
         (0, 100_000),
         before=0,
     ),
@@ -108,33 +123,20 @@ KNOBS: tuple[Knob, ...] = (
     Knob("augment.flip_ud", True, "mirror half of the examples top to bottom"),
     Knob(
         "augment.scale",
-        0.0,
+        1.5,
         "magnify or shrink by up to this factor; below 1: off",
         (0.0, 4.0),
         before=0.0,
     ),
     *(
-        Knob(f"augment.{name}", 0.0, f"probability of {what}", (0.0, 1.0), before=0.0)
-        for name, what in (
-            ("turn", "a rotation by any angle"),
-            ("crop", "a field of view that is tight around both lungs or one"),
-            ("collapse", "a smaller lung, with its surroundings pulled in"),
-            ("density", "a lung that holds more or less air"),
-            ("consolidation", "consolidated lung"),
-            ("ground_glass", "ground-glass opacity"),
-            ("effusion", "pleural fluid, which is not lung"),
-            ("nodules", "nodules and masses"),
-            ("bullae", "bullae"),
-            ("blur", "a softer image"),
-            ("sharpening", "a sharp kernel"),
-            ("resolution", "coarse pixels"),
-            ("noise", "noise"),
-            ("streaks", "streaks"),
-            ("offset", "an offset of all values"),
-            ("gain", "a scaling of all values"),
-            ("padding", "a limited field of view"),
+        Knob(f"augment.{name}", default, f"probability of {what}", (0, 1), before=0.0)
+        for name, default, what in (
+            ("turn", 0.08, "a rotation by any angle"),
+            ("crop", 0.2, "a field of view that is tight around both lungs or one"),
+            ("collapse", 0.08, "one smaller lung, with its surroundings pulled in"),
         )
     ),
+    *augmentation_knobs(),
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
     Knob("model.filters", 8, "filters of the first level", (1, 1024)),
     Knob(

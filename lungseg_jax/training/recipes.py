@@ -4,10 +4,18 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
+from lungseg_jax.data.augmentation import HU_GEOMETRY, TRANSFORMS
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import default_config
 
 NOTEBOOK_EPOCH = 30  # steps: 240 slices in batches of 8
+
+
+def without_variety(c: ConfigDict) -> ConfigDict:
+    """Turn off, in place, all augmentation but small affine maps and flips."""
+    for name in (*TRANSFORMS, *HU_GEOMETRY, "turn", "crop"):
+        c.augment[name] = 0.0
+    return c
 
 
 def laptop() -> ConfigDict:
@@ -27,7 +35,7 @@ def laptop() -> ConfigDict:
 
 def notebook() -> ConfigDict:
     """Return the protocol of the three Keras notebooks, damaged pixels included."""
-    c = default_config()
+    c = without_variety(default_config())
     c.data.preprocessing = "seed"
     c.data.image_size = 512
     c.data.validation_fraction = 0.0

@@ -49,7 +49,8 @@ def make_train_steps(
       are `[k]`, zero for unused rows, and left on the device. One program serves every
       `count`.
     """
-    update = _make_update(loss, outlier_knee, augmentation, normalize, seed)
+    prepare = make_prepare(augmentation, normalize, seed)
+    update = _make_update(loss, outlier_knee, prepare)
 
     def steps(state: TrainState, images, masks, indices, count):
         if len(indices) == 1:  # XLA's CPU backend runs the body of a loop more slowly
@@ -88,16 +89,34 @@ def make_eval_step(
     return jit(step, out_shardings=sharding)
 
 
-def _make_update(loss, outlier_knee, augmentation, normalize, seed):
-    def update(state: TrainState, images, masks, indices):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+def make_prepare(
+    augmentation: Mapping[str, Any],
+    normalize: Callable[[jax.Array], jax.Array],
+    seed: int,
+) -> Callable:
+    """Create `prepare(images, masks, indices [b], step) -> (images, masks)`.
+
+    It returns what the network sees in the update after `step`: `[b s s c]` in [0, 1], and
+    masks `[b s s]`. For the arguments, see `make_train_steps`.
+    """
+
+    def prepare(images, masks, indices, step):
+        key = jax.random.fold_in(jax.random.key(seed), step)
         batch = images[indices].astype(jnp.float32)
         batch, truth = augment(batch, masks[indices], key, **augmentation)
+        return normalize(batch), truth
+
+    return prepare
+
+
+def _make_update(loss, outlier_knee, prepare):
+    def update(state: TrainState, images, masks, indices):
+        batch, truth = prepare(images, masks, indices, state.step)
 
         def mean_loss(params):
             logits, updated = state.apply_fn(
                 {"params": params, "batch_stats": state.batch_stats},
-                normalize(batch),
+                batch,
                 train=True,
                 mutable=["batch_stats"],
             )

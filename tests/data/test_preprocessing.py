@@ -9,10 +9,12 @@ from lungseg_jax.data.preprocessing import (
     mask_to_network,
     soften,
     to_slice,
+    to_unit,
     true_mask,
 )
 
 WINDOW = {"preprocessing": "window", "window_hu": (-1000.0, 400.0)}
+HU = {"preprocessing": "hu", "window_hu": (-1000.0, 400.0)}
 SEED = {"preprocessing": "seed", "window_hu": (-1000.0, 400.0)}
 AXIS = [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16]  # OpenCV's 5-tap Gaussian
 
@@ -37,6 +39,37 @@ def test_window_matches_hand_computed_values():
     result = image_to_network(image, image_size=4, **WINDOW)
     assert result.dtype == np.float32 and result.shape == (4, 4, 1)
     np.testing.assert_allclose(result[..., 0], expected, atol=1e-6)
+
+
+def test_hounsfield_units_are_kept_and_windowed_later():
+    """70 HU below and 700 above the window are kept; then it is that of `window`."""
+    image = np.array([[-2600, -1030, -1000, 0], [50, 400, 900, 3000]] * 2, np.int16)
+    kept = image_to_network(image, image_size=4, **HU)
+    assert kept.dtype == np.int16 and kept.shape == (4, 4, 1)
+    expected = [[-1070, -1030, -1000, 0], [50, 400, 900, 1100]] * 2
+    np.testing.assert_array_equal(kept[..., 0], expected)
+    windowed = image_to_network(image, image_size=4, **WINDOW)
+    np.testing.assert_allclose(to_unit(kept, **HU), windowed, atol=1e-6)
+    np.testing.assert_array_equal(to_unit(windowed, **WINDOW), windowed)
+
+
+@pytest.mark.parametrize("window", [(0.0, 255.0), (0.0, 1.0), (0.0, 5e4)])
+def test_other_values_are_kept_as_if_they_were_hounsfield_units(window):
+    """The window becomes -1000..400 HU; 8-bit values survive the rounding."""
+    low, high = window
+    image = (low + (high - low) * np.arange(256).reshape(16, 16) / 255).astype("f4")
+    keywords = {"preprocessing": "hu", "window_hu": window}
+    kept = image_to_network(image, image_size=16, **keywords)
+    assert (kept.min(), kept.max()) == (-1000, 400)
+    assert len(np.unique(kept)) == 256
+    unit = to_unit(kept, **keywords)[..., 0]
+    np.testing.assert_allclose(unit, np.arange(256).reshape(16, 16) / 255, atol=4e-4)
+
+
+def test_a_slice_that_is_not_square_is_padded_with_air():
+    kept = image_to_network(np.full((2, 4), 40, np.int16), image_size=4, **HU)
+    np.testing.assert_array_equal(kept[[0, 3]], -1000)
+    np.testing.assert_array_equal(kept[1:3], 40)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])

@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungseg_jax.data.sampling import batch_indices, epoch_order
+from lungseg_jax.data.sampling import (
+    batch_indices,
+    epoch_order,
+    mixed_batch_indices,
+)
 
 # epoch_order(8, seed=0, epoch=0) and epoch=1
 GOLDEN = ([2, 4, 3, 6, 5, 0, 1, 7], [1, 3, 7, 6, 0, 4, 2, 5])
@@ -72,3 +76,22 @@ def test_a_batch_may_end_an_epoch_and_start_the_next(n, batch_size):
 
 def test_batches_are_integers():
     assert batch_indices(0, n=4, batch_size=2, seed=0).dtype.kind == "i"
+
+
+@given(n=st.integers(1, 40), extra=st.integers(1, 40), batch_size=st.integers(2, 9))
+def test_half_of_a_mixed_batch_is_of_the_second_set(n, extra, batch_size):
+    sizes = {"n": n, "extra": extra, "batch_size": batch_size}
+    steps = 2 * n * extra
+    batches = [mixed_batch_indices(s, **sizes, seed=1) for s in range(min(steps, 80))]
+    for batch in batches:
+        assert len(batch) == batch_size and (batch < n + extra).all()
+        assert (batch >= n).sum() == batch_size // 2
+    first = np.concatenate(batches)
+    first = first[first < n][:n]
+    assert len(first) < n or sorted(first) == list(range(n))
+
+
+def test_without_a_second_set_a_mixed_batch_is_an_ordinary_one():
+    ordinary = batch_indices(7, n=8, batch_size=3, seed=0)
+    mixed = mixed_batch_indices(7, n=8, extra=0, batch_size=3, seed=0)
+    np.testing.assert_array_equal(mixed, ordinary)

@@ -7,6 +7,7 @@ from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
 from lungseg_jax.training import config, loop
+from lungseg_jax.training.recipes import without_variety
 
 SNAPSHOTS = (4, 7)  # 7 steps in 2 cycles: they end at 4 (3.5 rounded to even) and 7
 
@@ -18,7 +19,7 @@ def tiny_config(cache, **changes):
       cache: the cache folder.
       changes: knobs by dotted name, as in `**{"train.total_steps": 9}`.
     """
-    c = config.default_config()
+    c = without_variety(config.default_config())
     c.name = "tiny"
     c.cache_dir = str(cache)
     c.data.phantom_slices = 10
@@ -43,7 +44,7 @@ class PowerCut(Exception):
 
 def stop_after(step, c, folder):
     """Train until `step` updates were applied, then raise, as a power cut would."""
-    batch_indices = loop.batch_indices
+    batch_indices = loop.mixed_batch_indices
 
     def cut_off(at, **kwargs):
         if at == step:
@@ -51,7 +52,7 @@ def stop_after(step, c, folder):
         return batch_indices(at, **kwargs)
 
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(loop, "batch_indices", cut_off)
+        m.setattr(loop, "mixed_batch_indices", cut_off)
         with pytest.raises(PowerCut):
             experiment.run_experiment(c, str(folder.path))
 

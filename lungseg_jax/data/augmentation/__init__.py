@@ -63,6 +63,7 @@ GEOMETRY = (
     "crop",
     "collapse",
 )
+HU_GEOMETRY = ("scale", "collapse")  # need Hounsfield units, as all TRANSFORMS do
 
 
 def augment(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.data import augmentation
-from lungseg_jax.data.augmentation import augment, random_affine
+from lungseg_jax.data.augmentation import augment, geometry
+from lungseg_jax.data.augmentation.geometry import random_affine
 
 ON = {"zoom": 0.1, "shift": 0.1, "rotation_deg": 5.0, "flip_lr": True, "flip_ud": True}
 IDENTITY = jnp.eye(2)
@@ -17,7 +17,25 @@ STILL = jnp.zeros(2)
 
 # Unoptimised programs compile several times faster, and each runs only once here.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-warp = quick_jit(augmentation.warp)
+
+
+@quick_jit
+def warp(plane, matrix, offset):
+    positions = geometry.positions(matrix, offset, plane.shape[:2])
+    return geometry.sample(plane, *positions)
+
+
+@functools.cache
+def moved_lungs(**options):
+    """Two discs in soft tissue, moved by 32 keys: images and masks `[32 64 64]`."""
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    discs = np.minimum((x - 0.45) ** 2, (x + 0.45) ** 2) + y**2 < 0.3**2
+    mask = jnp.asarray(discs, jnp.float32)
+    image = jnp.where(mask > 0, -800.0, 40.0)[..., None]
+    keys = jax.random.split(jax.random.key(0), 32)
+    move = jax.vmap(lambda key: geometry.move(image, mask, key, **options))
+    images, masks = quick_jit(move)(keys)
+    return np.asarray(images[..., 0]), np.asarray(masks), float(mask.sum())
 
 
 @functools.cache
@@ -222,3 +240,53 @@ def test_draws_do_not_depend_on_each_other(first, second):
     single, _ = affines(**{first: ON[first]})
     both, _ = affines(**{first: ON[first], second: ON[second]})
     np.testing.assert_allclose(np.abs(both), np.abs(single), atol=1e-6)
+
+
+def test_scale_is_within_its_range_and_shows_air_outside():
+    images, masks, area = moved_lungs(scale=1.5)
+    areas = masks.sum((1, 2)) / area
+    # Magnified discs reach beyond the border, so only the lower limit is exact.
+    assert 1 / 1.5**2 - 0.03 < areas.min() < 0.6 and areas.max() > 1.3
+    shrunken = areas < 0.6
+    corners = images[shrunken][:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    np.testing.assert_array_equal(corners, -1000.0)
+    np.testing.assert_array_equal(masks[shrunken][:, 0], 0.0)
+
+
+def test_a_crop_is_tight_around_both_lungs_or_one():
+    _, masks, area = moved_lungs(crop=1.0)
+    share = masks.mean((1, 2))
+    assert share.min() > 0.2  # 0.14 before
+    assert (share > 0.45).mean() > 0.3  # one disc fills the image
+
+
+def test_a_crop_leaves_an_image_without_lung():
+    mask = jnp.zeros((16, 16))
+    image = jnp.arange(256.0).reshape(16, 16, 1)
+    same, _ = geometry.move(image, mask, jax.random.key(0), crop=1.0)
+    np.testing.assert_allclose(same, image, atol=1e-3)
+
+
+def test_a_collapsed_lung_is_smaller_and_the_other_one_is_not():
+    _, masks, area = moved_lungs(collapse=1.0)
+    halves = np.stack([masks[:, :, :32].sum((1, 2)), masks[:, :, 32:].sum((1, 2))])
+    smaller, larger = np.sort(2 * halves / area, axis=0)
+    assert (smaller < 0.85).all() and (smaller > 0.2).all()
+    np.testing.assert_allclose(larger, 1.0, atol=0.06)
+
+
+def test_some_images_are_turned_by_any_angle():
+    _, masks, _ = moved_lungs(turn=0.5)
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    spread = [((m * y**2).sum() / (m * x**2).sum()) for m in masks]
+    upright = np.isclose(spread, min(spread), rtol=0.05)
+    assert 0.3 < upright.mean() < 0.7
+    assert max(spread) > 2  # one above the other
+
+
+def test_coordinates_are_exact_at_512():
+    """Multiplications of elements: the position of a pixel is right to 1/1000 pixel."""
+    rows, columns = geometry.positions(IDENTITY, STILL, (512, 512))
+    wanted = np.broadcast_to(np.arange(512)[:, None], (512, 512))
+    np.testing.assert_allclose(((rows + 1) * 512 - 1) / 2, wanted, atol=1e-3)
+    np.testing.assert_allclose(((columns + 1) * 512 - 1) / 2, wanted.T, atol=1e-3)

@@ -1,0 +1,38 @@
+"""A contact sheet of augmented training slices, to look at before a training."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lungseg_jax.inference.overlay import TILE, draw_outline, gray, resize_to_fit
+from lungseg_jax.runtime.files import atomic_write
+
+
+def write_preview(
+    path: Path, images: np.ndarray, masks: np.ndarray, *, columns: int
+) -> None:
+    """Write slices with the outline of their masks as a PNG.
+
+    Args:
+      path: the PNG; replaced if it exists.
+      images: `[n s s]`, in [0, 1].
+      masks: `[n s s]`, in [0, 1]; the outline is that of 0.5.
+      columns: pictures in a row; it divides n.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    tiles = []
+    for image, mask in zip(images, masks, strict=True):
+        picture = resize_to_fit(gray(image, window_hu=(0.0, 1.0)), TILE)
+        lung = cv2.resize(mask, picture.shape[::-1]) > 0.5
+        picture = np.repeat(picture[..., None], 3, axis=-1)
+        tiles.append(draw_outline(picture, lung))
+    rows = [
+        np.concatenate(tiles[i : i + columns], axis=1)
+        for i in range(0, len(tiles), columns)
+    ]
+    _, content = cv2.imencode(".png", np.concatenate(rows, axis=0))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content.tobytes())

@@ -1,0 +1,79 @@
+"""All transforms: pure functions of the key, applied as often as their knobs say."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lungseg_jax.data.augmentation import GEOMETRY, TRANSFORMS, augment
+from lungseg_jax.training import knobs
+
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def chests(n, side=64):
+    """Return n equal images `[n s s 1]` of two airy discs in a body, and their masks."""
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    body = (x / 0.9) ** 2 + (y / 0.7) ** 2 < 1
+    lungs = np.minimum((x - 0.4) ** 2, (x + 0.4) ** 2) / 0.3**2 + (y / 0.5) ** 2 < 1
+    hu = np.where(lungs, -750.0, np.where(body, 40.0, -1000.0))
+    hu = hu + np.random.default_rng(0).normal(0, 20, hu.shape)
+    images = np.broadcast_to(hu[None, ..., None], (n, side, side, 1))
+    masks = np.broadcast_to(lungs[None], (n, side, side))
+    return jnp.asarray(images, jnp.float32), jnp.asarray(masks, jnp.float32)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_transform_is_applied_with_its_probability(name):
+    images, masks = chests(64)
+    run = quick_jit(partial(augment, **{name: 0.5}))
+    changed, changed_masks = run(images, masks, jax.random.key(1))
+    assert changed.shape == images.shape and changed.dtype == jnp.float32
+    assert np.isfinite(changed).all()
+    assert (changed_masks >= 0).all() and (changed_masks <= 1).all()
+    touched = (changed != images).any((1, 2, 3))
+    assert 0.25 < touched.mean() < 0.7  # a field of view may be wider than the image
+    np.testing.assert_array_equal(changed_masks[~touched], masks[~touched])
+    again, _ = run(images, masks, jax.random.key(1))
+    np.testing.assert_array_equal(changed, again)
+    assert len({image.tobytes() for image in np.asarray(changed)}) > 16
+
+
+def test_one_by_one_and_all_at_once_agree():
+    """The form of the CPU and that of accelerators show the same, rounding aside."""
+    images, masks = chests(8, side=32)
+    chances = {name: 0.5 for name in TRANSFORMS}
+    run = partial(augment, **chances)
+    serial = quick_jit(run)(images, masks, jax.random.key(2))
+    # Of several calls at once, vmap computes both branches of every choice.
+    keys = jax.random.split(jax.random.key(2), 1)
+    vectorized = quick_jit(jax.vmap(lambda key: run(images, masks, key)))
+    together = vectorized(jax.random.key(2)[None])
+    np.testing.assert_allclose(together[0][0], serial[0], atol=0.5)
+    np.testing.assert_allclose(together[1][0], serial[1], atol=1e-3)
+    assert len(keys) == 1
+
+
+def test_every_knob_belongs_to_a_transform_or_to_the_geometry():
+    names = {k.name[8:] for k in knobs.KNOBS if k.name.startswith("augment.")}
+    assert names == {*TRANSFORMS, *GEOMETRY}
+
+
+def test_an_unknown_option_is_an_error():
+    images, masks = chests(1, side=16)
+    with pytest.raises(TypeError, match="typo"):
+        augment(images, masks, jax.random.key(0), typo=1.0)
+
+
+def test_lowers_for_gpu_and_tpu_without_a_matrix_product():
+    """A dot at a TPU's default precision would round Hounsfield units and positions."""
+    images, masks = chests(2, side=32)
+    options = {name: 0.5 for name in (*TRANSFORMS, "turn", "crop", "collapse")}
+    run = jax.jit(partial(augment, zoom=0.1, shift=0.1, rotation_deg=5.0, **options))
+    for platform in ("cuda", "tpu"):
+        text = run.trace(images, masks, jax.random.key(0)).lower(
+            lowering_platforms=(platform,)
+        )
+        assert "dot_general" not in text.as_text(), platform

@@ -1,0 +1,85 @@
+"""Painted diseases stay in the lung, and the mask follows the stated convention."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lungseg_jax.data.augmentation import pathology
+
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+CASES = 24
+
+
+def painted(transform):
+    """Return image and mask `[s s]` of before, and `[CASES s s]` of after."""
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    lungs = np.minimum((x - 0.4) ** 2, (x + 0.4) ** 2) / 0.3**2 + (y / 0.6) ** 2 < 1
+    image = np.where(lungs, -750.0, 40.0).astype(np.float32)
+    mask = lungs.astype(np.float32)
+    keys = jax.random.split(jax.random.key(3), CASES)
+    paint = jax.vmap(lambda k: transform(jnp.array(image[..., None]), mask, k))
+    images, masks = quick_jit(paint)(keys)
+    return image, mask, np.asarray(images[..., 0]), np.asarray(masks)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        pathology.consolidate,
+        pathology.add_ground_glass,
+        pathology.add_effusion,
+        pathology.add_nodules,
+        pathology.add_bullae,
+    ],
+)
+def test_only_the_lung_changes(transform):
+    image, mask, images, _ = painted(transform)
+    assert (images[:, mask == 0] == 40.0).all()
+    assert (np.abs(images - image).max((1, 2)) > 20).all()
+
+
+@pytest.mark.parametrize(
+    "transform,low,high",
+    [
+        (pathology.consolidate, -200, 200),
+        (pathology.add_ground_glass, -800, -150),
+        (pathology.add_nodules, -160, 110),
+    ],
+)
+def test_diseased_lung_is_denser_and_stays_in_the_mask(transform, low, high):
+    image, mask, images, masks = painted(transform)
+    np.testing.assert_array_equal(masks, np.tile(mask, (CASES, 1, 1)))
+    assert (images >= image - 1e-3).all()
+    densest = images[:, mask > 0].max(1)
+    assert (densest > low).all() and (densest < high).all()
+
+
+def test_bullae_are_air_in_the_mask():
+    image, mask, images, masks = painted(pathology.add_bullae)
+    np.testing.assert_array_equal(masks, np.tile(mask, (CASES, 1, 1)))
+    assert (images <= image + 1e-3).all()
+    emptiest = images[:, mask > 0].min(1)
+    assert (emptiest < -900).all() and (emptiest >= -995).all()
+
+
+def test_fluid_is_below_the_lung_and_not_in_the_mask():
+    _, mask, images, masks = painted(pathology.add_effusion)
+    lost = mask - masks
+    assert (lost >= 0).all() and (lost.sum((1, 2)) > 0).all()
+    fluid = (lost > 0.99) & (mask > 0)
+    assert (images[fluid] > -100).all() and (images[fluid] < 120).all()
+    rows = np.arange(64)[:, None]
+    level_of = [(m * rows).sum() / max(m.sum(), 1e-6) for m in (*lost, *masks)]
+    assert (np.array(level_of[:CASES]) > np.array(level_of[CASES:])).all()
+
+
+def test_some_lungs_are_filled_completely():
+    _, mask, images, _ = painted(pathology.consolidate)
+    left = np.arange(64)[None, :] < 32
+    sides = [(mask > 0) & left, (mask > 0) & ~left]
+    filled = [[(image[side] > -200).mean() for side in sides] for image in images]
+    assert np.max(filled, axis=1).max() > 0.99  # one lung
+    assert np.max(filled, axis=1).min() < 0.5  # and small parts
