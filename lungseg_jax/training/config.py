@@ -37,6 +37,7 @@ def check_config(c: ConfigDict) -> None:
             raise _out_of_range(knob.name, values[knob.name], rule)
     if c.model.kernel_size % 2 == 0:
         raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
+    _check_levels(c)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
     _check_window(c.data.window_hu)
@@ -197,3 +198,15 @@ def _check_schedule(c: ConfigDict) -> None:
 
 def _out_of_range(key: str, value, rule: str) -> UserError:
     return UserError(f"config.{key}={value} is out of range.", rule=f"{rule}.")
+def _check_levels(c: ConfigDict) -> None:
+    """Check that the deepest features have a pixel, or two for a norm over an image."""
+    smallest = 2 ** (c.model.levels + (c.model.norm == "instance"))
+    if c.data.image_size < smallest:
+        raise UserError(
+            f"config.model.levels={c.model.levels} is too deep for "
+            f"config.data.image_size={c.data.image_size}.",
+            rule=f"with {c.model.norm} norm, a side of at least {smallest} px.",
+            remedy="lower config.model.levels or raise config.data.image_size.",
+        )
+
+

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import MODELS
+from lungseg_jax.models.norms import NORMS
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import OPTIMIZERS
 from lungseg_jax.training.schedules import SCHEDULES
@@ -101,8 +102,16 @@ KNOBS: tuple[Knob, ...] = (
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
     Knob("model.filters", 8, "filters of the first level", (1, 1024)),
     Knob(
+        "model.levels",
+        4,
+        "levels of the U-Net; 6 or 7 see a picture of 512 px as a whole",
+        (2, 8),
+        before=4,
+    ),
+    Knob(
         "model.kernel_size", 3, "kernel of conv blocks, odd; 1 in the notebook", (1, 15)
     ),
+    Knob("model.norm", "batch", "normalization", choices=NORMS, before="batch"),
     Knob(
         "model.dtype",
         "float32",

@@ -189,7 +189,8 @@ def _loop(
             is_snapshot = step in snapshots
             save_due = is_snapshot or step % c.train.save_every == 0
             row_due = save_due or step % c.train.log_every == 0
-            if is_snapshot and c.train.population_stats:
+            has_stats = state.batch_stats is not None
+            if is_snapshot and c.train.population_stats and has_stats:
                 images = training.arrays["image"]
                 stats = training.precise_batch_stats(
                     state.variables, images, fixed_batches

@@ -14,13 +14,19 @@ from lungseg_jax.runtime.compilation import jit_initializer
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState with batch statistics; `step` counts the updates applied."""
+    """Flax's TrainState with batch statistics; `step` counts the updates applied.
 
-    batch_stats: Any
+    Attributes:
+      batch_stats: the running statistics; None without batch norm.
+    """
+
+    batch_stats: Any = None
 
     @property
     def variables(self) -> dict[str, Any]:
         """The argument of the model's `apply`."""
+        if self.batch_stats is None:
+            return {"params": self.params}
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property

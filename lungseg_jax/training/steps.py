@@ -93,14 +93,14 @@ def _make_update(loss, outlier_knee, augmentation, seed):
 
         def mean_loss(params):
             logits, updated = state.apply_fn(
-                {"params": params, "batch_stats": state.batch_stats},
+                state.variables | {"params": params},
                 batch,
                 train=True,
                 mutable=["batch_stats"],
             )
             losses = loss(logits, truth)
             damped = damp_outliers(losses, outlier_knee).mean()
-            return damped, (losses.mean(), updated["batch_stats"])
+            return damped, (losses.mean(), updated.get("batch_stats"))
 
         (_, (value, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
             state.params
