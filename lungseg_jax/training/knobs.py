@@ -130,6 +130,12 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob("optimizer.epsilon", 1e-8, "epsilon of Adam; 1e-7 in Keras", (0.0, 1.0)),
     Knob(
+        "optimizer.muon_hidden_only",
+        True,
+        "muon leaves the kernels that see the image, and the head, to AdamW",
+        before=False,
+    ),
+    Knob(
         "optimizer.clip_norm",
         0.0,
         "largest global norm of the gradient; 0.0: no clipping",

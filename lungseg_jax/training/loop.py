@@ -99,7 +99,7 @@ class _Training:
 
 def _build(c: ConfigDict, dataset: Dataset, split: Split) -> _Training:
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
-    model = make_model(**c.model)
+    model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
     mesh = distributed.make_mesh()
     replicated = distributed.replicated(mesh)
     arrays = network_arrays(c, dataset, split["train"])
@@ -110,8 +110,8 @@ def _build(c: ConfigDict, dataset: Dataset, split: Split) -> _Training:
         schedule=schedule,
         init=make_init_fn(
             model,
-            make_optimizer(schedule, **c.optimizer),
-            channels=PREPROCESSING[c.data.preprocessing],
+            make_optimizer(schedule, image_channels=channels, **c.optimizer),
+            channels=channels,
             seed=c.seed,
             sharding=replicated,
         ),
