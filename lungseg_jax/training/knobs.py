@@ -164,6 +164,13 @@ KNOBS: tuple[Knob, ...] = (
         (0.0, 1e3),
     ),
     Knob(
+        "train.outlier_factor",
+        0.0,
+        "raise that limit to this multiple of the running median of the losses",
+        (0.0, 1e3),
+        before=0.0,
+    ),
+    Knob(
         "train.population_stats",
         True,
         "re-estimate batch statistics over the training split at snapshots",

@@ -113,11 +113,13 @@ def _build(c: ConfigDict, dataset: Dataset, split: Split) -> _Training:
             make_optimizer(schedule, image_channels=channels, **c.optimizer),
             channels=channels,
             seed=c.seed,
+            track_loss=c.train.outlier_factor > 0,
             sharding=replicated,
         ),
         train_steps=make_train_steps(
             loss=LOSSES[c.train.loss],
             outlier_knee=c.train.outlier_knee,
+            outlier_factor=c.train.outlier_factor,
             augmentation=c.augment.to_dict(),
             seed=c.seed,
             sharding=replicated,
