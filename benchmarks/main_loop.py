@@ -89,10 +89,12 @@ def work(args) -> None:
         make_optimizer(schedule, **c.optimizer),
         channels=1,
         seed=0,
+        track_loss=c.train.outlier_factor > 0,
     )()
     step = make_train_steps(
         loss=LOSSES[c.train.loss],
         outlier_knee=c.train.outlier_knee,
+        outlier_factor=c.train.outlier_factor,
         augmentation=c.augment.to_dict(),
         seed=0,
     )

@@ -46,6 +46,10 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
     """
     config.check_config(c)
     folder = RunFolder(user_path(workdir) if workdir else config.default_workdir(c))
+    if folder.run.exists():
+        c = run_record.as_started(c, folder)
+    else:
+        config.check_effects(c)
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
     with contextlib.ExitStack() as stack:

@@ -7,16 +7,19 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_run import flip_bits_of_arrays, tiny_config
+from tiny_run import flip_bits_of_arrays, stop_after, tiny_config
 
 from lungseg_jax import experiment
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.experiment import run_experiment
+from lungseg_jax.inference.ensemble.bundle import write_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
+from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import loop
 from lungseg_jax.training.config import default_config
+from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run
 
 NAMES = [f"s{i}" for i in range(10)]
@@ -112,6 +115,31 @@ def test_the_run_folder_has_the_documented_files(finished_run):
         assert png.startswith(b"\x89PNG")
         assert base64.b64encode(png).decode() in page
     assert "http://" not in page and "https://" not in page
+
+
+@pytest.mark.parametrize("norm", ["group", "instance"])
+def test_a_run_without_batch_statistics(norm, tiny_cache, tmp_path):
+    """Trained, resumed, averaged, scored, used and exported, at another depth."""
+    folder = RunFolder(tmp_path / "run")
+    c = tiny_config(tiny_cache, **{"model.norm": norm, "model.levels": 3})
+    stop_after(5, c, folder)
+    evaluation = run_experiment(c, str(folder.path))
+    assert evaluation["choices"].keys() == {"all", "last", "average"}
+    assert verify_run(folder) == []
+    trained = load_ensemble(folder.path, members="all")
+    average = load_ensemble(folder.path, members="average")
+    for member in (*trained.members.values(), *average.members.values()):
+        assert member.keys() == {"params"}
+    record = {"name": "run", "data": {}, "versions": {}, "evaluation": evaluation}
+    write_bundle(tmp_path / "bundle", trained, record)
+    image = np.random.default_rng(0).integers(-1000, 400, (48, 40)).astype(np.int16)
+    by_run, by_bundle = (
+        LungSegmenter(load_ensemble(path))
+        for path in (folder.path, tmp_path / "bundle")
+    )
+    np.testing.assert_array_equal(
+        by_run(image).probability, by_bundle(image).probability
+    )
 
 
 # --- run again ---

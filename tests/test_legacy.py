@@ -13,6 +13,7 @@ import pytest
 
 import lungseg_jax as ls
 from lungseg_jax.checkpointing.checkpoints import restore_variables, saved_steps
+from lungseg_jax.checkpointing.manifest import read_manifest
 from lungseg_jax.data import dataset as dataset_module
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.pairs import find_pairs, read_slice
@@ -97,6 +98,11 @@ def test_resume_ends_where_the_uninterrupted_run_ended(legacy):
         for name in ("run", "unfinished")
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), *ends)
+    names = [
+        read_manifest(Path(name, "checkpoints/12/seal/metadata"), 12)["arrays"].keys()
+        for name in ("run", "unfinished")
+    ]
+    assert names[0] == names[1]  # the optimizer's state too
     rows = [
         [(row["step"], row["kind"]) for row in RunFolder(name).read_metrics()]
         for name in ("run", "unfinished")

@@ -2,9 +2,11 @@
 
 A block is a Flax module with
 
-    block(filters=, bn_momentum=, name=)(x, *, train: bool) -> [b h w 4*filters]
+    block(filters=, norm=, name=)(x, *, train: bool) -> [b h w 4*filters]
 
-Its input is an array `[b h w i]` or a `SkipConcat`, the concatenation of an upsampled
+and an attribute `reach`: how many pixels on each side an output depends on. `norm` makes a
+normalization layer, `norm(name=)(x, bias, train=)`; see `lungseg_jax.models.norms`. The
+input is an array `[b h w i]` or a `SkipConcat`, the concatenation of an upsampled
 array with a skip connection that is never written to memory. A block may pass it to
 `operators.conv2d` and `operators.max_pool_same`, which know both, or turn it into an array
 with `operators.materialize(x)` and then use any layer. To add a block, write the module
@@ -14,6 +16,7 @@ and add a row to MODELS; docs/how-to/extend.md shows a residual one.
 import functools
 
 from lungseg_jax.models.blocks import ConvBlock, InceptionBlock
+from lungseg_jax.models.norms import NORMS
 from lungseg_jax.models.unet import UNet
 from lungseg_jax.runtime.errors import unknown_name
 
@@ -25,7 +28,9 @@ def make_model(
     name: str,
     *,
     filters: int = 8,
+    levels: int = 4,
     kernel_size: int = 3,
+    norm: str = "batch",
     dtype: str = "float32",
     bn_momentum: float = 0.9,
 ) -> UNet:
@@ -34,16 +39,27 @@ def make_model(
     Args:
       name: a key of MODELS.
       filters: filters of the first level; 8 in the notebooks.
+      levels: levels on the way down, and as many on the way up; 4 in the notebooks.
       kernel_size: kernel of the conv blocks (1 in the notebook); other blocks ignore it.
+      norm: a key of NORMS.
       dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
       bn_momentum: weight of the past in the running batch statistics.
 
     Raises:
-      UserError: the name is unknown.
+      UserError: the name of the model or of the norm is unknown.
     """
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
+    if norm not in NORMS:
+        raise unknown_name("norm", norm, NORMS)
     block = MODELS[name]
     if block is ConvBlock:
         block = functools.partial(ConvBlock, kernel_size=kernel_size)
-    return UNet(block=block, filters=filters, dtype=dtype, bn_momentum=bn_momentum)
+    return UNet(
+        block=block,
+        filters=filters,
+        levels=levels,
+        norm=norm,
+        dtype=dtype,
+        bn_momentum=bn_momentum,
+    )

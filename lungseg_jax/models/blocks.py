@@ -4,14 +4,16 @@ Parameter names are the checkpoint format: every module that owns parameters has
 explicit name, and a test pins names and counts.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lungseg_jax.models.norms import BatchNorm
 from lungseg_jax.models.operators import SkipConcat, conv2d, max_pool_same
 
 LEAKY_SLOPE = 0.3  # the default of Keras' LeakyReLU, which the notebooks used
-BATCH_NORM_EPSILON = 1e-3  # the default of Keras' BatchNormalization
 
 
 class Conv(nn.Module):
@@ -37,54 +39,18 @@ class Conv(nn.Module):
         return conv2d(x, kernel), bias
 
 
-class Norm(nn.Module):
-    """Batch norm of `x + bias`, `[b h w c]`, with a bias `[c]` that is never added.
-
-    In training, the norm would subtract the bias again: it only shifts the running mean.
-    This makes its gradient exactly zero. Otherwise it would be rounding noise, which Adam
-    rescales into full-size, machine-dependent updates. Moments are in float32. Equivalent
-    to `nn.BatchNorm`, with fewer operations.
-
-    Source: Ioffe & Szegedy, arXiv:1502.03167.
-    """
-
-    momentum: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, bias: jax.Array, *, train: bool) -> jax.Array:
-        c = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, c)
-        offset = self.param("bias", nn.initializers.zeros, c)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
-        running_var = self.variable("batch_stats", "var", jnp.ones, c)
-        if train:
-            wide = x.astype(jnp.float32)
-            mean = wide.mean(axis=(0, 1, 2))
-            var = jnp.maximum((wide * wide).mean(axis=(0, 1, 2)) - mean * mean, 0)
-            if not self.is_initializing():
-                keep = self.momentum
-                running_mean.value = keep * running_mean.value + (1 - keep) * (
-                    mean + bias
-                )
-                running_var.value = keep * running_var.value + (1 - keep) * var
-        else:
-            mean, var = running_mean.value - bias, running_var.value
-        factor = scale * jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
-        return (x * factor + (offset - mean * factor)).astype(x.dtype)
-
-
 class ConvNormAct(nn.Module):
-    """Convolution, batch norm, LeakyReLU: every layer except the head."""
+    """Convolution, norm, LeakyReLU: every layer except the head."""
 
     features: int
     kernel_size: int
     branches: int = 1
-    bn_momentum: float = 0.9
+    norm: Callable[..., nn.Module] = BatchNorm
 
     @nn.compact
     def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
         conv = Conv(self.features, self.kernel_size, self.branches, name="conv")
-        x = Norm(self.bn_momentum, name="norm")(*conv(x), train=train)
+        x = self.norm(name="norm")(*conv(x), train=train)
         return nn.leaky_relu(x, LEAKY_SLOPE)
 
 
@@ -93,15 +59,17 @@ class ConvBlock(nn.Module):
 
     filters: int
     kernel_size: int = 3
-    bn_momentum: float = 0.9
+    norm: Callable[..., nn.Module] = BatchNorm
+
+    @property
+    def reach(self) -> int:
+        """Pixels on each side of an output that it depends on."""
+        return self.kernel_size // 2
 
     @nn.compact
     def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
         layer = ConvNormAct(
-            4 * self.filters,
-            self.kernel_size,
-            bn_momentum=self.bn_momentum,
-            name="layer",
+            4 * self.filters, self.kernel_size, norm=self.norm, name="layer"
         )
         return layer(x, train=train)
 
@@ -115,17 +83,15 @@ class InceptionBlock(nn.Module):
     """
 
     filters: int
-    bn_momentum: float = 0.9
+    norm: Callable[..., nn.Module] = BatchNorm
+
+    reach = 2  # two 3x3 layers
 
     @nn.compact
     def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
         def layer(features, kernel_size, name, branches=1):
             module = ConvNormAct(
-                features,
-                kernel_size,
-                branches,
-                bn_momentum=self.bn_momentum,
-                name=name,
+                features, kernel_size, branches, norm=self.norm, name=name
             )
             return lambda inputs: module(inputs, train=train)
 

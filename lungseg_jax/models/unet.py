@@ -8,27 +8,36 @@ import jax
 import jax.numpy as jnp
 
 from lungseg_jax.models.blocks import Conv
+from lungseg_jax.models.norms import make_norm
 from lungseg_jax.models.operators import SkipConcat, max_pool
 
-DOWN = (1, 2, 4, 8)  # filters of each level, in units of the first
-UP = (8, 4, 2, 1)
+FACTORS = (1, 2, 4, 8)  # filters of the first levels, in units of the first
 
 
 class UNet(nn.Module):
     """Images `[b h w c]` -> logits `[b h w]` in float32.
 
-    Four levels down and four up, as in the notebooks: every skip connection but the last
-    carries the feature *after* its max-pool, and there is no separate bottleneck.
+    As in the notebooks, which have four levels: every skip connection but the last carries
+    the feature *after* its max-pool, and there is no separate bottleneck. Levels beyond the
+    fourth have as many filters as the fourth. They are there for the receptive field, and
+    what is left to see at that scale is coarse. Doubling the filters further would
+    quadruple the parameters with every level: six levels would have sixteen times those of
+    four, instead of about three times.
 
     Attributes:
       block: creates the module of one level; see `lungseg_jax.models`.
       filters: filters of the first level; a level with f filters has 4f channels.
-      dtype: dtype of the computation; parameters and statistics are float32.
+      levels: levels on the way down, and as many on the way up.
+      norm: a key of `norms.NORMS`.
+      dtype: dtype of the computation; parameters and statistics are float32, and so is the
+        head, whose logits would otherwise have the 8 bits of a bfloat16.
       bn_momentum: weight of the past in the running batch statistics.
     """
 
     block: Callable[..., nn.Module]
     filters: int = 8
+    levels: int = 4
+    norm: str = "batch"
     dtype: Any = jnp.float32
     bn_momentum: float = 0.9
 
@@ -37,25 +46,27 @@ class UNet(nn.Module):
         def level(name, factor):
             return self.block(
                 filters=self.filters * factor,
-                bn_momentum=self.bn_momentum,
+                norm=make_norm(self.norm, momentum=self.bn_momentum),
                 name=name,
             )
 
+        factors = [FACTORS[min(i, len(FACTORS) - 1)] for i in range(self.levels)]
         height, width = images.shape[1:3]
-        x = pad_to_multiple(images.astype(self.dtype), 2 ** len(DOWN))
+        x = pad_to_multiple(images.astype(self.dtype), 2**self.levels)
         skips = []
-        for i, factor in enumerate(DOWN, start=1):
+        for i, factor in enumerate(factors, start=1):
             x = level(f"down_{i}", factor)(x, train=train)
             if i == 1:
                 skips.append(x)
             x = max_pool(x)
-            if i < len(DOWN):
+            if i < self.levels:
                 skips.append(x)
-        for i, factor in enumerate(UP, start=1):
+        for i, factor in enumerate(reversed(factors), start=1):
             x = level(f"up_{i}", factor)(x, train=train)
             x = SkipConcat(x, skips.pop())
+        x = jax.tree.map(lambda a: a.astype(jnp.float32), x)
         logits, bias = Conv(1, kernel_size=3, name="head")(x)
-        return logits[:, :height, :width, 0].astype(jnp.float32) + bias
+        return logits[:, :height, :width, 0] + bias
 
 
 def pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:

@@ -11,7 +11,10 @@ from lungseg_jax.runtime.compilation import jit_initializer
 
 
 def init_variables(model: nn.Module, *, channels: int, seed: int) -> Any:
-    """Draw initial {"params", "batch_stats"}, a function of `channels` and `seed`."""
+    """Draw initial {"params", "batch_stats"}, a function of `channels` and `seed`.
+
+    Without batch norm, there are no batch statistics.
+    """
     return dict(jit_initializer(partial(trace_init, model, channels, seed))())
 
 

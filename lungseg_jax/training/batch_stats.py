@@ -16,9 +16,10 @@ def make_precise_batch_stats(
 ) -> Callable:
     """Create `estimate(variables, images [n h w c], batches [k b]) -> batch_stats`.
 
-    Running averages lag behind the weights, which changed while they were accumulated.
-    Here the same weights see k batches of a training set; means and second moments are
-    averaged over the batches, which yields the variance of the whole population.
+    The model has batch norm. Running averages lag behind the weights, which changed while
+    they were accumulated. Here the same weights see k batches of a training set; means and
+    second moments are averaged over the batches, which yields the variance of the whole
+    population.
 
     Source: Wu & Johnson, Rethinking "Batch" in BatchNorm, arXiv:2105.07576, section 3
     (PreciseBN).

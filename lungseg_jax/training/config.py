@@ -38,11 +38,49 @@ def check_config(c: ConfigDict) -> None:
             raise _out_of_range(knob.name, values[knob.name], rule)
     if c.model.kernel_size % 2 == 0:
         raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
+    _check_levels(c)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
     _check_window(c.data.window_hu)
     _check_augmentation(c)
     _check_schedule(c)
+
+
+def check_effects(c: ConfigDict) -> None:
+    """Check that every option that was changed has an effect.
+
+    It is for new runs: older versions accepted such options.
+
+    Args:
+      c: passed `check_config`.
+
+    Raises:
+      UserError: the first option that would be ignored, and what it belongs to.
+    """
+    values = flat(c.to_dict())
+    defaults = {knob.name: knob.default for knob in knobs.KNOBS}
+    is_constant = c.schedule.name == "constant"
+    # Options that are ignored if a condition holds, with what they belong to.
+    ignored = {
+        "schedule.floor": (is_constant, "schedule.name=cosine_restarts"),
+        "schedule.peak_decay": (
+            is_constant and c.schedule.cycles > 1,
+            "schedule.name=cosine_restarts",
+        ),
+        "optimizer.weight_decay": (
+            c.optimizer.name == "adam",
+            "optimizer.name=adamw or muon",
+        ),
+        "model.kernel_size": (c.model.name == "inception", "model.name=conv"),
+        "model.bn_momentum": (c.model.norm != "batch", "model.norm=batch"),
+    }
+    for name, (is_ignored, owner) in ignored.items():
+        if is_ignored and values[name] != defaults[name]:
+            raise UserError(
+                f"config.{name}={values[name]} would have no effect.",
+                rule=f"it belongs to config.{owner}.",
+                remedy=f"set --config.{name}={defaults[name]}.",
+            )
 
 
 def check_data_and_devices(
@@ -166,6 +204,18 @@ def _check_names_and_types(c: ConfigDict) -> None:
         if not isinstance(value, types) or is_mixed_up:
             rule = f"{type(default).__name__}, such as {default!r}"
             raise _out_of_range(key, repr(value), rule)
+
+
+def _check_levels(c: ConfigDict) -> None:
+    """Check that the deepest features have a pixel, or two for a norm over an image."""
+    smallest = 2 ** (c.model.levels + (c.model.norm == "instance"))
+    if c.data.image_size < smallest:
+        raise UserError(
+            f"config.model.levels={c.model.levels} is too deep for "
+            f"config.data.image_size={c.data.image_size}.",
+            rule=f"with {c.model.norm} norm, a side of at least {smallest} px.",
+            remedy="lower config.model.levels or raise config.data.image_size.",
+        )
 
 
 def _check_window(window) -> None:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from lungseg_jax.data.augmentation import TRANSFORMS
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import MODELS
+from lungseg_jax.models.norms import NORMS
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import OPTIMIZERS
 from lungseg_jax.training.schedules import SCHEDULES
@@ -140,8 +141,16 @@ KNOBS: tuple[Knob, ...] = (
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
     Knob("model.filters", 8, "filters of the first level", (1, 1024)),
     Knob(
+        "model.levels",
+        4,
+        "levels of the U-Net; 6 or 7 see a picture of 512 px as a whole",
+        (2, 8),
+        before=4,
+    ),
+    Knob(
         "model.kernel_size", 3, "kernel of conv blocks, odd; 1 in the notebook", (1, 15)
     ),
+    Knob("model.norm", "batch", "normalization", choices=NORMS, before="batch"),
     Knob(
         "model.dtype",
         "float32",
@@ -159,6 +168,12 @@ KNOBS: tuple[Knob, ...] = (
         "optimizer.weight_decay", 1e-4, "decoupled decay of muon and adamw", (0.0, 1.0)
     ),
     Knob("optimizer.epsilon", 1e-8, "epsilon of Adam; 1e-7 in Keras", (0.0, 1.0)),
+    Knob(
+        "optimizer.muon_hidden_only",
+        True,
+        "muon leaves the kernels that see the image, and the head, to AdamW",
+        before=False,
+    ),
     Knob(
         "optimizer.clip_norm",
         0.0,
@@ -186,6 +201,13 @@ KNOBS: tuple[Knob, ...] = (
         0.1,
         "loss of an image above which its gradient is damped; 0.0: never",
         (0.0, 1e3),
+    ),
+    Knob(
+        "train.outlier_factor",
+        0.0,
+        "raise that limit to this multiple of the running median of the losses",
+        (0.0, 1e3),
+        before=0.0,
     ),
     Knob(
         "train.population_stats",

@@ -148,7 +148,7 @@ def _build(
     c: ConfigDict, dataset: Dataset, split: Split, extra: Dataset | None
 ) -> _Training:
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
-    model = make_model(**c.model)
+    model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
     mesh = distributed.make_mesh()
     replicated = distributed.replicated(mesh)
     arrays = network_arrays(c, dataset, split["train"])
@@ -165,14 +165,16 @@ def _build(
         schedule=schedule,
         init=make_init_fn(
             model,
-            make_optimizer(schedule, **c.optimizer),
-            channels=PREPROCESSING[c.data.preprocessing],
+            make_optimizer(schedule, image_channels=channels, **c.optimizer),
+            channels=channels,
             seed=c.seed,
+            track_loss=c.train.outlier_factor > 0,
             sharding=replicated,
         ),
         train_steps=make_train_steps(
             loss=LOSSES[c.train.loss],
             outlier_knee=c.train.outlier_knee,
+            outlier_factor=c.train.outlier_factor,
             augmentation=c.augment.to_dict(),
             normalize=normalize,
             seed=c.seed,
@@ -247,7 +249,8 @@ def _loop(
             is_snapshot = step in snapshots
             save_due = is_snapshot or step % c.train.save_every == 0
             row_due = save_due or step % c.train.log_every == 0
-            if is_snapshot and c.train.population_stats:
+            has_stats = state.batch_stats is not None
+            if is_snapshot and c.train.population_stats and has_stats:
                 images = training.arrays["image"]
                 stats = training.precise_batch_stats(
                     state.variables, images, fixed_batches

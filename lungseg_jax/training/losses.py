@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+MEDIAN_STEP = 0.05  # twenty steps follow losses that fall by a factor of e
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -39,21 +41,37 @@ def bce_dice(logits: jax.Array, masks: jax.Array) -> jax.Array:
     return bce(logits, masks) + soft_dice(logits, masks)
 
 
-def damp_outliers(losses: jax.Array, knee: float) -> jax.Array:
+def damp_outliers(losses: jax.Array, knee: float | jax.Array) -> jax.Array:
     """Leave losses `[b]` up to `knee` unchanged; above, return knee (1 + log(loss / knee)).
 
     An image whose loss exceeds the knee has its gradient scaled by knee / loss: a slice
-    with a wrong label, whose loss stays high, does not outweigh all the others. A knee of
-    0 disables damping.
+    with a wrong label, whose loss stays high, does not outweigh all the others. The number
+    0 disables damping; a knee that is an array is positive.
 
     Source: the weights min(1, k / |r|) are those of Huber, Robust Estimation of a
     Location Parameter, 1964; here r is the loss of an image.
     """
-    if not knee:
+    if isinstance(knee, float | int) and not knee:
         return losses
     return jnp.where(
         losses > knee, knee * (1 + jnp.log(jnp.maximum(losses, knee) / knee)), losses
     )
+
+
+def track_median(median: jax.Array, losses: jax.Array) -> jax.Array:
+    """Move a running median of positive losses towards that of new losses `[b]`.
+
+    It rises by MEDIAN_STEP times the share of losses above it minus the share below, as a
+    fraction of itself, and rests where both are equal. It needs no memory of the past, and
+    a loss of any size moves it by the same step. The first losses set it; 0 means that
+    there were none. Losses of a batch that is split across devices have one median.
+
+    Source: the stochastic approximation of quantiles, Robbins & Monro, Annals of
+    Mathematical Statistics 22, 1951; here of the logarithm of the loss.
+    """
+    balance = jnp.sign(losses - median).mean()
+    moved = median * jnp.exp(MEDIAN_STEP * balance)
+    return jnp.where(median > 0, moved, jnp.median(losses))
 
 
 LOSSES: dict[str, Loss] = {"bce": bce, "soft_dice": soft_dice, "bce_dice": bce_dice}

@@ -11,9 +11,12 @@ from ml_collections import ConfigDict
 from lungseg_jax.checkpointing.checksums import json_digest, with_checksum
 from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.splits import Split
+from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list
-from lungseg_jax.runtime.files import write_json
+from lungseg_jax.runtime.files import read_json, write_json
+from lungseg_jax.training import knobs
 from lungseg_jax.training.config import differences
+from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.run import SCHEMA_VERSION, read_config_and_record
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.schedules import make_schedule
@@ -77,6 +80,42 @@ def register_run(
     _require_same_beginning(before, config, changed, done)
     digests = [config_digest(c) for c in (config, before)] + record["config_sha256"]
     _write(folder, config, record | {"config_sha256": list(dict.fromkeys(digests))})
+
+
+def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
+    """Return a configuration with the options that a run did not know as they were.
+
+    The defaults of such options may differ from what the run was started with. They are
+    replaced by their `before` value; other values are left for `register_run` to refuse.
+    The result for a folder without a run is `config` itself.
+
+    Args:
+      config: the configuration asked for.
+      folder: the run folder.
+
+    Raises:
+      UserError: the folder holds a run that is damaged.
+    """
+    if not folder.config.exists() or not folder.run.exists():
+        return config
+    written = read_json(folder.config)
+    if not isinstance(written, dict):
+        return config  # `register_run` reports it
+    known, asked = flat(written), flat(config.to_dict())
+    before = {
+        knob.name: knob.before
+        for knob in knobs.KNOBS
+        if knob.before is not None and knob.name not in known
+        if asked[knob.name] == flat({knob.name: knob.default})[knob.name]
+        and knob.before != knob.default
+    }
+    if not before:
+        return config
+    options = ", ".join(f"{name}={value}" for name, value in before.items())
+    progress.say(f"the run was started before these options existed: {options}")
+    result = config.copy_and_resolve_references()
+    result.update_from_flattened_dict(before)
+    return result
 
 
 def require_run_or_empty(folder: RunFolder) -> None:

@@ -77,9 +77,15 @@ def cosine_restarts(
     return optax.join_schedules(parts, boundaries)
 
 
-def constant(*, peak: float, **_) -> optax.Schedule:
-    """Return a constant rate of `peak`; the arguments of other schedules are ignored."""
-    return optax.constant_schedule(peak)
+def constant(*, peak: float, warmup_steps: int = 0, **_) -> optax.Schedule:
+    """Return a rate of `peak` after a linear warm-up of `warmup_steps`.
+
+    The other arguments of `cosine_restarts` are ignored.
+    """
+    if not warmup_steps:
+        return optax.constant_schedule(peak)
+    warmup = optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.join_schedules([warmup, optax.constant_schedule(peak)], [warmup_steps])
 
 
 def make_schedule(*, name: str, hold_steps: int = 1, **shape: float) -> optax.Schedule:

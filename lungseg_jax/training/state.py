@@ -14,19 +14,31 @@ from lungseg_jax.runtime.compilation import jit_initializer
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState with batch statistics; `step` counts the updates applied."""
+    """Flax's TrainState with batch statistics; `step` counts the updates applied.
 
-    batch_stats: Any
+    Attributes:
+      batch_stats: the running statistics; None without batch norm.
+      loss_median: the running median of the images' losses, 0 before the first; None if it
+        is not tracked. See `losses.track_median`.
+    """
+
+    batch_stats: Any = None
+    loss_median: jax.Array | None = None
 
     @property
     def variables(self) -> dict[str, Any]:
         """The argument of the model's `apply`."""
+        if self.batch_stats is None:
+            return {"params": self.params}
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def arrays(self) -> dict[str, Any]:
         """The contents of a checkpoint."""
-        return self.variables | {"opt_state": self.opt_state}
+        arrays = self.variables | {"opt_state": self.opt_state}
+        if self.loss_median is not None:
+            arrays["loss_median"] = self.loss_median
+        return arrays
 
     def at(self, step: int, arrays: dict[str, Any]) -> "TrainState":
         """Return the state with the step and the `arrays` of a checkpoint."""
@@ -40,6 +52,7 @@ def make_init_fn(
     *,
     channels: int,
     seed: int,
+    track_loss: bool = False,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Callable[[], TrainState]:
     """Create a compiled function that returns the state before the first update.
@@ -51,6 +64,7 @@ def make_init_fn(
       tx: the optimizer.
       channels: channels of the network's input.
       seed: seed of the initial weights.
+      track_loss: keep a running median of the losses.
       sharding: placement of the arrays, by default on the first device.
     """
 
@@ -61,6 +75,7 @@ def make_init_fn(
             apply_fn=model.apply,
             tx=tx,
             opt_state=tx.init(variables["params"]),
+            loss_median=jnp.zeros(()) if track_loss else None,
             **variables,
         )
 

@@ -13,16 +13,18 @@ import optax
 from lungseg_jax.data.augmentation import augment
 from lungseg_jax.metrics.overlap import count_pixels
 from lungseg_jax.runtime.compilation import jit
-from lungseg_jax.training.losses import Loss, damp_outliers
+from lungseg_jax.training.losses import Loss, damp_outliers, track_median
 from lungseg_jax.training.state import TrainState
 
 METRICS = ("loss", "grad_norm")  # of each update
+SMALLEST_KNEE = 1e-6  # keeps losses of exactly 0 from being divided by 0
 
 
 def make_train_steps(
     *,
     loss: Loss,
     outlier_knee: float = 0.0,
+    outlier_factor: float = 0.0,
     augmentation: Mapping[str, Any],
     normalize: Callable[[jax.Array], jax.Array] = lambda images: images,
     seed: int,
@@ -37,6 +39,8 @@ def make_train_steps(
     Args:
       loss: a function of `losses.LOSSES`.
       outlier_knee: see `losses.damp_outliers`; the metric "loss" is not damped.
+      outlier_factor: if positive, the knee is this multiple of the running median of the
+        images' losses, which the state then tracks, and at least `outlier_knee`.
       augmentation: the keyword arguments of `augment`.
       normalize: makes augmented images the input of the network; see `to_unit`.
       seed: together with the step, it determines the augmentation.
@@ -50,7 +54,7 @@ def make_train_steps(
       `count`.
     """
     prepare = make_prepare(augmentation, normalize, seed)
-    update = _make_update(loss, outlier_knee, prepare)
+    update = _make_update(loss, outlier_knee, outlier_factor, prepare)
 
     def steps(state: TrainState, images, masks, indices, count):
         if len(indices) == 1:  # XLA's CPU backend runs the body of a loop more slowly
@@ -109,25 +113,39 @@ def make_prepare(
     return prepare
 
 
-def _make_update(loss, outlier_knee, prepare):
+def _make_update(loss, outlier_knee, outlier_factor, prepare):
+    def knee_and_median(median, losses):
+        """Return the knee for these losses, and the running median after them."""
+        if not outlier_factor:
+            return outlier_knee, None
+        losses = jax.lax.stop_gradient(losses)
+        moved = track_median(median, losses)
+        # The knee does not depend on the losses that it damps, except the very first.
+        current = jnp.where(median > 0, median, moved)
+        floor = max(outlier_knee, SMALLEST_KNEE)
+        return jnp.maximum(outlier_factor * current, floor), moved
+
     def update(state: TrainState, images, masks, indices):
         batch, truth = prepare(images, masks, indices, state.step)
 
         def mean_loss(params):
             logits, updated = state.apply_fn(
-                {"params": params, "batch_stats": state.batch_stats},
+                state.variables | {"params": params},
                 batch,
                 train=True,
                 mutable=["batch_stats"],
             )
             losses = loss(logits, truth)
-            damped = damp_outliers(losses, outlier_knee).mean()
-            return damped, (losses.mean(), updated["batch_stats"])
+            knee, median = knee_and_median(state.loss_median, losses)
+            damped = damp_outliers(losses, knee).mean()
+            return damped, (losses.mean(), updated.get("batch_stats"), median)
 
-        (_, (value, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
-            state.params
+        (_, (value, batch_stats, median)), grads = jax.value_and_grad(
+            mean_loss, has_aux=True
+        )(state.params)
+        state = state.apply_gradients(
+            grads=grads, batch_stats=batch_stats, loss_median=median
         )
-        state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
         return state, {"loss": value, "grad_norm": optax.tree.norm(grads)}
 
     return update

@@ -111,6 +111,51 @@ def test_filters_scale_every_level():
     assert widths == [12, 24, 48, 96, 96, 48, 24, 12]
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("levels", [2, 3, 5, 7])
+def test_further_levels_add_names_and_keep_those_of_the_others(name, levels):
+    """With the shapes of before on the way down; the filters stay as many as in level 4."""
+    four = named_leaves(shapes_of(name)["params"])
+    other = named_leaves(shapes_of(name, levels=levels)["params"])
+    names = {path.split("/")[0] for path in other} - {"head"}
+    assert names == {
+        f"{way}_{i}" for way in ("down", "up") for i in range(1, levels + 1)
+    }
+    for path, leaf in four.items():
+        if path.startswith("down") and path in other:
+            assert other[path].shape == leaf.shape, path
+    for level in range(5, levels + 1):
+        fourth, deeper = (
+            [
+                leaf.shape[-1]
+                for path, leaf in other.items()
+                if path.startswith(f"down_{i}/")
+            ]
+            for i in (4, level)
+        )
+        assert fourth == deeper
+
+
+def test_every_skip_but_the_last_carries_the_pooled_feature():
+    """Input channels on the way up, six levels: the skips have those of the level below."""
+    shapes = named_leaves(shapes_of("conv", levels=6)["params"])
+    inputs = [shapes[f"up_{i}/layer/conv/kernel"].shape[2] for i in range(1, 7)]
+    assert inputs == [256, 256 + 256, 256 + 256, 256 + 128, 128 + 64, 64 + 32]
+    assert shapes["head/kernel"].shape == (3, 3, 32 + 32, 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("norm", ["group", "instance"])
+def test_other_norms_have_the_same_parameters_and_no_statistics(name, norm):
+    variables = shapes_of(name, norm=norm)
+    assert set(variables) == {"params"}
+    shapes = [
+        {path: leaf.shape for path, leaf in named_leaves(tree["params"]).items()}
+        for tree in (variables, shapes_of(name))
+    ]
+    assert shapes[0] == shapes[1]
+
+
 # --- shapes, padding and precision ---
 
 
@@ -180,10 +225,24 @@ def test_all_products_have_the_requested_dtype(name, dtype, short):
     )
     product = r":(\w+)\[[\d,]*\] = (conv_general_dilated|dot_general)"
     dtypes = [match[0] for match in re.findall(product, str(program))]
-    # Eight levels of one or five products, and the head. A SkipConcat needs one for its
-    # coarse and one for its fine array, and after the pool four for the coarse pixels.
-    expected = {"conv": 9 + 4, "inception": 41 + 3 * (1 + 4) + 1}
-    assert dtypes == [short] * expected[name]
+    # Eight levels of one or five products. A SkipConcat needs one for its coarse and one
+    # for its fine array, and after the pool four for the coarse pixels. The head has two.
+    expected = {"conv": 8 + 3, "inception": 40 + 3 * (1 + 4)}
+    assert dtypes == [short] * expected[name] + ["f32"] * 2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_of_bfloat16_have_the_resolution_of_float32(name):
+    """Logits of the size of 4: a bfloat16 has steps of 1/32 there."""
+    model = make_model(name, filters=1, dtype="bfloat16")
+    variables = init_variables(model, channels=1, seed=0)
+    variables["params"]["head"]["bias"] = jnp.full(1, 4.0)
+    images = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
+    logits = np.asarray(quick_jit(partial(model.apply, train=False))(variables, images))
+    steps = np.diff(np.unique(logits))
+    assert len(steps) > 200 and np.median(steps) < 1 / 32 / 8
+    rounded = np.asarray(jnp.asarray(logits - 4).astype(jnp.bfloat16), np.float32)
+    assert (logits - 4 != rounded).mean() > 0.5
 
 
 def test_bfloat16_is_close_to_float32(tiny):
@@ -217,7 +276,31 @@ def test_padding_is_minimal():
     )
 
 
+@pytest.mark.parametrize("levels", [2, 5])
+def test_other_depths_give_logits_of_the_input_size(levels):
+    images = np.random.default_rng(0).random((1, 40, 33, 1)).astype(np.float32)
+    model = make_model("conv", filters=1, levels=levels)
+    variables = init_variables(model, channels=1, seed=0)
+    logits = quick_jit(partial(model.apply, train=False))(variables, images)
+    assert logits.shape == (1, 40, 33) and np.isfinite(logits).all()
+    assert logits.std() > 0
+
+
 # --- training mode ---
+
+
+@pytest.mark.parametrize("norm", ["group", "instance"])
+def test_images_of_a_batch_never_interact_without_batch_norm(norm, tiny):
+    _, variables, images = tiny
+    model = make_model("conv", filters=1, norm=norm)
+    other = np.concatenate([images[:1], images[1:] * 3])
+    first = [
+        np.asarray(apply(model, {"params": variables["params"]}, x, train=train)[0])[0]
+        for x in (images, other)
+        for train in (False, True)
+    ]
+    for logits in first[1:]:
+        np.testing.assert_allclose(logits, first[0], atol=1e-5)
 
 
 def test_train_has_no_default(tiny):

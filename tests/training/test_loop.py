@@ -15,6 +15,7 @@ from tiny_run import (
 )
 
 from lungseg_jax.checkpointing import checkpoints
+from lungseg_jax.checkpointing.manifest import read_manifest
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.runtime.errors import UserError
@@ -81,6 +82,25 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     run_experiment(tiny_config(tiny_cache), str(folder.path))
     assert_equal_variables(folder, finished_run)
     assert untimed_rows(folder) == untimed_rows(finished_run)
+
+
+def test_a_resumed_run_continues_the_running_median(tiny_cache, tmp_path):
+    """Stopped in the middle of a cycle, with two steps a dispatch."""
+    changes = {"train.outlier_factor": 2.0, "train.outlier_knee": 0.0}
+    changes |= {"train.steps_per_dispatch": 2}
+    folders = [RunFolder(tmp_path / name) for name in ("resumed", "uninterrupted")]
+    stop_after(3, tiny_config(tiny_cache, **changes), folders[0])
+    for folder in folders:
+        run_experiment(tiny_config(tiny_cache, **changes), str(folder.path))
+    assert_equal_variables(*folders)
+    assert untimed_rows(folders[0]) == untimed_rows(folders[1])
+    medians = [
+        read_manifest(folder.checkpoints / "7" / "seal" / "metadata", 7)["arrays"][
+            "loss_median"
+        ]
+        for folder in folders
+    ]
+    assert medians[0] == medians[1] and medians[0]["kind"] == "float32[]"
 
 
 def test_several_steps_per_dispatch_are_the_same_steps(

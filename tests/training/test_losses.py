@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.training.losses import LOSSES, bce, bce_dice, damp_outliers, soft_dice
+from lungseg_jax.training.losses import (
+    LOSSES,
+    MEDIAN_STEP,
+    bce,
+    bce_dice,
+    damp_outliers,
+    soft_dice,
+    track_median,
+)
 
 LN2, LN3, LN4 = np.log([2.0, 3.0, 4.0])
 
@@ -127,3 +135,34 @@ def test_a_zero_loss_has_a_gradient_and_a_zero_knee_disables_damping():
     gradient = jax.grad(lambda x: damp_outliers(x, 0.5).sum())(losses)
     np.testing.assert_allclose(gradient, [1, 1 / 6], rtol=1e-6)
     np.testing.assert_array_equal(damp_outliers(losses, 0.0), losses)
+
+
+# --- the running median ---
+
+
+def test_the_first_losses_set_the_median_and_the_next_move_it_by_hand():
+    median = track_median(jnp.float32(0), jnp.array([0.1, 0.5, 9.0]))
+    assert float(median) == pytest.approx(0.5)
+    # Three of four above, one below: half a step up.
+    up = track_median(median, jnp.array([0.6, 0.7, 1e6, 0.1]))
+    assert float(up) == pytest.approx(0.5 * np.exp(MEDIAN_STEP / 2))
+    # As many above as below: it rests.
+    assert float(track_median(median, jnp.array([0.4, 7.0]))) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_running_median_finds_that_of_a_skewed_distribution(batch):
+    """Log-normal around 0.05, a tenth of it wrong labels with a loss of 3."""
+    rng = np.random.default_rng(0)
+    losses = np.exp(rng.normal(np.log(0.05), 0.7, (2000, batch)))
+    losses[rng.random(losses.shape) < 0.1] = 3.0
+    medians = np.asarray(
+        jax.lax.scan(
+            lambda m, x: (track_median(m, x),) * 2,
+            jnp.float32(1.0),
+            jnp.asarray(losses, jnp.float32),
+        )[1]
+    )
+    expected = np.median(losses)
+    assert np.median(medians[200:]) == pytest.approx(expected, rel=0.1)
+    assert abs(np.log(medians[200:] / expected)).max() < (1.0 if batch == 1 else 0.4)

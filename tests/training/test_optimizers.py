@@ -6,6 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from lungseg_jax.checkpointing.manifest import named_leaves
+from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import abstract_variables
 from lungseg_jax.training.optimizers import OPTIMIZERS, make_optimizer
 
 SETTINGS = {"weight_decay": 0.0, "epsilon": 1e-8, "clip_norm": 0.0}
@@ -76,3 +79,64 @@ def test_parameters_of_equal_shape_are_updated_independently(name, gradients):
             together[key],
             separate,
         )
+
+
+# --- first and last kernels under Muon ---
+
+
+def network(channels=3):
+    """Gradients of the shape of a small inception U-Net, all different."""
+    model = make_model("inception", filters=4, levels=2)
+    params = abstract_variables(model, channels=channels)["params"]
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: jnp.array(rng.normal(size=leaf.shape), jnp.float32), params
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_only_kernels_that_see_the_image_and_the_head_leave_muon(channels):
+    gradients = network(channels)
+    updates = [
+        named_leaves(first_update("muon", gradients, **settings))
+        for settings in (
+            {"muon_hidden_only": False},
+            {"muon_hidden_only": True, "image_channels": channels},
+        )
+    ]
+    changed = {
+        name for name in updates[0] if (updates[0][name] != updates[1][name]).any()
+    }
+    assert changed == {
+        "down_1/stem/conv/kernel",
+        "down_1/pooled/conv/kernel",
+        "head/kernel",
+    }
+    gradients = named_leaves(gradients)
+    for name in changed:  # the first step of Adam, as for a bias
+        expected = -0.01 * 1.4737 * np.sign(gradients[name])
+        np.testing.assert_allclose(updates[1][name], expected, rtol=2e-3)
+
+
+def test_the_old_state_has_no_stacks_of_ends():
+    """Its names are in the checkpoints of version 0.1."""
+    for hidden_only in (False, True):
+        tx = make_optimizer(
+            optax.constant_schedule(0.01),
+            name="muon",
+            muon_hidden_only=hidden_only,
+            image_channels=3,
+            **SETTINGS,
+        )
+        names = named_leaves(jax.eval_shape(tx.init, network()))
+        assert any("/end_3x3x32x1" in name for name in names) == hidden_only
+        assert any("/3x3x32x1" in name for name in names) != hidden_only
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_epsilon_reaches_adam_in_every_optimizer(name):
+    """An epsilon as large as the gradient halves the first step."""
+    gradient = {"bias": jnp.full(3, 0.5)}
+    plain = first_update(name, gradient)["bias"]
+    halved = first_update(name, gradient, epsilon=0.5)["bias"]
+    np.testing.assert_allclose(halved, plain / 2, rtol=1e-4)

@@ -11,7 +11,8 @@ from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.checksums import has_valid_checksum
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import run_record
+from lungseg_jax.training import knobs, run_record
+from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.run import SCHEMA_VERSION
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run
@@ -38,6 +39,33 @@ def test_refuses_the_folder_of_another_run(finished_run, tiny_cache, change, mes
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
         run_experiment(tiny_config(tiny_cache, **change), str(finished_run.path))
     assert times() == before
+
+
+def test_an_option_added_since_is_as_the_run_was_started(
+    copied_run, tiny_cache, monkeypatch, capsys
+):
+    """The command that started a run resumes it, though a new default is another one."""
+    added = Knob("train.added", 2, "added since", (0, 9), before=0)
+    monkeypatch.setattr(knobs, "KNOBS", (*knobs.KNOBS, added))
+    written = copied_run.config.read_text()
+    scores = json.loads(copied_run.evaluation.read_text())
+    assert run_experiment(tiny_config(tiny_cache), str(copied_run.path)) == scores
+    assert "before these options existed: train.added=0" in capsys.readouterr().out
+    assert copied_run.config.read_text() == written
+    with pytest.raises(UserError, match="train.added: 0 -> 5"):
+        run_experiment(
+            tiny_config(tiny_cache, **{"train.added": 5}), str(copied_run.path)
+        )
+
+
+def test_options_without_effect_are_refused_only_in_a_new_run(
+    finished_run, tiny_cache, tmp_path
+):
+    c = tiny_config(tiny_cache, **{"schedule.name": "constant", "schedule.floor": 1e-4})
+    with pytest.raises(UserError, match="schedule.floor=0.0001 would have no effect"):
+        run_experiment(c, str(tmp_path / "run"))
+    with pytest.raises(UserError, match="schedule.floor: 0.0 -> 0.0001"):
+        run_experiment(c, str(finished_run.path))
 
 
 def test_refuses_a_folder_that_holds_something_else(tiny_cache, tmp_path):

@@ -173,8 +173,15 @@ def test_refuses_a_warm_up_that_fills_the_first_cycle(warmup):
         cosine_restarts(total_steps=10, cycles=2, peak=1.0, warmup_steps=warmup)
 
 
+def test_a_constant_rate_can_be_warmed_up():
+    schedule = constant(peak=0.5, warmup_steps=4)
+    np.testing.assert_allclose(
+        rates(schedule, range(7)), [0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    )
+
+
 def test_constant_ignores_the_shape_of_a_cosine():
-    schedule = constant(peak=0.25, total_steps=9, cycles=3, warmup_steps=1, growth=2.0)
+    schedule = constant(peak=0.25, total_steps=9, cycles=3, growth=2.0)
     assert set(rates(schedule, range(12))) == {0.25}
     assert set(SCHEDULES) == {"cosine_restarts", "constant"}
 

@@ -35,6 +35,20 @@ def test_a_checkpoint_has_everything_but_the_step():
     assert int(state.step) == 0
 
 
+def test_a_median_that_is_tracked_is_part_of_a_checkpoint():
+    init = make_init_fn(
+        make_model("conv", filters=1, norm="group"),
+        optax.adam(1e-3),
+        channels=1,
+        seed=0,
+        track_loss=True,
+    )
+    state = init()
+    assert state.arrays.keys() == {"params", "opt_state", "loss_median"}
+    assert state.variables.keys() == {"params"}
+    assert float(state.at(3, state.arrays | {"loss_median": 0.5}).loss_median) == 0.5
+
+
 def test_at_restores_arrays_and_step_with_the_same_sharding():
     replicated = distributed.replicated(distributed.make_mesh())
     state = new_init(replicated)()

@@ -84,6 +84,40 @@ def test_outliers_are_damped_in_the_gradient_but_not_in_the_reported_loss(data):
     assert ratio == pytest.approx(0.1 / float(plain["loss"]), rel=1e-3)
 
 
+def test_the_knee_follows_the_running_median(data):
+    """A knee of half the first loss; then half the median, which has moved by then."""
+    copied = distributed.replicated(distributed.make_mesh())
+    init = make_init_fn(
+        make_model("conv", filters=2),
+        optax.set_to_zero(),  # the losses stay as they are
+        channels=1,
+        seed=0,
+        track_loss=True,
+        sharding=copied,
+    )
+
+    def run(median, **knees):
+        state = init().replace(loss_median=jax.device_put(np.float32(median), copied))
+        step = make_train_steps(
+            loss=bce_dice, augmentation={}, seed=0, sharding=copied, **knees
+        )
+        state, metrics = step(state, *data, np.arange(1)[None], 1)
+        loss, norm = (float(metrics[name][0]) for name in ("loss", "grad_norm"))
+        return loss, norm, state.loss_median
+
+    loss, plain, untouched = run(0.0)
+    assert untouched is None
+    _, norm, median = run(0.0, outlier_factor=0.5)  # nothing seen yet
+    assert norm == pytest.approx(0.5 * plain, rel=1e-3)
+    assert float(median) == pytest.approx(loss)
+    _, norm, median = run(loss / 8, outlier_factor=2.0)
+    assert norm == pytest.approx(plain / 4, rel=1e-3)
+    assert float(median) == pytest.approx(loss / 8 * np.exp(0.05), rel=1e-5)
+    # `outlier_knee` is the smallest knee.
+    _, norm, _ = run(loss / 8, outlier_factor=2.0, outlier_knee=0.5 * loss)
+    assert norm == pytest.approx(plain / 2, rel=1e-3)
+
+
 def test_eval_step_counts_by_hand():
     class Identity:
         """A "network" whose logits are its input."""

@@ -1,7 +1,8 @@
 """Weight averaging: one network with the mean weights of all snapshots.
 
-It costs as much as one member. Its batch statistics are re-estimated over the training
-split, because no snapshot has those of the mean weights. Source: Izmailov, Podoprikhin,
+It costs as much as one member. Its batch statistics, if it has batch norm, are
+re-estimated over the training split, because no snapshot has those of the mean weights.
+Source: Izmailov, Podoprikhin,
 Garipov, Vetrov & Wilson, Averaging weights leads to wider optima and better
 generalization, UAI 2018, arXiv:1803.05407, section 3.2.
 """
@@ -31,6 +32,8 @@ def average_members(
       seed: seed of their order.
     """
     mean = jax.tree.map(_mean, *trained.members.values())
+    if "batch_stats" not in mean:
+        return mean
     # The estimate depends on the weights only: it may start from any statistics.
     estimate = make_precise_batch_stats(
         make_model(**trained.model),

@@ -1,0 +1,114 @@
+"""Normalization layers, by name: batch, group and instance norm.
+
+All of them normalize `x + bias`, `[b h w c]`, with moments in float32, have the parameters
+`scale` and `bias` `[c]`, and are called as `norm(name=)(x, bias, train=)`. The moments are
+plain means, so a batch that is split across devices needs nothing else.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+EPSILON = 1e-3  # the default of Keras' BatchNormalization
+
+
+class BatchNorm(nn.Module):
+    """Batch norm of `x + bias`, `[b h w c]`, with a bias `[c]` that is never added.
+
+    In training, the norm would subtract the bias again: it only shifts the running mean.
+    This makes its gradient exactly zero. Otherwise it would be rounding noise, which Adam
+    rescales into full-size, machine-dependent updates. Moments are in float32. Equivalent
+    to `nn.BatchNorm`, with fewer operations.
+
+    Source: Ioffe & Szegedy, arXiv:1502.03167.
+    """
+
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, bias: jax.Array, *, train: bool) -> jax.Array:
+        c = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, c)
+        offset = self.param("bias", nn.initializers.zeros, c)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
+        running_var = self.variable("batch_stats", "var", jnp.ones, c)
+        if train:
+            wide = x.astype(jnp.float32)
+            mean = wide.mean(axis=(0, 1, 2))
+            var = jnp.maximum((wide * wide).mean(axis=(0, 1, 2)) - mean * mean, 0)
+            if not self.is_initializing():
+                keep = self.momentum
+                running_mean.value = keep * running_mean.value + (1 - keep) * (
+                    mean + bias
+                )
+                running_var.value = keep * running_var.value + (1 - keep) * var
+        else:
+            mean, var = running_mean.value - bias, running_var.value
+        factor = scale * jax.lax.rsqrt(var + EPSILON)
+        return (x * factor + (offset - mean * factor)).astype(x.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group norm of `x + bias`, `[b h w c]`: moments of each image and group of channels.
+
+    It has no statistics, and an image has the same result in training and afterwards, in
+    any batch. A group has gcd(c, `channels_per_group`) channels, which divides every c.
+    The branches of an inception stem are never mixed: 3f has the same divisors among the
+    powers of two as f. With one channel per group this is instance norm, which would
+    subtract the bias again; it is then left out, as in `BatchNorm`.
+
+    Source: Wu & He, arXiv:1803.08494, with 8 channels instead of their 16, because the
+    layers are narrow; instance norm: Ulyanov et al., arXiv:1607.08022.
+    """
+
+    channels_per_group: int = 8
+
+    @nn.compact
+    def __call__(self, x: jax.Array, bias: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        c = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        offset = self.param("bias", nn.initializers.zeros, (c,))
+        size = math.gcd(c, self.channels_per_group)
+        if size == 1:
+            bias = jnp.zeros_like(bias)
+        wide = x.astype(jnp.float32)
+        # Moments of the channels, and from them those of the groups: a reshaped copy of x
+        # would have a minor axis of a few elements.
+        mean = wide.mean(axis=(1, 2))
+        square = (wide * wide).mean(axis=(1, 2)) + bias * (2 * mean + bias)
+        mean, square = (_mean_of_groups(m, size) for m in (mean + bias, square))
+        var = jnp.maximum(square - mean * mean, 0)
+        factor = scale * jax.lax.rsqrt(var + EPSILON)  # [b c]
+        shift = offset + (bias - mean) * factor
+        return (x * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
+
+
+def _mean_of_groups(moments: jax.Array, size: int) -> jax.Array:
+    """Replace `[b c]` by the means of groups of `size` channels, as `[b c]`."""
+    b, c = moments.shape
+    means = moments.reshape(b, c // size, size).mean(axis=-1)
+    return jnp.repeat(means, size, axis=-1)
+
+
+NORMS: dict[str, Callable[..., nn.Module]] = {
+    "batch": BatchNorm,
+    "group": GroupNorm,
+    "instance": functools.partial(GroupNorm, channels_per_group=1),
+}
+
+
+def make_norm(name: str, *, momentum: float = 0.9) -> Callable[..., nn.Module]:
+    """Return the constructor of a norm, which takes the module's name.
+
+    Args:
+      name: a key of NORMS.
+      momentum: weight of the past in running batch statistics; others have none.
+    """
+    if name == "batch":
+        return functools.partial(BatchNorm, momentum=momentum)
+    return NORMS[name]
