@@ -10,7 +10,7 @@ GAS_HU, FAT_HU, MUSCLE_HU, LIVER_HU, STOOL_HU = -990, -100, 45, 60, -20
 
 
 def without_lung(image, mask, name, rng) -> Changed:
-    """Apply an entry of `ABSENCES`."""
+    """Fill the thorax with an abdomen, or remove the patient: no pixel is lung."""
     return ABSENCES[name](image, mask, rng), np.zeros_like(mask)
 
 

@@ -107,7 +107,7 @@ def metal(image, mask, hu, rng) -> Changed:
 
 
 def pad(image, mask, name, rng) -> Changed:
-    """Set all that is outside a field to a value, by an entry of `PADDINGS`."""
+    """Set all that is outside the round field, or outside the body, to a value."""
     field, value = PADDINGS[name]
     h, w = mask.shape
     filled = anatomy.fill_padding(image, rng)

@@ -37,7 +37,7 @@ class Family:
 
 
 def foreign_scanner(image, mask, severity, rng) -> Changed:
-    """Combine moderate changes, as another hospital does: 1, 2 or 3 at a time and more."""
+    """Combine density, offset, blur, noise and pixel size, each stronger by severity."""
     for change, levels in (
         (pathology.density, (-780, -840, -890, -920)),
         (acquisition.offset, (-20, 30, -60, 90)),

@@ -33,7 +33,7 @@ def small_chest(image, mask, share, rng) -> Changed:
 
 
 def crop_to_chest(image, mask, margin_mm, rng) -> Changed:
-    """Cut out both lungs with a margin: 40 mm keep the chest wall, 5 mm cut it."""
+    """Cut out both lungs with a margin: 40 mm keep most of the chest wall, 5 mm cut it."""
     return _crop(
         image, mask, anatomy.box(mask, margin_mm / anatomy.pixel_mm(mask.shape))
     )
@@ -48,7 +48,7 @@ def crop_to_lung(image, mask, margin_mm, rng) -> Changed:
 
 
 def orientation(image, mask, name, rng) -> Changed:
-    """Apply an entry of `ORIENTATIONS`."""
+    """Mirror or turn the slice, or turn the patient on the couch."""
     return ORIENTATIONS[name](image, mask, rng)
 
 

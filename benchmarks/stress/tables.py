@@ -49,6 +49,22 @@ def summary_table(results: Mapping[str, Any]) -> str:
     return _markdown(head, rows)
 
 
+def family_table(families: Mapping[str, Any]) -> str:
+    """Return a row for each family: its levels, its moderate range, and what it does."""
+    rows = []
+    for name, family in families.items():
+        levels, moderate = (
+            ", ".join(format_level(level, "").replace(",", "") for level in group)
+            for group in (family.levels, family.moderate)
+        )
+        if moderate == levels:
+            moderate = "all"
+        what = family.change.__doc__.strip().split("\n\n")[0].rstrip(".")
+        what = " ".join(what.split())
+        rows.append([name, family.meaning or "kind", levels, moderate, what])
+    return _markdown(["change", "level", "levels", "moderate", "what it does"], rows)
+
+
 def format_level(level: float | str, meaning: str) -> str:
     """Return a level with the first word of its meaning, its unit."""
     text = level if isinstance(level, str) else f"{level:g}"

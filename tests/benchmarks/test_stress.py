@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import stress
-from stress import anatomy, families
+from stress import anatomy, families, tables
 from stress.families import FAMILIES, apply
 
 SIZE = 128
@@ -268,3 +268,10 @@ def imports_of(file):
         elif isinstance(node, ast.ImportFrom):
             names.add(None if node.level else node.module.split(".")[0])
     return names
+
+
+def test_the_table_of_changes_is_up_to_date():
+    page = (Path(stress.__file__).parents[1] / "README.md").read_text()
+    _, rest = page.split("<!-- family_table: start -->")
+    table, _ = rest.split("<!-- family_table: end -->")
+    assert table.strip() == tables.family_table(FAMILIES), "print it with family_table"
