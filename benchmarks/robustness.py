@@ -249,6 +249,9 @@ def robustness(args: argparse.Namespace) -> None:
     }
     where = f"the {args.split} split of {', '.join(trained_here)}"
     _say(f"{len(slices)} slices of {where if trained_here else args.data}")
+    bundles = [name for name, path in paths.items() if is_bundle(path)]
+    if bundles:
+        _say(f"bundles do not name their training slices: {', '.join(bundles)}")
     results = {
         "data": str(args.data),
         "split": args.split if trained_here else "all",
