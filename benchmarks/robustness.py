@@ -19,7 +19,6 @@ pictures.png, one slice of each level with the true outline and that of the firs
 import argparse
 import dataclasses
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from lungseg_jax.data.pairs import Pair, Slice, find_pairs, read_slice
 from lungseg_jax.inference.ensemble.bundle import is_bundle
 from lungseg_jax.inference.segmenter import LungSegmenter, load
 from lungseg_jax.runtime.errors import UserError, unknown_name
+from lungseg_jax.runtime.files import write_json
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -269,17 +269,23 @@ def robustness(args: argparse.Namespace) -> None:
     for name, family, tiles in scored:
         results["families"][name] = family
         rows.append(tiles)
-        _say(f"{time.perf_counter() - start:5.0f} s  {name}")
-    results["seconds"] = round(time.perf_counter() - start, 1)
+        results["seconds"] = round(time.perf_counter() - start, 1)
+        results["cpu_seconds"] = round(time.process_time(), 1)  # if others use it, too
+        if args.out:  # what is done survives an interruption
+            _write_json(args.out, results)
+        _say(f"{results['seconds']:7.1f} s  {name}")
     text = f"{tables.level_table(results)}\n\n{tables.summary_table(results)}"
     print(text)
     if args.out:
         _write(args.out, results, text, rows if args.pictures else None)
 
 
-def _write(folder: Path, results: dict, text: str, tiles: list | None) -> None:
+def _write_json(folder: Path, results: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "robustness.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(folder / "robustness.json", results)
+
+
+def _write(folder: Path, results: dict, text: str, tiles: list | None) -> None:
     (folder / "robustness.md").write_text(text + "\n")
     pictures.draw_figure(folder / "robustness.png", results)
     if tiles:

@@ -87,7 +87,7 @@ def summarize_cell(cell: Cell, threshold: Cell, *, has_lung: bool) -> dict:
     flagged = None if cell.flagged is None else float(cell.flagged.mean())
     scores: dict = {"flagged": flagged}
     if has_lung:
-        scores["iou"] = _pooled(cell, True)
+        scores["iou"] = _plain(_pooled(cell, True))
     else:
         false = cell.counts[:, 1]
         scores["false_share"] = _pooled(cell, False)
@@ -96,7 +96,7 @@ def summarize_cell(cell: Cell, threshold: Cell, *, has_lung: bool) -> dict:
     if cell.found is not None:
         found, changed = cell.found.sum(axis=0)
         scores["found"] = float(found / changed) if changed else None
-    scores["score"] = _pooled(cell, has_lung)
+    scores["score"] = _plain(_pooled(cell, has_lung))
     scores["score_ci95"] = _interval(_resampled(cell, has_lung))
     scores |= _difference([cell], [threshold], has_lung)
     return scores
@@ -145,10 +145,12 @@ def summarize_family(
     resampled = [_resampled(cell, has_lung) for cell in own]
     summary["moderate_mean_ci95"] = _interval(_mean_of(resampled))
     summary |= _difference(own, others, has_lung)
-    scores = [_pooled(cell, has_lung) for _, cell, _ in scored]
-    worst = (np.argmin if has_lung else np.argmax)(scores) if scores else None
-    summary["worst"] = None if worst is None else scores[worst]
-    summary["worst_level"] = None if worst is None else scored[worst][0]
+    scores = [(_pooled(cell, has_lung), level) for level, cell, _ in scored]
+    scores = [row for row in scores if not np.isnan(row[0])]
+    worst = (min if has_lung else max)(
+        scores, key=lambda row: row[0], default=(None,) * 2
+    )
+    summary["worst"], summary["worst_level"] = worst
     flags = [cell.flagged for _, cell, _ in scored if cell.flagged is not None]
     summary["flagged"] = float(np.concatenate(flags).mean()) if flags else None
     return summary
@@ -199,8 +201,15 @@ def _mean_of(rows: Sequence[np.ndarray]) -> np.ndarray | None:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
+    return _plain(float(np.mean(values))) if len(values) else None
 
 
-def _is_worse(difference: float, has_lung: bool) -> bool:
+def _plain(value: float) -> float | None:
+    """Return None for NaN, which JSON lacks."""
+    return None if np.isnan(value) else value
+
+
+def _is_worse(difference: float | None, has_lung: bool) -> bool:
+    if difference is None:
+        return False
     return difference < 0 if has_lung else difference > 0

@@ -113,6 +113,17 @@ def test_a_family_has_a_mean_a_worst_level_and_losses():
     assert summary["below_threshold"] + summary["perhaps_below_threshold"] == [3]
 
 
+def test_what_is_undefined_is_none():
+    nothing = cell((0, 0, 0), (0, 0, 0))
+    summary = scores.summarize_cell(nothing, nothing, has_lung=True)
+    assert summary["iou"] is summary["score"] is summary["minus_threshold"] is None
+    family = scores.summarize_family(
+        [nothing], [nothing], levels=[1], moderate=[1], has_lung=True
+    )
+    assert family["moderate_mean"] is family["worst"] is None
+    assert family["below_threshold"] == []
+
+
 # --- families ---
 
 
