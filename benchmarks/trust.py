@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from stress.pathology import consolidation
 
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.evaluation.tuning import LOW_IOU
@@ -27,7 +28,6 @@ from lungseg_jax.inference.segmenter import load
 from lungseg_jax.metrics import overlap, uncertainty
 
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple]
-TISSUE_HU, TISSUE_NOISE_HU = 30, 25
 
 
 def noise(hu: float) -> Change:
@@ -61,19 +61,7 @@ def shrink_to_half(image, mask, rng):
 
 
 def consolidate(share: float) -> Change:
-    """Fill the lower `share` of the larger lung, by its height, with soft tissue."""
-
-    def change(image, mask, rng):
-        labels, stats = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[1:3]
-        largest = labels == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])
-        rows = np.nonzero(largest.any(axis=1))[0]
-        first = rows[0] + (1 - share) * (rows[-1] - rows[0])
-        filled = largest & (np.arange(len(mask))[:, None] >= first)
-        weight = cv2.GaussianBlur(filled.astype(np.float32), (0, 0), 2)
-        tissue = TISSUE_HU + rng.normal(0, TISSUE_NOISE_HU, image.shape)
-        return image * (1 - weight) + tissue * weight, mask
-
-    return change
+    return lambda image, mask, rng: consolidation(image, mask, share, rng)
 
 
 UNCHANGED, DISEASE = "unchanged", "consolidated"
