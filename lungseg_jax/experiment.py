@@ -63,7 +63,7 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
             run_record.register_run(c, folder, dataset, split, done=done, extend=extend)
         _train(c, folder, dataset, split, extra)
         with distributed.primary_first():
-            _finish(folder, dataset, split)
+            _finish(folder, dataset, split, extra)
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return read_json(folder.evaluation)
@@ -153,7 +153,9 @@ def _train(
         loop.train(c, folder, dataset, split, extra)
 
 
-def _finish(folder: RunFolder, dataset: Dataset, split: Split) -> None:
+def _finish(
+    folder: RunFolder, dataset: Dataset, split: Split, extra: Dataset | None
+) -> None:
     """Tune, evaluate and report, unless that is done for all snapshots."""
     run = Run.open(folder)
     names = [str(step) for step in run.planned_snapshots]
@@ -163,7 +165,7 @@ def _finish(folder: RunFolder, dataset: Dataset, split: Split) -> None:
         return
     trained = _load_tuned(run)
     if trained is None:
-        _tune(run, dataset, split)
+        _tune(run, dataset, split, extra)
         trained = load_run(Run.open(folder), EVERY)
     evaluation = _evaluate(run, trained, dataset, split)
     _report(run, trained, evaluation, dataset)
@@ -179,12 +181,12 @@ def _load_tuned(run: Run) -> TrainedEnsemble | None:
         return None
 
 
-def _tune(run: Run, dataset: Dataset, split: Split) -> None:
+def _tune(run: Run, dataset: Dataset, split: Split, extra: Dataset | None) -> None:
     """Write tuning.json, and the average of several snapshots."""
     c, folder = run.config, run.folder
     trained = load_run(run)
     if len(trained.members) > 1:
-        images = network_arrays(c, dataset, split["train"])["image"]
+        images = network_arrays(c, dataset, split["train"], extra)["image"]
         average = average_members(
             trained, images, batch_size=c.train.batch_size, seed=c.seed
         )

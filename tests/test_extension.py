@@ -13,12 +13,13 @@ from lungseg_jax.data.io.formats import write_slice
 from lungseg_jax.metrics import registry
 from lungseg_jax.models import MODELS
 from lungseg_jax.training import knobs, losses
+from lungseg_jax.training.recipes import without_variety
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "extend.md"
 ADDED = {
     "block": "residual",
     "loss": "tversky",
-    "augmentation": "noise",
+    "augmentation": "rings",
     "format": ".pgm",
     "metric": "specificity",
 }
@@ -44,6 +45,9 @@ def extended(monkeypatch):
             exec(compile(sample, title, "exec"), namespace)
             files.setdefault(title, set()).add(re.match(r"# (\S+\.py)", sample)[1])
     assert all(ADDED[kind] in table for kind, table in tables.items())
+    knobs.KNOBS += tuple(
+        knob for knob in knobs.augmentation_knobs() if knob not in knobs.KNOBS
+    )
     yield files
     for kind, table in tables.items():
         table.pop(ADDED[kind], None)
@@ -63,7 +67,7 @@ def test_all_five_work_together(extended, tmp_path, slices):
         ):
             (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
             write_slice(tmp_path / "data" / kind / f"{image_slice.name}.pgm", array)
-    c = ls.default_config()
+    c = without_variety(ls.default_config())
     c.update_from_flattened_dict(
         {
             "cache_dir": str(tmp_path / "cache"),
@@ -73,7 +77,7 @@ def test_all_five_work_together(extended, tmp_path, slices):
             "model.name": "residual",
             "model.filters": 1,
             "train.loss": "tversky",
-            "augment.noise": 0.05,
+            "augment.rings": 0.5,
             "train.total_steps": 2,
             "train.batch_size": 2,
             "schedule.cycles": 1,

@@ -211,7 +211,7 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob(
         "train.population_stats",
-        True,
+        False,
         "re-estimate batch statistics over the training split at snapshots",
     ),
     Knob("train.save_every", 100, "steps between checkpoints", (1, LARGE)),

@@ -151,11 +151,8 @@ def _build(
     model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
     mesh = distributed.make_mesh()
     replicated = distributed.replicated(mesh)
-    arrays = network_arrays(c, dataset, split["train"])
+    arrays = network_arrays(c, dataset, split["train"], extra)
     extra_names = extra.names if extra else []
-    if extra:
-        more = network_arrays(c, extra, extra_names)
-        arrays = {name: np.concatenate([arrays[name], more[name]]) for name in arrays}
     normalize = functools.partial(to_unit, **preprocessing_of(c))
     return _Training(
         config=c,

@@ -1,5 +1,6 @@
 """Validation during training, at the network's size."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,12 +54,18 @@ def make_validate(
 
 
 def network_arrays(
-    c: ConfigDict, dataset: Dataset, names: Sequence[str]
+    c: ConfigDict,
+    dataset: Dataset,
+    names: Sequence[str],
+    extra: Dataset | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return slices as they are kept on the device, at the network's size.
+    """Return slices as they are kept on the device, and then all of another dataset.
 
     "image" `[n s s c]` is that of `image_to_network`, and "mask" is `[n s s]`.
     """
+    slices = dataset.slices(names)
+    if extra:
+        slices = itertools.chain(slices, extra.slices(extra.names))
     return to_network_arrays(
-        dataset.slices(names), soft_masks=c.data.soft_masks, **preprocessing_of(c)
+        slices, soft_masks=c.data.soft_masks, **preprocessing_of(c)
     )

@@ -58,12 +58,12 @@ def test_metrics_have_each_step_once_and_the_rate_falls_within_a_cycle(finished_
     assert all(row["learning_rate"] == rate[step] for step, row in snapshots.items())
 
 
-def test_a_snapshot_has_population_statistics(finished_run, tiny_cache, tmp_path):
-    """Without re-estimation the weights are the same and the statistics differ."""
-    plain = RunFolder(tmp_path / "run")
-    c = tiny_config(tiny_cache, **{"train.population_stats": False})
-    run_experiment(c, str(plain.path))
-    precise, running = variables_at(finished_run, 4), variables_at(plain, 4)
+def test_statistics_are_re_estimated_on_request(finished_run, tiny_cache, tmp_path):
+    """The weights of the first snapshot are the same, and its statistics differ."""
+    folder = RunFolder(tmp_path / "run")
+    c = tiny_config(tiny_cache, **{"train.population_stats": True})
+    run_experiment(c, str(folder.path))
+    precise, running = variables_at(folder, 4), variables_at(finished_run, 4)
     jax.tree.map(np.testing.assert_array_equal, precise["params"], running["params"])
     difference = jax.tree.map(
         lambda a, b: float(abs(a - b).max()),
