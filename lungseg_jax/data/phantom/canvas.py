@@ -85,6 +85,28 @@ class Canvas:
         window = self.image[box]
         window += (hu - window) * (cover * np.float32(alpha / 255))
 
+    def paint_union(
+        self,
+        outlines: list[np.ndarray],
+        hu: float,
+        alpha: float = 1.0,
+        *,
+        within: np.ndarray | None = None,
+    ) -> None:
+        """Fill the union of outlines in patient coordinates, otherwise like `paint`."""
+        if outlines:
+            cover = self.cover(*outlines)
+            self.paint_cover(
+                cover if within is None else cv2.min(cover, within), hu, alpha
+            )
+
+    def paint_cover(self, cover: np.ndarray, hu: float, alpha: float = 1.0) -> None:
+        """Blend a value into the image by a coverage, uint8 `[size size]`."""
+        left, top, width, height = cv2.boundingRect(cover)
+        box = np.s_[top : top + height, left : left + width]
+        window = self.image[box]
+        window += (hu - window) * (cover[box] * np.float32(alpha / 255))
+
     def cover(self, *outlines: np.ndarray) -> np.ndarray:
         """Return the union of outlines as anti-aliased coverage, uint8 `[size size]`."""
         layer = np.zeros((self.size, self.size), np.uint8)
