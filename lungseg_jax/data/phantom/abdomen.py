@@ -68,8 +68,8 @@ def _paint_organs(canvas: Canvas, section: Section, below: np.ndarray) -> None:
     top = diaphragm.tops(section)[1]
     size = rng.uniform(0.85, 1.15, 6)
     organs = [  # center, radii, HU, tilt
-        ((-0.42, -0.08 * d, 1.0), (0.72, 1.2 * d, 0.42 * size[0]), liver_hu, 0.1),
-        ((0.1, -0.5 * d, 0.98), (0.5 * size[1], 0.55 * d, 0.22), liver_hu, -0.2),
+        ((-0.48, -0.05 * d, 1.0), (0.62, 1.1 * d, 0.42 * size[0]), liver_hu, 0.1),
+        ((0.05, -0.5 * d, 0.98), (0.5 * size[1], 0.5 * d, 0.24), liver_hu, -0.2),
         ((-0.4, -0.5 * d, 1.32), (0.1, 0.14, 0.12), WATER_HU, 0.3),
         ((0.7, 0.4 * d, top + 0.28), (0.2 * size[2], 0.5 * d, 0.25), 50 + rise, -0.3),
         ((0.1, -0.1 * d, 1.25), (0.3, 0.09, 0.07), SOFT_HU + rise, -0.3),
@@ -79,6 +79,13 @@ def _paint_organs(canvas: Canvas, section: Section, below: np.ndarray) -> None:
     for center, radii, hu, tilt in organs:
         part = egg(section, rng, center, radii, tilt=tilt, wobble=0.09)
         if part is not None:
+            canvas.paint(part, hu, within=below)
+    for center in rng.uniform([-0.9, -0.6, 0.7], [0, 0.4, 1.3], (14, 3)):
+        radii = *rng.uniform(0.015, 0.06, 2), rng.uniform(0.03, 0.1)
+        center = tuple(center * [1, d, 1])
+        part = egg(section, rng, center, radii, tilt=rng.uniform(0, 3))
+        if part is not None:
+            hu = liver_hu + 1.5 * rise + rng.normal(0, 12)
             canvas.paint(part, hu, within=below)
     for side in SIDES:
         kidney = section.stream("kidney", side)
@@ -198,16 +205,19 @@ def _paint_bowel(
 
 def _gas(section: Section, tube: Tube, content: Content) -> list[np.ndarray]:
     """Return the discs of a tube above the level of its content."""
-    square = tube.radii**2 - (tube.points[:, 2] - section.z) ** 2
-    shown = square > (0.15 * tube.radii) ** 2
-    fills = content.fills(len(tube.radii))[shown]
+    shown = tube.shown(section.z)
+    fills, discs = content.fills(len(tube.radii)), tube.section(section.z)
     down, gas = section.patient.down, []
-    for disc, fill in zip(tube.section(section.z), fills):
-        middle, half = disc[:, 1].mean(), np.ptp(disc[:, 1]) / 2
-        surface = down * middle - half * fill
-        if fill < 1:
-            disc[:, 1] = down * np.minimum(down * disc[:, 1], surface)
-            gas.append(disc)
+    # Neighbouring balls are one lumen, with one level.
+    for run in np.split(np.arange(len(shown)), np.flatnonzero(np.diff(shown) > 1) + 1):
+        fill = fills[shown[run]].mean()
+        if fill > 1:
+            continue
+        lumen = np.stack([discs[i] for i in run])
+        low, high = lumen[..., 1].min(), lumen[..., 1].max()
+        surface = down * (low + high) / 2 - (high - low) / 2 * fill
+        lumen[..., 1] = down * np.minimum(down * lumen[..., 1], surface)
+        gas += list(lumen)
     return gas
 
 

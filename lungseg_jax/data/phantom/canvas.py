@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 
 _SUBPIXEL_BITS = 4
+_THETA = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+_CIRCLE = np.stack([np.cos(_THETA), np.sin(_THETA)], axis=1)
+_ORDER = np.arange(2, 6)[:, None]
 
 
 class Canvas:
@@ -147,11 +150,9 @@ def blob(
     wobble: float = 0.05,
 ) -> np.ndarray:
     """Draw an ellipse, rotated by `tilt` radians, whose radius varies by `wobble`."""
-    theta = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    order = np.arange(2, 6)[:, None]
-    waves = np.cos(order * theta + rng.uniform(0, 2 * np.pi, (4, 1)))
-    radius = 1 + wobble * (rng.normal(size=4) / order[:, 0]) @ waves
-    points = np.stack([np.cos(theta), np.sin(theta)], axis=1) * radius[:, None] * radii
+    waves = np.cos(_ORDER * _THETA + rng.uniform(0, 2 * np.pi, (4, 1)))
+    radius = 1 + wobble * (rng.normal(size=4) / _ORDER[:, 0]) @ waves
+    points = _CIRCLE * radius[:, None] * radii
     cos, sin = np.cos(tilt), np.sin(tilt)
     return points @ np.array([[cos, sin], [-sin, cos]]) + center
 

@@ -16,7 +16,7 @@ from lungseg_jax.data.phantom.chest_wall import FAT_HU, SOFT_HU
 from lungseg_jax.data.phantom.patient import SIDES, Section
 from lungseg_jax.data.phantom.pleura import Pleura
 
-APEX, BASE = 0.0, max(diaphragm.RECESSES)  # there is no lung above and below
+APEX, BASE = 0.0, diaphragm.BASE  # there is no lung above and below
 
 
 def paint(canvas: Canvas, section: Section, findings: Pleura) -> np.ndarray:

@@ -66,7 +66,7 @@ def make_slice(
     protocol = scanner.draw_protocol(scanner_rng)
     scanner.paint_couch(canvas, canvas.to_pixels(section.skin), scanner_rng)
     mask = paint_section(canvas, section)
-    return scanner.acquire(canvas, protocol, scanner_rng), mask
+    return scanner.acquire(canvas, mask, protocol, scanner_rng)
 
 
 def paint_section(canvas: Canvas, section: Section) -> np.ndarray:

@@ -5,9 +5,9 @@ import numpy as np
 from lungseg_jax.data.phantom.patient import SIDES, Section
 
 RAISED_CHANCE = 0.08
-# The lowest levels that the lungs reach, by angle around a dome: at the front, the side
-# and the back.
-RECESSES = (0.84, 0.97, 1.04)
+# The lowest levels that the lungs reach around a dome: at the front, the side, the back.
+RECESSES = {"front": (0.78, 0.92), "side": (0.93, 1.02), "back": (1.0, 1.06)}
+BASE = 1.06  # there is no lung below
 
 
 def tops(section: Section) -> np.ndarray:
@@ -35,12 +35,13 @@ def domes(section: Section, offset: float = 0.0) -> list[np.ndarray]:
     for side, top in zip(SIDES, tops(section)):
         x, y = rng.uniform(0.44, 0.54), rng.uniform(-0.22, -0.02) * patient.depth
         flat, waves = rng.uniform(0.45, 0.62), rng.normal(0, 0.03, 4)
+        recesses = [rng.uniform(*band) for band in RECESSES.values()]
         if level <= top:
             continue
         center = np.array([side * x, y])
         theta = np.linspace(0, 2 * np.pi, 96, endpoint=False)
         from_front = np.degrees(np.arccos(-np.sin(theta)))
-        bottom = np.interp(from_front, [20, 90, 150], RECESSES)
+        bottom = np.interp(from_front, [20, 90, 150], recesses)
         share = np.clip((level - top) / (bottom - top), 0, 1) ** flat
         order = np.arange(2, 6)[:, None]
         share = share * (

@@ -6,8 +6,8 @@ import numpy as np
 from lungseg_jax.data.phantom import pathology, vessels
 from lungseg_jax.data.phantom.canvas import Canvas, stroke
 from lungseg_jax.data.phantom.chest_wall import SOFT_HU
-from lungseg_jax.data.phantom.patient import SIDES, Section
 from lungseg_jax.data.phantom.pathology import CELLS, Grid
+from lungseg_jax.data.phantom.patient import SIDES, Section
 from lungseg_jax.data.phantom.pleura import Pleura
 
 BRONCHUS_WALL_HU, BRONCHUS_AIR_HU = -150.0, -920.0

@@ -1,7 +1,7 @@
 """Disease within the lung, all of which is lung by convention.
 
-Consolidation, ground glass, collapse, fibrosis, emphysema, bullae, nodules and masses change
-the density of the parenchyma, not the mask. See `pleura` for what is outside of the lung.
+Consolidation, ground glass, collapse, fibrosis, emphysema, bullae, nodules and masses
+change the density of the parenchyma, not the mask. See `pleura` for what is outside of it.
 """
 
 from dataclasses import dataclass

@@ -38,7 +38,8 @@ def paint_couch(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> N
         return
     x = np.linspace(-0.05, 1.05, 60) * size
     lean = (x - rng.uniform(0.45, 0.55) * size) / size
-    sag = -rng.uniform(0.0, 0.5) * size * lean**2
+    bend = np.abs(lean) if rng.random() < 0.2 else lean**2  # some couches are a V
+    sag = -rng.uniform(0.0, 0.5) * size * bend
     foam_depth = rng.uniform(0.012, 0.06) * size
     top = skin[:, 1].max() - rng.uniform(0.0, 0.015) * size + sag
     foam = np.concatenate(
@@ -130,8 +131,13 @@ def draw_protocol(rng: np.random.Generator) -> Protocol:
     )
 
 
-def acquire(canvas: Canvas, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """Return the scan of the painted canvas, int16 `[size size]`."""
+def acquire(
+    canvas: Canvas, mask: np.ndarray, protocol: Protocol, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scan of the painted canvas, int16 `[size size]`, and its mask.
+
+    The mask, uint8 `[size size]`, ends with the field of view.
+    """
     size, p = canvas.size, protocol
     image = canvas.image
     if p.matrix < size:
@@ -152,9 +158,10 @@ def acquire(canvas: Canvas, protocol: Protocol, rng: np.random.Generator) -> np.
     image += p.noise_hu / noise.std() * noise * (0.75 + 0.35 * _overview(attenuation))
     if p.padding_hu:
         _pad(image, p.padding_hu)
+        mask = np.where(_outside(size), np.uint8(0), mask)
     if len(image) < size:
         image = cv2.resize(image, (size, size), interpolation=p.enlarge)
-    return np.rint(image).clip(-3024, 3071).astype(np.int16)
+    return np.rint(image).clip(-3024, 3071).astype(np.int16), mask
 
 
 def _reconstruct(image: np.ndarray, p: Protocol, pixel: float) -> np.ndarray:
@@ -177,11 +184,15 @@ def _overview(attenuation: np.ndarray) -> np.ndarray:
 
 def _pad(image: np.ndarray, padding_hu: float) -> None:
     """Set pixels outside the round field of view to a noisy constant, in place."""
-    size = len(image)
-    outside = np.full(image.shape, 255, np.uint8)
-    cv2.circle(outside, (size // 2, size // 2), size // 2, 0, -1)
-    noise = (image[outside > 0] - AIR_HU).clip(-90, 90)
-    image[outside > 0] = padding_hu + 0.6 * noise
+    outside = _outside(len(image))
+    noise = (image[outside] - AIR_HU).clip(-90, 90)
+    image[outside] = padding_hu + 0.6 * noise
+
+
+def _outside(size: int) -> np.ndarray:
+    """Return where the round field of view is not, bool `[size size]`."""
+    square = (np.arange(size, dtype=np.float32) + 0.5 - size / 2) ** 2
+    return square[:, None] + square > (size / 2) ** 2
 
 
 def _streaks(attenuation: np.ndarray, rng: np.random.Generator) -> np.ndarray:

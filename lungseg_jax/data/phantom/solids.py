@@ -23,6 +23,10 @@ class Tube:
     points: np.ndarray
     radii: np.ndarray
 
+    def shown(self, z: float) -> np.ndarray:
+        """Return the numbers of the balls that height `z` cuts."""
+        return np.flatnonzero(np.abs(self.points[:, 2] - z) < 0.985 * self.radii)
+
     def section(self, z: float, wall: float = 0.0) -> list[np.ndarray]:
         """Return discs, outlines `[28 2]`, whose union is the section at height `z`.
 
@@ -30,9 +34,10 @@ class Tube:
           z: in half widths.
           wall: added to the radius of the discs.
         """
-        square = self.radii**2 - (self.points[:, 2] - z) ** 2
-        shown = square > (0.15 * self.radii) ** 2
-        radii = np.sqrt(square[shown]) + wall
+        shown = self.shown(z)
+        radii = (
+            np.sqrt(self.radii[shown] ** 2 - (self.points[shown, 2] - z) ** 2) + wall
+        )
         return list(self.points[shown, None, :2] + radii[:, None, None] * _CIRCLE)
 
 

@@ -81,10 +81,10 @@ def make_vessels(patient: Patient) -> Pieces:
     parts = []
     for side in SIDES:
         rng = patient.stream("vessel tree", side)
-        root, count = hilum(patient, side), rng.integers(10, 17)
+        root, count = hilum(patient, side), rng.integers(16, 26)
         headings = _outwards(rng, count, side)
-        widths = rng.uniform(0.028, 0.055, count)
-        starts = root + rng.normal(0, [0.03, 0.05, 0.08], (count, 3))
+        widths = rng.uniform(0.03, 0.075, count)
+        starts = root + rng.normal(0, [0.03, 0.05, 0.22], (count, 3))
         parts.append(_grow(starts, headings, widths, rng, GENERATIONS))
         parts.append(_scatter(patient, root, side, rng))
     return _join(parts)
@@ -97,7 +97,7 @@ def make_bronchi(patient: Patient) -> Pieces:
         rng = patient.stream("bronchial tree", side)
         root, count = hilum(patient, side), rng.integers(7, 11)
         headings = _outwards(rng, count, side)
-        starts = root + rng.normal(0, [0.03, 0.05, 0.08], (count, 3))
+        starts = root + rng.normal(0, [0.03, 0.05, 0.22], (count, 3))
         widths = rng.uniform(0.03, 0.045, count)
         parts.append(_grow(starts, headings, widths, rng, 6))
     return _join(parts)
@@ -110,7 +110,7 @@ def _join(parts: list[Pieces]) -> Pieces:
 
 def _outwards(rng: Rng, count: int, side: int) -> np.ndarray:
     """Draw unit vectors that point away from the mediastinum, `[count 3]`."""
-    headings = rng.normal(0, [0.8, 1.0, 1.2], (count, 3))
+    headings = rng.normal(0, [0.8, 1.0, 0.9], (count, 3))
     headings[:, 0] = side * np.abs(headings[:, 0] + 0.2)
     return headings / np.linalg.norm(headings, axis=1, keepdims=True)
 
