@@ -131,12 +131,13 @@ def _bowel(section: Section) -> list[tuple[Tube, "Content"]]:
         ]
     )
     colon = (colon + rng.normal(0, 0.03, colon.shape)) * [1, d, 1]
-    wide = rng.uniform(0.08, 0.16) * rng.uniform(0.75, 1.2, len(colon))
+    wide = rng.uniform(0.08, 0.18) * rng.uniform(0.75, 1.2, len(colon))
     fill = rng.uniform(-1.0, 0.7)
     parts.append(
-        (make_tube(colon, wide, height, 0.16), Content(rng, fill=fill, mottled=True))
+        (make_tube(colon, wide, height, 0.2), Content(rng, fill=fill, mottled=True))
     )
-    parts.append(_stomach(section, rng))
+    at = len(parts) - int(rng.random() < 0.5)  # behind the colon, or in front of it
+    parts.insert(at, _stomach(section, rng))
     return parts
 
 
@@ -227,6 +228,8 @@ def _paint_stool(
     """Paint stool: soft, with bubbles of gas."""
     rng = section.stream("stool", int(np.floor(section.z / 0.05)))
     left, top, width, height = cv2.boundingRect(lumen)
+    if not width:
+        return
     cells = max(int(24 * max(width, height) / canvas.unit_px), 4)
     coarse = rng.standard_normal((cells, cells), np.float32)
     texture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)

@@ -42,6 +42,7 @@ def domes(section: Section, offset: float = 0.0) -> list[np.ndarray]:
         theta = np.linspace(0, 2 * np.pi, 96, endpoint=False)
         from_front = np.degrees(np.arccos(-np.sin(theta)))
         bottom = np.interp(from_front, [20, 90, 150], recesses)
+        bottom = np.maximum(bottom, top + 0.12)
         share = np.clip((level - top) / (bottom - top), 0, 1) ** flat
         order = np.arange(2, 6)[:, None]
         share = share * (

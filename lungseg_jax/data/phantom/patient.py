@@ -75,7 +75,7 @@ _FROM_FRONT = np.minimum(_THETA, 2 * np.pi - _THETA)
 Rng = np.random.Generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal by identity, so that it can key a cache
 class Patient:
     """Properties that hold at all levels. Radii are `[24]`, by angle from the front.
 

@@ -1,5 +1,6 @@
 """The trees of vessels and bronchi within the lungs, in three dimensions."""
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -9,6 +10,7 @@ from lungseg_jax.data.phantom.canvas import Canvas, fill
 from lungseg_jax.data.phantom.patient import SIDES, Patient, Rng, Section
 
 GENERATIONS, STEPS = 8, 5
+STEM_WIDTH = 0.06  # about 8 mm
 _CAP = np.linspace(-np.pi / 2, np.pi / 2, 5)
 _CAP = np.stack([np.cos(_CAP), np.sin(_CAP)], axis=1)
 
@@ -76,6 +78,7 @@ def cover(canvas: Canvas, section: Section, pieces: Pieces, wall: float = 0.0):
     return layer
 
 
+@functools.lru_cache(maxsize=16)
 def make_vessels(patient: Patient) -> Pieces:
     """Return the vessels of both lungs."""
     parts = []
@@ -90,6 +93,14 @@ def make_vessels(patient: Patient) -> Pieces:
     return _join(parts)
 
 
+def stems(pieces: Pieces) -> Pieces:
+    """Return the pieces of the large vessels, which belong to the hilum."""
+    is_stem = pieces.width > STEM_WIDTH
+    values = (pieces.start, pieces.stop, pieces.width, pieces.alpha)
+    return Pieces(*(value[is_stem] for value in values))
+
+
+@functools.lru_cache(maxsize=16)
 def make_bronchi(patient: Patient) -> Pieces:
     """Return the bronchi within both lungs."""
     parts = []
