@@ -72,7 +72,8 @@ def _electrodes(canvas, section, rng) -> None:
         at = skin[own.integers(-60, 60)]
         at = at * (1 + abs(section.wave(own, 0.04)))
         hu, radius = own.uniform(-300, 1800), own.uniform(0.008, 0.02)
-        if own.random() < 0.6:
+        # Stuck to the skin at one level, with a cable at some others.
+        if own.random() < 0.6 and np.sin(own.uniform(0, 6) + 25 * section.level) > 0:
             canvas.paint(blob(own, at, (radius, radius)), hu)
 
 

@@ -100,8 +100,13 @@ class Protocol:
     enlarge: int
 
 
-def draw_protocol(rng: np.random.Generator) -> Protocol:
-    """Draw kernel, dose, matrix, calibration, artefacts and padding."""
+def draw_protocol(rng: np.random.Generator, *, may_be_coarse: bool = True) -> Protocol:
+    """Draw kernel, dose, matrix, calibration, artefacts and padding.
+
+    Args:
+      rng: source of all draws.
+      may_be_coarse: whether the image may be enlarged from a smaller matrix.
+    """
     kernel = rng.choice(list(KERNELS), p=list(KERNELS.values()))
     blur, sharpen = {
         "soft": (rng.uniform(0.9, 2.2), 0.0),
@@ -116,7 +121,7 @@ def draw_protocol(rng: np.random.Generator) -> Protocol:
     chances = STREAK_CHANCE, METAL_CHANCE, ROUND_FIELD_CHANCE
     has_streaks, has_metal, is_round = rng.random(3) < chances
     return Protocol(
-        matrix=matrix if is_coarse else 512,
+        matrix=matrix if is_coarse and may_be_coarse else 512,
         blur=blur,
         sharpen=sharpen,
         halo=rng.uniform(1.0, 2.5),
