@@ -52,7 +52,9 @@ def test_disease_changes_the_lung_and_not_its_mask(disease, seed, monkeypatch):
     np.testing.assert_array_equal(sick_image[~mask], image[~mask])
     if disease == "emphysema":
         assert sick_image[mask].mean() < image[mask].mean()
-    elif disease in ("whole", "diffuse", "fibrosis"):
+    elif disease == "fibrosis":
+        assert sick_image[mask].std() > image[mask].std()
+    elif disease in ("whole", "diffuse"):
         assert sick_image[mask].mean() > image[mask].mean() + 40
 
 
