@@ -103,7 +103,7 @@ def _bowel(section: Section) -> list[tuple[Tube, "Content"]]:
     d, height = section.depth, section.patient.height
     rng = section.stream("bowel")
     parts = []
-    for _ in range(9):
+    for _ in range(16):
         start = rng.uniform([-0.55, -0.7, 1.35], [0.55, 0.2, 2.2])
         steps = rng.normal(0, [0.25, 0.25, 0.08], (5, 3))
         loop = np.clip(

@@ -61,7 +61,7 @@ def make_slice(
         raise ValueError(f"size={size} must be at least 64; try 128.")
     rng, scanner_rng = np.random.default_rng([seed, index]).spawn(2)
     patient = pleura.displace(draw_patient((seed, index)))
-    section = placement.draw_section(patient, rng)
+    section = placement.draw_section(patient, index, rng)
     canvas = Canvas(size, placement.draw_frame(section, rng), scanner.AIR_HU)
     protocol = scanner.draw_protocol(scanner_rng)
     scanner.paint_couch(canvas, canvas.to_pixels(section.skin), scanner_rng)

@@ -26,10 +26,15 @@ FIELDS = {"chest": 0.62, "large": 0.13, "tight": 0.12, "lung": 0.13}
 THICKNESS_MM = (0.6, 6.0)
 
 
-def draw_section(patient: Patient, rng: Rng) -> Section:
-    """Draw the level and the thickness of a slice."""
+def draw_section(patient: Patient, index: int, rng: Rng) -> Section:
+    """Draw the level and the thickness of the slice `index` of a dataset.
+
+    The shares of LEVELS hold for a few consecutive slices, not only on average: multiples
+    of the golden ratio are spread evenly over [0, 1).
+    """
     bands, weights = list(LEVELS), list(LEVELS.values())
-    low, high = bands[rng.choice(len(bands), p=weights)]
+    even = (0.5 + index * (np.sqrt(5) - 1) / 2) % 1
+    low, high = bands[min(np.searchsorted(np.cumsum(weights), even), len(bands) - 1)]
     share = rng.beta(1.5, 1.4) if (low, high) == bands[0] else rng.uniform()
     thickness_mm = np.exp(rng.uniform(*np.log(THICKNESS_MM)))
     thickness = thickness_mm / patient.half_width_mm
