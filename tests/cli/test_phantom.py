@@ -47,7 +47,7 @@ def test_reads_back_in_the_standard_orientation(tmp_path, phantom):
     "words,message",
     [
         (["patient.txt"], "not in a known format"),
-        (["there.nii.gz"], "exists"),
+        (["there.nii.gz"], "already there"),
         (["--mask=a.nii.gz", "a.nii.gz"], "one name"),
         (["--spacing=90", "a.nii.gz"], "within the body"),
         ([], "expected OUT"),

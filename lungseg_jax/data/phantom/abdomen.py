@@ -1,12 +1,14 @@
 """The abdomen: solid organs, and hollow ones with gas that is not lung."""
 
+import functools
+
 import cv2
 import numpy as np
 
 from lungseg_jax.data.phantom import diaphragm, mediastinum
 from lungseg_jax.data.phantom.canvas import Canvas, blob
 from lungseg_jax.data.phantom.chest_wall import FAT_HU, MUSCLE_HU, SOFT_HU
-from lungseg_jax.data.phantom.patient import SIDES, Rng, Section
+from lungseg_jax.data.phantom.patient import SIDES, Patient, Rng, Section
 from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
 
 GAS_HU = (-1000.0, -930.0)
@@ -33,7 +35,7 @@ def paint(canvas: Canvas, section: Section, below: np.ndarray) -> None:
     _paint_muscles(canvas, section, below)
     mediastinum.paint(canvas, mediastinum.draw_vessels(section), below)
     _paint_organs(canvas, section, below)
-    for tube, content in _bowel(section):
+    for tube, content in _bowel(section.patient):
         _paint_bowel(canvas, section, below, tube, content)
 
 
@@ -65,7 +67,7 @@ def _paint_organs(canvas: Canvas, section: Section, below: np.ndarray) -> None:
     rng = section.stream("organs")
     rise = 0.3 * (patient.blood_hu - SOFT_HU)
     liver_hu = rng.uniform(*LIVER_HU) + rise
-    top = diaphragm.tops(section)[1]
+    top = diaphragm.tops(patient)[1]
     size = rng.uniform(0.85, 1.15, 6)
     organs = [  # center, radii, HU, tilt
         ((-0.48, -0.05 * d, 1.0), (0.62, 1.1 * d, 0.42 * size[0]), liver_hu, 0.1),
@@ -98,10 +100,11 @@ def _paint_organs(canvas: Canvas, section: Section, below: np.ndarray) -> None:
                 canvas.paint(part, hu, within=below)
 
 
-def _bowel(section: Section) -> list[tuple[Tube, "Content"]]:
+@functools.lru_cache(maxsize=16)
+def _bowel(patient: Patient) -> list[tuple[Tube, "Content"]]:
     """Return stomach, colon and small bowel with their contents, back to front."""
-    d, height = section.depth, section.patient.height
-    rng = section.stream("bowel")
+    d, height = patient.depth, patient.height
+    rng = patient.stream("bowel")
     parts = []
     for _ in range(16):
         start = rng.uniform([-0.55, -0.7, 1.35], [0.55, 0.2, 2.2])
@@ -137,12 +140,12 @@ def _bowel(section: Section) -> list[tuple[Tube, "Content"]]:
         (make_tube(colon, wide, height, 0.2), Content(rng, fill=fill, mottled=True))
     )
     at = len(parts) - int(rng.random() < 0.5)  # behind the colon, or in front of it
-    parts.insert(at, _stomach(section, rng))
+    parts.insert(at, _stomach(patient, rng))
     return parts
 
 
-def _stomach(section: Section, rng: Rng) -> tuple[Tube, "Content"]:
-    d, top = section.depth, diaphragm.tops(section)[1]
+def _stomach(patient: Patient, rng: Rng) -> tuple[Tube, "Content"]:
+    d, top = patient.depth, diaphragm.tops(patient)[1]
     line = np.array(
         [
             [0.45, 0.2, top + 0.14],
@@ -156,7 +159,7 @@ def _stomach(section: Section, rng: Rng) -> tuple[Tube, "Content"]:
     wide = rng.uniform(0.24, 0.36) if is_full else rng.uniform(0.12, 0.24)
     radii = wide * np.array([1, 1.05, 0.85, 0.55, 0.4])
     content = Content(rng, fill=rng.uniform(-0.8, 1.0), mottled=rng.random() < 0.3)
-    return make_tube(line * [1, d, 1], radii, section.patient.height), content
+    return make_tube(line * [1, d, 1], radii, patient.height), content
 
 
 class Content:

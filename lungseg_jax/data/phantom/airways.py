@@ -1,16 +1,19 @@
 """The large airways: air that is not lung."""
 
+import functools
+
 import numpy as np
 
-from lungseg_jax.data.phantom.patient import SIDES, Section
+from lungseg_jax.data.phantom.patient import SIDES, Patient, Section
 from lungseg_jax.data.phantom.solids import Tube, make_tube
 
 AIRWAY_HU = -960.0
 
 
-def make_airways(section: Section) -> list[Tube]:
+@functools.lru_cache(maxsize=16)
+def make_airways(patient: Patient) -> list[Tube]:
     """Return trachea, main bronchi and the stems of the lobar bronchi."""
-    patient, rng = section.patient, section.stream("airways")
+    rng = patient.stream("airways")
     d, shift, height = patient.depth, patient.shift, patient.height
     wide = rng.uniform(0.05, 0.078)
     carina = rng.uniform(0.39, 0.45)
@@ -40,7 +43,7 @@ def make_airways(section: Section) -> list[Tube]:
 def sections(section: Section) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return the outlines of lumina, and of lumina with walls."""
     lumina, walls = [], []
-    for tube in make_airways(section):
+    for tube in make_airways(section.patient):
         lumina += tube.section(section.z)
         walls += tube.section(section.z, wall=0.018)
     return lumina, walls

@@ -76,8 +76,8 @@ class Canvas:
         within: np.ndarray | None = None,
     ) -> None:
         """Fill an outline in pixels, otherwise like `paint`."""
-        left, top = np.clip(np.floor(outline.min(0)).astype(int) - 2, 0, self.size)
-        right, bottom = np.clip(np.ceil(outline.max(0)).astype(int) + 3, 0, self.size)
+        left, top = (min(max(int(x) - 2, 0), self.size) for x in outline.min(0))
+        right, bottom = (min(max(int(x) + 4, 0), self.size) for x in outline.max(0))
         if left >= right or top >= bottom:
             return
         box = np.s_[top:bottom, left:right]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lungseg_jax.data.phantom.patient import SIDES, Section
+from lungseg_jax.data.phantom.patient import SIDES, Patient, Section
 
 RAISED_CHANCE = 0.08
 # The lowest levels that the lungs reach around a dome: at the front, the side, the back.
@@ -10,9 +10,9 @@ RECESSES = {"front": (0.78, 0.92), "side": (0.93, 1.02), "back": (1.0, 1.06)}
 BASE = 1.06  # there is no lung below
 
 
-def tops(section: Section) -> np.ndarray:
+def tops(patient: Patient) -> np.ndarray:
     """Return the levels of the right and the left dome, `[2]`."""
-    patient, rng = section.patient, section.stream("tops")
+    rng = patient.stream("tops")
     levels = rng.uniform([0.56, 0.62], [0.72, 0.8]) + 0.1 * patient.inflation
     if rng.random() < RAISED_CHANCE:
         levels[rng.integers(2)] -= rng.uniform(0.1, 0.4)
@@ -32,7 +32,7 @@ def domes(section: Section, offset: float = 0.0) -> list[np.ndarray]:
     level = section.level + offset
     wall = section.ring(section.cavity * 1.01)
     outlines = []
-    for side, top in zip(SIDES, tops(section)):
+    for side, top in zip(SIDES, tops(patient)):
         x, y = rng.uniform(0.44, 0.54), rng.uniform(-0.22, -0.02) * patient.depth
         flat, waves = rng.uniform(0.45, 0.62), rng.normal(0, 0.03, 4)
         recesses = [rng.uniform(*band) for band in RECESSES.values()]

@@ -1,10 +1,12 @@
 """The organs between the lungs: heart, great vessels, gullet, fat."""
 
+import functools
+
 import numpy as np
 
 from lungseg_jax.data.phantom.canvas import Canvas, blob, closed_curve
 from lungseg_jax.data.phantom.chest_wall import MUSCLE_HU, SOFT_HU
-from lungseg_jax.data.phantom.patient import SIDES, Section
+from lungseg_jax.data.phantom.patient import SIDES, Patient, Section
 from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
 
 GULLET_AIR_HU = -960.0
@@ -64,16 +66,17 @@ def draw_vessels(section: Section) -> list[Organ]:
     rng = section.stream("vessels")
     values = blood * rng.uniform(1, [1.0, 1.6, 1.2])
     organs = []
-    for tubes, hu in zip(_trees(section), values):
+    for tubes, hu in zip(_trees(section.patient), values):
         outlines = [disc for tube in tubes for disc in tube.section(section.z)]
         organs.append((outlines, hu))
     return organs
 
 
-def _trees(section: Section) -> tuple[list[Tube], list[Tube], list[Tube]]:
+@functools.lru_cache(maxsize=16)
+def _trees(patient: Patient) -> tuple[list[Tube], list[Tube], list[Tube]]:
     """Return aorta and branches, veins, pulmonary arteries."""
-    rng, d, dx = section.stream("trees"), section.depth, section.patient.shift
-    height = section.patient.height
+    rng, d, dx = patient.stream("trees"), patient.depth, patient.shift
+    height = patient.height
     x, wide, arch = (
         rng.uniform(0.12, 0.19),
         rng.uniform(0.085, 0.125),
