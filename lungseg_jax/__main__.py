@@ -17,6 +17,7 @@ COMMANDS = {  # each is `main` of a module of lungseg_jax.cli
     "evaluate": "score a run on a labelled folder",
     "compare": "score masks from any source against true ones",
     "export": "write a trained ensemble as one folder to share",
+    "phantom": "draw a synthetic patient as a volume, with its lung mask",
     "check": "describe a data folder, or list everything wrong with it",
     "verify": "verify that a run or a bundle is intact, bit for bit",
 }

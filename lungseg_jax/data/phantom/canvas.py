@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 
 _SUBPIXEL_BITS = 4
+_THETA = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+_CIRCLE = np.stack([np.cos(_THETA), np.sin(_THETA)], axis=1)
+_ORDER = np.arange(2, 6)[:, None]
 
 
 class Canvas:
@@ -73,8 +76,8 @@ class Canvas:
         within: np.ndarray | None = None,
     ) -> None:
         """Fill an outline in pixels, otherwise like `paint`."""
-        left, top = np.clip(np.floor(outline.min(0)).astype(int) - 2, 0, self.size)
-        right, bottom = np.clip(np.ceil(outline.max(0)).astype(int) + 3, 0, self.size)
+        left, top = (min(max(int(x) - 2, 0), self.size) for x in outline.min(0))
+        right, bottom = (min(max(int(x) + 4, 0), self.size) for x in outline.max(0))
         if left >= right or top >= bottom:
             return
         box = np.s_[top:bottom, left:right]
@@ -84,6 +87,28 @@ class Canvas:
             cover = cv2.min(cover, within[box])
         window = self.image[box]
         window += (hu - window) * (cover * np.float32(alpha / 255))
+
+    def paint_union(
+        self,
+        outlines: list[np.ndarray],
+        hu: float,
+        alpha: float = 1.0,
+        *,
+        within: np.ndarray | None = None,
+    ) -> None:
+        """Fill the union of outlines in patient coordinates, otherwise like `paint`."""
+        if outlines:
+            cover = self.cover(*outlines)
+            self.paint_cover(
+                cover if within is None else cv2.min(cover, within), hu, alpha
+            )
+
+    def paint_cover(self, cover: np.ndarray, hu: float, alpha: float = 1.0) -> None:
+        """Blend a value into the image by a coverage, uint8 `[size size]`."""
+        left, top, width, height = cv2.boundingRect(cover)
+        box = np.s_[top : top + height, left : left + width]
+        window = self.image[box]
+        window += (hu - window) * (cover[box] * np.float32(alpha / 255))
 
     def cover(self, *outlines: np.ndarray) -> np.ndarray:
         """Return the union of outlines as anti-aliased coverage, uint8 `[size size]`."""
@@ -125,11 +150,9 @@ def blob(
     wobble: float = 0.05,
 ) -> np.ndarray:
     """Draw an ellipse, rotated by `tilt` radians, whose radius varies by `wobble`."""
-    theta = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    order = np.arange(2, 6)[:, None]
-    waves = np.cos(order * theta + rng.uniform(0, 2 * np.pi, (4, 1)))
-    radius = 1 + wobble * (rng.normal(size=4) / order[:, 0]) @ waves
-    points = np.stack([np.cos(theta), np.sin(theta)], axis=1) * radius[:, None] * radii
+    waves = np.cos(_ORDER * _THETA + rng.uniform(0, 2 * np.pi, (4, 1)))
+    radius = 1 + wobble * (rng.normal(size=4) / _ORDER[:, 0]) @ waves
+    points = _CIRCLE * radius[:, None] * radii
     cos, sin = np.cos(tilt), np.sin(tilt)
     return points @ np.array([[cos, sin], [-sin, cos]]) + center
 

@@ -1,9 +1,25 @@
-"""Synthetic chest CT slices with exact lung masks: a dataset that needs no download.
+"""Synthetic CT slices with exact lung masks: a dataset that needs no download.
 
-A slice is painted from back to front: couch, chest wall, the organs between the lungs, and
-then the lungs, which fill the rest of the thoracic cavity. So image and mask agree to the
-pixel. Shapes are drawn in patient coordinates, so a slice shows the same patient at every
-size.
+A slice shows one level of a patient, from neck to pelvis. It is painted from back to
+front: couch, body wall, the organs around the lungs, and then the lungs, which fill the
+rest of the thoracic cavity. So image and mask agree to the pixel. Shapes are drawn in
+patient coordinates, so a slice shows the same patient at every size.
+
+What varies, and how often, is in tables next to the code that draws it:
+
+| what | where |
+|---|---|
+| level, field of view, thickness | `placement.LEVELS`, `FIELDS`, `THICKNESS_MM` |
+| density and inflation of the lung, age, fat, arms, contrast medium | `patient` |
+| disease of the lung, which is lung | `pathology.CHANCES` |
+| effusion, pneumothorax and collapse | `pleura.CHANCES` |
+| raised diaphragm, bowel gas, hernia | `diaphragm`, `abdomen`, `mediastinum` |
+| implants, tubes and wires | `devices.CHANCES` |
+| matrix, kernel, dose, calibration, streaks, padding, couch | `scanner` |
+
+The mask is that of the parenchyma with its vessels and whatever disease fills it, however
+dense. Large airways, effusion, the air of a pneumothorax, the mediastinum, bowel gas and
+hernias are not lung.
 """
 
 from collections.abc import Callable
@@ -13,11 +29,20 @@ from pathlib import Path
 import numpy as np
 
 from lungseg_jax.data.io.images import write_image
-from lungseg_jax.data.phantom import cavity, chest_wall, lung, scanner
+from lungseg_jax.data.phantom import (
+    cavity,
+    chest_wall,
+    devices,
+    lung,
+    neck,
+    placement,
+    pleura,
+    scanner,
+)
 from lungseg_jax.data.phantom.canvas import Canvas
-from lungseg_jax.data.phantom.patient import draw_frame, draw_patient
+from lungseg_jax.data.phantom.patient import Section, draw_patient
 
-VERSION = 1  # increase it when the pixels change: cached phantoms are keyed by it
+VERSION = 2  # increase it when the pixels change: cached phantoms are keyed by it
 
 
 def make_slice(
@@ -27,8 +52,7 @@ def make_slice(
 
     Returns:
       The image, int16 `[size size]` in Hounsfield units, and the mask, uint8 `[size size]`
-      in {0, 255}. Lungs include their vessels but not the large airways, and never touch
-      the border.
+      in {0, 255}. About one mask in six is empty, and some touch the border.
 
     Raises:
       ValueError: the size is below 64, too small to show the organs.
@@ -36,13 +60,27 @@ def make_slice(
     if size < 64:
         raise ValueError(f"size={size} must be at least 64; try 128.")
     rng, scanner_rng = np.random.default_rng([seed, index]).spawn(2)
-    patient = draw_patient(rng)
-    canvas = Canvas(size, draw_frame(patient, rng), scanner.AIR_HU)
-    scanner.paint_couch(canvas, canvas.to_pixels(patient.skin), scanner_rng)
-    chest_wall.paint(canvas, patient, rng)
-    mask = cavity.paint(canvas, patient, rng)
-    lung.paint(canvas, patient, mask, rng)
-    return scanner.acquire(canvas, scanner_rng), mask
+    patient = pleura.displace(draw_patient((seed, index)))
+    section = placement.draw_section(patient, index, rng)
+    canvas = Canvas(size, placement.draw_frame(section, rng), scanner.AIR_HU)
+    protocol = scanner.draw_protocol(scanner_rng)
+    scanner.paint_couch(canvas, canvas.to_pixels(section.skin), scanner_rng)
+    mask = paint_section(canvas, section)
+    return scanner.acquire(canvas, mask, protocol, scanner_rng)
+
+
+def paint_section(canvas: Canvas, section: Section) -> np.ndarray:
+    """Paint a patient at one level; return the lung mask, uint8 `[size size]`."""
+    chest_wall.paint(canvas, section)
+    if section.level < cavity.APEX:
+        neck.paint(canvas, section)
+        mask = np.zeros((canvas.size, canvas.size), np.uint8)
+    else:
+        findings = pleura.draw(section.patient)
+        mask = cavity.paint(canvas, section, findings)
+        lung.paint(canvas, section, mask, findings)
+    devices.paint(canvas, section)
+    return mask
 
 
 def slice_name(seed: int, index: int) -> str:

@@ -1,19 +1,26 @@
 """Effects of the scanner: couch, blur, noise, streaks, field of view."""
 
+import dataclasses
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from lungseg_jax.data.phantom.canvas import Canvas, stroke
 
-AIR_HU = -1000.0
+AIR_HU, METAL_FROM_HU = -1000.0, 2500.0
 FOAM_HU = (-955.0, -800.0)
 COUCH_SHELL_HU = (-350.0, 250.0)
 CLOTHES_HU = (-900.0, -500.0)
-PADDING_HU = (-1024.0, -2000.0, -2500.0)
+PADDING_HU = (-1024.0, -2000.0, -2500.0, -3024.0)
 # Calibration varies: in some scanners, air and lung are closer to water.
-CALIBRATION = (0.82, 1.0)
-STREAK_CHANCE, METAL_CHANCE = 0.12, 0.05
-VERY_NOISY_CHANCE, ROUND_FIELD_CHANCE = 0.04, 0.7
+CALIBRATION, CALIBRATION_CHANCE = (0.82, 1.0), 0.4
+KERNELS = {"soft": 0.3, "medium": 0.5, "sharp": 0.2}
+# Ranges of noise in soft tissue: hardly any, low, usual, strong.
+NOISE_HU = {(0.5, 6.0): 0.1, (6.0, 18.0): 0.25, (18.0, 60.0): 0.53, (60.0, 140.0): 0.12}
+COARSE_CHANCE, COARSE_MATRICES = 0.3, (64, 96, 128, 160, 192, 256, 320)
+STREAK_CHANCE, METAL_CHANCE, ROUND_FIELD_CHANCE = 0.1, 0.04, 0.6
+NO_COUCH_CHANCE = 0.12
 
 
 def paint_couch(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> None:
@@ -27,9 +34,12 @@ def paint_couch(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> N
       rng: source of all draws.
     """
     size = canvas.size
+    if rng.random() < NO_COUCH_CHANCE:
+        return
     x = np.linspace(-0.05, 1.05, 60) * size
     lean = (x - rng.uniform(0.45, 0.55) * size) / size
-    sag = -rng.uniform(0.0, 0.5) * size * lean**2
+    bend = np.abs(lean) if rng.random() < 0.2 else lean**2  # some couches are a V
+    sag = -rng.uniform(0.0, 0.5) * size * bend
     foam_depth = rng.uniform(0.012, 0.06) * size
     top = skin[:, 1].max() - rng.uniform(0.0, 0.015) * size + sag
     foam = np.concatenate(
@@ -63,29 +73,108 @@ def _paint_clothes(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -
         canvas.paint_pixels(pen, rng.uniform(*CLOTHES_HU), rng.uniform(0.2, 0.7))
 
 
-def acquire(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """Return the scan of the painted canvas, int16 `[size size]`."""
-    size, pixel = canvas.size, canvas.size / 512
-    blur_px, grain_px = rng.uniform(0.6, 1.2) * pixel, rng.uniform(0.5, 0.9) * pixel
-    noise_hu = np.clip(rng.lognormal(np.log(27), 0.45), 10, 60)
-    noise_hu *= 1.8 if rng.random() < VERY_NOISY_CHANCE else 1.0
-    streak_hu = rng.uniform(60, 220) if rng.random() < STREAK_CHANCE else 0.0
-    metal_hu = rng.uniform(250, 600) if rng.random() < METAL_CHANCE else 0.0
-    gain = rng.uniform(*CALIBRATION) if rng.random() < 0.5 else 1.0
-    is_round, padding_hu = rng.random() < ROUND_FIELD_CHANCE, rng.choice(PADDING_HU)
+@dataclass(frozen=True)
+class Protocol:
+    """The settings of a scan, which all slices of a series share.
 
-    # Draws of one number per pixel come last: the others must not depend on the size.
-    image = _blur(canvas.image * np.float32(gain), blur_px)
+    Attributes:
+      matrix: pixels along a side before the image is resampled to its size.
+      blur, sharpen, halo, grain: of the kernel; lengths in pixels of a 512 matrix.
+      noise_hu: standard deviation of the noise in soft tissue.
+      gain, offset_hu: errors of calibration.
+      padding_hu: outside of the round field of view; 0.0: the field is square.
+      enlarge: interpolation from the matrix to the size of the image.
+    """
+
+    matrix: int
+    blur: float
+    sharpen: float
+    halo: float
+    grain: float
+    noise_hu: float
+    gain: float
+    offset_hu: float
+    streak_hu: float
+    metal_hu: float
+    padding_hu: float
+    enlarge: int
+
+
+def draw_protocol(rng: np.random.Generator, *, may_be_coarse: bool = True) -> Protocol:
+    """Draw kernel, dose, matrix, calibration, artefacts and padding.
+
+    Args:
+      rng: source of all draws.
+      may_be_coarse: whether the image may be enlarged from a smaller matrix.
+    """
+    kernel = rng.choice(list(KERNELS), p=list(KERNELS.values()))
+    blur, sharpen = {
+        "soft": (rng.uniform(0.9, 2.2), 0.0),
+        "medium": (rng.uniform(0.6, 1.2), 0.0),
+        "sharp": (rng.uniform(0.5, 0.8), rng.uniform(0.5, 2.0)),
+    }[kernel]
+    bands, weights = list(NOISE_HU), list(NOISE_HU.values())
+    low, high = bands[rng.choice(len(bands), p=weights)]
+    noise_hu = np.exp(rng.uniform(np.log(low), np.log(high)))
+    is_coarse, matrix = rng.random() < COARSE_CHANCE, int(rng.choice(COARSE_MATRICES))
+    is_off, gain = rng.random() < CALIBRATION_CHANCE, rng.uniform(*CALIBRATION)
+    chances = STREAK_CHANCE, METAL_CHANCE, ROUND_FIELD_CHANCE
+    has_streaks, has_metal, is_round = rng.random(3) < chances
+    return Protocol(
+        matrix=matrix if is_coarse and may_be_coarse else 512,
+        blur=blur,
+        sharpen=sharpen,
+        halo=rng.uniform(1.0, 2.5),
+        grain=rng.uniform(0.4, 1.0) * (2.2 if rng.random() < 0.2 else 1),
+        noise_hu=float(noise_hu),
+        gain=gain if is_off else 1.0,
+        offset_hu=float(rng.normal(0, 12)),
+        streak_hu=rng.uniform(60, 220) if has_streaks else 0.0,
+        metal_hu=rng.uniform(150, 600) if has_metal else 0.0,
+        padding_hu=float(rng.choice(PADDING_HU)) if is_round else 0.0,
+        enlarge=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST])),
+    )
+
+
+def acquire(
+    canvas: Canvas, mask: np.ndarray, protocol: Protocol, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scan of the painted canvas, int16 `[size size]`, and its mask.
+
+    The mask, uint8 `[size size]`, ends with the field of view.
+    """
+    size, p = canvas.size, protocol
+    image = canvas.image
+    if p.matrix < size:
+        image = cv2.resize(image, (p.matrix, p.matrix), interpolation=cv2.INTER_AREA)
+    pixel = len(image) / max(p.matrix, 512)
+    metal = np.argwhere(image > METAL_FROM_HU)
+    image = _reconstruct(image * np.float32(p.gain) + np.float32(p.offset_hu), p, pixel)
     attenuation = np.clip(image - AIR_HU, 0, 1500) / 1000
-    if metal_hu:
-        image += metal_hu * _star(size, rng) * np.minimum(attenuation + 0.2, 1)
-    if streak_hu:
-        image += streak_hu * _streaks(attenuation, rng)
-    noise = _blur(rng.standard_normal((size, size), np.float32), grain_px)
-    image += noise_hu / noise.std() * noise * (0.75 + 0.35 * _overview(attenuation))
-    if is_round:
-        _pad(image, padding_hu)
-    return np.rint(image).clip(-3000, 3071).astype(np.int16)
+    # Draws of one number per pixel come last: the others must not depend on the size.
+    if p.metal_hu or len(metal):
+        strength = p.metal_hu or 150.0
+        star = _star(len(image), metal, rng)
+        image += strength * star * np.minimum(attenuation + 0.2, 1)
+    if p.streak_hu:
+        image += p.streak_hu * _streaks(attenuation, rng)
+    noise = rng.standard_normal(image.shape, np.float32)
+    noise = _reconstruct(noise, dataclasses.replace(p, blur=p.grain), pixel)
+    image += p.noise_hu / noise.std() * noise * (0.75 + 0.35 * _overview(attenuation))
+    if p.padding_hu:
+        _pad(image, p.padding_hu)
+        mask = np.where(_outside(size), np.uint8(0), mask)
+    if len(image) < size:
+        image = cv2.resize(image, (size, size), interpolation=p.enlarge)
+    return np.rint(image).clip(-3024, 3071).astype(np.int16), mask
+
+
+def _reconstruct(image: np.ndarray, p: Protocol, pixel: float) -> np.ndarray:
+    """Blur and then sharpen the image, as kernels do; sharp ones ring at edges."""
+    image = _blur(image, p.blur * pixel)
+    if p.sharpen:
+        image += p.sharpen * (image - _blur(image, p.halo * pixel))
+    return image
 
 
 def _blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
@@ -100,11 +189,15 @@ def _overview(attenuation: np.ndarray) -> np.ndarray:
 
 def _pad(image: np.ndarray, padding_hu: float) -> None:
     """Set pixels outside the round field of view to a noisy constant, in place."""
-    size = len(image)
-    outside = np.full(image.shape, 255, np.uint8)
-    cv2.circle(outside, (size // 2, size // 2), size // 2, 0, -1)
-    noise = (image[outside > 0] - AIR_HU).clip(-90, 90)
-    image[outside > 0] = padding_hu + 0.6 * noise
+    outside = _outside(len(image))
+    noise = (image[outside] - AIR_HU).clip(-90, 90)
+    image[outside] = padding_hu + 0.6 * noise
+
+
+def _outside(size: int) -> np.ndarray:
+    """Return where the round field of view is not, bool `[size size]`."""
+    square = (np.arange(size, dtype=np.float32) + 0.5 - size / 2) ** 2
+    return square[:, None] + square > (size / 2) ** 2
 
 
 def _streaks(attenuation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -119,14 +212,20 @@ def _streaks(attenuation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return lines * np.minimum(attenuation, 1)
 
 
-def _star(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw bright and dark rays around metal, which fade with the distance from it."""
+def _star(size: int, metal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw bright and dark rays around metal, which fade with the distance from it.
+
+    Without metal in the image, `[n 2]`, a piece of it is drawn somewhere in the middle.
+    """
     rays = rng.standard_t(2.0, size=(180, 1)).clip(-5, 5).astype(np.float32) / 3
     reach_px = rng.uniform(0.15, 0.35) * size
     distance = np.arange(size, dtype=np.float32)[None] * 1.5
     polar = cv2.GaussianBlur(rays, (1, 3), 0.6) * np.exp(-distance / reach_px)
     flags = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
     x, y = rng.uniform([0.42, 0.25], [0.58, 0.75]) * size
+    if len(metal):
+        y, x = metal.mean(axis=0)
     star = cv2.warpPolar(polar, (size, size), (x, y), 1.5 * size, flags)
-    cv2.circle(star, (round(x), round(y)), max(round(size * 0.008), 1), 4.0, -1)
+    if not len(metal):
+        cv2.circle(star, (round(x), round(y)), max(round(size * 0.008), 1), 4.0, -1)
     return star

@@ -19,6 +19,12 @@ def pairs():
     return [dataset.make_slice(seed=3, index=i, size=SIZE) for i in range(SLICES)]
 
 
+@pytest.fixture(scope="module")
+def many():
+    """120 slices and masks, each [64 64]."""
+    return [dataset.make_slice(seed=3, index=i, size=64) for i in range(120)]
+
+
 def test_is_a_function_of_seed_and_index():
     image, mask = dataset.make_slice(seed=1, index=2, size=SIZE)
     same_image, same_mask = dataset.make_slice(seed=1, index=2, size=SIZE)
@@ -28,9 +34,9 @@ def test_is_a_function_of_seed_and_index():
 
 @pytest.mark.parametrize("seed,index", [(1, 3), (2, 2), (2, 1)])
 def test_another_seed_or_index_is_another_patient(seed, index):
-    _, mask = dataset.make_slice(seed=1, index=2, size=SIZE)
-    _, another = dataset.make_slice(seed=seed, index=index, size=SIZE)
-    assert (mask != another).mean() > 0.01
+    image, _ = dataset.make_slice(seed=1, index=2, size=SIZE)
+    another, _ = dataset.make_slice(seed=seed, index=index, size=SIZE)
+    assert (np.abs(image.astype(int) - another) > 300).mean() > 0.05
 
 
 @pytest.mark.parametrize("size", [64, 100, 128, 512])
@@ -38,7 +44,7 @@ def test_has_the_requested_shape_and_dtypes(size):
     image, mask = dataset.make_slice(seed=0, index=0, size=size)
     assert image.shape == mask.shape == (size, size)
     assert image.dtype == np.int16 and mask.dtype == np.uint8
-    assert set(np.unique(mask)) == {0, 255}
+    assert set(np.unique(mask)) <= {0, 255}
 
 
 def test_refuses_a_size_too_small_to_draw():
@@ -46,52 +52,61 @@ def test_refuses_a_size_too_small_to_draw():
         dataset.make_slice(seed=0, index=0, size=63)
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(6))
 def test_size_changes_only_the_resolution(index):
     large_image, large = dataset.make_slice(seed=5, index=index, size=512)
     image, small = dataset.make_slice(seed=5, index=index, size=128)
     shrunk = cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA) > 127
-    intersection = (shrunk & (small > 0)).sum()
-    union = (shrunk | (small > 0)).sum()
-    assert intersection / union > 0.93
+    # They differ in at most a part of the edge.
+    edge = cv2.morphologyEx(small, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    differences = shrunk != (small > 0)
+    assert differences.sum() <= 0.35 * edge.sum()
     shrunk_image = cv2.resize(large_image, (128, 128), interpolation=cv2.INTER_AREA)
-    assert np.corrcoef(shrunk_image.ravel(), image.ravel())[0, 1] > 0.95
+    assert np.corrcoef(shrunk_image.ravel(), image.ravel())[0, 1] > 0.9
 
 
-def test_lungs_have_a_plausible_size(pairs):
-    fraction = np.array([(mask > 0).mean() for _, mask in pairs])
-    assert fraction.min() > 0.03 and fraction.max() < 0.45
-    assert 0.17 < fraction.mean() < 0.27
+def test_slices_come_from_the_whole_body(many):
+    masks = np.stack([mask for _, mask in many]) > 0
+    share = masks.mean(axis=(1, 2))
+    assert 0.1 < (share == 0).mean() < 0.25  # neck, abdomen, pelvis
+    assert 0.1 < ((share > 0) & (share < 0.05)).mean()  # apices, bases, large fields
+    assert 0.15 < (share > 0.2).mean()
+    assert share.max() < 0.9
 
 
-def test_lungs_do_not_touch_the_border(pairs):
-    for index, (_, mask) in enumerate(pairs):
-        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-        assert not border.any(), f"slice {index}"
+def test_some_fields_of_view_cut_the_lung(many):
+    masks = np.stack([mask for _, mask in many])
+    borders = masks[:, [0, -1]].any((1, 2)) | masks[:, :, [0, -1]].any((1, 2))
+    assert 0.08 < borders.mean() < 0.35
 
 
-def test_lungs_have_one_to_three_parts(pairs):
+def test_padding_is_not_lung(many):
+    for image, mask in many:
+        assert not (mask[image < -1500] > 0).any()
+
+
+def test_lungs_have_at_most_six_parts(pairs):
     parts = [cv2.connectedComponents(mask, connectivity=4)[0] - 1 for _, mask in pairs]
-    assert set(parts) <= {1, 2, 3}
-    assert np.median(parts) == 2
+    assert set(parts) <= set(range(7)) and {1, 2} <= set(parts)
+
+
+def test_density_of_the_lung_varies_as_in_a_hospital(many):
+    density = [np.median(image[mask > 0]) for image, mask in many if mask.any()]
+    low, middle, high = np.percentile(density, [5, 50, 95])
+    assert -980 < low < -850 and -800 < middle < -640 and -500 < high < 60
 
 
 def test_hounsfield_units_are_plausible(pairs):
-    lung = np.mean([np.median(image[mask > 0]) for image, mask in pairs])
-    assert -900 < lung < -500
-    # The lungs are surrounded by the body: a ring of 5 pixels without the inner 2.
-    near, far = np.ones((5, 5), np.uint8), np.ones((11, 11), np.uint8)
-    for index, (image, mask) in enumerate(pairs):
-        ring = (cv2.dilate(mask, far) > 0) & (cv2.dilate(mask, near) == 0)
-        assert -150 < np.median(image[ring]) < 150, f"slice {index}"
+    assert all(image.min() >= -3024 and image.max() <= 3071 for image, _ in pairs)
     assert min(image.min() for image, _ in pairs) < -2000  # padding
-    assert max(image.max() for image, _ in pairs) > 300  # bone
+    for image, _ in pairs:  # there is a body in every slice, with bone
+        assert (np.abs(image) < 200).mean() > 0.02 and image.max() > 150
 
 
 def test_air_outside_the_lungs_is_not_lung(pairs):
     """A threshold is not enough: there are airways, gas, a couch and disease."""
     inside_error = [((image < -500) != (mask > 0)).mean() for image, mask in pairs]
-    assert min(inside_error) > 0.01
+    assert min(inside_error) > 0.005
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,241 @@
+"""The organs between the lungs: heart, great vessels, gullet, fat."""
+
+import functools
+
+import numpy as np
+
+from lungseg_jax.data.phantom.canvas import Canvas, blob, closed_curve
+from lungseg_jax.data.phantom.chest_wall import MUSCLE_HU, SOFT_HU
+from lungseg_jax.data.phantom.patient import SIDES, Patient, Section
+from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
+
+GULLET_AIR_HU = -960.0
+HERNIA_CHANCE, GOITRE_CHANCE, MASS_CHANCE = 0.06, 0.04, 0.04
+
+Organ = tuple[list[np.ndarray], float]  # outlines [points 2], HU
+
+
+def draw(section: Section) -> list[Organ]:
+    """Return the organs, in the order of painting."""
+    organs = [([_waist(section)], section.stream("waist fat").uniform(-90, 20))]
+    organs += [([_prevertebral(section)], MUSCLE_HU)]
+    organs += _gullet(section) + draw_vessels(section)
+    organs += _heart(section) + _hilum(section) + _masses(section) + _hernia(section)
+    return [(outlines, hu) for outlines, hu in organs if outlines]
+
+
+def _waist(section: Section) -> np.ndarray:
+    """Draw the tissue of the mediastinum, which is thin where the lungs meet."""
+    rng = section.stream("waist")
+    y = section.depth * np.array([-1.05, -0.8, -0.5, -0.15, 0.1, 0.3, 0.5])
+    widths = np.array([0.03, 0.08, 0.18, 0.24, 0.2, 0.12, 0.16])
+    widths = widths + 0.05 * (1 - section.progress(0.25, 0.4))
+    narrow = rng.uniform(0.15, 2.5)
+    widths[:2] *= max(narrow + section.wave(rng, 0.4), 0.1)
+    middle = section.shift * np.array([0.3, 0.8, 1, 1, 1, 0.7, 0.2])
+    left, right = widths * rng.uniform(0.85, 1.15, (2, 7))
+    outline = [[middle + left, y], [(middle - right)[::-1], y[::-1]]]
+    return closed_curve(np.concatenate(outline, axis=1).T, 4)
+
+
+def _prevertebral(section: Section) -> np.ndarray:
+    half = np.array(
+        [[0.13, -0.2], [0.19, 0.0], [0.24, 0.14], [0.38, 0.27], [0.6, 0.45]]
+    )
+    half = half * [0.75 + 0.25 * section.progress(0, 0.4), 1]
+    shape = np.concatenate([half, half[::-1] * [-1, 1]])
+    return closed_curve(shape + [0, section.spine_y], 4)
+
+
+def _gullet(section: Section) -> list[Organ]:
+    rng = section.stream("gullet")
+    at = np.array(
+        [0.03 + section.shift + section.wave(rng, 0.015), 0.25 * section.depth]
+    )
+    size = 1 + section.wave(rng, 0.25)
+    wall = blob(rng, at, np.array([0.065, 0.045]) * size)
+    air = blob(rng, at, np.array([0.024, 0.017]) * size)
+    is_open = rng.random() + section.wave(rng, 0.15) < 0.4
+    organs = [([wall], SOFT_HU)]
+    return organs + ([([air], GULLET_AIR_HU)] if is_open else [])
+
+
+def draw_vessels(section: Section) -> list[Organ]:
+    """Draw aorta, its branches, caval veins and pulmonary arteries."""
+    blood = section.patient.blood_hu
+    rng = section.stream("vessels")
+    values = blood * rng.uniform(1, [1.0, 1.6, 1.2])
+    organs = []
+    for tubes, hu in zip(_trees(section.patient), values):
+        outlines = [disc for tube in tubes for disc in tube.section(section.z)]
+        organs.append((outlines, hu))
+    return organs
+
+
+@functools.lru_cache(maxsize=16)
+def _trees(patient: Patient) -> tuple[list[Tube], list[Tube], list[Tube]]:
+    """Return aorta and branches, veins, pulmonary arteries."""
+    rng, d, dx = patient.stream("trees"), patient.depth, patient.shift
+    height = patient.height
+    x, wide, arch = (
+        rng.uniform(0.12, 0.19),
+        rng.uniform(0.085, 0.125),
+        rng.uniform(-1, 1),
+    )
+    arch = 0.27 + 0.03 * arch
+
+    def tube(controls, radii):
+        controls = np.array(controls) * [1, d, 1]
+        controls[:, 0] += dx * np.clip(1 - np.abs(controls[:, 2] - 0.5), 0, 1)
+        return make_tube(controls, radii, height)
+
+    aorta = tube(
+        [
+            [0.02, -0.3, 0.62],
+            [-0.09, -0.42, 0.5],
+            [-0.07, -0.42, arch + 0.06],
+            [0.03, -0.3, arch],
+            [0.15, 0.05, arch],
+            [x, 0.34, arch + 0.09],
+            [x, 0.36, 0.7],
+            [0.07, 0.3, 1.05],
+            [0.03, 0.12, 1.3],
+            [0.02, 0.12, 2.1],
+        ],
+        wide * np.array([1.3, 1.35, 1.3, 1.15, 1.1, 1, 0.95, 0.85, 0.75, 0.6]),
+    )
+    branches = [
+        tube([[a, -0.3, arch], [b, -0.25, 0.08], [c, e, -0.5]], [0.06, 0.05, 0.04])
+        for a, b, c, e in (
+            (-0.06, -0.14, -0.2, -0.05),
+            (0.03, 0.1, 0.2, -0.05),
+            (0.1, 0.2, 0.24, -0.1),
+        )
+    ]
+    cava = [[-0.2, -0.25, 0.6], [-0.2, -0.28, 0.3], [-0.16, -0.4, 0.16]]
+    veins = [
+        tube([*cava, [-0.27, -0.1, -0.5]], [0.08, 0.075, 0.07, 0.06]),
+        tube([[-0.16, -0.4, 0.2], [0.15, -0.45, 0.12], [0.27, -0.1, -0.5]], 0.055),
+        tube([[-0.14, -0.1, 0.84], [-0.14, 0.02, 1.1], [-0.12, 0.12, 2.1]], 0.09),
+    ]
+    trunk = [[0.13, -0.55, 0.6], [0.14, -0.4, 0.49], [0.06, -0.1, 0.46]]
+    arteries = [
+        tube(
+            [*trunk, [-0.15, -0.02, 0.47], [-0.34, 0.1, 0.5]],
+            [0.12, 0.12, 0.1, 0.09, 0.06],
+        ),
+        tube(
+            [[0.12, -0.3, 0.47], [0.27, 0.05, 0.44], [0.32, 0.2, 0.5]],
+            [0.11, 0.09, 0.06],
+        ),
+    ]
+    return [aorta, *branches], veins, arteries
+
+
+def _hilum(section: Section) -> list[Organ]:
+    """Draw the vessels and nodes of the hila."""
+    organs = []
+    for side in SIDES:
+        rng = section.stream("hilum", side)
+        for center in rng.uniform([0.18, 0.06, 0.44], [0.32, 0.2, 0.7], (5, 3)):
+            radii = rng.uniform(0.03, 0.09, 2)
+            at = side * center[0] + section.shift, center[1] * section.depth, center[2]
+            part = egg(section, rng, at, (*radii, rng.uniform(0.03, 0.09)), wobble=0.2)
+            if part is not None:
+                organs.append(([part], section.patient.blood_hu))
+    return organs
+
+
+def _heart(section: Section) -> list[Organ]:
+    """Draw the heart and its fat, with chambers that contrast medium makes visible."""
+    rng = section.stream("heart")
+    d, blood = section.depth, section.patient.blood_hu
+    grown = section.progress(0.4, 0.78)
+    right = np.array([[-0.95, 0.1], [-0.85, -0.55], [-0.35, -0.95], [0.3, -1.0]])
+    left = np.array([[0.85, -0.75], [1.05, -0.2], [0.8, 0.4], [0.3, 0.85], [-0.4, 0.8]])
+    shape = np.concatenate([right, left]) + rng.normal(0, 0.06, (9, 2))
+    width, fat_hu = rng.uniform(0.85, 1.2), rng.uniform(-90, 30)
+    end = rng.uniform(0.95, 1.08)
+    pericardium = rng.uniform(1.03, 1.12)
+    chambers = [
+        (x, y, share * rng.uniform(0.85, 1.15, 2), int(rng.integers(2**30)))
+        for x, y, share in ((-0.45, -0.2, 0.42), (0.3, -0.2, 0.44), (-0.05, 0.42, 0.38))
+    ]
+    if not 0.46 < section.level < end:
+        return []
+    bottom = 1 - section.progress(end - 0.3, end) * 0.75
+    width = (0.22 + 0.19 * grown) * width
+    center = np.array(
+        [0.05 + 0.12 * grown + section.shift, (-0.28 - 0.22 * (1 - bottom)) * d]
+    )
+    shape = closed_curve(shape) * [
+        width * bottom**0.5,
+        (0.36 + 0.22 * grown) * d * bottom,
+    ]
+    radii = np.abs(shape).max(0)
+    organs = [
+        ([shape * pericardium + center], fat_hu),
+        ([shape + center], 0.4 * blood + 25),
+    ]
+    for x, y, share, seed in chambers:
+        part = blob(
+            np.random.default_rng(seed),
+            center + radii * [x, y],
+            share * radii,
+            wobble=0.12,
+        )
+        organs.append(([part], blood))
+    return organs
+
+
+def _masses(section: Section) -> list[Organ]:
+    """Draw, in some patients, a goitre or a mass beside the mediastinum."""
+    rng = section.stream("masses")
+    spots = (
+        (GOITRE_CHANCE, (0.1, -0.15, 0.08), (0.18, 0.2, 0.16)),
+        (MASS_CHANCE, (0.15, -0.3, 0.4), (0.26, 0.28, 0.14)),
+    )
+    organs = []
+    for chance, (x, y, level), most in spots:
+        is_there, size = rng.random() < chance, rng.uniform(0.5, 1)
+        at = rng.choice(SIDES) * x, y * section.depth, level
+        part = egg(section, rng, at, tuple(size * np.array(most)), wobble=0.2)
+        hu = SOFT_HU + rng.uniform(-20, 60)
+        if is_there and part is not None:
+            organs.append(([part], hu))
+    return organs
+
+
+def _hernia(section: Section) -> list[Organ]:
+    """Draw, in some patients, a hiatal hernia: stomach with gas behind the heart."""
+    rng = section.stream("hernia")
+    is_there, size = rng.random() < HERNIA_CHANCE, rng.uniform(0.13, 0.3)
+    at = 0.05 + rng.normal(0, 0.08), 0.2 * section.depth, rng.uniform(0.8, 0.95)
+    radii = np.array([size, 0.8 * size, 0.8 * size])
+    wall = egg(section, np.random.default_rng(section.patient.seed), at, tuple(radii))
+    lumen = egg(
+        section, np.random.default_rng(section.patient.seed), at, tuple(radii - 0.025)
+    )
+    food_hu, filled = rng.uniform(0, 60), rng.uniform(-0.7, 0.9)
+    if not is_there or wall is None or lumen is None or section.level > 1.05:
+        return []
+    return [
+        ([wall], SOFT_HU),
+        ([lumen], food_hu),
+        ([_float(section, lumen, filled)], -980.0),
+    ]
+
+
+def _float(section: Section, lumen: np.ndarray, filled: float) -> np.ndarray:
+    """Return the part of a lumen above the level of its fluid, `filled` from -1 to 1."""
+    gas, down = lumen.copy(), section.patient.down
+    middle, half = lumen[:, 1].mean(), np.ptp(lumen[:, 1]) / 2
+    surface = down * middle - half * filled
+    gas[:, 1] = down * np.minimum(down * gas[:, 1], surface)
+    return gas
+
+
+def paint(canvas: Canvas, organs: list[Organ], inside: np.ndarray) -> None:
+    """Paint organs where `inside`, a coverage uint8 `[size size]`, allows it."""
+    for outlines, hu in organs:
+        canvas.paint_union(outlines, hu, within=inside)

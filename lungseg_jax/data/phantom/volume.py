@@ -1,0 +1,127 @@
+"""A whole patient as a volume, from neck to abdomen."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from lungseg_jax.data.phantom import placement, pleura, scanner
+from lungseg_jax.data.phantom.canvas import Canvas
+from lungseg_jax.data.phantom.dataset import paint_section
+from lungseg_jax.data.phantom.patient import (
+    BOTTOM_LEVEL,
+    TOP_LEVEL,
+    Patient,
+    draw_patient,
+)
+from lungseg_jax.data.phantom.scanner import Protocol
+
+NECK_LEVEL, ABDOMEN_LEVEL = -0.3, 1.5  # what a scan of the chest shows, generously
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A patient and how to scan it.
+
+    Attributes:
+      levels: of the slices, from feet to head.
+      size: height and width of a slice in pixels.
+      frame: affine map from patient coordinates to fractions of the image.
+      spacing_mm: distance between slices, rows and columns.
+    """
+
+    seed: int
+    patient: Patient
+    protocol: Protocol
+    levels: np.ndarray
+    size: int
+    frame: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+    def slices(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Draw slices and masks from feet to head, as `make_volume` returns them."""
+        with ThreadPoolExecutor() as pool:
+            pending = [pool.submit(self._draw, k) for k in range(len(self.levels))]
+            try:
+                for k in range(len(pending)):
+                    drawn, pending[k] = pending[k].result(), None
+                    yield drawn
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _draw(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        thickness = self.spacing_mm[0] / self.patient.half_width_mm
+        section = self.patient.at(float(self.levels[k]), thickness)
+        canvas = Canvas(self.size, self.frame, scanner.AIR_HU)
+        # The same couch at all levels, below the chest.
+        chest = canvas.to_pixels(self.patient.at(0.5).skin)
+        scanner.paint_couch(canvas, chest, self.patient.stream("couch"))
+        mask = paint_section(canvas, section)
+        rng = self.patient.stream("noise", k)
+        return scanner.acquire(canvas, mask, self.protocol, rng)
+
+
+def plan_volume(
+    *, seed: int, slices: int = 96, size: int = 256, spacing_mm: float = 0.0
+) -> Scan:
+    """Draw a patient and the settings of a scan, as a pure function of the arguments.
+
+    Args:
+      seed: of the patient; the other arguments only choose what is scanned.
+      slices: number of slices.
+      size: height and width in pixels.
+      spacing_mm: distance between slices; 0.0: what takes them from neck to abdomen.
+        Otherwise, their middle is in the lower half of the chest.
+
+    Raises:
+      ValueError: the size is below 64, there is no slice, or the slices leave the body.
+    """
+    if size < 64 or slices < 1:
+        raise ValueError(f"size={size} must be at least 64, and slices={slices} 1.")
+    patient = pleura.displace(draw_patient((seed, 0, 1)))
+    rng = patient.stream("scan")
+    span = ABDOMEN_LEVEL - NECK_LEVEL
+    level_mm = patient.height * patient.half_width_mm
+    if not spacing_mm:
+        spacing_mm = span * level_mm / slices
+    step, middle = spacing_mm / level_mm, (ABDOMEN_LEVEL + NECK_LEVEL) / 2
+    middle = max(middle, TOP_LEVEL + step * slices / 2)
+    levels = middle + step * (np.arange(slices)[::-1] - (slices - 1) / 2)
+    if levels[0] > BOTTOM_LEVEL or not spacing_mm > 0:
+        longest = int((BOTTOM_LEVEL - TOP_LEVEL) * level_mm)
+        raise ValueError(
+            f"{slices} slices at {spacing_mm:g} mm must be within the body, {longest} mm."
+        )
+    width = np.ptp(patient.at(0.5).skin[:, 0])
+    scale = rng.uniform(0.72, 0.95) / width
+    turn = np.radians(np.clip(rng.normal(0, 2), -8, 8))
+    center = 0.5 + rng.normal(0, 0.015, 2)
+    pixel_mm = patient.half_width_mm / (scale * size)
+    return Scan(
+        seed=seed,
+        patient=patient,
+        protocol=scanner.draw_protocol(rng, may_be_coarse=False),
+        levels=levels,
+        size=size,
+        frame=placement.make_frame(scale, turn, patient.down, center),
+        spacing_mm=(float(spacing_mm), float(pixel_mm), float(pixel_mm)),
+    )
+
+
+def make_volume(
+    seed: int, *, slices: int = 96, size: int = 256, spacing_mm: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Draw a patient as a volume, as a pure function of the arguments of `plan_volume`.
+
+    Returns:
+      The image, int16 `[slices size size]` in Hounsfield units, from feet to head; the
+      lung mask, uint8 of the same shape in {0, 255}; and the distance between slices, rows
+      and columns in mm.
+
+    Raises:
+      ValueError: as `plan_volume`.
+    """
+    scan = plan_volume(seed=seed, slices=slices, size=size, spacing_mm=spacing_mm)
+    images, masks = zip(*scan.slices(), strict=True)
+    return np.stack(images), np.stack(masks), scan.spacing_mm

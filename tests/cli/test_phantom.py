@@ -1,0 +1,61 @@
+"""`lungseg phantom`: a volume and its mask, with a geometry that others can read."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from in_process import run_command
+
+from lungseg_jax.data.io.formats import format_of
+from lungseg_jax.data.phantom.volume import make_volume
+
+
+@pytest.fixture
+def phantom(monkeypatch):
+    """`phantom(*words)` calls the command and returns its status and error output."""
+    return lambda *words: run_command("phantom", [*map(str, words)], monkeypatch)
+
+
+SMALL = ("--slices=12", "--size=64", "--seed=2")
+
+
+def test_writes_a_volume_and_its_mask(tmp_path, phantom):
+    out = tmp_path / "patient.nii.gz"
+    assert phantom(*SMALL, out)[0] == 0
+    image, mask = nib.load(out), nib.load(tmp_path / "patient_mask.nii.gz")
+    expected, lungs, (between, row, column) = make_volume(2, slices=12, size=64)
+    np.testing.assert_allclose(image.header.get_zooms(), (column, row, between), 1e-6)
+    np.testing.assert_array_equal(image.affine, mask.affine)
+    # Columns run to the left, rows to the back, slices to the head.
+    assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
+    np.testing.assert_array_equal(np.asarray(image.dataobj).T, expected)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj).T, lungs > 0)
+    assert image.get_data_dtype() == np.int16 and mask.get_data_dtype() == np.uint8
+
+
+def test_reads_back_in_the_standard_orientation(tmp_path, phantom):
+    out = tmp_path / "patient.nrrd"
+    status, _ = phantom(*SMALL, f"--mask={tmp_path / 'lungs.nii.gz'}", out)
+    assert status == 0
+    expected, lungs, spacing = make_volume(2, slices=12, size=64)
+    for path, slices in ((out, expected), (tmp_path / "lungs.nii.gz", lungs > 0)):
+        with format_of(path).open_volume(path) as volume:
+            np.testing.assert_allclose(volume.spacing_mm, spacing, 1e-6)
+            np.testing.assert_array_equal(volume.read(5), slices[5])
+
+
+@pytest.mark.parametrize(
+    "words,message",
+    [
+        (["patient.txt"], "not in a known format"),
+        (["there.nii.gz"], "already there"),
+        (["--mask=a.nii.gz", "a.nii.gz"], "one name"),
+        (["--spacing=90", "a.nii.gz"], "within the body"),
+        ([], "expected OUT"),
+    ],
+)
+def test_a_mistake_is_one_plain_error(words, message, tmp_path, phantom, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.nii.gz").touch()
+    status, stderr = phantom(*words)
+    assert status == 2 and stderr.startswith("error: ") and message in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["there.nii.gz"]

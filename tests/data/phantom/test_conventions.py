@@ -1,0 +1,156 @@
+"""What is lung in a phantom's mask, and what is not."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from lungseg_jax.data.phantom import (
+    abdomen,
+    airways,
+    cavity,
+    lung,
+    pathology,
+    placement,
+    pleura,
+)
+from lungseg_jax.data.phantom.canvas import Canvas
+from lungseg_jax.data.phantom.dataset import paint_section
+from lungseg_jax.data.phantom.patient import draw_patient
+
+SIZE, LEVEL = 192, 0.5
+NONE = dict.fromkeys(pathology.CHANCES, 0.0)
+SEEDS = range(3)
+
+
+@pytest.fixture(autouse=True)
+def healthy(monkeypatch):
+    """Patients have only the diseases that a test gives them."""
+    monkeypatch.setattr(pathology, "CHANCES", NONE)
+    for name in ("NODULES_CHANCE", "MASS_CHANCE", "BULLAE_CHANCE"):
+        monkeypatch.setattr(pathology, name, 0.0)
+    monkeypatch.setattr(pleura, "CHANCES", dict.fromkeys(pleura.CHANCES, 0.0))
+
+
+def draw(seed: int, level: float = LEVEL):
+    """Return image and mask `[192 192]`, as painted: without the scanner."""
+    patient = dataclasses.replace(draw_patient((77, seed)), lung_hu=-850.0, down=1)
+    section = pleura.displace(patient).at(level)
+    canvas = Canvas(SIZE, placement.make_frame(0.36, 0.0, 1, (0.5, 0.5)), -1000.0)
+    mask = paint_section(canvas, section)
+    return canvas.image, mask > 0, section, canvas
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("disease", pathology.CHANCES)
+def test_disease_changes_the_lung_and_not_its_mask(disease, seed, monkeypatch):
+    image, mask, *_ = draw(seed, 0.6)
+    monkeypatch.setattr(pathology, "CHANCES", {**NONE, disease: 1.0})
+    sick_image, sick_mask, *_ = draw(seed, 0.6)
+    np.testing.assert_array_equal(sick_mask, mask)
+    np.testing.assert_array_equal(sick_image[~mask], image[~mask])
+    if disease == "emphysema":
+        assert sick_image[mask].mean() < image[mask].mean()
+    elif disease == "fibrosis":
+        assert sick_image[mask].std() > image[mask].std()
+    elif disease in ("whole", "diffuse"):
+        assert sick_image[mask].mean() > image[mask].mean() + 40
+
+
+def test_a_consolidated_lung_is_lung(monkeypatch):
+    monkeypatch.setattr(pathology, "CHANCES", {**NONE, "whole": 1.0})
+    dense = [(image[mask] > -200).mean() for image, mask, *_ in map(draw, range(5))]
+    assert max(dense) > 0.35  # one of two lungs
+
+
+@pytest.mark.parametrize("lesion", ["NODULES_CHANCE", "MASS_CHANCE", "BULLAE_CHANCE"])
+def test_nodules_masses_and_bullae_are_lung(lesion, monkeypatch):
+    changed = 0
+    for seed in SEEDS:
+        image, mask, *_ = draw(seed)
+        with monkeypatch.context() as m:
+            m.setattr(pathology, lesion, 1.0)
+            sick_image, sick_mask, *_ = draw(seed)
+        np.testing.assert_array_equal(sick_mask, mask)
+        changed += (np.abs(sick_image - image)[mask] > 50).sum()
+    assert changed > 20
+
+
+@pytest.mark.parametrize(
+    "finding,low,high",
+    [("effusion", -30, 60), ("filled", -30, 60), ("pneumothorax", -1000, -950)],
+)
+def test_fluid_and_air_around_the_lung_are_not_lung(finding, low, high, monkeypatch):
+    for seed in SEEDS:
+        _, mask, section, canvas = draw(seed, 0.65)
+        with monkeypatch.context() as m:
+            m.setattr(pleura, "CHANCES", {**pleura.CHANCES, finding: 1.0})
+            m.setattr(pleura, "displace", lambda patient: patient)
+            sick_image, sick_mask, *_ = draw(seed, 0.65)
+        lost = mask & ~sick_mask
+        inner = cv2.erode(lost.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        assert lost.mean() > 0.002 and inner.any()
+        assert low < np.median(sick_image[inner]) < high
+        assert sick_mask.mean() < mask.mean()
+
+
+def test_what_remains_of_a_collapsed_lung_is_lung(monkeypatch):
+    monkeypatch.setattr(pleura, "CHANCES", {**pleura.CHANCES, "collapse": 1.0})
+    dense = [(image[mask] > -200).mean() for image, mask, *_ in map(draw, SEEDS)]
+    assert np.mean(dense) > 0.15
+
+
+@pytest.mark.parametrize("level", [0.05, 0.2, 0.35, 0.45, 0.5, 0.6])
+def test_large_airways_are_not_lung(level):
+    for seed in SEEDS:
+        image, mask, section, canvas = draw(seed, level)
+        lumina, _ = airways.sections(section)
+        cover = canvas.cover(*lumina) > 0
+        assert lumina and not mask[cover].any()
+        assert image[cover].min() < -900
+
+
+@pytest.mark.parametrize("level", [-0.45, -0.2, -0.02, 1.1, 1.4, 1.9, 2.5])
+def test_there_is_no_lung_outside_of_the_chest(level):
+    for seed in SEEDS:
+        _, mask, *_ = draw(seed, level)
+        assert not mask.any()
+
+
+def test_air_in_neck_and_abdomen_is_there_to_be_mistaken_for_lung():
+    for level in (-0.2, 1.2):
+        air = []
+        for seed in range(6):
+            image, _, section, canvas = draw(seed, level)
+            body = canvas.cover(section.ring(section.cavity)) > 127
+            air.append((image[body] < -850).mean())
+        assert np.mean(air) > 0.003
+
+
+def test_gas_below_the_diaphragm_is_not_lung(monkeypatch):
+    """Gas is painted only within the abdomen, which no mask overlaps."""
+    monkeypatch.setattr(abdomen, "FULL_STOMACH_CHANCE", 1.0)
+    for seed in SEEDS:
+        _, mask, section, canvas = draw(seed, 0.9)
+        inside = canvas.cover(section.ring(section.cavity))
+        below = cavity._below_diaphragm(canvas, section, inside)
+        assert (below > 250).mean() > 0.05
+        assert not mask[below > 250].any()
+
+
+def test_mask_and_image_agree_without_disease():
+    for seed in SEEDS:
+        image, mask, section, canvas = draw(seed)
+        inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        assert np.median(image[inner]) < -700
+        inside = canvas.cover(section.ring(section.cavity)) > 127
+        outside = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+        assert (image[inside & outside] > -200).mean() > 0.85
+
+
+def test_an_empty_mask_is_left_alone():
+    image, mask, section, canvas = draw(0, 1.5)
+    before = canvas.image.copy()
+    lung.paint(canvas, section, mask.astype(np.uint8), pleura.draw(section.patient))
+    np.testing.assert_array_equal(canvas.image, before)

@@ -1,0 +1,82 @@
+"""A patient as a volume: continuous from slice to slice, and reproducible."""
+
+import numpy as np
+import pytest
+
+from lungseg_jax.data.phantom.volume import make_volume, plan_volume
+
+SLICES, SIZE = 40, 96
+
+
+@pytest.fixture(scope="module")
+def volume():
+    """Image and mask `[40 96 96]`, and the spacing."""
+    return make_volume(4, slices=SLICES, size=SIZE)
+
+
+def test_shapes_dtypes_and_spacing(volume):
+    image, mask, spacing = volume
+    assert image.shape == mask.shape == (SLICES, SIZE, SIZE)
+    assert image.dtype == np.int16 and mask.dtype == np.uint8
+    assert set(np.unique(mask)) == {0, 255}
+    between, row, column = spacing
+    assert row == column and 2 < row < 8
+    assert 5 < between < 20  # about half a metre in 40 slices
+
+
+def test_is_a_function_of_its_arguments(volume):
+    again = make_volume(4, slices=SLICES, size=SIZE)
+    np.testing.assert_array_equal(again[0], volume[0])
+    np.testing.assert_array_equal(again[1], volume[1])
+    other, _, _ = make_volume(5, slices=SLICES, size=SIZE)
+    assert (other != volume[0]).mean() > 0.5
+
+
+def test_reaches_from_the_abdomen_to_the_neck(volume):
+    area = (volume[1] > 0).sum(axis=(1, 2))
+    assert not area[:6].any() and not area[-4:].any()
+    shown = np.flatnonzero(area)
+    assert len(shown) > 0.4 * SLICES
+    assert len(shown) == np.ptp(shown) + 1  # lung is one range of slices
+    widest = area.argmax()
+    assert area[shown[0]] < 0.3 * area[widest] and area[shown[-1]] < 0.5 * area[widest]
+
+
+def test_neighbouring_slices_show_the_same_patient(volume):
+    image, mask, _ = volume
+    inside = mask > 0
+    area = inside.sum(axis=(1, 2))
+    for k in range(SLICES - 1):
+        if min(area[k : k + 2]) > 0.5 * area.max():
+            overlap = (inside[k] & inside[k + 1]).sum()
+            assert overlap / (inside[k] | inside[k + 1]).sum() > 0.75, k
+    clipped = image.clip(-1000, 400).reshape(SLICES, -1)
+    near = [np.corrcoef(a, b)[0, 1] for a, b in zip(clipped, clipped[1:])]
+    far = np.corrcoef(clipped[SLICES // 8], clipped[SLICES // 2])[0, 1]
+    assert min(near) > 0.75 and np.median(near) > 0.93 > far
+
+
+def test_the_volume_of_the_lungs_is_plausible():
+    litres = []
+    for seed in range(5):
+        _, mask, spacing = make_volume(seed, slices=24, size=64)
+        litres.append((mask > 0).sum() * np.prod(spacing) / 1e6)
+    assert 0.3 < min(litres) and max(litres) < 11 and 1.5 < np.median(litres) < 7
+
+
+def test_spacing_chooses_what_is_scanned():
+    scan = plan_volume(seed=1, slices=10, size=64, spacing_mm=5)
+    assert scan.spacing_mm[0] == 5
+    np.testing.assert_allclose(
+        -np.diff(scan.levels) * scan.patient.height * scan.patient.half_width_mm, 5
+    )
+    other = plan_volume(seed=1, slices=20, size=64, spacing_mm=5)
+    assert other.patient.height == scan.patient.height
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": 63}, {"slices": 0}, {"spacing_mm": 100}, {"spacing_mm": np.nan}]
+)
+def test_refuses_what_it_cannot_draw(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        plan_volume(**{"seed": 0, **wrong})
