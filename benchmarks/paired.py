@@ -1,86 +1,144 @@
-"""Options side by side: the same seeds with each of several settings.
+"""Values of an option side by side: the same weights at the start, and the same batches.
 
     python benchmarks/paired.py DATA optimizer.muon_hidden_only=False,True
-    python benchmarks/paired.py DATA model.norm=batch,group,instance --size=192 --seeds=5
+    python benchmarks/paired.py DATA model.norm=batch,group --size=192 --steps=600 --seeds=5
 
-DATA holds 2d_images/ and 2d_masks/. Every run has one cycle and the same split, and is
-scored on the test slices at their own size, with threshold 0.5. The differences are those
-of runs with the same seed, which share their weights at the start and their batches.
+DATA holds 2d_images/ and 2d_masks/. A seed determines the weights and the order of the
+slices; the augmentation is the same for all seeds, so that a value is compiled once. Every
+training is one cycle. It is scored on the slices that are held out, at the network's size
+with threshold 0.5, and its batch statistics are re-estimated before.
 """
 
 import argparse
 import ast
-import json
-import tempfile
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from lungseg_jax.experiment import run_experiment
-from lungseg_jax.training.config import default_config
+from lungseg_jax.data.dataset import load_dataset, to_network_arrays
+from lungseg_jax.data.sampling import batch_indices, whole_batches
+from lungseg_jax.data.splits import split_names
+from lungseg_jax.metrics.overlap import summarize
+from lungseg_jax.models import make_model
+from lungseg_jax.runtime import cache, compilation
+from lungseg_jax.training.batch_stats import make_precise_batch_stats
+from lungseg_jax.training.config import check_config, default_config, preprocessing_of
+from lungseg_jax.training.losses import LOSSES
+from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.schedules import make_schedule
+from lungseg_jax.training.state import make_init_fn
+from lungseg_jax.training.steps import make_eval_step, make_train_steps
+
+BATCH = 8  # of the evaluation
+NAMES = ("iou_pooled", "iou_min", "loss")
 
 
-def score(args, key: str, value, seed: int) -> dict:
-    """Train once; return scores on the test split and the last training loss."""
+def config_of(args, setting: str):
+    """Return the configuration of all trainings with one setting, KEY=VALUE."""
     c = default_config()
-    c.name, c.seed, c.cache_dir = "paired", seed, args.cache
-    c.data.dir, c.data.image_size = str(args.data.absolute()), args.size
-    c.data.test_fraction, c.data.validation_fraction = args.test_fraction, 0.0
+    c.data.image_size, c.train.batch_size = args.size, args.batch
     c.schedule.cycles, c.train.total_steps = 1, args.steps
-    c.train.save_every = c.train.validate_every = args.steps
-    settings = {key: value}
-    for setting in args.set:
-        other, _, text = setting.partition("=")
-        settings[other] = parse(text)
-    c.update_from_flattened_dict(settings)
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        evaluation = run_experiment(c, f"{folder}/run")
-        seconds = time.perf_counter() - start
-        rows = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
-    losses = [row["loss"] for row in map(json.loads, rows) if row["kind"] == "train"]
-    scores = {name: evaluation["ensemble"][name] for name in ("iou_pooled", "iou_min")}
-    return scores | {"loss": float(np.mean(losses[-5:])), "seconds": seconds}
+    for text in (*args.set, setting):
+        key, _, value = text.partition("=")
+        c.update_from_flattened_dict({key: parse(value)})
+    check_config(c)
+    return c
 
 
 def parse(text: str):
-    """Return the Python value of a setting; a word that is none is a string."""
+    """Return the value of a setting; what is not a Python literal is a word."""
     try:
         return ast.literal_eval(text)
-    except ValueError:
+    except (SyntaxError, ValueError):
         return text
+
+
+def make_train(c, arrays, held_out):
+    """Return `train(seed) -> scores`, which compiles once."""
+    model = make_model(**c.model)
+    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
+    loss, images, masks = LOSSES[c.train.loss], arrays["image"], arrays["mask"]
+    steps = make_train_steps(
+        loss=loss,
+        outlier_knee=c.train.outlier_knee,
+        outlier_factor=c.train.outlier_factor,
+        augmentation=c.augment.to_dict(),
+        seed=c.seed,
+    )
+    apply_fn = model.apply
+    precise = make_precise_batch_stats(model)
+    evaluate = make_eval_step(model, loss=loss, threshold=c.evaluate.threshold)
+
+    tx = make_optimizer(schedule, **c.optimizer)
+
+    def train(seed: int) -> dict[str, float]:
+        track = c.train.outlier_factor > 0
+        init = make_init_fn(model, tx, channels=1, seed=seed, track_loss=track)
+        # Part of the program, hence the same object for all seeds.
+        state, losses = init().replace(apply_fn=apply_fn), []
+        for step in range(c.train.total_steps):
+            batch = batch_indices(
+                step, n=len(images), batch_size=c.train.batch_size, seed=seed
+            )
+            batch = batch[None].astype(np.int32)
+            state, metrics = steps(state, images, masks, batch, np.int32(1))
+            losses.append(metrics["loss"][0])
+        if state.batch_stats is not None:
+            batches = whole_batches(len(images), c.train.batch_size, seed=seed)
+            stats = precise(state.variables, images, batches)
+            state = state.replace(batch_stats=stats)
+        rows = []
+        for start in range(0, len(held_out["mask"]), BATCH):
+            part = slice(start, start + BATCH)
+            inputs = held_out["image"][part], held_out["mask"][part]
+            rows += np.asarray(evaluate(state.variables, *inputs)[1]).tolist()
+        scores = summarize(rows, resamples=0)
+        last = float(np.mean(jax.device_get(losses[-50:])))
+        return {name: scores[name] for name in NAMES[:-1]} | {"loss": last}
+
+    return train
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("setting", help="a knob and its values, KEY=A,B")
-    parser.add_argument("--set", nargs="*", default=[], help="knobs of all runs")
+    parser.add_argument("--set", nargs="*", default=[], help="knobs of all trainings")
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--test_fraction", type=float, default=0.3)
-    parser.add_argument("--cache", default="", help="the cache folder")
+    parser.add_argument("--held_out", type=float, default=0.3)
     args = parser.parse_args()
+    compilation.enable_compilation_cache(cache.cache_root())
+    dataset = load_dataset(args.data, cache=cache.cache_root())
+    split = split_names(
+        dataset.names, validation_fraction=0.0, test_fraction=args.held_out, seed=3
+    )
     key, _, values = args.setting.partition("=")
-    first: dict[int, dict] = {}
-    for text in values.split(","):
-        rows = []
-        for seed in range(args.seeds):
-            rows.append(score(args, key, parse(text), seed))
-            shown = {name: round(value, 4) for name, value in rows[-1].items()}
-            print(f"{key}={text} seed {seed}: {shown}", flush=True)
-            first.setdefault(seed, rows[-1])
-        for name in ("iou_pooled", "iou_min", "loss"):
-            scores = np.array([row[name] for row in rows])
-            differences = scores - [first[seed][name] for seed in range(args.seeds)]
-            each = ", ".join(f"{difference:+.4f}" for difference in differences)
-            print(
-                f"  {name:10} mean {scores.mean():.4f}, difference "
-                f"{differences.mean():+.4f} ({each})",
-                flush=True,
+    baseline = None
+    for value in values.split(","):
+        c = config_of(args, f"{key}={value}")
+        arrays = [
+            to_network_arrays(
+                dataset.slices(split[part]), soft_masks=True, **preprocessing_of(c)
             )
+            for part in ("train", "test")
+        ]
+        train, rows = make_train(c, jax.device_put(arrays[0]), arrays[1]), []
+        for seed in range(args.seeds):
+            start = time.perf_counter()
+            rows.append(train(seed))
+            shown = ", ".join(f"{name} {x:.4f}" for name, x in rows[-1].items())
+            seconds = time.perf_counter() - start
+            print(f"{key}={value} seed {seed}: {shown} ({seconds:.0f} s)", flush=True)
+        table = np.array([[row[name] for name in NAMES] for row in rows])
+        baseline = table if baseline is None else baseline
+        for name, column in zip(NAMES, (table - baseline).T, strict=True):
+            each = ", ".join(f"{difference:+.4f}" for difference in column)
+            print(f"  {name} difference {column.mean():+.4f} ({each})", flush=True)
 
 
 if __name__ == "__main__":

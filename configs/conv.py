@@ -1,11 +1,13 @@
-"""The conv U-Net at a constant learning rate: the first notebook.
+"""The conv U-Net: the first notebook, at a constant learning rate.
 
     lungseg train --config=configs/conv.py           # three minutes, 3x3 kernels
     lungseg train --config=configs/conv.py:notebook  # as in 2018, 1x1 kernels
     lungseg train --config=configs/conv.py:full      # GPU or TPU, 3x3 kernels
 
-The first command reaches a pooled IoU of 0.976 on the Kaggle slices (24 test slices, split
-seed 3, threshold 0.5); its time is that of two CPU cores.
+`:full` anneals the rate to zero in one cycle, because its last weights are scored, and has
+seven levels, whose receptive field of 894 pixels covers its pictures. The first command
+reaches a pooled IoU of 0.976 on the Kaggle slices (24 test slices, split seed 3, threshold
+0.5); its time is that of two CPU cores.
 """
 
 from lungseg_jax.training.recipes import (
@@ -21,8 +23,11 @@ def get_config(variant: str = ""):
     c = recipe(variant, {"": laptop, "notebook": notebook, "full": accelerator})
     c.name = "conv" + variant
     c.model.name = "conv"
-    c.schedule.name = "constant"
     c.schedule.cycles = 1
+    if variant == "full":
+        c.model.levels = 7
+        return c
+    c.schedule.name = "constant"
     c.schedule.peak = 1e-3
     if not variant:  # the size of the measured score
         c.data.image_size = 192

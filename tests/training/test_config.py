@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import make_model
+from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, knobs
 from lungseg_jax.training.knobs import Knob
@@ -53,6 +54,50 @@ def test_recipe_loads_passes_the_checks_and_builds(path, variant):
     assert config.snapshot_steps(c)[-1] == c.train.total_steps
 
 
+@pytest.mark.parametrize("name", ["conv", "incp", "incp_snapshot"])
+def test_full_recipes_end_annealed_and_see_the_whole_picture(name):
+    c = load(RECIPES[0].with_name(f"{name}.py"), "full")
+    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
+    assert float(schedule(c.train.total_steps - 1)) < 1e-3 * c.schedule.peak
+    fields = [
+        receptive_field(make_model(**c.model.to_dict() | {"levels": levels}))
+        for levels in (c.model.levels - 1, c.model.levels)
+    ]
+    assert fields[0] < c.data.image_size <= fields[1]
+
+
+@pytest.mark.parametrize(
+    "path,variant", ALL, ids=[":".join([p.stem, *v]) for p, v in ALL]
+)
+def test_no_recipe_has_an_option_without_effect(path, variant):
+    config.check_effects(load(path, *variant))
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        (
+            {"schedule.name": "constant", "schedule.floor": 1e-4},
+            "schedule.floor=0.0001",
+        ),
+        (
+            {"schedule.name": "constant", "schedule.peak_decay": 0.5},
+            "schedule.peak_decay=0.5",
+        ),
+        ({"optimizer.name": "adam", "optimizer.weight_decay": 0.1}, "weight_decay=0.1"),
+        ({"model.kernel_size": 5}, "model.kernel_size=5"),
+        ({"model.norm": "group", "model.bn_momentum": 0.5}, "bn_momentum=0.5"),
+    ],
+)
+def test_a_new_run_refuses_options_without_effect(changes, message):
+    c = config.default_config()
+    c.update_from_flattened_dict(changes)
+    config.check_config(c)  # runs of version 0.1 may have them
+    with pytest.raises(UserError, match=message.replace(".", r"\.")) as e:
+        config.check_effects(c)
+    assert e.value.rule and e.value.remedy
+
+
 def test_the_three_recipes_are_the_three_networks():
     conv, incp, snapshot = (
         load(RECIPES[0].with_name(f"{name}.py"), "notebook")
@@ -91,6 +136,8 @@ def test_notebook_schedule_changes_once_an_epoch():
         ("schedule.peak", -1.0, "schedule.peak=-1.0"),
         ("data.window_hu", (400.0, -1000.0), "two increasing numbers"),
         ("data.image_size", 8, "data.image_size=8"),
+        ("model.levels", 9, "model.levels=9"),
+        ("model.norm", "layer", "batch, group, instance"),
         ("data.test_fraction", 1.0, "data.test_fraction=1.0"),
         ("data.test_fraction", 0.0, "data.test_fraction=0.0"),
         ("evaluate.threshold", 1.5, "evaluate.threshold=1.5"),
@@ -115,6 +162,19 @@ def test_refuses_values_out_of_range(key, value, words):
     c = ConfigDict(c)
     with pytest.raises(UserError, match=words.replace(".", r"\.")):
         config.check_config(c)
+
+
+@pytest.mark.parametrize(
+    "levels,norm,smallest", [(4, "batch", 16), (6, "group", 64), (4, "instance", 32)]
+)
+def test_refuses_more_levels_than_the_picture_has(levels, norm, smallest):
+    c = config.default_config()
+    c.model.levels, c.model.norm, c.data.image_size = levels, norm, smallest
+    config.check_config(c)
+    c.data.image_size = smallest - 1
+    with pytest.raises(UserError, match=r"model\.levels|image_size=15") as e:
+        config.check_config(c)
+    assert str(smallest) in e.value.rule
 
 
 def test_unknown_variant_lists_the_known():
