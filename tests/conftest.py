@@ -51,6 +51,12 @@ def pytest_configure(config):
     # of a test run are compiled once, and a second run compiles nothing.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("xla")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    # Unoptimized, a training step compiles in a quarter of the time. `trained_run` of
+    # tests/cli is compiled as for users, and `XLA_FLAGS= launch/test.sh` compiles all so.
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    )
 
 
 @pytest.fixture(scope="session")
