@@ -57,7 +57,9 @@ def _cpu_options() -> dict[str, Any]:
             "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
         ),
     }
-    theirs = [flag.partition("=")[0] for flag in os.environ.get("XLA_FLAGS", "").split()]
+    theirs = [
+        flag.partition("=")[0] for flag in os.environ.get("XLA_FLAGS", "").split()
+    ]
     options = {name: v for name, v in options.items() if f"--{name}" not in theirs}
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
