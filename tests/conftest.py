@@ -51,6 +51,12 @@ def pytest_configure(config):
     # of a test run are compiled once, and a second run compiles nothing.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("xla")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    # Unoptimized, a training step compiles in a quarter of the time. `trained_run` of
+    # tests/cli is compiled as for users, and `XLA_FLAGS= launch/test.sh` compiles all so.
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -64,21 +70,33 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_cache(tmp_path_factory) -> Path:
-    """The cache folder of all tiny runs."""
-    return tmp_path_factory.mktemp("tiny_cache")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all processes of this test session share."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "shared"
 
 
 @pytest.fixture(scope="session")
-def finished_run(tiny_cache, tmp_path_factory):
+def tiny_cache(shared_folder) -> Path:
+    """The cache folder of all tiny runs."""
+    return shared_folder / "tiny_cache"
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_cache, shared_folder):
     """The folder of a finished run of `tiny_config`; tests must not write to it."""
     from tiny_run import tiny_config  # of tests/training/
 
     from lungseg_jax.experiment import run_experiment
+    from lungseg_jax.runtime.cache import exclusive_lock
     from lungseg_jax.training.run_folder import RunFolder
 
-    folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
-    run_experiment(tiny_config(tiny_cache), str(folder.path))
+    folder = RunFolder(shared_folder / "finished_run")
+    with exclusive_lock(shared_folder / "finished_run.lock"):
+        if not folder.page.exists():  # written last
+            run_experiment(tiny_config(tiny_cache), str(folder.path))
     return folder
 
 
@@ -89,6 +107,17 @@ def copied_run(finished_run, tmp_path):
 
     shutil.copytree(finished_run.path, tmp_path / "run")
     return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def plain_report(monkeypatch):
+    """Write reports without figures, which take longer than a tiny training."""
+
+    def write_report(folder, *args, **kwargs):
+        folder.mkdir(exist_ok=True)
+        (folder / "index.html").write_text("plain")
+
+    monkeypatch.setattr("lungseg_jax.experiment.write_report", write_report)
 
 
 @pytest.fixture
@@ -178,7 +207,7 @@ def trained():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def slices():
     """`make(n, seed=0, shape=(40, 36))`: slices in Hounsfield units, with one lung each."""
     from lungseg_jax.data.pairs import Slice

@@ -161,7 +161,9 @@ def test_a_lost_page_is_written_again(copied_run, tiny_cache):
 @pytest.mark.parametrize(
     "content", ["[1]", "{}", '{"members": {}}', "\xff", "[" * 10**5]
 )
-def test_changed_scores_are_recomputed(copied_run, finished_run, tiny_cache, content):
+def test_changed_scores_are_recomputed(
+    copied_run, finished_run, tiny_cache, plain_report, content
+):
     copied_run.evaluation.write_text(content)
     assert any("evaluation.json" in fault.what for fault in verify_run(copied_run))
     evaluation = run_experiment(tiny_config(tiny_cache), str(copied_run.path))

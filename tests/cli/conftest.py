@@ -1,4 +1,4 @@
-"""Commands as a user types them, each in its own process, and a run to apply them to."""
+"""Commands, in processes of their own or in that of the tests, and a run to use."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import run_command  # of tests/resilience/
 
 ROOT = Path(__file__).parents[2]
 TINY_RECIPE = [
@@ -16,15 +17,6 @@ TINY_RECIPE = [
     "--config.data.image_size=32",
     "--config.data.phantom_slices=12",
 ]
-
-
-@pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory) -> Path:
-    """A folder that all processes of this test session share."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    return folder / "cli"
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +55,19 @@ def lungseg(start, finish):
     return lambda *words, **options: finish(start(*words, **options))
 
 
+@pytest.fixture
+def lungseg_here(shared_folder, monkeypatch):
+    """`lungseg`, in the process of the tests, which saves the seconds of starting one."""
+
+    def run(name, *words, cwd=ROOT, cache=shared_folder / "cache"):
+        with monkeypatch.context() as m:
+            m.chdir(cwd)
+            m.setenv("XDG_CACHE_HOME", str(cache))
+            return run_command(name, [str(word) for word in words], monkeypatch)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def tiny_recipe():
     """The words that make `train` end in seconds."""
@@ -78,7 +83,8 @@ def trained_run(lungseg, shared_folder):
     with exclusive_lock(shared_folder / "lock"):
         if not (folder / "output").exists():
             folder.mkdir(exist_ok=True)
-            done = lungseg("train", *TINY_RECIPE, cwd=folder)
+            # Without the flags of tests/conftest.py: compiled as for users.
+            done = lungseg("train", *TINY_RECIPE, cwd=folder, XLA_FLAGS="")
             assert done.returncode == 0, done.stdout + done.stderr
             (folder / "output").write_text(done.stdout)
     return folder / "runs/smoke-phantom"

@@ -15,7 +15,7 @@ from lungseg_jax.data.preflight import check_folder
 ROOT = Path(__file__).parents[2]
 
 
-def test_describes_a_folder_without_changing_it(lungseg, pair_folder, tmp_path):
+def test_describes_a_folder_without_changing_it(lungseg_here, pair_folder, tmp_path):
     folder = pair_folder(["a", "b", "c"])
     write_image(folder / "2d_images" / "c.tif", np.arange(-9, 11, dtype=np.int16)[None])
     write_image(folder / "2d_masks" / "c.tif", np.zeros((1, 20), np.uint8))
@@ -23,7 +23,7 @@ def test_describes_a_folder_without_changing_it(lungseg, pair_folder, tmp_path):
         (folder / "2d_images" / "a.tif").read_bytes()
     )
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    done = lungseg("check", folder, cache=tmp_path / "cache")
+    done = lungseg_here("check", folder, cache=tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     # 305 pixels of a disc of radius 10 without its rim in 2 of 3 slices, and 20 pixels.
     share = 2 * 305 / (2 * 1600 + 20)
@@ -40,7 +40,7 @@ def test_describes_a_folder_without_changing_it(lungseg, pair_folder, tmp_path):
         f"fingerprint:  {check_folder(folder).fingerprint}",
         "A training refuses equal images that fall into different splits.",
     ]
-    again = lungseg("check", folder, cache=tmp_path / "cache")
+    again = lungseg_here("check", folder, cache=tmp_path / "cache")
     assert again.stdout == done.stdout.removeprefix("checking: 3 slices\n")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -59,11 +59,11 @@ def test_a_long_list_of_sizes_is_shortened(pair_folder):
     assert line.endswith("25 x 25 (1 slice), and 2 more")
 
 
-def test_lists_all_faults_and_exits_with_2(lungseg, pair_folder, tmp_path):
+def test_lists_all_faults_and_exits_with_2(lungseg_here, pair_folder, tmp_path):
     folder = pair_folder(["a", "b"])
     for name in ("a", "b"):
         (folder / "2d_images" / f"{name}.tif").write_bytes(b"cut")
-    done = lungseg("check", folder, cache=tmp_path / "cache")
+    done = lungseg_here("check", folder, cache=tmp_path / "cache")
     assert done.returncode == 2 and done.stdout == "checking: 2 slices\n"
     assert done.stderr.splitlines() == [
         f"error: 2 faults in {folder}:",
@@ -85,14 +85,14 @@ def test_lists_all_faults_and_exits_with_2(lungseg, pair_folder, tmp_path):
         (["--cach_dir=x", "."], "cach_dir"),
     ],
 )
-def test_a_mistake_is_one_plain_error(words, message, lungseg, tmp_path):
-    done = lungseg("check", *words, cache=tmp_path)
+def test_a_mistake_is_one_plain_error(words, message, lungseg_here, tmp_path):
+    done = lungseg_here("check", *words, cache=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_help_shows_examples_and_flags(lungseg, tmp_path):
-    done = lungseg("check", "--help", cache=tmp_path)
+def test_help_shows_examples_and_flags(lungseg_here, tmp_path):
+    done = lungseg_here("check", "--help", cache=tmp_path)
     assert done.returncode == 0
     assert "lungseg check DIR" in done.stdout
     assert "--cache_dir" in done.stdout

@@ -1,13 +1,9 @@
 """All commands: help, and one plain error for each mistake."""
 
-from pathlib import Path
-
 import pytest
-from in_process import run_command
 
 from lungseg_jax.__main__ import COMMANDS
 
-ROOT = Path(__file__).parents[2]
 RECIPE = "--config=configs/smoke.py"
 
 
@@ -36,12 +32,10 @@ RECIPE = "--config=configs/smoke.py"
         ("compare", ["--tolerance=nan", "a.tif", "b.tif"], "--tolerance=nan"),
     ],
 )
-def test_a_mistake_is_one_plain_error(name, words, message, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "unused"))
-    status, stderr = run_command(name, words, monkeypatch)
-    assert status == 2
-    assert stderr.startswith("error: ") and message in stderr
+def test_a_mistake_is_one_plain_error(name, words, message, lungseg_here, tmp_path):
+    done = lungseg_here(name, *words, cache=tmp_path / "unused")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and message in done.stderr
     # Nothing was prepared or compiled.
     assert not list(tmp_path.glob("unused/lungseg_jax/*"))
 
@@ -65,8 +59,8 @@ def test_a_mistake_ends_the_process_without_a_traceback(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_shows_examples_and_flags(name, lungseg):
-    done = lungseg(name, "--help")
+def test_help_shows_examples_and_flags(name, lungseg_here):
+    done = lungseg_here(name, "--help")
     assert done.returncode == 0
     assert f"lungseg {name} " in done.stdout
     assert "Flags:" in done.stdout
@@ -76,6 +70,7 @@ def test_lungseg_lists_its_commands_and_refuses_others(lungseg):
     done = lungseg("--help")
     assert done.returncode == 0
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert "Flags:" in lungseg("compare", "--help").stdout  # handed on
     misspelt = lungseg("predcit", "a")
     assert misspelt.returncode == 2 and "fix:   lungseg predict" in misspelt.stderr
     empty = lungseg("")

@@ -3,11 +3,13 @@
 import json
 
 
-def test_writes_the_scores_of_a_folder(trained_run, labelled_folder, lungseg, tmp_path):
+def test_writes_the_scores_of_a_folder(
+    trained_run, labelled_folder, lungseg_here, tmp_path
+):
     file, page = tmp_path / "scores.json", tmp_path / "page"
     inputs = [f"--run={trained_run}", f"--data={labelled_folder}"]
     outputs = [f"--json={file}", f"--report={page}"]
-    done = lungseg("evaluate", *inputs, *outputs)
+    done = lungseg_here("evaluate", *inputs, *outputs)
     assert done.returncode == 0, done.stderr
     scores = json.loads(file.read_text())
     assert scores["n"] == 3 and scores["members"].keys() == {"6", "12"}
@@ -17,16 +19,16 @@ def test_writes_the_scores_of_a_folder(trained_run, labelled_folder, lungseg, tm
         p.name for p in page.iterdir()
     }
     for existing in (outputs, outputs[1:]):
-        again = lungseg("evaluate", *inputs, *existing)
+        again = lungseg_here("evaluate", *inputs, *existing)
         assert again.returncode == 2 and "--overwrite" in again.stderr
 
 
 def test_members_last_uses_only_the_last_snapshot(
-    trained_run, labelled_folder, lungseg, tmp_path
+    trained_run, labelled_folder, lungseg_here, tmp_path
 ):
     file = tmp_path / "scores.json"
     words = [f"--run={trained_run}", f"--data={labelled_folder}", "--members=last"]
-    assert lungseg("evaluate", *words, f"--json={file}").returncode == 0
+    assert lungseg_here("evaluate", *words, f"--json={file}").returncode == 0
     scores = json.loads(file.read_text())
     assert scores["members"].keys() == {"12"} and scores["choices"] == {}
     cleaned = scores["postprocessing"]["scores"]

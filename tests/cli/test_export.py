@@ -17,10 +17,10 @@ def scan(labelled_folder, tmp_path):
 
 
 def test_a_bundle_predicts_a_volume_as_its_run_does(
-    trained_run, lungseg, scan, tmp_path
+    trained_run, lungseg_here, scan, tmp_path
 ):
     def in_folder(*words):
-        return lungseg(*words, cwd=tmp_path)
+        return lungseg_here(*words, cwd=tmp_path)
 
     done = in_folder("export", f"--run={trained_run}", "bundle")
     assert done.returncode == 0 and "2 networks" in done.stdout, done.stderr

@@ -9,29 +9,29 @@ from lungseg_jax.data.io.images import write_image
 
 
 def test_checks_all_inputs_before_it_writes(
-    trained_run, labelled_folder, lungseg, tmp_path
+    trained_run, labelled_folder, lungseg_here, tmp_path
 ):
     inputs = tmp_path / "in"
     shutil.copytree(labelled_folder / "2d_images", inputs)
     last = sorted(inputs.iterdir())[-1]
     last.write_bytes(last.read_bytes()[:500])
-    done = lungseg("predict", f"--run={trained_run}", inputs, tmp_path / "out")
+    done = lungseg_here("predict", f"--run={trained_run}", inputs, tmp_path / "out")
     assert done.returncode == 2 and last.name in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_writes_a_mask_for_an_image_and_for_a_folder(
-    trained_run, labelled_folder, lungseg, tmp_path
+    trained_run, labelled_folder, lungseg_here, tmp_path
 ):
     images = labelled_folder / "2d_images"
     first = sorted(images.iterdir())[0]
-    done = lungseg("predict", f"--run={trained_run}", first, tmp_path / "m.png")
+    done = lungseg_here("predict", f"--run={trained_run}", first, tmp_path / "m.png")
     assert done.returncode == 0, done.stderr
     mask = cv2.imread(str(tmp_path / "m.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (128, 128) and mask.dtype == np.uint8
     assert set(np.unique(mask)) <= {0, 255}
 
-    done = lungseg("predict", f"--run={trained_run}", images, tmp_path / "all")
+    done = lungseg_here("predict", f"--run={trained_run}", images, tmp_path / "all")
     assert done.returncode == 0, done.stderr
     assert "wrote 3 masks" in done.stdout
     assert {p.name for p in (tmp_path / "all").iterdir()} == {
@@ -41,17 +41,17 @@ def test_writes_a_mask_for_an_image_and_for_a_folder(
     np.testing.assert_array_equal(same, mask)
 
     before = (tmp_path / "m.png").stat().st_mtime_ns
-    done = lungseg("predict", f"--run={trained_run}", first, tmp_path / "m.png")
+    done = lungseg_here("predict", f"--run={trained_run}", first, tmp_path / "m.png")
     assert done.returncode == 2 and "--overwrite" in done.stderr
     assert (tmp_path / "m.png").stat().st_mtime_ns == before
 
 
 def test_refuses_photographs_for_a_network_of_hounsfield_units(
-    trained_run, lungseg, tmp_path
+    trained_run, lungseg_here, tmp_path
 ):
     write_image(tmp_path / "photo.png", np.mgrid[:64, :64][0].astype(np.uint8))
     words = [f"--run={trained_run}", tmp_path / "photo.png", tmp_path / "m.png"]
-    done = lungseg("predict", *words)
+    done = lungseg_here("predict", *words)
     assert done.returncode == 2
     assert "photo.png has gray values from 0 to 255" in done.stderr
     assert "trained on Hounsfield units" in done.stderr

@@ -40,7 +40,7 @@ def test_a_run_resumes_on_another_number_of_devices(
         "train",
         *tiny_recipe,
         f"--workdir={tmp_path}/run",
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
     )
     assert done.returncode == 0, done.stderr
     assert "on 2 cpu" in done.stdout and "resuming after step 6" in done.stdout

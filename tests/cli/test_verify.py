@@ -3,15 +3,15 @@
 import shutil
 
 
-def test_reports_an_intact_and_a_damaged_run(trained_run, lungseg, tmp_path):
+def test_reports_an_intact_and_a_damaged_run(trained_run, lungseg_here, tmp_path):
     shutil.copytree(trained_run, tmp_path / "run")
-    done = lungseg("verify", f"--run={tmp_path}/run")
+    done = lungseg_here("verify", f"--run={tmp_path}/run")
     assert done.returncode == 0 and done.stdout.endswith("the run is intact\n")
     assert "checkpoints/6 " in done.stdout and "checkpoints/12 " in done.stdout
     with (tmp_path / "run/metrics.jsonl").open("a") as file:
         file.write("{broken\n")
     shutil.rmtree(tmp_path / "run/checkpoints/6")
-    done = lungseg("verify", f"--run={tmp_path}/run")
+    done = lungseg_here("verify", f"--run={tmp_path}/run")
     assert done.returncode == 2 and done.stdout.count("DAMAGED") == 2
     assert "metrics.jsonl is damaged" in done.stderr
     assert "checkpoints has lost 6" in done.stderr

@@ -27,7 +27,7 @@ def every(trained):
     return dataclasses.replace(trained, members=members)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tuned(every, slices):
     tuning = tune(every, lambda: slices(4, seed=7), 4)
     return dataclasses.replace(every, tuning=tuning)

@@ -49,8 +49,9 @@ def assert_same(ours, theirs, *arguments):
         ours(*arguments), theirs(*arguments), rtol=1e-5, atol=1e-4
     )
     argnums = tuple(range(len(arguments)))
-    gradients = [
-        jax.grad(partial(loss, f), argnums=argnums)(*arguments) for f in (ours, theirs)
+    gradients = [  # compiled as one program, not one for each operation
+        jax.jit(jax.grad(partial(loss, f), argnums=argnums))(*arguments)
+        for f in (ours, theirs)
     ]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-4), *gradients)
 

@@ -3,19 +3,21 @@
 import contextlib
 import importlib
 import io
+import subprocess
 import sys
 
 from lungseg_jax.runtime import progress
 
 
 def run_command(name, argv, monkeypatch):
-    """Run a command in this process; return its exit status and its stderr.
+    """Run a command in this process; return its exit status and what it printed.
 
     Flags and `--quiet` are reset afterwards.
     """
     module = importlib.import_module(f"lungseg_jax.cli.{name}")
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     err = io.StringIO()
+    status = 0
     try:
         with (
             monkeypatch.context() as m,
@@ -25,10 +27,12 @@ def run_command(name, argv, monkeypatch):
             m.setattr(sys, "argv", [name, *argv])
             m.setattr(progress, "_silent", False)
             module.main()
-        return 0, err.getvalue()
     except SystemExit as e:
-        return e.code, err.getvalue()
+        status = e.code
     finally:
         for flag in [f for f in module.FLAGS if f.split(".")[0] == "config"]:
             delattr(module.FLAGS, flag)
         module.FLAGS.unparse_flags()  # back to the defaults
+    out.flush()
+    printed = out.buffer.getvalue().decode()
+    return subprocess.CompletedProcess([name, *argv], status, printed, err.getvalue())

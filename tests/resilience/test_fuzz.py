@@ -428,17 +428,18 @@ def test_flags_are_reset_between_commands(places, monkeypatch, tmp_path):
     )
     recipe = f"--config={ROOT / 'configs/smoke.py'}"
     for words in (["--config.seed=5", "--workdir=w", "--extend"], []):
-        status, stderr = run_command("train", [recipe, *words], monkeypatch)
-        assert status == 0, stderr
+        done = run_command("train", [recipe, *words], monkeypatch)
+        assert done.returncode == 0, done.stderr
     assert calls == [(5, "w", True), (0, "", False)]
-    assert run_command("train", [], monkeypatch)[0] == 2  # the recipe is forgotten
+    done = run_command("train", [], monkeypatch)  # the recipe is forgotten
+    assert done.returncode == 2
 
     masks, scores = ["good/2d_masks"] * 2, tmp_path / "scores.json"
-    status, stderr = run_command("compare", ["--json=scores.json", *masks], monkeypatch)
-    assert status == 0 and scores.exists(), stderr
+    done = run_command("compare", ["--json=scores.json", *masks], monkeypatch)
+    assert done.returncode == 0 and scores.exists(), done.stderr
     scores.unlink()
-    status, stderr = run_command("compare", ["--quiet", *masks], monkeypatch)
-    assert status == 0 and not scores.exists(), stderr
+    done = run_command("compare", ["--quiet", *masks], monkeypatch)
+    assert done.returncode == 0 and not scores.exists(), done.stderr
     assert not progress._silent
 
 
@@ -450,7 +451,8 @@ def test_command_lines_succeed_or_end_with_a_plain_error(
     statuses = []
 
     def trial(argv):
-        status, stderr = run_command(module, argv, monkeypatch)
+        done = run_command(module, argv, monkeypatch)
+        status, stderr = done.returncode, done.stderr
         assert status in (0, 2), (status, stderr)
         assert (status == 2) == stderr.startswith("error: "), stderr
         if not {"-h", "-help", "--help"} & set(argv):
@@ -473,5 +475,6 @@ def test_command_lines_succeed_or_end_with_a_plain_error(
     ],
 )
 def test_faults_found_earlier(argv, message, places, monkeypatch):
-    status, stderr = run_command(argv[0], argv[1:], monkeypatch)
-    assert message in stderr and status == (2 if message else 0), stderr
+    done = run_command(argv[0], argv[1:], monkeypatch)
+    assert message in done.stderr, done.stderr
+    assert done.returncode == (2 if message else 0), done.stderr

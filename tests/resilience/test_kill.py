@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import run_command
 from victim import PLACES, locate
 
 from lungseg_jax.checkpointing import checkpoints
@@ -17,14 +18,14 @@ from lungseg_jax.training.verification import verify_run
 
 ROOT = Path(__file__).parents[2]
 # About how long each place takes on a slow machine.
-SECONDS = collections.defaultdict(lambda: 0.5, start=8.0, compilation=2.0, report=2.0)
+SECONDS = collections.defaultdict(lambda: 0.5, start=5.0, compilation=1.0, report=1.0)
 SETTINGS = [
     "--config=configs/smoke.py",
     "--config.model.name=conv",
     "--config.model.filters=1",
     "--config.data.image_size=32",
     "--config.data.phantom_slices=12",
-    "--config.train.total_steps=40",
+    "--config.train.total_steps=20",
     "--config.train.save_every=5",
     "--config.train.validate_every=10",
     "--config.train.log_every=3",
@@ -60,7 +61,10 @@ def content(folder):
 def uninterrupted(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("uninterrupted") / "run")
     cache = tmp_path_factory.mktemp("cache")
-    done = run(["-m", "lungseg_jax.main"], folder, cache)
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(ROOT)
+        m.setenv("XDG_CACHE_HOME", str(cache))
+        done = run_command("train", [*SETTINGS, f"--workdir={folder.path}"], m)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, cache
 

@@ -8,9 +8,16 @@ from lungseg_jax.runtime import compilation
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU backend")
-def test_this_jaxlib_knows_our_cpu_options():
+def test_this_jaxlib_knows_our_cpu_options(monkeypatch):
     """Without them the step still runs, but more slowly: this test is how we notice."""
-    assert compilation._cpu_options()
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert len(compilation._cpu_options.__wrapped__()) == 2
+
+
+def test_keeps_the_options_in_the_flags_of_the_user(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_other=1")
+    options = compilation._cpu_options.__wrapped__()
+    assert "xla_backend_optimization_level" not in options
 
 
 def test_jit_passes_its_options_on():

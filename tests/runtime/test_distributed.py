@@ -48,7 +48,8 @@ print(jax.device_count(), step._cache_size())
 def trained(tmp_path_factory):
     def train(devices):
         file = tmp_path_factory.mktemp("devices") / "state.npz"
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        count = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"{os.environ['XLA_FLAGS']} {count}"
         done = subprocess.run(
             [sys.executable, "-c", CHILD, str(file)],
             env=os.environ | {"XLA_FLAGS": flags},

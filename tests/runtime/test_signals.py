@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from in_process import run_command  # of tests/resilience/
 
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -50,8 +51,11 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(cache, tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("uninterrupted") / "run")
-    process = start(*COMMAND, f"--workdir={folder.path}", cache=cache)
-    assert process.wait(300) == 0, process.communicate()
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(ROOT)
+        m.setenv("XDG_CACHE_HOME", str(cache))
+        done = run_command("train", [*COMMAND[2:], f"--workdir={folder.path}"], m)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -122,6 +126,7 @@ BUSY = """
 import hashlib
 from lungseg_jax.runtime import signals
 signals.install_handlers()
+signals.PATIENCE_S = 0.5
 with {block}:
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # no bytecode, like a compilation

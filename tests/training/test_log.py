@@ -5,7 +5,7 @@ import json
 
 import jax.numpy as jnp
 import pytest
-from tiny_run import tiny_config, untimed_rows
+from tiny_run import tiny_config, train, untimed_rows
 
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
@@ -37,7 +37,7 @@ def test_rows_refused_by_a_full_disk_are_written_later(
 
     monkeypatch.setattr(RunFolder, "append_metrics", append_or_fail)
     folder = RunFolder(tmp_path / "run")
-    run_experiment(tiny_config(tiny_cache), str(folder.path))
+    train(tiny_config(tiny_cache), folder)
     assert len(refused) > 3
     assert untimed_rows(folder) == untimed_rows(finished_run)
     assert capsys.readouterr().out.count("cannot be written") == 1

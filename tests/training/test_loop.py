@@ -10,13 +10,13 @@ from tiny_run import (
     flip_bits_of_arrays,
     stop_after,
     tiny_config,
+    train,
     untimed_rows,
     variables_at,
 )
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.manifest import read_manifest
-from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run_folder import RunFolder
@@ -62,7 +62,7 @@ def test_statistics_are_re_estimated_on_request(finished_run, tiny_cache, tmp_pa
     """The weights of the first snapshot are the same, and its statistics differ."""
     folder = RunFolder(tmp_path / "run")
     c = tiny_config(tiny_cache, **{"train.population_stats": True})
-    run_experiment(c, str(folder.path))
+    train(c, folder)
     precise, running = variables_at(folder, 4), variables_at(finished_run, 4)
     jax.tree.map(np.testing.assert_array_equal, precise["params"], running["params"])
     difference = jax.tree.map(
@@ -79,7 +79,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
 ):
     folder = RunFolder(tmp_path / "run")
     stop_after(step, tiny_config(tiny_cache), folder)
-    run_experiment(tiny_config(tiny_cache), str(folder.path))
+    train(tiny_config(tiny_cache), folder)
     assert_equal_variables(folder, finished_run)
     assert untimed_rows(folder) == untimed_rows(finished_run)
 
@@ -91,7 +91,7 @@ def test_a_resumed_run_continues_the_running_median(tiny_cache, tmp_path):
     folders = [RunFolder(tmp_path / name) for name in ("resumed", "uninterrupted")]
     stop_after(3, tiny_config(tiny_cache, **changes), folders[0])
     for folder in folders:
-        run_experiment(tiny_config(tiny_cache, **changes), str(folder.path))
+        train(tiny_config(tiny_cache, **changes), folder)
     assert_equal_variables(*folders)
     assert untimed_rows(folders[0]) == untimed_rows(folders[1])
     medians = [
@@ -108,7 +108,7 @@ def test_several_steps_per_dispatch_are_the_same_steps(
 ):
     folder = RunFolder(tmp_path / "run")
     changes = {"train.steps_per_dispatch": 5, "train.log_every": 3}
-    run_experiment(tiny_config(tiny_cache, **changes), str(folder.path))
+    train(tiny_config(tiny_cache, **changes), folder)
     for step in SNAPSHOTS:
         jax.tree.map(  # another program, hence equal to rounding
             partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
@@ -135,7 +135,7 @@ def test_a_damaged_newest_step_is_trained_again(
     with pytest.raises(UserError, match="checkpoints/7 is damaged") as e:
         load_ensemble(copied_run.path)
     assert "--members=4" in e.value.remedy
-    run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+    train(tiny_config(tiny_cache), copied_run)
     output = capsys.readouterr().out
     assert "checkpoints/7 is damaged" in output and "resuming after step 4" in output
     assert_equal_variables(copied_run, finished_run, steps=[7])

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_run import tiny_config, untimed_rows, variables_at
+from tiny_run import built_once, tiny_config, untimed_rows, variables_at
 
 from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.checksums import has_valid_checksum
@@ -76,7 +76,7 @@ def test_refuses_a_folder_that_holds_something_else(tiny_cache, tmp_path):
 
 
 def test_an_extended_run_equals_one_that_was_longer_from_the_start(
-    tiny_cache, tmp_path
+    tiny_cache, tmp_path, plain_report
 ):
     extended = RunFolder(tmp_path / "extended")
     uninterrupted = RunFolder(tmp_path / "uninterrupted")
@@ -84,8 +84,9 @@ def test_an_extended_run_equals_one_that_was_longer_from_the_start(
     run_experiment(tiny_config(tiny_cache, **EIGHT_STEPS), str(extended.path))
     with pytest.raises(UserError, match="cycles: 2 -> 3"):
         run_experiment(longer, str(extended.path))
-    evaluation = run_experiment(longer, str(extended.path), extend=True)
-    assert evaluation == run_experiment(longer, str(uninterrupted.path))
+    with built_once():
+        evaluation = run_experiment(longer, str(extended.path), extend=True)
+        assert evaluation == run_experiment(longer, str(uninterrupted.path))
     assert untimed_rows(extended) == untimed_rows(uninterrupted)
     for step in (4, 8, 12):
         jax.tree.map(
@@ -112,7 +113,9 @@ def test_refuses_an_invalid_extension(finished_run, tiny_cache, change, message)
     assert (finished_run.config.read_text(), finished_run.run.read_text()) == before
 
 
-def test_a_mistaken_extension_can_be_taken_back(copied_run, finished_run, tiny_cache):
+def test_a_mistaken_extension_can_be_taken_back(
+    copied_run, finished_run, tiny_cache, plain_report
+):
     """Ten times as long as intended, and stopped by a disk without room."""
 
     def no_room(*args, **kwargs):

@@ -25,17 +25,25 @@ def data():
     return masks[..., None] * 0.8 + noise, masks
 
 
-def new_state(seed=0):
+@pytest.fixture(scope="module")
+def new_state():
+    """`new_state()` -> state and its sharding: equal ones, of one model and optimizer."""
     copied = distributed.replicated(distributed.make_mesh())
     tx = optax.adam(3e-3)
-    model = make_model("conv", filters=2)
-    init = make_init_fn(model, tx, channels=1, seed=seed, sharding=copied)
-    return init(), copied
+    model = make_model("conv", filters=1)
+    init = make_init_fn(model, tx, channels=1, seed=0, sharding=copied)
+    return lambda: (init(), copied)
 
 
-def test_loss_falls_and_the_step_compiles_once(data):
-    state, copied = new_state()
-    step = make_train_steps(loss=bce_dice, augmentation=ON, seed=0, sharding=copied)
+@functools.cache  # one program for several tests
+def make_step(seed):
+    copied = distributed.replicated(distributed.make_mesh())
+    return make_train_steps(loss=bce_dice, augmentation=ON, seed=seed, sharding=copied)
+
+
+def test_loss_falls_and_the_step_compiles_once(data, new_state):
+    state, _ = new_state()
+    step = make_step(0)
     losses = []
     for i in range(25):
         indices = np.arange(i, i + 4) % 6
@@ -46,30 +54,26 @@ def test_loss_falls_and_the_step_compiles_once(data):
     assert step._cache_size() == 1
 
 
-def test_augmentation_is_a_function_of_seed_and_step(data):
-    @functools.cache  # compiles once per seed
-    def make_step(seed):
-        _, copied = new_state()
-        return make_train_steps(loss=bce, augmentation=ON, seed=seed, sharding=copied)
-
+def test_augmentation_is_a_function_of_seed_and_step(data, new_state):
     def first_loss(step_number, seed):
         state, copied = new_state()
         step = make_step(seed)
         state = state.replace(step=jax.device_put(np.int32(step_number), copied))
         return float(step(state, *data, np.arange(4)[None], 1)[1]["loss"][0])
 
-    assert first_loss(3, seed=0) == first_loss(3, seed=0)
-    assert len({first_loss(3, seed=0), first_loss(4, seed=0), first_loss(3, 1)}) == 3
+    assert first_loss(3, 0) == first_loss(3, 0)
+    assert len({first_loss(3, 0), first_loss(4, 0), first_loss(3, 1)}) == 3
 
 
-def test_the_old_state_is_donated(data):
-    state, copied = new_state()
-    step = make_train_steps(loss=bce, augmentation={}, seed=0, sharding=copied)
-    step(state, *data, np.arange(4)[None], 1)
+def test_the_old_state_is_donated(data, new_state):
+    state, _ = new_state()
+    make_step(0)(state, *data, np.arange(4)[None], 1)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
-def test_outliers_are_damped_in_the_gradient_but_not_in_the_reported_loss(data):
+def test_outliers_are_damped_in_the_gradient_but_not_in_the_reported_loss(
+    data, new_state
+):
     def first_metrics(knee):
         state, copied = new_state()
         step = make_train_steps(

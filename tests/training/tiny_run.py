@@ -1,5 +1,7 @@
 """A run that trains in seconds, and helpers that stop, read and damage it."""
 
+import contextlib
+
 import pytest
 
 from lungseg_jax import experiment
@@ -39,7 +41,7 @@ def tiny_config(cache, **changes):
 
 
 class PowerCut(Exception):
-    """Ends a training between two updates."""
+    """Ends a run between two updates, or before its scores."""
 
 
 def stop_after(step, c, folder):
@@ -53,8 +55,45 @@ def stop_after(step, c, folder):
 
     with pytest.MonkeyPatch.context() as m:
         m.setattr(loop, "mixed_batch_indices", cut_off)
-        with pytest.raises(PowerCut):
+        with built_once(), pytest.raises(PowerCut):
             experiment.run_experiment(c, str(folder.path))
+
+
+def train(c, folder):
+    """Train to the end, but leave out the scores and the report."""
+
+    def cut_off(*args):
+        raise PowerCut
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(experiment, "_finish", cut_off)
+        with built_once(), pytest.raises(PowerCut):
+            experiment.run_experiment(c, str(folder.path))
+
+
+_built = {}
+
+
+@contextlib.contextmanager
+def built_once():
+    """Trace and compile the functions of a training once per configuration."""
+    build, compile_steps = loop._build, loop._compile
+
+    def build_once(c, dataset, split):
+        if c.to_json() not in _built:
+            _built[c.to_json()] = build(c, dataset, split)
+        return _built[c.to_json()]
+
+    def compile_once(training, state):
+        key = training.config.to_json(), "compiled"
+        if key not in _built:
+            _built[key] = compile_steps(training, state)
+        return _built[key]
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(loop, "_build", build_once)
+        m.setattr(loop, "_compile", compile_once)
+        yield
 
 
 def variables_at(folder, step):

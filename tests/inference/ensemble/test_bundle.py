@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -27,10 +28,17 @@ RECORD = {
 }
 
 
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "lungs"
+    bundle.write_bundle(folder, trained, RECORD)
+    return folder
+
+
 @pytest.fixture
-def folder(trained, tmp_path):
-    bundle.write_bundle(tmp_path / "lungs", trained, RECORD)
-    return tmp_path / "lungs"
+def folder(exported, tmp_path):
+    """A copy of the bundle, which tests may damage."""
+    return shutil.copytree(exported, tmp_path / "lungs")
 
 
 def test_a_bundle_gives_the_results_of_its_run(folder, trained, slices):
