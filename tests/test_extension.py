@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lungseg_jax as ls
-from lungseg_jax.data import augmentation
+from lungseg_jax.data.augmentation import transforms
 from lungseg_jax.data.io import formats
 from lungseg_jax.data.io.formats import write_slice
 from lungseg_jax.metrics import registry
@@ -31,7 +31,7 @@ def extended(monkeypatch):
     tables = {
         "block": MODELS,
         "loss": losses.LOSSES,
-        "augmentation": augmentation.TRANSFORMS,
+        "augmentation": transforms.TRANSFORMS,
         "format": formats.FORMATS,
         "metric": registry.METRICS,
     }

@@ -51,6 +51,7 @@ def config():
     c.train.total_steps, c.train.batch_size, c.schedule.cycles = 12, 2, 3
     c.train.save_every = c.train.validate_every = 5
     c.train.log_every = 2
+    c.train.population_stats = True  # the default of then
     return c
 
 

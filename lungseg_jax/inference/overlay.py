@@ -98,6 +98,12 @@ def encode_jpeg(picture: np.ndarray) -> bytes:
     return content.tobytes()
 
 
+def encode_png(picture: np.ndarray) -> bytes:
+    """Return a picture as a PNG file."""
+    _, content = cv2.imencode(".png", picture)
+    return content.tobytes()
+
+
 class ContactSheet:
     """Numbered slices of a volume, side by side.
 

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from lungseg_jax.inference.overlay import TILE, draw_outline, gray, resize_to_fit
+from lungseg_jax.inference.overlay import (
+    TILE,
+    draw_outline,
+    encode_png,
+    gray,
+    resize_to_fit,
+)
 from lungseg_jax.runtime.files import atomic_write
 
 
@@ -26,13 +31,12 @@ def write_preview(
     tiles = []
     for image, mask in zip(images, masks, strict=True):
         picture = resize_to_fit(gray(image, window_hu=(0.0, 1.0)), TILE)
-        lung = cv2.resize(mask, picture.shape[::-1]) > 0.5
+        lung = resize_to_fit(mask, TILE) > 0.5
         picture = np.repeat(picture[..., None], 3, axis=-1)
         tiles.append(draw_outline(picture, lung))
     rows = [
         np.concatenate(tiles[i : i + columns], axis=1)
         for i in range(0, len(tiles), columns)
     ]
-    _, content = cv2.imencode(".png", np.concatenate(rows, axis=0))
     with atomic_write(path) as temporary:
-        temporary.write_bytes(content.tobytes())
+        temporary.write_bytes(encode_png(np.concatenate(rows, axis=0)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lungseg_jax.data.augmentation import HU_GEOMETRY, TRANSFORMS
+from lungseg_jax.data.augmentation.transforms import HU_GEOMETRY, TRANSFORMS
 from lungseg_jax.runtime.errors import UserError, bullet_list, unknown_name
 from lungseg_jax.runtime.files import user_path
 from lungseg_jax.training import knobs

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lungseg_jax.data.augmentation import TRANSFORMS
+from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import MODELS
 from lungseg_jax.models.norms import NORMS

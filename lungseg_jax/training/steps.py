@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lungseg_jax.data.augmentation import augment
+from lungseg_jax.data.augmentation.transforms import augment
 from lungseg_jax.metrics.overlap import count_pixels
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.losses import Loss, damp_outliers, track_median

@@ -12,7 +12,12 @@ from lungseg_jax.data.phantom.volume import make_volume
 @pytest.fixture
 def phantom(monkeypatch):
     """`phantom(*words)` calls the command and returns its status and error output."""
-    return lambda *words: run_command("phantom", [*map(str, words)], monkeypatch)
+
+    def run(*words):
+        done = run_command("phantom", [*map(str, words)], monkeypatch)
+        return done.returncode, done.stderr
+
+    return run
 
 
 SMALL = ("--slices=12", "--size=64", "--seed=2")

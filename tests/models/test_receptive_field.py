@@ -23,7 +23,7 @@ quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level":
     ],
 )
 def test_it_is_the_extent_of_the_gradient(name, levels, kernel_size):
-    """Of positive weights, on an image whose brightness rises in four directions.
+    """Take positive weights, on an image whose brightness rises in four directions.
 
     A max-pool passes its gradient to the largest pixel only. Each of the four images has
     it at another corner, and together they reach every side of the receptive field.

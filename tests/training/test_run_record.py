@@ -75,8 +75,22 @@ def test_refuses_a_folder_that_holds_something_else(tiny_cache, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
+@pytest.fixture
+def optimized(monkeypatch):
+    """Compile training steps as for users.
+
+    Without optimization, those of two schedules are compiled into different kernels, which
+    round differently.
+    """
+    compile_plainly = jax.stages.Lowered.compile
+    options = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+    monkeypatch.setattr(
+        jax.stages.Lowered, "compile", lambda self: compile_plainly(self, options)
+    )
+
+
 def test_an_extended_run_equals_one_that_was_longer_from_the_start(
-    tiny_cache, tmp_path, plain_report
+    tiny_cache, tmp_path, plain_report, optimized
 ):
     extended = RunFolder(tmp_path / "extended")
     uninterrupted = RunFolder(tmp_path / "uninterrupted")

@@ -79,9 +79,9 @@ def built_once():
     """Trace and compile the functions of a training once per configuration."""
     build, compile_steps = loop._build, loop._compile
 
-    def build_once(c, dataset, split):
+    def build_once(c, dataset, split, extra):
         if c.to_json() not in _built:
-            _built[c.to_json()] = build(c, dataset, split)
+            _built[c.to_json()] = build(c, dataset, split, extra)
         return _built[c.to_json()]
 
     def compile_once(training, state):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.data.augmentation import GEOMETRY, TRANSFORMS, augment
+from lungseg_jax.data.augmentation.transforms import GEOMETRY, TRANSFORMS, augment
 from lungseg_jax.training import knobs
 
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -1,0 +1,123 @@
+"""Random augmentation of images and masks together, on the device.
+
+To add an augmentation, write a transform and append a row to TRANSFORMS; the probability
+with which it is applied is the knob `augment.NAME`. docs/how-to/extend.md has an example.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from lungseg_jax.data.augmentation import geometry, pathology, scanner
+
+Example = tuple[jax.Array, jax.Array]  # image [h w c] and mask [h w]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """An augmentation that is applied to some of the examples.
+
+    Attributes:
+      apply: a pure function `(image [h w 1], mask [h w], key) -> (image, mask)` of one
+        example. The image is float32 in Hounsfield units, the mask in [0, 1].
+      meaning: what it shows, for the list of all knobs.
+      default: the probability in `default_config`.
+    """
+
+    apply: Callable[[jax.Array, jax.Array, jax.Array], Example]
+    meaning: str
+    default: float = 0.0
+
+
+# In the order of application: the patient, then the scanner. The geometry comes first.
+TRANSFORMS: dict[str, Transform] = {
+    "density": Transform(
+        scanner.change_density, "a lung that holds more or less air", 0.5
+    ),
+    "consolidation": Transform(pathology.consolidate, "consolidated lung", 0.15),
+    "ground_glass": Transform(pathology.add_ground_glass, "ground-glass opacity", 0.08),
+    "effusion": Transform(
+        pathology.add_effusion, "pleural fluid, which is not lung", 0.1
+    ),
+    "nodules": Transform(pathology.add_nodules, "nodules and masses", 0.1),
+    "bullae": Transform(pathology.add_bullae, "bullae", 0.06),
+    "blur": Transform(scanner.blur, "a soft kernel", 0.2),
+    "sharpening": Transform(scanner.sharpen, "a sharp kernel", 0.15),
+    "resolution": Transform(scanner.coarsen, "coarse pixels", 0.15),
+    "noise": Transform(scanner.add_noise, "noise", 0.35),
+    "streaks": Transform(scanner.add_streaks, "streaks", 0.08),
+    "offset": Transform(scanner.add_offset, "an offset of all values", 0.2),
+    "gain": Transform(scanner.change_gain, "a stretch of all values", 0.15),
+    "padding": Transform(scanner.pad_field_of_view, "a limited field of view", 0.15),
+}
+GEOMETRY = (
+    "zoom",
+    "shift",
+    "rotation_deg",
+    "flip_lr",
+    "flip_ud",
+    "scale",
+    "turn",
+    "crop",
+    "collapse",
+)
+HU_GEOMETRY = ("scale", "collapse")  # need Hounsfield units, as all TRANSFORMS do
+
+
+def augment(
+    images: jax.Array, masks: jax.Array, key: jax.Array, **knobs: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Apply `geometry.move`, and then TRANSFORMS; the same key gives the same pixels.
+
+    Args:
+      images: `[b h w c]`, in Hounsfield units for TRANSFORMS.
+      masks: `[b h w]`.
+      key: the key of this step.
+      **knobs: options of `geometry.move` (GEOMETRY), and probabilities of TRANSFORMS; one
+        that is left out is off.
+
+    Returns:
+      Images and masks of the same shapes. With everything off, the arguments themselves.
+
+    Raises:
+      TypeError: a knob is unknown.
+    """
+    unknown = knobs.keys() - {*GEOMETRY, *TRANSFORMS}
+    if unknown:
+        raise TypeError(f"unknown augmentation knobs: {', '.join(sorted(unknown))}")
+    options = {name: knobs[name] for name in GEOMETRY if knobs.get(name)}
+    chances = {name: knobs[name] for name in TRANSFORMS if knobs.get(name)}
+    # The geometry uses the key itself, as in version 0.1: older runs resume on the same
+    # pixels.
+    if options:
+        keys = jax.random.split(key, len(images))
+        images, masks = jax.vmap(
+            lambda image, mask, key: geometry.move(image, mask, key, **options)
+        )(images, masks, keys)
+    if not chances:
+        return images, masks
+
+    def change(example):
+        image, mask, keys, draws = example
+        for i, (name, transform) in enumerate(TRANSFORMS.items()):
+            if name in chances:
+                image, mask = jax.lax.cond(
+                    draws[i] < chances[name],
+                    transform.apply,
+                    lambda image, mask, key: (image, mask),
+                    *(image, mask, keys[i]),
+                )
+        return image, mask
+
+    # One example at a time computes only what the draw has chosen; all at once computes
+    # everything for every example, which suits accelerators.
+    shape = len(images), len(TRANSFORMS)
+    chance_key, key = jax.random.split(jax.random.fold_in(key, 1))
+    keys, draws = jax.random.split(key, shape), jax.random.uniform(chance_key, shape)
+    return jax.lax.platform_dependent(
+        (images, masks, keys, draws),
+        cpu=lambda batch: jax.lax.map(change, batch),
+        default=lambda batch: jax.vmap(change)(batch),
+    )
