@@ -8,11 +8,12 @@ The first command reaches a pooled IoU of 0.978 on the Kaggle slices and 0.988 o
 (24 test slices each, split seed 3, threshold 0.5); its time is that of two CPU cores.
 """
 
-from lungseg_jax.training.recipes import accelerator, laptop, notebook, recipe
+from lungseg_jax.training.recipes import accelerator, laptop, long, notebook, recipe
 
 
 def get_config(variant: str = ""):
-    c = recipe(variant, {"": laptop, "notebook": notebook, "full": accelerator})
+    variants = {"": laptop, "long": long, "notebook": notebook, "full": accelerator}
+    c = recipe(variant, variants)
     c.name = "incp_snapshot" + variant
     if variant == "notebook":
         c.schedule.name = "cosine_restarts"

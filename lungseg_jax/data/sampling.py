@@ -21,22 +21,22 @@ def batch_indices(step: int, *, n: int, batch_size: int, seed: int) -> np.ndarra
 
 
 def mixed_batch_indices(
-    step: int, *, n: int, extra: int, batch_size: int, seed: int
+    step: int, *, n: int, extra: int, share: float, batch_size: int, seed: int
 ) -> np.ndarray:
     """Return the batch of an update that draws from two sets, `[batch_size]`.
-
-    Half of every batch is of the second set, whatever the sizes of the sets.
 
     Args:
       step: updates so far.
       n: slices of the first set, with the indices 0 to n - 1.
       extra: slices of the second set, with the indices from n on; may be 0.
+      share: of the second set in every batch, whatever the sizes of the sets. Both sets
+        have at least one slice in it.
       batch_size: at least 2 with a second set.
       seed: of the order.
     """
     if not extra:
         return batch_indices(step, n=n, batch_size=batch_size, seed=seed)
-    second = batch_size // 2
+    second = min(max(round(batch_size * share), 1), batch_size - 1)
     return np.concatenate(
         [
             batch_indices(step, n=n, batch_size=batch_size - second, seed=seed),

@@ -162,6 +162,15 @@ def preprocessing_of(c: ConfigDict) -> dict[str, Any]:
     }
 
 
+def prediction_preprocessing_of(c: ConfigDict) -> dict[str, Any]:
+    """Return those of predictions, whose side is a multiple of the deepest stride."""
+    stride = 2**c.model.levels
+    size = c.data.image_size
+    if c.evaluate.scale != 1:
+        size = max(1, round(size * c.evaluate.scale / stride)) * stride
+    return preprocessing_of(c) | {"image_size": size}
+
+
 def default_workdir(c: ConfigDict) -> Path:
     """Return runs/<recipe>-<data folder>, so that each dataset gets its own run."""
     data = "phantom"

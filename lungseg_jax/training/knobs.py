@@ -95,9 +95,16 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "data.extra_phantoms",
         0,
-        "phantoms that fill half of every batch, beside the data; 0: none",
+        "phantoms that are mixed into every batch, beside the data; 0: none",
         (0, 100_000),
         before=0,
+    ),
+    Knob(
+        "data.extra_share",
+        0.25,
+        "share of every batch that the extra phantoms fill",
+        (0.0, 1.0),
+        before=0.25,
     ),
     Knob(
         "data.soft_masks",
@@ -238,6 +245,13 @@ KNOBS: tuple[Knob, ...] = (
         "evaluate.threshold", 0.5, "probability above which a pixel is lung", (0.0, 1.0)
     ),
     Knob("evaluate.batch_size", 4, "slices per call in evaluation", (1, 100_000)),
+    Knob(
+        "evaluate.scale",
+        1.0,
+        "side of the network's input in predictions, as a multiple of data.image_size",
+        (0.5, 4.0),
+        before=1.0,
+    ),
 )
 
 

@@ -135,6 +135,7 @@ class _Training:
             step,
             n=len(self.names) - self.extra,
             extra=self.extra,
+            share=self.config.data.extra_share,
             batch_size=self.config.train.batch_size,
             seed=self.config.seed,
         )

@@ -78,14 +78,21 @@ def test_batches_are_integers():
     assert batch_indices(0, n=4, batch_size=2, seed=0).dtype.kind == "i"
 
 
-@given(n=st.integers(1, 40), extra=st.integers(1, 40), batch_size=st.integers(2, 9))
-def test_half_of_a_mixed_batch_is_of_the_second_set(n, extra, batch_size):
-    sizes = {"n": n, "extra": extra, "batch_size": batch_size}
+@given(
+    n=st.integers(1, 40),
+    extra=st.integers(1, 40),
+    batch_size=st.integers(2, 9),
+    share=st.floats(0, 1),
+)
+def test_a_share_of_a_mixed_batch_is_of_the_second_set(n, extra, batch_size, share):
+    sizes = {"n": n, "extra": extra, "batch_size": batch_size, "share": share}
     steps = 2 * n * extra
     batches = [mixed_batch_indices(s, **sizes, seed=1) for s in range(min(steps, 80))]
     for batch in batches:
         assert len(batch) == batch_size and (batch < n + extra).all()
-        assert (batch >= n).sum() == batch_size // 2
+        second = (batch >= n).sum()
+        assert 0 < second < batch_size
+        assert abs(second - share * batch_size) <= 1
     first = np.concatenate(batches)
     first = first[first < n][:n]
     assert len(first) < n or sorted(first) == list(range(n))
@@ -93,5 +100,5 @@ def test_half_of_a_mixed_batch_is_of_the_second_set(n, extra, batch_size):
 
 def test_without_a_second_set_a_mixed_batch_is_an_ordinary_one():
     ordinary = batch_indices(7, n=8, batch_size=3, seed=0)
-    mixed = mixed_batch_indices(7, n=8, extra=0, batch_size=3, seed=0)
+    mixed = mixed_batch_indices(7, n=8, extra=0, share=0.5, batch_size=3, seed=0)
     np.testing.assert_array_equal(mixed, ordinary)

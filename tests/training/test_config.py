@@ -54,6 +54,21 @@ def test_recipe_loads_passes_the_checks_and_builds(path, variant):
     assert config.snapshot_steps(c)[-1] == c.train.total_steps
 
 
+@pytest.mark.parametrize(
+    "size,levels,scale,expected",
+    [(128, 4, 1.5, 192), (128, 4, 1.0, 128), (100, 4, 1.0, 100), (100, 5, 1.3, 128)],
+)
+def test_predictions_are_made_at_a_multiple_of_the_size(size, levels, scale, expected):
+    c = config.default_config()
+    c.data.image_size, c.model.levels, c.evaluate.scale = size, levels, scale
+    trained, predicted = (
+        config.preprocessing_of(c),
+        config.prediction_preprocessing_of(c),
+    )
+    assert trained["image_size"] == size
+    assert predicted == trained | {"image_size": expected}
+
+
 @pytest.mark.parametrize("name", ["conv", "incp", "incp_snapshot"])
 def test_full_recipes_end_annealed_and_see_the_whole_picture(name):
     c = load(RECIPES[0].with_name(f"{name}.py"), "full")

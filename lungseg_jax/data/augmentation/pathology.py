@@ -15,9 +15,9 @@ from lungseg_jax.data.augmentation.draws import between, draw, log_between
 from lungseg_jax.data.augmentation.fields import coordinates, smooth_noise
 from lungseg_jax.data.augmentation.geometry import moments, one_lung
 
-CONSOLIDATION_HU = (-80.0, 90.0)
+CONSOLIDATION_HU = (-50.0, 90.0)
 GROUND_GLASS_HU = (-720.0, -350.0)
-FLUID_HU = (-15.0, 35.0)
+FLUID_HU = (-10.0, 25.0)
 NODULE_HU = (-150.0, 100.0)
 BULLA_HU = (-995.0, -930.0)
 NODULE_RADIUS, BULLA_RADIUS = (0.02, 0.16), (0.04, 0.3)  # in half sides
@@ -31,10 +31,10 @@ Example = tuple[jax.Array, jax.Array]
 def consolidate(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:
     """Fill a part of the lungs, or all of it, with tissue; the mask keeps it."""
     where, number_key, texture_key, grain_key = jax.random.split(key, 4)
-    (hu,) = draw(number_key, 1)
-    weight = _affected_part(mask, where, most=1.2)
+    hu, texture = draw(number_key, 2)
+    weight = _affected_part(mask, where, most=1.5)
     hu = between(hu, *CONSOLIDATION_HU)
-    hu += 25 * smooth_noise(texture_key, mask.shape, TEXTURE)
+    hu += 40 * texture * smooth_noise(texture_key, mask.shape, TEXTURE)
     hu += 20 * jax.random.normal(grain_key, mask.shape)
     return _paint(image, weight, hu), mask
 
@@ -50,15 +50,18 @@ def add_ground_glass(image: jax.Array, mask: jax.Array, key: jax.Array) -> Examp
 
 
 def add_effusion(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:
-    """Fill the lowest part of one or both pleural spaces with fluid, which is not lung."""
+    """Fill the lowest part of one or both pleural spaces with fluid, which is not lung.
+
+    Its surface is a crescent, which tells it from the straight edge of a consolidation.
+    """
     number_key, grain_key = jax.random.split(key)
     both, side, angle, curve, share, hu = draw(number_key, 6)
     lung = jnp.where(both < 0.4, mask, one_lung(mask, side))
     depth = _depth(lung, between(angle, -0.5, 0.5))
     center, deviation = moments(lung)
     across = (coordinates(mask.shape)[1] - center[1]) / deviation[1]
-    depth += between(curve, 0.0, 0.5) * across**2  # a crescent along the wall
-    share = log_between(share, 0.04, 0.9)
+    depth += between(curve, 0.15, 0.6) * across**2
+    share = log_between(share, 0.04, 0.7)
     weight = lung * _above_quantile(depth, lung, share, edge=0.08)
     hu = between(hu, *FLUID_HU) + 15 * jax.random.normal(grain_key, mask.shape)
     image = image + (weight * (hu - image[..., 0]))[..., None]
@@ -100,6 +103,7 @@ def _affected_part(mask, key, *, most):
     lung = jnp.where(both < 0.3, mask, one_lung(mask, side))
     angle = between(angle, -1.3, 1.3) + jnp.pi * (up < 0.35)
     ragged = smooth_noise(field_key, mask.shape, RAGGED)
+    mix = jnp.minimum(1.5 * mix, 1)  # the edge of every third is straight
     score = mix * _depth(lung, angle) + (1 - mix) * ragged
     share = between(share, 0.05, most)
     return lung * _above_quantile(score, lung, share, edge=0.05)

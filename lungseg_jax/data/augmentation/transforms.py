@@ -36,7 +36,7 @@ TRANSFORMS: dict[str, Transform] = {
     "density": Transform(
         scanner.change_density, "a lung that holds more or less air", 0.5
     ),
-    "consolidation": Transform(pathology.consolidate, "consolidated lung", 0.15),
+    "consolidation": Transform(pathology.consolidate, "consolidated lung", 0.2),
     "ground_glass": Transform(pathology.add_ground_glass, "ground-glass opacity", 0.08),
     "effusion": Transform(
         pathology.add_effusion, "pleural fluid, which is not lung", 0.1

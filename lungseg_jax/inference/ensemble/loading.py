@@ -13,7 +13,7 @@ from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_mem
 from lungseg_jax.runtime import cache, compilation, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import user_path
-from lungseg_jax.training.config import preprocessing_of
+from lungseg_jax.training.config import prediction_preprocessing_of
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -65,7 +65,7 @@ def load_run(run: Run, members: str = "all") -> TrainedEnsemble:
     return TrainedEnsemble(
         path=run.folder.path,
         model=model,
-        preprocessing=preprocessing_of(config),
+        preprocessing=prediction_preprocessing_of(config),
         threshold=config.evaluate.threshold,
         batch_size=config.evaluate.batch_size,
         domain=run.record["data"].get("domain", "unknown"),
