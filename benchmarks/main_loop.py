@@ -68,10 +68,14 @@ def run_bare(args) -> float:
 
 def work(args) -> None:
     """Time the bare step on the recipe's shapes, awaited every ten steps like the log."""
+    import functools
+
     import jax
     import numpy as np
 
+    from lungseg_jax.data.preprocessing import to_unit
     from lungseg_jax.models import make_model
+    from lungseg_jax.training.config import preprocessing_of
     from lungseg_jax.training.losses import LOSSES
     from lungseg_jax.training.optimizers import make_optimizer
     from lungseg_jax.training.schedules import make_schedule
@@ -96,10 +100,12 @@ def work(args) -> None:
         outlier_knee=c.train.outlier_knee,
         outlier_factor=c.train.outlier_factor,
         augmentation=c.augment.to_dict(),
+        normalize=functools.partial(to_unit, **preprocessing_of(c)),
         seed=0,
     )
     rng = np.random.default_rng(0)
-    images = jax.device_put(rng.random((n, size, size, 1), np.float32))
+    images = rng.integers(-1000, 400, (n, size, size, 1), np.int16)
+    images = jax.device_put(images)
     masks = jax.device_put(rng.random((n, size, size), np.float32))
     indices = jax.device_put(np.arange(c.train.batch_size)[None])
     rates = []

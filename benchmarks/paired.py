@@ -6,11 +6,12 @@
 DATA holds 2d_images/ and 2d_masks/. A seed determines the weights and the order of the
 slices; the augmentation is the same for all seeds, so that a value is compiled once. Every
 training is one cycle. It is scored on the slices that are held out, at the network's size
-with threshold 0.5, and its batch statistics are re-estimated before.
+with threshold 0.5.
 """
 
 import argparse
 import ast
+import functools
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 
 from lungseg_jax.data.dataset import load_dataset, to_network_arrays
+from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import batch_indices, whole_batches
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.metrics.overlap import summarize
@@ -60,15 +62,17 @@ def make_train(c, arrays, held_out):
     model = make_model(**c.model)
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     loss, images, masks = LOSSES[c.train.loss], arrays["image"], arrays["mask"]
+    normalize = functools.partial(to_unit, **preprocessing_of(c))
     steps = make_train_steps(
         loss=loss,
         outlier_knee=c.train.outlier_knee,
         outlier_factor=c.train.outlier_factor,
         augmentation=c.augment.to_dict(),
+        normalize=normalize,
         seed=c.seed,
     )
     apply_fn = model.apply
-    precise = make_precise_batch_stats(model)
+    precise = make_precise_batch_stats(model, normalize=normalize)
     evaluate = make_eval_step(model, loss=loss, threshold=c.evaluate.threshold)
 
     tx = make_optimizer(schedule, **c.optimizer)
@@ -85,14 +89,14 @@ def make_train(c, arrays, held_out):
             batch = batch[None].astype(np.int32)
             state, metrics = steps(state, images, masks, batch, np.int32(1))
             losses.append(metrics["loss"][0])
-        if state.batch_stats is not None:
+        if c.train.population_stats and state.batch_stats is not None:
             batches = whole_batches(len(images), c.train.batch_size, seed=seed)
             stats = precise(state.variables, images, batches)
             state = state.replace(batch_stats=stats)
         rows = []
         for start in range(0, len(held_out["mask"]), BATCH):
             part = slice(start, start + BATCH)
-            inputs = held_out["image"][part], held_out["mask"][part]
+            inputs = normalize(held_out["image"][part]), held_out["mask"][part]
             rows += np.asarray(evaluate(state.variables, *inputs)[1]).tolist()
         scores = summarize(rows, resamples=0)
         last = float(np.mean(jax.device_get(losses[-50:])))

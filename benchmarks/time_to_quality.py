@@ -58,6 +58,7 @@ def monai(args) -> dict:
     from contestants import monai_unet
 
     c = default_config()
+    c.data.preprocessing = "window"
     with tempfile.TemporaryDirectory() as scratch:
         dataset = load_dataset(args.data, cache=Path(scratch))
         split = split_names(
@@ -78,7 +79,7 @@ def monai(args) -> dict:
         seconds=args.seconds,
         batch_size=c.train.batch_size,
         seed=args.seed,
-        augmentation=c.augment.to_dict(),
+        augmentation={name: c.augment[name] for name in monai_unet.AUGMENTATION},
     )
     rows = []
     for image_slice in test:

@@ -14,6 +14,7 @@ from contestants.torch_unet import DEVICE, bce_dice
 
 LABEL = f"MONAI {monai.__version__} UNet (torch {torch.__version__.split('+')[0]})"
 PEAK, WEIGHT_DECAY = 2e-3, 1e-4
+AUGMENTATION = ("zoom", "shift", "rotation_deg", "flip_lr", "flip_ud")
 
 
 def train(images, masks, *, seconds, batch_size, seed, augmentation):
@@ -26,7 +27,7 @@ def train(images, masks, *, seconds, batch_size, seed, augmentation):
       seconds: the time to train for.
       batch_size: slices per update.
       seed: of weights, order and augmentation.
-      augmentation: the keyword arguments of `lungseg_jax.data.augmentation.augment`.
+      augmentation: the value of each knob in AUGMENTATION.
 
     Returns:
       `predict(images [b s s 1]) -> probabilities [b s s]`, and the number of updates.
@@ -71,7 +72,7 @@ def _to_torch(images):
 
 
 def _augment(pairs, *, zoom, shift, rotation_deg, flip_lr, flip_ud):
-    """Apply a random affine map per example, as `lungseg_jax.data.augmentation` does."""
+    """Apply a random affine map per example, as ours in version 0.1."""
     n = len(pairs)
 
     def draw(*shape):

@@ -81,10 +81,12 @@ def accelerator() -> ConfigDict:
     """
     c = default_config()
     c.data.image_size = 512
+    c.data.extra_phantoms = 2000
     c.model.levels = 6  # a receptive field of 828 pixels
     c.model.dtype = "bfloat16"
     c.augment.rotation_deg = 10.0
     c.train.batch_size = 16
+    c.train.outlier_knee = 1.0  # see `_varied`
     c.train.total_steps = 12_000
     c.train.save_every = c.train.validate_every = 500
     c.train.log_every = 50
