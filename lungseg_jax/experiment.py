@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
 from lungseg_jax.evaluation.results import format_summary
 from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.averaging import average_members
+from lungseg_jax.inference.ensemble.initial_weights import load_initial_weights
 from lungseg_jax.inference.ensemble.loading import load_run
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
@@ -57,11 +59,14 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
             dataset, split = _load(c, cache_root)
             extra = _load_extra_phantoms(c, cache_root)
             run_record.require_run_or_empty(folder)
+            done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
+            initial, about = _load_initial(c, dataset, split, done=done)
             if distributed.is_primary():
                 stack.enter_context(folder.claimed())
-            done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
-            run_record.register_run(c, folder, dataset, split, done=done, extend=extend)
-        _train(c, folder, dataset, split, extra)
+            run_record.register_run(
+                c, folder, dataset, split, done=done, extend=extend, initial=about
+            )
+        _train(c, folder, dataset, split, extra, initial)
         with distributed.primary_first():
             _finish(folder, dataset, split, extra)
     if folder.page.exists():
@@ -135,12 +140,26 @@ def _load_extra_phantoms(c: ConfigDict, cache_root: Path) -> Dataset | None:
     )
 
 
+def _load_initial(
+    c: ConfigDict, dataset: Dataset, split: Split, *, done: int
+) -> tuple[Any, dict | None]:
+    """Load the weights that the run starts from, unless it is under way."""
+    if not c.init or done:
+        return None, None
+    test = set(split["test"])
+    digests = {p: d for p, d in dataset.digests.items() if Path(p).stem in test}
+    initial, about = load_initial_weights(c.init, c.model.to_dict(), digests)
+    progress.say(f"starting from the network {about['member']} of {c.init}")
+    return initial, about
+
+
 def _train(
     c: ConfigDict,
     folder: RunFolder,
     dataset: Dataset,
     split: Split,
     extra: Dataset | None,
+    initial: Any,
 ) -> None:
     progress.say(
         f"{dataset.variant} data: {len(split['train'])} slices to train, "
@@ -150,7 +169,7 @@ def _train(
     if loop.is_finished(c, folder):
         progress.say("the training is finished; nothing is trained again")
     else:
-        loop.train(c, folder, dataset, split, extra)
+        loop.train(c, folder, dataset, split, extra, initial)
 
 
 def _finish(

@@ -9,6 +9,7 @@ the embedded phantom slices. DIR holds 2d_images/ and 2d_masks/ with equal file 
 optionally slices.csv with patients and pixel spacings. Re-running a command resumes the
 run that it started; on Ctrl-C or SIGTERM, training saves first. --extend makes a finished
 run longer, as in --extend --config.schedule.cycles=4 --config.train.total_steps=750.
+--init=RUN starts from the weights of another run or of a bundle.
 --preview=FILE.png shows what the network will see.
 """
 
@@ -40,6 +41,12 @@ flags.DEFINE_string(
     "Write a PNG of augmented training slices, and train nothing.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "init",
+    "",
+    "Run or bundle whose weights the training starts from: --config.init.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
     "extend",
     False,
@@ -57,6 +64,8 @@ def train(words: list[str]) -> None:
         )
     if FLAGS.distributed:
         distributed.initialize()
+    if FLAGS.init:
+        FLAGS.config.init = FLAGS.init
     if FLAGS.preview:
         preview(FLAGS.config, FLAGS.preview)
         return

@@ -61,6 +61,12 @@ KNOBS: tuple[Knob, ...] = (
     Knob("name", "default", "name of the recipe, part of the run folder's name"),
     Knob("seed", 0, "seed of weights, data order and augmentation", (0, 2**31 - 1)),
     Knob(
+        "init",
+        "",
+        "run or bundle whose last network the training starts from; empty: random weights",
+        before="",
+    ),
+    Knob(
         "cache_dir",
         "",
         "prepared data and compiled programs; empty: ~/.cache/lungseg_jax",

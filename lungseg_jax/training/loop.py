@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,6 +51,7 @@ def train(
     dataset: Dataset,
     split: Split,
     extra: Dataset | None = None,
+    initial: Any = None,
 ) -> None:
     """Train until `config.train.total_steps`, from the newest checkpoint on.
 
@@ -59,6 +61,7 @@ def train(
       dataset: the data.
       split: the names of its slices.
       extra: further slices, all of which are mixed into the batches.
+      initial: variables to start from; None for random ones.
 
     Raises:
       UserError: the training diverged, or the disk is full.
@@ -66,7 +69,7 @@ def train(
     """
     training = _build(config, dataset, split, extra)
     with Checkpoints(folder.checkpoints, snapshots=snapshot_steps(config)) as saved:
-        training, state, log = _restore(training, folder, saved)
+        training, state, log = _restore(training, folder, saved, initial)
         _loop(training, state, log, saved)
 
 
@@ -187,7 +190,7 @@ def _build(
 
 
 def _restore(
-    training: _Training, folder: RunFolder, saved: Checkpoints
+    training: _Training, folder: RunFolder, saved: Checkpoints, initial: Any
 ) -> tuple[_Training, TrainState, TrainingLog]:
     """Compile the step while the newest state is restored, or initialized."""
     c, shapes = training.config, training.init.eval_shape()
@@ -207,6 +210,8 @@ def _restore(
     if step:
         progress.say(f"resuming after step {step}")
         state = state.at(step, arrays)
+    elif initial is not None:
+        state = state.replace(**jax.device_put(initial, state.step.sharding))
     log = TrainingLog(
         folder,
         training.schedule,

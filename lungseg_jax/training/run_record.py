@@ -34,6 +34,7 @@ def register_run(
     *,
     done: int = 0,
     extend: bool = False,
+    initial: dict[str, str] | None = None,
 ) -> None:
     """Write config.json and run.json, or verify that they are of the same run.
 
@@ -44,6 +45,7 @@ def register_run(
       split: the names of its slices.
       done: the newest saved step.
       extend: accept a different length, if the finished steps remain valid.
+      initial: what is recorded of the weights that the first step starts from.
 
     Raises:
       UserError: the folder holds another run or something else; nothing is changed.
@@ -56,6 +58,7 @@ def register_run(
                 remedy="name the folder of the run with --workdir=DIR.",
             )
         record = _describe(dataset, split) | {"config_sha256": [config_digest(config)]}
+        record["initial"] = initial
         _write(folder, config, record)
         return
     before, record = read_config_and_record(folder)
@@ -73,6 +76,12 @@ def register_run(
         raise UserError(
             f"{folder.path} holds a run on other files: {data} has changed since.",
             rule="a run is resumed on the files that it was started with.",
+            remedy=NEW_FOLDER,
+        )
+    if not done and initial != record.get("initial"):
+        raise UserError(
+            f"{folder.path} holds a run from other weights: {config.init} has changed.",
+            rule="a run is resumed from the weights that it was started with.",
             remedy=NEW_FOLDER,
         )
     if not changed:

@@ -1,0 +1,72 @@
+"""The weights that a training starts from: the last network of a run, or of a bundle."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lungseg_jax.checkpointing.checksums import array_digest, json_digest
+from lungseg_jax.checkpointing.manifest import named_leaves
+from lungseg_jax.inference.ensemble.bundle import is_bundle
+from lungseg_jax.inference.ensemble.loading import load_ensemble
+from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
+from lungseg_jax.runtime.errors import UserError, bullet_list
+from lungseg_jax.runtime.files import user_path
+from lungseg_jax.training.knobs import KNOBS
+from lungseg_jax.training.run import Run
+from lungseg_jax.training.run_folder import RunFolder
+
+FREE = ("dtype", "bn_momentum")  # may differ: they change no shape
+
+
+def load_initial_weights(
+    path: str, model: Mapping[str, Any], test_digests: Mapping[str, str]
+) -> tuple[Any, dict[str, str]]:
+    """Load the last network of a run or of a bundle.
+
+    Args:
+      path: the folder.
+      model: the keyword arguments of `make_model` in the training.
+      test_digests: SHA-256 of each file of the test split, by its path in the data folder.
+
+    Returns:
+      The variables, and what run.json records of them: "path", "member" and "sha256".
+
+    Raises:
+      UserError: there is no run or bundle, its network is another one, or it was trained
+        on images of the test split. A bundle does not say what it was trained on.
+    """
+    folder = user_path(path)
+    trained = load_ensemble(folder, members="last")
+    _require_same_network(path, model, trained)
+    if not is_bundle(folder):
+        _require_unseen(path, test_digests)
+    ((member, variables),) = trained.members.items()
+    digests = {name: array_digest(a) for name, a in named_leaves(variables).items()}
+    about = {"path": path, "member": member, "sha256": json_digest(digests)}
+    return variables, about
+
+
+def _require_same_network(
+    path: str, asked: Mapping[str, Any], trained: TrainedEnsemble
+) -> None:
+    # A bundle of an older version does not have the options added since.
+    before = {knob.name: knob.before for knob in KNOBS}
+    found = {k: trained.model.get(k, before[f"model.{k}"]) for k in asked}
+    different = [k for k in asked if k not in FREE and asked[k] != found[k]]
+    if different:
+        rows = [f"model.{k}: {found[k]} there, {asked[k]} here" for k in different]
+        options = " ".join(f"--config.model.{k}={found[k]}" for k in different)
+        raise UserError(
+            f"init={path} holds another network:\n{bullet_list(rows)}",
+            rule="a training starts from weights of its own network.",
+            remedy=f"{options}.",
+        )
+
+
+def _require_unseen(path: str, test_digests: Mapping[str, str]) -> None:
+    seen = Run.open(RunFolder(user_path(path))).count_training_images(test_digests)
+    if seen:
+        raise UserError(
+            f"init={path} was trained on {seen} images of the test split.",
+            rule="a run is scored on images that its network has not seen.",
+            remedy="the data.split_seed and the fractions of that run.",
+        )
