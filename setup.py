@@ -23,6 +23,8 @@ setup(
         "SimpleITK>=2.4",
         "absl-py>=2.1",
         "array_record>=0.8",
+        "connected-components-3d>=3.20",
+        "fill-voids>=2.0",
         "flatbuffers>=24",  # jax.export
         "flax>=0.12",
         "importlib_resources",  # etils, which tensorflow-datasets uses, forgets it

@@ -119,6 +119,8 @@ def test_packages_hold_only_a_docstring(name):
         ("safetensors", {"checkpointing.weights"}),
         ("matplotlib", {"reporting.figures"}),
         ("jinja2", {"reporting.page"}),
+        ("cc3d", {"inference.volume_cleanup"}),
+        ("fill_voids", {"inference.volume_cleanup"}),
         ("flax", {"models", "training.state"}),
         ("optax", {"training"}),
         ("ml_collections", {"training", "experiment", "cli.train"}),

@@ -34,6 +34,12 @@ flags.DEFINE_string(
     "Clean-up of masks, such as none; tuned: the default of the run.",
     flag_values=FLAGS,
 )
+flags.DEFINE_bool(
+    "volume_cleanup",
+    True,
+    "Drop what is not connected to a lung in a volume, and fill cavities.",
+    flag_values=FLAGS,
+)
 for name, meaning in MAPS.items():
     flags.DEFINE_bool(
         name, False, f"Write the {meaning}, as a separate image.", flag_values=FLAGS
@@ -83,7 +89,13 @@ def predict(words: list[str]) -> None:
     limit = segmenter.settings.review_below
     domain = segmenter.trained.domain
     with PredictionTable(csv, domain=domain, review_below=limit) as table:
-        predict_files(segmenter, tasks, table, series=FLAGS.series)
+        predict_files(
+            segmenter,
+            tasks,
+            table,
+            series=FLAGS.series,
+            volume_cleanup=FLAGS.volume_cleanup,
+        )
     progress.say(table.summary())
     progress.say(f"wrote {pluralize(len(tasks), 'mask')} to {target}")
 

@@ -1,4 +1,7 @@
-"""Segment the files of a plan: slices in batches, volumes slice by slice."""
+"""Segment the files of a plan: slices in batches, volumes slice by slice.
+
+Memory holds the mask of one volume, and a few slices of it.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -19,8 +22,9 @@ from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import ContactSheet, overlay
 from lungseg_jax.inference.plan import PredictionTask
-from lungseg_jax.inference.prediction_table import PredictionTable
-from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.inference.prediction_table import Confidence, PredictionTable
+from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.inference.volume_cleanup import clean_volume
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 
@@ -33,6 +37,7 @@ def predict_files(
     table: PredictionTable,
     *,
     series: str = "",
+    volume_cleanup: bool = True,
 ) -> None:
     """Segment every input and write the outputs of its task.
 
@@ -41,6 +46,7 @@ def predict_files(
       tasks: returned by `plan_outputs`.
       table: receives a row for each slice and each volume.
       series: UID of the DICOM series, for a folder with several.
+      volume_cleanup: see `clean_volume`.
 
     Raises:
       UserError: an input that cannot be used. Nothing is written then, except the masks
@@ -51,7 +57,7 @@ def predict_files(
     _predict_slices(segmenter, slices, table, series)
     for task in tasks:
         if task.is_volume:
-            _predict_volume(segmenter, task, table, series)
+            _predict_volume(segmenter, task, table, series, volume_cleanup)
 
 
 def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -> None:
@@ -71,39 +77,72 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -
             for name, path in task.maps.items():
                 write_slice(path, getattr(segmentation, name))
             if task.overlay:
-                write_picture(task.overlay, _picture(segmenter, image, segmentation))
+                picture = _picture(
+                    segmenter, image, segmentation.mask, segmentation.uncertainty
+                )
+                write_picture(task.overlay, picture)
             table.add_slice(
-                str(task.source), None, image, segmentation, spacing_mm=spacing_mm
+                str(task.source),
+                None,
+                image,
+                segmentation.mask,
+                Confidence.of(segmentation),
+                spacing_mm=spacing_mm,
             )
             bar.update()
 
 
-def _predict_volume(segmenter, task: PredictionTask, table, series: str) -> None:
+def _predict_volume(
+    segmenter, task: PredictionTask, table, series: str, volume_cleanup: bool
+) -> None:
+    """Predict all slices, clean up the mask of the volume, and write it."""
     task.target.parent.mkdir(parents=True, exist_ok=True)
-    name = str(task.source)
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(open_volume(task.source, series=series))
-        masks = stack.enter_context(VolumeWriter(task.target, volume, np.uint8))
-        maps = {
-            field: stack.enter_context(VolumeWriter(path, volume, np.float32))
-            for field, path in task.maps.items()
-        }
+        masks = np.zeros((volume.count, *volume.shape), np.uint8)
         sheet = ContactSheet(volume.count)
-        bar = stack.enter_context(progress.bar(task.source.name, volume.count))
-        slices = _checked_slices(volume, segmenter.trained.domain)
-        predictions = zip_with_predictions(segmenter.stream, slices)
-        for k, (image, segmentation) in enumerate(predictions):
-            masks.write(k, segmentation.mask.astype(np.uint8))
-            for field, writer in maps.items():
-                writer.write(k, getattr(segmentation, field))
-            if task.overlay and sheet.includes(k):
-                picture = _picture(segmenter, image, segmentation)
-                sheet.add(k, picture, review=bool(segmentation.review))
-            table.add_slice(name, k, image, segmentation, spacing_mm=volume.spacing_mm)
-            bar.update()
+        shown = sheet.includes if task.overlay else lambda k: False
+        confidences, uncertainty = [], {}
+        for k, segmentation in enumerate(
+            _segment_volume(segmenter, task, volume, stack)
+        ):
+            masks[k] = segmentation.mask
+            confidences.append(Confidence.of(segmentation))
+            if shown(k):
+                uncertainty[k] = segmentation.uncertainty
+        if volume_cleanup:
+            clean_volume(masks)
+        writer = stack.enter_context(VolumeWriter(task.target, volume, np.uint8))
+        name = str(task.source)
+        for k, image in enumerate(volume.slices()):
+            writer.write(k, masks[k])
+            mask, confidence = masks[k].astype(bool), confidences[k]
+            if shown(k):
+                picture = _picture(segmenter, image, mask, uncertainty[k])
+                sheet.add(k, picture, review=bool(confidence.review))
+            table.add_slice(
+                name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
+            )
         table.end_volume(name, volume.spacing_mm)
     if task.overlay:
         write_picture(task.overlay, sheet.picture())
+
+
+def _segment_volume(
+    segmenter, task: PredictionTask, volume: Volume, stack: contextlib.ExitStack
+) -> Iterator[Segmentation]:
+    """Yield the segmentation of each slice, and write the maps of the task."""
+    maps = {
+        field: stack.enter_context(VolumeWriter(path, volume, np.float32))
+        for field, path in task.maps.items()
+    }
+    bar = stack.enter_context(progress.bar(task.source.name, volume.count))
+    slices = _checked_slices(volume, segmenter.trained.domain)
+    for k, segmentation in enumerate(segmenter.stream(slices)):
+        for field, writer in maps.items():
+            writer.write(k, getattr(segmentation, field))
+        yield segmentation
+        bar.update()
 
 
 def _checked_slices(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:
@@ -113,9 +152,9 @@ def _checked_slices(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:
         yield image
 
 
-def _picture(segmenter, image, segmentation) -> np.ndarray:
+def _picture(segmenter, image, mask, uncertainty) -> np.ndarray:
     window = segmenter.trained.preprocessing["window_hu"]
-    return overlay(image, segmentation.mask, segmentation.uncertainty, window_hu=window)
+    return overlay(image, mask, uncertainty, window_hu=window)
 
 
 def _check_inputs(

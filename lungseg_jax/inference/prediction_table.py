@@ -1,6 +1,7 @@
 """Per-slice and per-volume prediction results, as CSV and as a summary."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,28 @@ COLUMNS = (
 )
 DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
 SHOWN = 12  # slices to review that the summary names
+
+
+@dataclasses.dataclass(frozen=True)
+class Confidence:
+    """The columns of a slice that say how far to trust its mask."""
+
+    expected_iou: float
+    review: bool | None
+    disagreement: float
+    uncertainty_bits: float
+    mutual_information_bits: float
+
+    @classmethod
+    def of(cls, segmentation: Segmentation) -> "Confidence":
+        """Summarize the segmentation of one slice."""
+        return cls(
+            expected_iou=segmentation.expected_iou,
+            review=segmentation.review,
+            disagreement=segmentation.disagreement,
+            uncertainty_bits=float(segmentation.uncertainty.mean()),
+            mutual_information_bits=float(segmentation.mutual_information.mean()),
+        )
 
 
 class PredictionTable:
@@ -78,7 +101,8 @@ class PredictionTable:
         name: str,
         k: int | None,
         image: np.ndarray,
-        segmentation: Segmentation,
+        mask: np.ndarray,
+        confidence: Confidence,
         *,
         spacing_mm: tuple[float, float, float] | None = None,
     ) -> None:
@@ -88,19 +112,21 @@ class PredictionTable:
           name: the input that it comes from.
           k: its index in a volume, or None for an input that is a single slice.
           image: `[h w]`.
-          segmentation: the prediction for it.
+          mask: `[h w]`, boolean.
+          confidence: of the prediction for it.
           spacing_mm: between slices, rows and columns, if known.
         """
-        mask = segmentation.mask
         self._empty += not mask.any()
-        self._expected_ious.append(segmentation.expected_iou)
-        if segmentation.review:
+        self._expected_ious.append(confidence.expected_iou)
+        if confidence.review:
             self._to_review.append(name if k is None else f"{name}:{k}")
         if k is not None:
             self._volume.add(image, mask)
         if self._writer:
             plane_mm = spacing_mm[1:] if spacing_mm else None
-            row = {"input": name, "slice": k} | _confidence(segmentation)
+            row = {"input": name, "slice": k} | dataclasses.asdict(confidence)
+            if confidence.review is not None:
+                row["review"] = int(confidence.review)
             self._write(row | measure_slice(image, mask, spacing_mm=plane_mm))
 
     def end_volume(
@@ -152,18 +178,6 @@ class PredictionTable:
         self._writer.writerow(
             {column: _cell(row[column]) for column in COLUMNS if column in row}
         )
-
-
-def _confidence(segmentation: Segmentation) -> dict[str, Any]:
-    """Return the columns of a slice that say how far to trust its mask."""
-    review = segmentation.review
-    return {
-        "expected_iou": segmentation.expected_iou,
-        "review": None if review is None else int(review),
-        "disagreement": segmentation.disagreement,
-        "uncertainty_bits": float(segmentation.uncertainty.mean()),
-        "mutual_information_bits": float(segmentation.mutual_information.mean()),
-    }
 
 
 def _cell(value: Any) -> Any:

@@ -11,8 +11,9 @@ import SimpleITK as sitk
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.plan import MAPS, plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
-from lungseg_jax.inference.prediction_table import COLUMNS, PredictionTable
+from lungseg_jax.inference.prediction_table import COLUMNS, Confidence, PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.inference.volume_cleanup import clean_volume
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -26,12 +27,17 @@ def images(slices):
     return np.stack([image_slice.image for image_slice in slices(5)])
 
 
-def predict(segmenter, source, target, *, table=None, **options):
+def predict(segmenter, source, target, *, table=None, cleanup=False, **options):
     tasks = plan_outputs(source, target, **options)
     limit = segmenter.settings.review_below
     with PredictionTable(table, review_below=limit) as predictions:
-        predict_files(segmenter, tasks, predictions)
+        predict_files(segmenter, tasks, predictions, volume_cleanup=cleanup)
     return predictions
+
+
+def row_of(segmentation):
+    """Return the arguments of `add_slice` that a segmentation determines."""
+    return segmentation.mask, Confidence.of(segmentation)
 
 
 def test_segments_a_folder_of_slices(segmenter, images, tmp_path):
@@ -101,6 +107,21 @@ def test_segments_a_volume_in_its_own_orientation(segmenter, images, suffix, tmp
     assert "lung" in summary and " ml, mean " in summary
 
 
+def test_cleans_up_the_mask_of_a_volume(segmenter, images, tmp_path):
+    np.save(tmp_path / "in.npy", images)
+    table = tmp_path / "t.csv"
+    predict(
+        segmenter, tmp_path / "in.npy", tmp_path / "out.npy", table=table, cleanup=True
+    )
+    expected = segmenter(images).mask.astype(np.uint8)
+    clean_volume(expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    areas = [
+        int(row["area_px"]) for row in csv.DictReader(table.open()) if row["area_px"]
+    ]
+    assert areas == expected.sum(axis=(1, 2)).tolist()
+
+
 def test_segments_a_volume_without_geometry(segmenter, images, tmp_path):
     np.save(tmp_path / "in.npy", images)
     predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")
@@ -162,7 +183,7 @@ def test_omits_review_without_a_limit(trained, images, tmp_path):
 
 def test_omits_densities_unless_in_hounsfield_units(segmenter, images, tmp_path):
     with PredictionTable(tmp_path / "t.csv", domain="8-bit") as predictions:
-        predictions.add_slice("a", None, images[0], segmenter(images[0]))
+        predictions.add_slice("a", None, images[0], *row_of(segmenter(images[0])))
     (row,) = csv.DictReader((tmp_path / "t.csv").open())
     assert row["mean_hu"] == "" and int(row["area_px"]) > 0
 
@@ -171,10 +192,10 @@ def test_summary_counts_empty_masks(segmenter, images):
     segmentation = segmenter(images[0])
     empty = np.zeros_like(segmentation.mask)
     with PredictionTable(None) as predictions:
-        predictions.add_slice("a", None, images[0], segmentation)
+        predictions.add_slice("a", None, images[0], *row_of(segmentation))
         assert "no lung" not in predictions.summary()
         without_lung = dataclasses.replace(segmentation, mask=empty)
-        predictions.add_slice("b", None, images[0], without_lung)
+        predictions.add_slice("b", None, images[0], *row_of(without_lung))
     assert "no lung was found in 1 of 2 slices" in predictions.summary()
 
 
@@ -184,7 +205,8 @@ def test_leaves_no_temporary_file_if_the_csv_cannot_be_written(
     segmentation = segmenter(images[0])
     with pytest.raises(UserError, match="t.csv cannot be written"):
         with PredictionTable(tmp_path / "t.csv") as predictions:
-            predictions.add_slice("a\udcff", None, images[0], segmentation)  # not UTF-8
+            not_utf_8 = "a\udcff"
+            predictions.add_slice(not_utf_8, None, images[0], *row_of(segmentation))
             (tmp_path / "t.csv").mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
