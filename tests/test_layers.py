@@ -119,7 +119,7 @@ def test_packages_hold_only_a_docstring(name):
         ("safetensors", {"checkpointing.weights"}),
         ("matplotlib", {"reporting.figures"}),
         ("jinja2", {"reporting.page"}),
-        ("cc3d", {"inference.volume_cleanup"}),
+        ("cc3d", {"inference.volume_cleanup", "inference.sides"}),
         ("fill_voids", {"inference.volume_cleanup"}),
         ("flax", {"models", "training.state"}),
         ("optax", {"training"}),

@@ -3,6 +3,7 @@
     lungseg predict --run=runs/incp_snapshot-phantom slice.tif mask.png
     lungseg predict --run=RUN --overlay --csv=lungs.csv images/ masks/
     lungseg predict --run=RUN scan.nii.gz lungs.nii.gz
+    lungseg predict --run=RUN --labels=sides scan.nii.gz lungs.nii.gz
     lungseg predict --run=RUN --uncertainty dicom_folder/ lungs.mha
     lungseg predict --run=BUNDLE --members=last --quiet scan.nrrd lungs.nrrd
 
@@ -17,7 +18,7 @@ from absl import flags
 
 from lungseg_jax.cli import app
 from lungseg_jax.inference.plan import MAPS, plan_outputs
-from lungseg_jax.inference.predict_files import predict_files
+from lungseg_jax.inference.predict_files import LABELS, predict_files
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.segmenter import load
 from lungseg_jax.runtime import progress
@@ -38,6 +39,15 @@ flags.DEFINE_bool(
     "volume_cleanup",
     True,
     "Drop what is not connected to a lung in a volume, and fill cavities.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "labels",
+    "lung",
+    list(LABELS),
+    "Values of the masks of volumes; "
+    + "; ".join(f"{name}: {meaning}" for name, meaning in LABELS.items())
+    + ".",
     flag_values=FLAGS,
 )
 for name, meaning in MAPS.items():
@@ -95,6 +105,7 @@ def predict(words: list[str]) -> None:
             table,
             series=FLAGS.series,
             volume_cleanup=FLAGS.volume_cleanup,
+            labels=FLAGS.labels,
         )
     progress.say(table.summary())
     progress.say(f"wrote {pluralize(len(tasks), 'mask')} to {target}")

@@ -24,10 +24,17 @@ from lungseg_jax.inference.overlay import ContactSheet, overlay
 from lungseg_jax.inference.plan import PredictionTask
 from lungseg_jax.inference.prediction_table import Confidence, PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 from lungseg_jax.inference.volume_cleanup import clean_volume
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
+from lungseg_jax.runtime.errors import (
+    UserError,
+    combine_errors,
+    pluralize,
+    unknown_name,
+)
 
+LABELS = {"lung": "1 for lung", "sides": "1 for the right lung, 2 for the left one"}
 SAMPLED = 9  # slices of a volume that are checked before any is segmented
 
 
@@ -38,6 +45,7 @@ def predict_files(
     *,
     series: str = "",
     volume_cleanup: bool = True,
+    labels: str = "lung",
 ) -> None:
     """Segment every input and write the outputs of its task.
 
@@ -47,17 +55,19 @@ def predict_files(
       table: receives a row for each slice and each volume.
       series: UID of the DICOM series, for a folder with several.
       volume_cleanup: see `clean_volume`.
+      labels: a key of LABELS.
 
     Raises:
       UserError: an input that cannot be used. Nothing is written then, except the masks
         of volumes that precede one found to be damaged halfway through.
     """
+    _require_labels(labels, tasks)
     _check_inputs(segmenter, tasks, series)
     slices = [task for task in tasks if not task.is_volume]
     _predict_slices(segmenter, slices, table, series)
     for task in tasks:
         if task.is_volume:
-            _predict_volume(segmenter, task, table, series, volume_cleanup)
+            _predict_volume(segmenter, task, table, series, volume_cleanup, labels)
 
 
 def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -> None:
@@ -93,7 +103,7 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -
 
 
 def _predict_volume(
-    segmenter, task: PredictionTask, table, series: str, volume_cleanup: bool
+    segmenter, task: PredictionTask, table, series, volume_cleanup, labels
 ) -> None:
     """Predict all slices, clean up the mask of the volume, and write it."""
     task.target.parent.mkdir(parents=True, exist_ok=True)
@@ -112,10 +122,12 @@ def _predict_volume(
                 uncertainty[k] = segmentation.uncertainty
         if volume_cleanup:
             clean_volume(masks)
+        sides = label_sides(masks)
+        written = sides if labels == "sides" else masks
         writer = stack.enter_context(VolumeWriter(task.target, volume, np.uint8))
         name = str(task.source)
         for k, image in enumerate(volume.slices()):
-            writer.write(k, masks[k])
+            writer.write(k, written[k])
             mask, confidence = masks[k].astype(bool), confidences[k]
             if shown(k):
                 picture = _picture(segmenter, image, mask, uncertainty[k])
@@ -123,7 +135,8 @@ def _predict_volume(
             table.add_slice(
                 name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
             )
-        table.end_volume(name, volume.spacing_mm)
+        right, left = (np.count_nonzero(sides == side) for side in (RIGHT, LEFT))
+        table.end_volume(name, volume.spacing_mm, right=right, left=left)
     if task.overlay:
         write_picture(task.overlay, sheet.picture())
 
@@ -143,6 +156,18 @@ def _segment_volume(
             writer.write(k, getattr(segmentation, field))
         yield segmentation
         bar.update()
+
+
+def _require_labels(labels: str, tasks: Sequence[PredictionTask]) -> None:
+    if labels not in LABELS:
+        raise unknown_name("labels", labels, LABELS)
+    slices = [task.source for task in tasks if not task.is_volume]
+    if labels == "sides" and slices:
+        raise UserError(
+            f"labels=sides: {slices[0]} is a slice.",
+            rule="a slice does not say which side of the patient it shows; a volume does.",
+            remedy="leave --labels out, or predict volumes.",
+        )
 
 
 def _checked_slices(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:

@@ -27,6 +27,8 @@ COLUMNS = (
     "mean_hu",
     "p05_hu",
     "p95_hu",
+    "right_ml",
+    "left_ml",
 )
 DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
 SHOWN = 12  # slices to review that the summary names
@@ -130,14 +132,30 @@ class PredictionTable:
             self._write(row | measure_slice(image, mask, spacing_mm=plane_mm))
 
     def end_volume(
-        self, name: str, spacing_mm: tuple[float, float, float] | None
+        self,
+        name: str,
+        spacing_mm: tuple[float, float, float] | None,
+        *,
+        right: int,
+        left: int,
     ) -> None:
-        """Add the volume made up of the slices added since the previous volume."""
+        """Add the volume made up of the slices added since the previous volume.
+
+        Args:
+          name: the input that it comes from.
+          spacing_mm: between slices, rows and columns, if known.
+          right, left: voxels of each lung.
+        """
         measurements = self._volume.result(spacing_mm=spacing_mm)
+        voxel_ml = None if spacing_mm is None else float(np.prod(spacing_mm)) / 1000
+        for side, voxels in (("right_ml", right), ("left_ml", left)):
+            measurements[side] = None if voxel_ml is None else voxels * voxel_ml
         self._volume = VolumeMeasurements()
         size = f"{measurements['voxels']} voxels"
         if measurements["volume_ml"] is not None:
+            right_ml, left_ml = measurements["right_ml"], measurements["left_ml"]
             size = f"{measurements['volume_ml']:.0f} ml"
+            size += f" (right {right_ml:.0f}, left {left_ml:.0f})"
         density = ""
         if self._in_hu and measurements["mean_hu"] is not None:
             density = f", mean {measurements['mean_hu']:.0f} HU"

@@ -20,7 +20,7 @@ def clean_volume(mask: np.ndarray) -> None:
     Args:
       mask: uint8 `[n h w]` in {0, 1}.
     """
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     if box is None:
         return
     inside = np.ascontiguousarray(mask[box])  # takes less memory than the whole volume
@@ -33,7 +33,7 @@ def clean_volume(mask: np.ndarray) -> None:
     mask[box] = fill_voids.fill(inside, in_place=True)
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     """Return the slices of each axis that hold a voxel of the mask."""
     rows_and_columns = mask.max(axis=0)
     used = (

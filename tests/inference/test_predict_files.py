@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from lungseg_jax.inference.plan import MAPS, plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_table import COLUMNS, Confidence, PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.inference.sides import label_sides
 from lungseg_jax.inference.volume_cleanup import clean_volume
 from lungseg_jax.runtime.errors import UserError
 
@@ -27,11 +29,15 @@ def images(slices):
     return np.stack([image_slice.image for image_slice in slices(5)])
 
 
-def predict(segmenter, source, target, *, table=None, cleanup=False, **options):
+def predict(
+    segmenter, source, target, *, table=None, cleanup=False, labels="lung", **options
+):
     tasks = plan_outputs(source, target, **options)
     limit = segmenter.settings.review_below
     with PredictionTable(table, review_below=limit) as predictions:
-        predict_files(segmenter, tasks, predictions, volume_cleanup=cleanup)
+        predict_files(
+            segmenter, tasks, predictions, volume_cleanup=cleanup, labels=labels
+        )
     return predictions
 
 
@@ -104,7 +110,30 @@ def test_segments_a_volume_in_its_own_orientation(segmenter, images, suffix, tmp
     flagged = int(expected.review.sum())
     summary = predictions.summary()
     assert f"{flagged} of 5 slices to review (expected IoU below 0.600)" in summary
-    assert "lung" in summary and " ml, mean " in summary
+    assert " ml (right " in summary and "), mean " in summary
+    both = float(rows[-1]["right_ml"]) + float(rows[-1]["left_ml"])
+    assert both == pytest.approx(millilitres, rel=1e-4)
+
+
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_labels_the_sides_of_the_patient(segmenter, images, signs, tmp_path):
+    """However the file is oriented: the axes of ITK point to left, posterior, superior."""
+    x, y, z = signs
+    volume = sitk.GetImageFromArray(np.ascontiguousarray(images[::z, ::y, ::x]))
+    volume.SetDirection((x, 0, 0, 0, y, 0, 0, 0, z))
+    sitk.WriteImage(volume, str(tmp_path / "in.nrrd"))
+    source, target = tmp_path / "in.nrrd", tmp_path / "out.nrrd"
+    predict(segmenter, source, target, labels="sides")
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(target)))[::z, ::y, ::x]
+    expected = label_sides(segmenter(images).mask.astype(np.uint8))
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_a_slice_has_no_sides(segmenter, images, tmp_path):
+    write_image(tmp_path / "a.tif", images[0])
+    with pytest.raises(UserError, match="is a slice"):
+        predict(segmenter, tmp_path / "a.tif", tmp_path / "m.tif", labels="sides")
+    assert not (tmp_path / "m.tif").exists()
 
 
 def test_cleans_up_the_mask_of_a_volume(segmenter, images, tmp_path):
