@@ -118,7 +118,7 @@ def test_packages_hold_only_a_docstring(name):
         ("orbax", {"checkpointing.checkpoints"}),
         ("safetensors", {"checkpointing.weights"}),
         ("matplotlib", {"reporting.figures"}),
-        ("jinja2", {"reporting.page"}),
+        ("jinja2", {"reporting.templates"}),
         ("cc3d", {"inference.volume_cleanup", "inference.sides"}),
         ("fill_voids", {"inference.volume_cleanup"}),
         ("flax", {"models", "training.state"}),

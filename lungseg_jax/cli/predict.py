@@ -21,6 +21,7 @@ from lungseg_jax.inference.plan import MAPS, plan_outputs
 from lungseg_jax.inference.predict_files import LABELS, predict_files
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.segmenter import load
+from lungseg_jax.reporting.volume_page import write_volume_page
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import pluralize
 from lungseg_jax.runtime.files import user_path
@@ -55,7 +56,10 @@ for name, meaning in MAPS.items():
         name, False, f"Write the {meaning}, as a separate image.", flag_values=FLAGS
     )
 flags.DEFINE_bool(
-    "overlay", False, "Write pictures of the masks on the slices.", flag_values=FLAGS
+    "overlay",
+    False,
+    "Write pictures of the masks on the slices, and a page for each volume.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "csv",
@@ -106,6 +110,7 @@ def predict(words: list[str]) -> None:
             series=FLAGS.series,
             volume_cleanup=FLAGS.volume_cleanup,
             labels=FLAGS.labels,
+            write_page=write_volume_page,
         )
     progress.say(table.summary())
     progress.say(f"wrote {pluralize(len(tasks), 'mask')} to {target}")

@@ -3,11 +3,13 @@
 Pictures are uint8 `[h w]` or `[h w 3]`, blue green red as in OpenCV.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 OUTLINE = (28, 159, 255)  # orange
-MISSED = (255, 208, 53)  # blue
+LEFT_OUTLINE = MISSED = (255, 208, 53)  # blue
 UNCERTAIN = (60, 40, 230)  # red
 TILE = 256  # side of a slice on a contact sheet, pixels
 # Full color resolution keeps outlines of one pixel sharp.
@@ -75,12 +77,14 @@ def gray(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
     return scaled.astype(np.uint8)
 
 
-def draw_outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def draw_outline(
+    picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = OUTLINE
+) -> np.ndarray:
     """Draw the outline of a mask `[h w]` on a picture `[h w 3]`."""
     outlines, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
     )
-    return cv2.drawContours(np.ascontiguousarray(picture), outlines, -1, OUTLINE, 1)
+    return cv2.drawContours(np.ascontiguousarray(picture), outlines, -1, color, 1)
 
 
 def resize_to_fit(picture: np.ndarray, side: int) -> np.ndarray:
@@ -90,6 +94,15 @@ def resize_to_fit(picture: np.ndarray, side: int) -> np.ndarray:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     return cv2.resize(picture, size, interpolation=interpolation)
+
+
+def stretch(plane: np.ndarray, factor: float) -> np.ndarray:
+    """Scale the height of a plane `[h w]` by a factor: linearly, or labels (uint8) not."""
+    height, width = plane.shape
+    kind = cv2.INTER_NEAREST if plane.dtype == np.uint8 else cv2.INTER_LINEAR
+    return cv2.resize(
+        plane, (width, max(1, round(height * factor))), interpolation=kind
+    )
 
 
 def encode_jpeg(picture: np.ndarray) -> bytes:
@@ -125,23 +138,34 @@ class ContactSheet:
 
     def add(self, k: int, picture: np.ndarray, *, review: bool) -> None:
         """Add the `overlay` of slice `k`, labelled with its number and `review`."""
-        small = resize_to_fit(picture, TILE)
-        tile = np.zeros((TILE, TILE, 3), np.uint8)
-        tile[: small.shape[0], : small.shape[1]] = small
-        text = f"{k} review" if review else f"{k}"
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(tile, text, (6, 18), font, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
-        self._tiles.append(tile)
+        self._tiles.append(_tile(picture, f"{k} review" if review else f"{k}"))
+
+    def add_row(self, text: str, pictures: Sequence[np.ndarray]) -> None:
+        """Add a row of other pictures, as many as fit; the first is labelled."""
+        self._fill_row()
+        for i, picture in enumerate(pictures[: self._columns]):
+            self._tiles.append(_tile(picture, "" if i else text))
 
     def picture(self) -> np.ndarray:
         """Return the sheet as a picture `[h w 3]`."""
-        blank = np.zeros((TILE, TILE, 3), np.uint8)
-        tiles = self._tiles + [blank] * (-len(self._tiles) % self._columns)
+        self._fill_row()
         rows = [
-            np.concatenate(tiles[i : i + self._columns], axis=1)
-            for i in range(0, len(tiles), self._columns)
+            np.concatenate(self._tiles[i : i + self._columns], axis=1)
+            for i in range(0, len(self._tiles), self._columns)
         ]
         return np.concatenate(rows, axis=0)
+
+    def _fill_row(self) -> None:
+        blank = np.zeros((TILE, TILE, 3), np.uint8)
+        self._tiles += [blank] * (-len(self._tiles) % self._columns)
+
+
+def _tile(picture: np.ndarray, text: str) -> np.ndarray:
+    small = resize_to_fit(picture, TILE)
+    tile = np.zeros((TILE, TILE, 3), np.uint8)
+    tile[: small.shape[0], : small.shape[1]] = small
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    return cv2.putText(tile, text, (6, 18), font, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _blend(picture: np.ndarray, color: tuple, weight: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ class PredictionTask:
       target: the file of the mask.
       is_volume: whether it is read and written slice by slice.
       overlay: the picture of the mask on the image, or None.
+      page: the page of a volume, or None.
       maps: further images, by the field of `Segmentation` that they hold.
     """
 
@@ -48,12 +49,13 @@ class PredictionTask:
     target: Path
     is_volume: bool
     overlay: Path | None = None
+    page: Path | None = None
     maps: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
     @property
     def outputs(self) -> list[Path]:
-        overlays = [self.overlay] if self.overlay else []
-        return [self.target, *self.maps.values(), *overlays]
+        views = [path for path in (self.overlay, self.page) if path]
+        return [self.target, *self.maps.values(), *views]
 
 
 def plan_outputs(
@@ -73,7 +75,8 @@ def plan_outputs(
       target: a file for a single input, otherwise a folder.
       format: suffix of the masks in a folder, by default that of their inputs.
       maps: keys of `MAPS` to save as further images.
-      overlay: whether to save a picture of each mask on its image.
+      overlay: whether to save a picture of each mask on its image, and a page of each
+        volume.
       extra_outputs: further files that the command writes.
       overwrite: whether outputs may exist already.
 
@@ -205,4 +208,5 @@ def _add_companions(
         task,
         maps={name: folder / f"{stem}_{name}{suffix}" for name in maps},
         overlay=folder / f"{stem}_{OVERLAY}.png" if overlay else None,
+        page=folder / f"{stem}_{OVERLAY}.html" if overlay and task.is_volume else None,
     )

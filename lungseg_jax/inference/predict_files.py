@@ -4,8 +4,9 @@ Memory holds the mask of one volume, and a few slices of it.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from lungseg_jax.inference.prediction_table import Confidence, PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 from lungseg_jax.inference.volume_cleanup import clean_volume
+from lungseg_jax.inference.volume_view import VolumeView, VolumeViewer
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import (
     UserError,
@@ -46,6 +48,7 @@ def predict_files(
     series: str = "",
     volume_cleanup: bool = True,
     labels: str = "lung",
+    write_page: Callable[[Path, VolumeView], None] = lambda path, view: None,
 ) -> None:
     """Segment every input and write the outputs of its task.
 
@@ -56,6 +59,7 @@ def predict_files(
       series: UID of the DICOM series, for a folder with several.
       volume_cleanup: see `clean_volume`.
       labels: a key of LABELS.
+      write_page: writes the page of a volume, where the task has one.
 
     Raises:
       UserError: an input that cannot be used. Nothing is written then, except the masks
@@ -67,7 +71,11 @@ def predict_files(
     _predict_slices(segmenter, slices, table, series)
     for task in tasks:
         if task.is_volume:
-            _predict_volume(segmenter, task, table, series, volume_cleanup, labels)
+            view = _predict_volume(
+                segmenter, task, table, series, volume_cleanup, labels
+            )
+            if task.page:
+                write_page(task.page, view)
 
 
 def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -> None:
@@ -104,8 +112,11 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -
 
 def _predict_volume(
     segmenter, task: PredictionTask, table, series, volume_cleanup, labels
-) -> None:
-    """Predict all slices, clean up the mask of the volume, and write it."""
+) -> VolumeView | None:
+    """Predict all slices, clean up the mask of the volume, and write it.
+
+    Returns a view of it if the task has a page.
+    """
     task.target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(open_volume(task.source, series=series))
@@ -124,6 +135,10 @@ def _predict_volume(
             clean_volume(masks)
         sides = label_sides(masks)
         written = sides if labels == "sides" else masks
+        window = segmenter.trained.preprocessing["window_hu"]
+        viewer = task.page and VolumeViewer(
+            sides, spacing_mm=volume.spacing_mm, window_hu=window
+        )
         writer = stack.enter_context(VolumeWriter(task.target, volume, np.uint8))
         name = str(task.source)
         for k, image in enumerate(volume.slices()):
@@ -132,13 +147,18 @@ def _predict_volume(
             if shown(k):
                 picture = _picture(segmenter, image, mask, uncertainty[k])
                 sheet.add(k, picture, review=bool(confidence.review))
+            if viewer:
+                viewer.add(k, image, confidence.review)
             table.add_slice(
                 name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
             )
         right, left = (np.count_nonzero(sides == side) for side in (RIGHT, LEFT))
         table.end_volume(name, volume.spacing_mm, right=right, left=left)
-    if task.overlay:
-        write_picture(task.overlay, sheet.picture())
+    if not viewer:
+        return None
+    viewer.add_planes(sheet)
+    write_picture(task.overlay, sheet.picture())
+    return viewer.view(task.source.name)
 
 
 def _segment_volume(

@@ -9,13 +9,16 @@ import fill_voids
 import numpy as np
 
 ISLAND = 0.05  # share of the largest component
+BESIDE = 0.5  # share of a component's slices that also show the largest one
 
 
 def clean_volume(mask: np.ndarray) -> None:
     """Drop small components of a mask and fill its cavities, in place.
 
-    Components touch at the faces of voxels. A cavity is background that is not connected to
-    the border of the volume over the faces of its voxels.
+    Kept are components of at least ISLAND of the largest. BESIDE of the slices that they
+    extend over must also show the largest one: bowel is below it. Components touch at the
+    faces of voxels. A cavity is background that is not connected to the border of the
+    volume over the faces of its voxels.
 
     Args:
       mask: uint8 `[n h w]` in {0, 1}.
@@ -25,12 +28,22 @@ def clean_volume(mask: np.ndarray) -> None:
         return
     inside = np.ascontiguousarray(mask[box])  # takes less memory than the whole volume
     labels = cc3d.connected_components(inside, connectivity=6, binary_image=True)
-    sizes = cc3d.statistics(labels, no_slice_conversion=True)["voxel_counts"]
-    sizes[0] = 0  # the background
-    is_kept = (sizes >= ISLAND * sizes.max()).astype(np.uint8)
+    is_kept = _are_kept(labels).astype(np.uint8)
     for k in range(len(inside)):  # all at once would take eight bytes for a voxel
         inside[k] = is_kept[labels[k]]
     mask[box] = fill_voids.fill(inside, in_place=True)
+
+
+def _are_kept(labels: np.ndarray) -> np.ndarray:
+    """Return whether each component, by its label, is kept; 0 is the background."""
+    found = cc3d.statistics(labels, no_slice_conversion=True)
+    sizes = found["voxel_counts"].astype(int)
+    sizes[0] = 0
+    first, last = found["bounding_boxes"][:, :2].astype(int).T  # slices
+    largest = sizes.argmax()
+    common = np.minimum(last, last[largest]) - np.maximum(first, first[largest]) + 1
+    is_beside = common >= BESIDE * (last - first + 1)
+    return is_beside & (sizes >= ISLAND * sizes.max())
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:

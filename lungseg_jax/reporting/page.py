@@ -1,19 +1,15 @@
 """The page of a report, index.html: what is good, what is bad, how far to trust it."""
 
-import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from lungseg_jax.evaluation.results import worst_first
 from lungseg_jax.inference import overlay
 from lungseg_jax.inference.postprocessing import POSTPROCESSING
 from lungseg_jax.reporting import tables
 from lungseg_jax.reporting.tables import number
-from lungseg_jax.runtime.errors import pluralize
+from lungseg_jax.reporting.templates import css_color, data_uri, render
 
 PICTURES = {"mask": "errors", "doubt": "uncertainty", "slice": "slice"}
 UNCERTAINTY_SCORES = {
@@ -59,7 +55,8 @@ def render_page(
       slices_csv: the table of slices, offered as a download.
     """
     uncertainty = evaluation["uncertainty"]
-    return _template().render(
+    return render(
+        "page.html",
         title=title,
         n=evaluation["n"],
         split=evaluation.get("split", "labelled"),
@@ -78,29 +75,13 @@ def render_page(
         clean_up=_clean_up(evaluation["postprocessing"]),
         ensemble_gain=_ensemble_gain(evaluation),
         cases=[_case(evaluation, case) for case in cases],
-        figures={name: _data_uri("image/png", png) for name, png in figures.items()},
+        figures={name: data_uri("image/png", png) for name, png in figures.items()},
         colors=_colors(),
         slice_table=tables.slice_table(evaluation),
         score_table=tables.score_table(evaluation),
         choice_table=tables.choice_table(evaluation),
-        slices_csv=_data_uri("text/csv", slices_csv),
+        slices_csv=data_uri("text/csv", slices_csv),
     )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "count": pluralize}
-    return environment.get_template("page.html")
-
-
-def _data_uri(media_type: str, content: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _colors() -> dict[str, str]:
@@ -110,7 +91,7 @@ def _colors() -> dict[str, str]:
         "missed": overlay.MISSED,
         "uncertain": overlay.UNCERTAIN,
     }
-    return {name: "rgb({2} {1} {0})".format(*bgr) for name, bgr in colors.items()}
+    return {name: css_color(bgr) for name, bgr in colors.items()}
 
 
 def _quality(evaluation: Mapping[str, Any]) -> dict[str, str]:
@@ -173,7 +154,7 @@ def _case(evaluation: Mapping[str, Any], case: Case) -> dict[str, Any]:
         "reason": case.reason,
         "scores": f"{iou}, expected {row['expected_iou']:.3f}{review[row['review']]}",
         "pictures": [
-            (_data_uri("image/jpeg", case.pictures[key]), caption)
+            (data_uri("image/jpeg", case.pictures[key]), caption)
             for key, caption in PICTURES.items()
         ],
     }

@@ -36,6 +36,7 @@ def test_a_bundle_predicts_a_volume_as_its_run_does(
     np.testing.assert_array_equal(*masks)
     assert len((tmp_path / "lungs.csv").read_text().splitlines()) == 1 + 3 + 1
     assert (tmp_path / "lungs_overlay.png").exists()
+    assert "<h1>scan.nii.gz</h1>" in (tmp_path / "lungs_overlay.html").read_text()
     again = in_folder("export", f"--run={trained_run}", "bundle")
     assert again.returncode == 2 and "exists already" in again.stderr
 

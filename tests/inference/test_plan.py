@@ -136,6 +136,7 @@ def test_names_maps_and_overlays_after_the_mask(images, volume, tmp_path):
     ]
     (task,) = plan_outputs(volume, tmp_path / "m.nii.gz", **options)
     assert task.maps["uncertainty"].name == "m_uncertainty.nii.gz"
+    assert task.page.name == "m_overlay.html" and task.page in task.outputs
 
 
 def test_refuses_to_overwrite_an_input_under_any_name(images, volume, tmp_path):

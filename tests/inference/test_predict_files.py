@@ -90,7 +90,7 @@ def test_segments_a_volume_in_its_own_orientation(segmenter, images, suffix, tmp
         image = sitk.ReadImage(str(tmp_path / f"out_{name}{suffix}"))
         values = sitk.GetArrayFromImage(image)[::-1, ::-1]
         np.testing.assert_allclose(values, getattr(expected, name), atol=1e-5)
-    assert cv2.imread(str(tmp_path / "out_overlay.png")).shape == (512, 768, 3)
+    assert cv2.imread(str(tmp_path / "out_overlay.png")).shape == (1024, 768, 3)
 
     rows = list(csv.DictReader(table.open()))
     assert [row["slice"] for row in rows] == ["0", "1", "2", "3", "4", "all"]

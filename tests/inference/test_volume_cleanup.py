@@ -39,9 +39,16 @@ def test_a_component_that_touches_a_lung_at_a_corner_is_another_one(lungs):
 def test_a_component_of_the_share_is_kept(lungs):
     size = round(ISLAND * 8 * 10 * 6)
     with_third = lungs.copy()
-    with_third[11, 0, :size] = with_third[11, 1, : size - 20] = 1
+    with_third[8:10, 0, : size // 2] = 1
     assert with_third.sum() == lungs.sum() + size
     np.testing.assert_array_equal(cleaned(with_third), with_third)
+
+
+def test_bowel_below_the_lungs_is_dropped_whatever_its_size(lungs):
+    lungs[:5] = 0
+    with_bowel = lungs.copy()
+    with_bowel[0:4, 2:12, 2:8] = 1  # 240 voxels, more than half of a lung
+    np.testing.assert_array_equal(cleaned(with_bowel), lungs)
 
 
 def test_cavities_are_filled_and_what_reaches_the_outside_is_not(lungs):

@@ -376,7 +376,7 @@ FLAGS_OF = {
     "train": ["config", "workdir"],
     "evaluate": "run data members flips json report overwrite nooverwrite".split(),
     "predict": "run members flips postprocessing uncertainty probability overlay csv "
-    "format series overwrite quiet".split(),
+    "format series overwrite quiet labels volume_cleanup".split(),
     "compare": "tolerance csv json overwrite quiet".split(),
     "export": ["run", "members"],
     "verify": ["run"],

@@ -1,0 +1,33 @@
+"""Templates of pages that refer to no other file."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lungseg_jax.reporting.tables import number
+from lungseg_jax.runtime.errors import pluralize
+
+
+def render(template: str, **values: Any) -> str:
+    """Render a template of this folder, such as "page.html"; no value may be missing."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "count": pluralize}
+    return environment.get_template(template).render(**values)
+
+
+def data_uri(media_type: str, content: bytes) -> str:
+    """Return a file as a URI that contains it."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def css_color(bgr: tuple[int, int, int]) -> str:
+    """Return a color of `inference.overlay` as CSS."""
+    return "rgb({2} {1} {0})".format(*bgr)
