@@ -15,6 +15,7 @@ setup(
     packages=find_packages(include=["lungseg_jax", "lungseg_jax.*"]),
     package_data={
         "lungseg_jax": ["py.typed"],
+        "lungseg_jax.inference.ensemble": ["pretrained/*"],
         "lungseg_jax.reporting": ["page.html", "volume_page.html"],
         "lungseg_jax.data.lung_ct": ["README.md", "TAGS.txt", "CITATIONS.bib"],
     },

@@ -110,9 +110,13 @@ def parse(
         raise cause or UserError(f"--config: {e}") from e
 
 
-def define_run(command_flags: flags.FlagValues, meaning: str) -> None:
-    """Define --run, which is required."""
-    flags.DEFINE_string("run", None, meaning, required=True, flag_values=command_flags)
+def define_run(
+    command_flags: flags.FlagValues, meaning: str, *, default: str | None = None
+) -> None:
+    """Define --run, which is required if it has no default."""
+    flags.DEFINE_string(
+        "run", default, meaning, required=default is None, flag_values=command_flags
+    )
 
 
 def define_members(command_flags: flags.FlagValues) -> None:

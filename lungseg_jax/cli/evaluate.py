@@ -21,7 +21,7 @@ from lungseg_jax.data.pairs import read_slice
 from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.evaluation import evaluator
 from lungseg_jax.evaluation.results import format_summary
-from lungseg_jax.inference.ensemble.bundle import is_bundle
+from lungseg_jax.inference.ensemble.bundle import PRETRAINED, is_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.members import EVERY
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
@@ -34,7 +34,11 @@ from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_folder import RunFolder
 
 FLAGS = flags.FlagValues()
-app.define_run(FLAGS, "Run folder, or bundle.")
+app.define_run(
+    FLAGS,
+    "Run folder, or bundle; by default the weights of the package.",
+    default=PRETRAINED,
+)
 flags.DEFINE_string(
     "data", None, "Folder of slices and masks.", required=True, flag_values=FLAGS
 )

@@ -1,5 +1,6 @@
 """Segment the lungs in a slice, a folder of slices, a volume or a DICOM series.
 
+    lungseg predict scan.nii.gz lungs.nii.gz
     lungseg predict --run=runs/incp_snapshot-phantom slice.tif mask.png
     lungseg predict --run=RUN --overlay --csv=lungs.csv images/ masks/
     lungseg predict --run=RUN scan.nii.gz lungs.nii.gz
@@ -11,12 +12,14 @@ INPUT is a TIFF, PNG or NumPy file, a NIfTI, NRRD or MetaImage volume, a DICOM f
 folder of a DICOM series, or a folder of such files and series. OUTPUT is a file for one
 input and a folder for several, in which each mask has the name of its input. Masks have
 the size and the geometry of their input, with values 0 and 255 for a slice and 0 and 1 for
-a volume. Inputs are never written to.
+a volume. Inputs are never written to. Without --run, the weights are those of the package,
+which were trained on synthetic slices only.
 """
 
 from absl import flags
 
 from lungseg_jax.cli import app
+from lungseg_jax.inference.ensemble.bundle import PRETRAINED
 from lungseg_jax.inference.plan import MAPS, plan_outputs
 from lungseg_jax.inference.predict_files import LABELS, predict_files
 from lungseg_jax.inference.prediction_table import PredictionTable
@@ -27,7 +30,11 @@ from lungseg_jax.runtime.errors import pluralize
 from lungseg_jax.runtime.files import user_path
 
 FLAGS = flags.FlagValues()
-app.define_run(FLAGS, "Run folder, or bundle.")
+app.define_run(
+    FLAGS,
+    "Run folder, or bundle; by default the weights of the package.",
+    default=PRETRAINED,
+)
 app.define_members(FLAGS)
 app.define_flips(FLAGS)
 flags.DEFINE_string(
@@ -94,6 +101,10 @@ def predict(words: list[str]) -> None:
         extra_outputs=(csv,) if csv else (),
         overwrite=FLAGS.overwrite,
     )
+    if FLAGS.run == PRETRAINED:
+        progress.say(
+            "weights: those of the package, trained on synthetic slices; for research only"
+        )
     segmenter = load(
         FLAGS.run,
         members=FLAGS.members,

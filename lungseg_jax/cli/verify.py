@@ -10,10 +10,9 @@ is damaged or missing, with what to do about it.
 from absl import flags
 
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.bundle import is_bundle, verify_bundle
+from lungseg_jax.inference.ensemble.bundle import is_bundle, locate, verify_bundle
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import user_path
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run
 
@@ -23,7 +22,7 @@ app.define_run(FLAGS, "Run folder, or bundle.")
 
 def verify(words: list[str]) -> None:
     app.positional(words, [])
-    path = user_path(FLAGS.run)
+    path = locate(FLAGS.run)
     if is_bundle(path):
         for name in verify_bundle(path):
             progress.say(f"{name:24} intact")

@@ -7,6 +7,7 @@ from os import PathLike
 import numpy as np
 
 from lungseg_jax.data.intensity import require_finite, require_intensity, values_of
+from lungseg_jax.inference.ensemble.bundle import PRETRAINED
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
@@ -137,7 +138,7 @@ class LungSegmenter:
 
 
 def load(
-    path: str | PathLike,
+    path: str | PathLike = PRETRAINED,
     *,
     members: str = "all",
     flips: bool = False,
@@ -146,7 +147,7 @@ def load(
     """Load a segmenter from a run folder, or from a bundle written by `lungseg export`.
 
     Args:
-      path: the folder.
+      path: the folder; by default the weights of the package, trained on phantoms only.
       members: "all", "last", "average", or steps such as "400,600".
       flips, postprocessing: see `LungSegmenter`.
 

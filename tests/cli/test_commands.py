@@ -27,7 +27,7 @@ RECIPE = "--config=configs/smoke.py"
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
         ("predict", ["--run=nowhere", "a.tif"], "INPUT OUTPUT"),
         ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
-        ("predict", ["a.tif", "b.tif"], "--run is missing."),
+        ("export", ["bundle"], "--run is missing."),
         ("predict", ["--run=nowhere", "", "b.tif"], "INPUT is empty."),
         ("compare", ["--tolerance=nan", "a.tif", "b.tif"], "--tolerance=nan"),
     ],
@@ -45,7 +45,7 @@ def test_a_mistake_is_one_plain_error(name, words, message, lungseg_here, tmp_pa
     [
         ("train", [RECIPE, "--distributed"], "JAX_COORDINATOR_ADDRESS"),
         ("train", [RECIPE, "--config.train.totl_steps=3"], "train.total_steps"),
-        ("predict", ["a.tif", "b.tif"], "--run is missing."),
+        ("export", ["bundle"], "--run is missing."),
     ],
 )
 def test_a_mistake_ends_the_process_without_a_traceback(

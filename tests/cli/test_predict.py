@@ -46,6 +46,16 @@ def test_writes_a_mask_for_an_image_and_for_a_folder(
     assert (tmp_path / "m.png").stat().st_mtime_ns == before
 
 
+def test_uses_the_weights_of_the_package_and_says_so(
+    labelled_folder, lungseg_here, tmp_path
+):
+    first = sorted((labelled_folder / "2d_images").iterdir())[0]
+    done = lungseg_here("predict", first, tmp_path / "m.png")
+    assert done.returncode == 0, done.stderr
+    assert "weights: those of the package, trained on synthetic slices" in done.stdout
+    assert cv2.imread(str(tmp_path / "m.png"), cv2.IMREAD_UNCHANGED).any()
+
+
 def test_refuses_photographs_for_a_network_of_hounsfield_units(
     trained_run, lungseg_here, tmp_path
 ):

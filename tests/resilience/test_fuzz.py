@@ -459,8 +459,11 @@ def test_command_lines_succeed_or_end_with_a_plain_error(
             statuses.append(status)
 
     try_out(n, command_lines(module, places), trial)
-    # The other commands need a run, and there is none.
-    assert set(statuses) == ({0, 2} if module in ("train", "check", "compare") else {2})
+    assert 2 in statuses
+    if module in ("train", "check", "compare"):
+        assert 0 in statuses
+    if module in ("export", "verify"):  # they need a run, and there is none
+        assert 0 not in statuses
 
 
 @pytest.mark.parametrize(

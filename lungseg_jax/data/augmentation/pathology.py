@@ -60,7 +60,7 @@ def add_effusion(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:
     depth = _depth(lung, between(angle, -0.5, 0.5))
     center, deviation = moments(lung)
     across = (coordinates(mask.shape)[1] - center[1]) / deviation[1]
-    depth += between(curve, 0.15, 0.6) * across**2
+    depth += between(curve, 0.25, 0.7) * across**2
     share = log_between(share, 0.04, 0.7)
     weight = lung * _above_quantile(depth, lung, share, edge=0.08)
     hu = between(hu, *FLUID_HU) + 15 * jax.random.normal(grain_key, mask.shape)
@@ -101,9 +101,10 @@ def _affected_part(mask, key, *, most):
     number_key, field_key = jax.random.split(key)
     both, side, angle, up, mix, share = draw(number_key, 6)
     lung = jnp.where(both < 0.3, mask, one_lung(mask, side))
-    angle = between(angle, -1.3, 1.3) + jnp.pi * (up < 0.35)
+    # Mostly along gravity, for patients on their backs or fronts.
+    angle = 1.3 * between(angle, -1, 1) ** 3 + jnp.pi * (up < 0.35)
     ragged = smooth_noise(field_key, mask.shape, RAGGED)
-    mix = jnp.minimum(1.5 * mix, 1)  # the edge of every third is straight
+    mix = jnp.minimum(2 * mix, 1)  # the edge of every second is straight
     score = mix * _depth(lung, angle) + (1 - mix) * ragged
     share = between(share, 0.05, most)
     return lung * _above_quantile(score, lung, share, edge=0.05)

@@ -1,6 +1,7 @@
 """The weights that a training starts from: the last network of a run, or of a bundle."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lungseg_jax.checkpointing.checksums import array_digest, json_digest
@@ -9,7 +10,6 @@ from lungseg_jax.inference.ensemble.bundle import is_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.runtime.errors import UserError, bullet_list
-from lungseg_jax.runtime.files import user_path
 from lungseg_jax.training.knobs import KNOBS
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
@@ -23,7 +23,7 @@ def load_initial_weights(
     """Load the last network of a run or of a bundle.
 
     Args:
-      path: the folder.
+      path: the folder, or "pretrained" for the weights of the package.
       model: the keyword arguments of `make_model` in the training.
       test_digests: SHA-256 of each file of the test split, by its path in the data folder.
 
@@ -31,14 +31,13 @@ def load_initial_weights(
       The variables, and what run.json records of them: "path", "member" and "sha256".
 
     Raises:
-      UserError: there is no run or bundle, its network is another one, or it was trained
-        on images of the test split. A bundle does not say what it was trained on.
+      UserError: the folder is neither, holds another network, or was trained on images of
+        the test split. A bundle does not say what it was trained on.
     """
-    folder = user_path(path)
-    trained = load_ensemble(folder, members="last")
+    trained = load_ensemble(path, members="last")
     _require_same_network(path, model, trained)
-    if not is_bundle(folder):
-        _require_unseen(path, test_digests)
+    if not is_bundle(trained.path):
+        _require_unseen(trained.path, test_digests)
     ((member, variables),) = trained.members.items()
     digests = {name: array_digest(a) for name, a in named_leaves(variables).items()}
     about = {"path": path, "member": member, "sha256": json_digest(digests)}
@@ -62,8 +61,8 @@ def _require_same_network(
         )
 
 
-def _require_unseen(path: str, test_digests: Mapping[str, str]) -> None:
-    seen = Run.open(RunFolder(user_path(path))).count_training_images(test_digests)
+def _require_unseen(path: Path, test_digests: Mapping[str, str]) -> None:
+    seen = Run.open(RunFolder(path)).count_training_images(test_digests)
     if seen:
         raise UserError(
             f"init={path} was trained on {seen} images of the test split.",

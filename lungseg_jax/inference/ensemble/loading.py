@@ -7,12 +7,11 @@ from typing import Any
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.checkpointing.weights import read_weights
-from lungseg_jax.inference.ensemble.bundle import is_bundle, load_bundle
+from lungseg_jax.inference.ensemble.bundle import is_bundle, load_bundle, locate
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY, select_members
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
 from lungseg_jax.runtime import cache, compilation, progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import user_path
 from lungseg_jax.training.config import prediction_preprocessing_of
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
@@ -22,13 +21,13 @@ def load_ensemble(path: str | PathLike, *, members: str = "all") -> TrainedEnsem
     """Load members of a run folder or of a bundle.
 
     Args:
-      path: the folder.
+      path: the folder, or "pretrained" for the weights of the package.
       members: see `select_members`.
 
     Raises:
       UserError: the folder is neither, has no such members, or is damaged.
     """
-    folder = user_path(path)
+    folder = locate(path)
     if is_bundle(folder):
         return load_bundle(folder, members)
     return load_run(Run.open(RunFolder(folder)), members)

@@ -6,6 +6,9 @@ It runs in JAX, or in any StableHLO runtime, without this package:
     probability, mutual_information = program.call(images)
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from jax import export
@@ -51,8 +54,21 @@ def export_program(trained: TrainedEnsemble) -> bytes:
 
     shape = f"b, {size}, {size}" + ("" if windowed else f", {channels}")
     images = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
-    exported = export.export(jax.jit(program), platforms=PLATFORMS)(images)
-    return bytes(exported.serialize())
+    with _without_paths():
+        exported = export.export(jax.jit(program), platforms=PLATFORMS)(images)
+        return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _without_paths() -> Iterator[None]:
+    """Keep the paths of this machine's source files out of exported programs."""
+    option = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, option)
+    jax.config.update(option, ".*")
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _entropy(p: jax.Array) -> jax.Array:
