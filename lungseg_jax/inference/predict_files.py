@@ -20,6 +20,7 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.data.io.volumes import Volume
+from lungseg_jax.inference import review
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import ContactSheet, overlay
 from lungseg_jax.inference.plan import PredictionTask
@@ -134,6 +135,7 @@ def _predict_volume(
         if volume_cleanup:
             clean_volume(masks)
         sides = label_sides(masks)
+        confidences = _with_reasons(confidences, masks, sides)
         written = sides if labels == "sides" else masks
         window = segmenter.trained.preprocessing["window_hu"]
         viewer = task.page and VolumeViewer(
@@ -148,7 +150,7 @@ def _predict_volume(
                 picture = _picture(segmenter, image, mask, uncertainty[k])
                 sheet.add(k, picture, review=bool(confidence.review))
             if viewer:
-                viewer.add(k, image, confidence.review)
+                viewer.add(k, image, confidence.review, confidence.reasons)
             table.add_slice(
                 name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
             )
@@ -159,6 +161,21 @@ def _predict_volume(
     viewer.add_planes(sheet)
     write_picture(task.overlay, sheet.picture())
     return viewer.view(task.source.name)
+
+
+def _with_reasons(
+    confidences: Sequence[Confidence], masks: np.ndarray, sides: np.ndarray
+) -> list[Confidence]:
+    """Add what the mask of the volume says against itself."""
+    found = {
+        review.NEIGHBOURS: review.unlike_neighbours(masks),
+        review.SIDES: review.sides_differ(sides),
+    }
+    confidences = list(confidences)
+    for reason, is_found in found.items():
+        for k in np.flatnonzero(is_found):
+            confidences[k] = confidences[k].with_reason(reason)
+    return confidences
 
 
 def _segment_volume(

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lungseg_jax.inference import review
 from lungseg_jax.inference.measurements import VolumeMeasurements, measure_slice
 from lungseg_jax.inference.segmenter import Segmentation
 from lungseg_jax.runtime.errors import pluralize
@@ -29,6 +31,7 @@ COLUMNS = (
     "p95_hu",
     "right_ml",
     "left_ml",
+    "reasons",  # to review, separated by semicolons
 )
 DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
 SHOWN = 12  # slices to review that the summary names
@@ -43,17 +46,26 @@ class Confidence:
     disagreement: float
     uncertainty_bits: float
     mutual_information_bits: float
+    reasons: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, segmentation: Segmentation) -> "Confidence":
         """Summarize the segmentation of one slice."""
+        uncertainty = float(segmentation.uncertainty.mean())
+        mutual_information = float(segmentation.mutual_information.mean())
+        reason = review.reason_of(uncertainty, mutual_information)
         return cls(
             expected_iou=segmentation.expected_iou,
             review=segmentation.review,
             disagreement=segmentation.disagreement,
-            uncertainty_bits=float(segmentation.uncertainty.mean()),
-            mutual_information_bits=float(segmentation.mutual_information.mean()),
+            uncertainty_bits=uncertainty,
+            mutual_information_bits=mutual_information,
+            reasons=(reason,) if segmentation.review else (),
         )
+
+    def with_reason(self, reason: str) -> "Confidence":
+        """Return the same with one more reason to review the slice."""
+        return dataclasses.replace(self, review=True, reasons=(*self.reasons, reason))
 
 
 class PredictionTable:
@@ -83,6 +95,7 @@ class PredictionTable:
         self._volume_lines: list[str] = []
         self._expected_ious: list[float] = []
         self._to_review: list[str] = []
+        self._reasons: Counter[str] = Counter()
         self._empty = 0
 
     def __enter__(self) -> "PredictionTable":
@@ -122,6 +135,7 @@ class PredictionTable:
         self._expected_ious.append(confidence.expected_iou)
         if confidence.review:
             self._to_review.append(name if k is None else f"{name}:{k}")
+            self._reasons.update(confidence.reasons)
         if k is not None:
             self._volume.add(image, mask)
         if self._writer:
@@ -129,6 +143,7 @@ class PredictionTable:
             row = {"input": name, "slice": k} | dataclasses.asdict(confidence)
             if confidence.review is not None:
                 row["review"] = int(confidence.review)
+            row["reasons"] = "; ".join(confidence.reasons)
             self._write(row | measure_slice(image, mask, spacing_mm=plane_mm))
 
     def end_volume(
@@ -169,8 +184,8 @@ class PredictionTable:
         if self._empty:
             slices = pluralize(len(ious), "slice")
             lines.append(f"no lung was found in {self._empty} of {slices}")
-        if self._review_below is not None:
-            lines.append(self._review_line())
+        if self._review_below is not None or self._to_review:
+            lines += self._review_lines()
         if len(ious) == 1:
             lines.append(f"expected IoU: {ious[0]:.3f}")
         elif ious:
@@ -178,17 +193,23 @@ class PredictionTable:
             lines.append(f"expected IoU: median {median:.3f}, lowest {lowest:.3f}")
         return "\n".join(lines)
 
-    def _review_line(self) -> str:
+    def _review_lines(self) -> list[str]:
         slices = pluralize(len(self._expected_ious), "slice")
-        line = (
-            f"{len(self._to_review)} of {slices} to review "
-            f"(expected IoU below {self._review_below:.3f})"
-        )
-        if self._to_review:
-            line += f": {', '.join(self._to_review[:SHOWN])}"
+        line = f"{len(self._to_review)} of {slices} to review"
+        limit = ""
+        if self._review_below is not None:
+            limit = f" (expected IoU below {self._review_below:.3f})"
+        if not self._to_review:
+            return [line + limit]
+        line += f": {', '.join(self._to_review[:SHOWN])}"
         if len(self._to_review) > SHOWN:
             line += f" and {len(self._to_review) - SHOWN} more"
-        return line
+        limits = {review.UNCERTAIN: limit, review.MEMBERS: limit}
+        reasons = (
+            f"{reason}{limits.get(reason, '')} in {n}"
+            for reason, n in self._reasons.most_common()
+        )
+        return [line, f"reasons: {', '.join(reasons)}"]
 
     def _write(self, row: dict[str, Any]) -> None:
         if not self._in_hu:

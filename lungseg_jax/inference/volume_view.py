@@ -31,11 +31,13 @@ class SliceView:
       k: its index, from feet to head.
       picture: a JPEG file.
       review: whether a person should look at the mask; None if that is unknown.
+      reasons: why.
     """
 
     k: int
     picture: bytes
     review: bool | None
+    reasons: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,13 @@ class VolumeViewer:
         self._slices: list[SliceView] = []
         self._to_review: list[int] = []
 
-    def add(self, k: int, image: np.ndarray, review: bool | None) -> None:
+    def add(
+        self,
+        k: int,
+        image: np.ndarray,
+        review: bool | None,
+        reasons: Sequence[str] = (),
+    ) -> None:
         """Add slice `k` `[h w]`, in its original values."""
         sides = self._sides[k]
         self._coronal[:, k] = image[self._rows]
@@ -108,7 +116,7 @@ class VolumeViewer:
             self._to_review.append(k)
         if k in self._shown:
             picture = resize_to_fit(self._draw(image, sides), SIDE)
-            self._slices.append(SliceView(k, encode_jpeg(picture), review))
+            self._slices.append(SliceView(k, encode_jpeg(picture), review, reasons))
 
     def add_planes(self, sheet: ContactSheet) -> None:
         """Add the planes to a sheet of slices, a direction in each row."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from lungseg_jax.inference.overlay import LEFT_OUTLINE, OUTLINE
-from lungseg_jax.inference.volume_view import DENSITY_HU, VolumeView
+from lungseg_jax.inference.volume_view import DENSITY_HU, SliceView, VolumeView
 from lungseg_jax.reporting.templates import css_color, data_uri, render
 from lungseg_jax.runtime.files import write_text
 
@@ -40,9 +40,7 @@ def render_volume_page(view: VolumeView) -> str:
         jumps=[
             int(np.argmin([abs(s.k - k) for s in view.slices])) for k in view.to_review
         ],
-        slices=[
-            (s.k, s.review, data_uri("image/jpeg", s.picture)) for s in view.slices
-        ],
+        slices=[(_label(s), data_uri("image/jpeg", s.picture)) for s in view.slices],
         first=middle,
         planes={
             "Coronal, from front to back": _uris(view.coronal),
@@ -54,6 +52,14 @@ def render_volume_page(view: VolumeView) -> str:
         height=HEIGHT,
         colors={"right": css_color(OUTLINE), "left": css_color(LEFT_OUTLINE)},
     )
+
+
+def _label(slice_: SliceView) -> str:
+    """Return the caption of a slice."""
+    if not slice_.review:
+        return f"slice {slice_.k}"
+    reasons = ", ".join(slice_.reasons)
+    return f"slice {slice_.k}, to review" + (f": {reasons}" if reasons else "")
 
 
 def _size(voxels: int, voxel_ml: float | None) -> str:
