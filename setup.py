@@ -16,7 +16,7 @@ setup(
     package_data={
         "lungseg_jax": ["py.typed"],
         "lungseg_jax.inference.ensemble": ["pretrained/*"],
-        "lungseg_jax.reporting": ["page.html", "volume_page.html"],
+        "lungseg_jax.reporting": ["*.html"],
         "lungseg_jax.data.lung_ct": ["README.md", "TAGS.txt", "CITATIONS.bib"],
     },
     entry_points={"console_scripts": ["lungseg=lungseg_jax.__main__:main"]},

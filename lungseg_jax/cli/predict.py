@@ -7,27 +7,41 @@
     lungseg predict --run=RUN --labels=sides scan.nii.gz lungs.nii.gz
     lungseg predict --run=RUN --uncertainty dicom_folder/ lungs.mha
     lungseg predict --run=BUNDLE --members=last --quiet scan.nrrd lungs.nrrd
+    lungseg predict --overlay --csv=lungs.csv --resume patients/ masks/
 
 INPUT is a TIFF, PNG or NumPy file, a NIfTI, NRRD or MetaImage volume, a DICOM file or the
-folder of a DICOM series, or a folder of such files and series. OUTPUT is a file for one
-input and a folder for several, in which each mask has the name of its input. Masks have
+folder of a DICOM series, or a folder of such files and series. Volumes and series are found
+at any depth, such as patients/PATIENT/STUDY/SERIES. OUTPUT is a file for one input and a
+folder for several, in which each mask has the place and the name of its input. Masks have
 the size and the geometry of their input, with values 0 and 255 for a slice and 0 and 1 for
-a volume. Inputs are never written to. Without --run, the weights are those of the package,
-which were trained on synthetic slices only.
+a volume. Inputs are never written to. Of several volumes, one that cannot be used is
+skipped, and named at the end with exit status 2. Without --run, the weights are those of
+the package, which were trained on synthetic slices only.
 """
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from absl import flags
 
 from lungseg_jax.cli import app
 from lungseg_jax.inference.ensemble.bundle import PRETRAINED
-from lungseg_jax.inference.plan import MAPS, plan_outputs
+from lungseg_jax.inference.plan import (
+    MAPS,
+    PredictionTask,
+    plan_outputs,
+    unfinished,
+)
 from lungseg_jax.inference.predict_files import LABELS, predict_files
-from lungseg_jax.inference.prediction_table import PredictionTable
+from lungseg_jax.inference.prediction_table import PredictionTable, read_rows
 from lungseg_jax.inference.segmenter import load
+from lungseg_jax.reporting.index_page import write_index_page
 from lungseg_jax.reporting.volume_page import write_volume_page
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import pluralize
+from lungseg_jax.runtime.errors import combine_errors, pluralize
 from lungseg_jax.runtime.files import user_path
+
+INDEX = "index.html"  # of the pages of several volumes
 
 FLAGS = flags.FlagValues()
 app.define_run(
@@ -83,6 +97,12 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "series", "", "UID of a DICOM series, for a folder with several.", flag_values=FLAGS
 )
+flags.DEFINE_bool(
+    "resume",
+    False,
+    "Keep the masks that are there, with their rows in --csv, and predict the rest.",
+    flag_values=FLAGS,
+)
 app.define_overwrite(FLAGS)
 app.define_quiet(FLAGS)
 
@@ -92,15 +112,18 @@ def predict(words: list[str]) -> None:
     if FLAGS.quiet:
         progress.silence()
     csv = user_path(FLAGS.csv) if FLAGS.csv else None
+    index = target / INDEX if FLAGS.overlay and source.is_dir() else None
     tasks = plan_outputs(
         source,
         target,
         format=FLAGS.format,
+        series=FLAGS.series,
         maps=[name for name in MAPS if FLAGS[name].value],
         overlay=FLAGS.overlay,
-        extra_outputs=(csv,) if csv else (),
-        overwrite=FLAGS.overwrite,
+        extra_outputs=[path for path in (csv, index) if path],
+        overwrite=FLAGS.overwrite or FLAGS.resume,
     )
+    left, kept = _left_to_do(tasks, csv) if FLAGS.resume else (tasks, [])
     if FLAGS.run == PRETRAINED:
         progress.say(
             "weights: those of the package, trained on synthetic slices; for research only"
@@ -113,18 +136,36 @@ def predict(words: list[str]) -> None:
     )
     limit = segmenter.settings.review_below
     domain = segmenter.trained.domain
-    with PredictionTable(csv, domain=domain, review_below=limit) as table:
-        predict_files(
+    with PredictionTable(csv, domain=domain, review_below=limit, kept=kept) as table:
+        skipped = predict_files(
             segmenter,
-            tasks,
+            left,
             table,
-            series=FLAGS.series,
             volume_cleanup=FLAGS.volume_cleanup,
             labels=FLAGS.labels,
             write_page=write_volume_page,
         )
+    pages = {task.name: task.page for task in tasks if task.page}
+    if index and len(pages) > 1:
+        write_index_page(index, pages, table.volumes)
     progress.say(table.summary())
-    progress.say(f"wrote {pluralize(len(tasks), 'mask')} to {target}")
+    progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {target}")
+    if skipped:
+        raise combine_errors(skipped, f"{pluralize(len(left), 'input')}, skipped")
+
+
+def _left_to_do(
+    tasks: Sequence[PredictionTask], csv: Path | None
+) -> tuple[list[PredictionTask], list[Mapping[str, str]]]:
+    """Return the tasks that are left, and the rows of the table that are kept."""
+    rows = read_rows(csv) if csv and csv.exists() else {}
+    left = unfinished(tasks, measured=rows if csv else None)
+    progress.say(
+        f"{pluralize(len(tasks) - len(left), 'mask')} already there, {len(left)} to do"
+    )
+    again = {task.name for task in left}
+    kept = [row for name in rows if name not in again for row in rows[name]]
+    return left, kept
 
 
 def main() -> None:
@@ -132,5 +173,5 @@ def main() -> None:
         predict,
         FLAGS,
         __doc__,
-        when_interrupted="the masks written so far are complete.",
+        when_interrupted="the masks written so far are complete; --resume adds the rest.",
     )

@@ -1,7 +1,7 @@
 """Maps inputs to output files and validates all of them before writing any."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lungseg_jax.data.io.formats import (
@@ -13,6 +13,7 @@ from lungseg_jax.data.io.formats import (
     is_dicom,
     is_volume,
     kind_of,
+    series_uids,
     split_suffix,
     suffixes,
 )
@@ -40,6 +41,7 @@ class PredictionTask:
       source: a file, or the folder of a DICOM series.
       target: the file of the mask.
       is_volume: whether it is read and written slice by slice.
+      series: UID of the DICOM series to read; "" if there is only one.
       overlay: the picture of the mask on the image, or None.
       page: the page of a volume, or None.
       maps: further images, by the field of `Segmentation` that they hold.
@@ -48,9 +50,15 @@ class PredictionTask:
     source: Path
     target: Path
     is_volume: bool
+    series: str = ""
     overlay: Path | None = None
     page: Path | None = None
     maps: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The input, as results name it."""
+        return f"{self.source} {self.series}" if self.series else str(self.source)
 
     @property
     def outputs(self) -> list[Path]:
@@ -63,6 +71,7 @@ def plan_outputs(
     target: Path,
     *,
     format: str = "",
+    series: str = "",
     maps: Sequence[str] = (),
     overlay: bool = False,
     extra_outputs: Sequence[Path] = (),
@@ -72,7 +81,11 @@ def plan_outputs(
 
     Args:
       source: a file, the folder of a DICOM series, or a folder of such files and folders.
-      target: a file for a single input, otherwise a folder.
+        Volumes and series are found at any depth below it, slices only in it.
+      target: a file for a single input, otherwise a folder, in which the masks are where
+        their inputs are in `source`.
+      series: UID of the DICOM series to read; by default, each of them in a folder of
+        folders.
       format: suffix of the masks in a folder, by default that of their inputs.
       maps: keys of `MAPS` to save as further images.
       overlay: whether to save a picture of each mask on its image, and a page of each
@@ -92,10 +105,11 @@ def plan_outputs(
             rule=f"one of {', '.join(suffixes(writable=True))}.",
         )
     if source.is_dir() and not is_dicom(source):
-        tasks = list(_plan_folder(source, target, format))
+        tasks = list(_plan_folder(source, target, format, series))
     else:
         _check_single_input(source)
-        tasks = [_plan_input(source, _mask_path(source, target, format))]
+        task = _plan_input(source, _mask_path(source, target, format))
+        tasks = [dataclasses.replace(task, series=series)]
     tasks = [_add_companions(task, maps, overlay) for task in tasks]
     check_outputs(
         [*(path for task in tasks for path in task.outputs), *extra_outputs],
@@ -105,26 +119,92 @@ def plan_outputs(
     return tasks
 
 
-def _plan_folder(source: Path, target: Path, format: str) -> Iterator[PredictionTask]:
+def unfinished(
+    tasks: Sequence[PredictionTask], *, measured: Container[str] | None
+) -> list[PredictionTask]:
+    """Return the tasks that an interrupted prediction has left.
+
+    Args:
+      tasks: all of them.
+      measured: names of the inputs that are in the table, if there is to be one.
+    """
+    return [
+        task
+        for task in tasks
+        if not all(path.exists() for path in task.outputs)
+        or (measured is not None and task.name not in measured)
+    ]
+
+
+def _plan_folder(
+    source: Path, target: Path, format: str, series: str
+) -> Iterator[PredictionTask]:
     if split_suffix(target)[1]:
         raise UserError(
             f"{source} is a folder, but {target} names a single file.",
             remedy="name a folder for the masks.",
         )
+    files, folders = _entries(source)
     inputs = list(list_images(source).values())
-    paths = [p for p in sorted(source.iterdir()) if not p.name.startswith(".")]
-    folders = [path for path in paths if path.is_dir()]
-    inputs += [p for p in paths if kind_of(p) in (VOLUME, EITHER) and p.is_file()]
-    inputs += [folder for folder in folders if is_dicom(folder)]  # a series each
-    if not inputs:
+    inputs += [path for path in files if kind_of(path) in (VOLUME, EITHER)]
+    tasks = [
+        _plan_input(path, _mask_path(path, target, format, in_folder=True))
+        for path in inputs
+    ]
+    tasks += _plan_below(folders, target, format, series)
+    if not tasks:
         names = ", ".join(folder.name for folder in folders[:LISTED])
         raise UserError(
             f"the folder {source} contains no images.",
             rule=f"files that end in {', '.join(suffixes())}, or DICOM files.",
             remedy=f"name one of its subfolders ({names})." if folders else "",
         )
-    for path in inputs:
-        yield _plan_input(path, _mask_path(path, target, format, in_folder=True))
+    yield from tasks
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files and the folders in a folder."""
+    paths = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    return [p for p in paths if p.is_file()], [p for p in paths if p.is_dir()]
+
+
+def _plan_below(
+    folders: Sequence[Path], target: Path, format: str, series: str
+) -> Iterator[PredictionTask]:
+    """Plan the DICOM series and volumes in these folders and below."""
+    for folder in folders:
+        if is_dicom(folder):
+            yield from _plan_series(folder, target, format, series)
+            continue
+        files, deeper = _entries(folder)
+        for path in filter(is_volume, files):
+            mask = _mask_path(path, target / folder.name, format, in_folder=True)
+            yield _plan_input(path, mask)
+        deeper = [path for path in deeper if not path.is_symlink()]  # no circles
+        yield from _plan_below(deeper, target / folder.name, format, series)
+
+
+def _plan_series(
+    folder: Path, target: Path, format: str, series: str
+) -> Iterator[PredictionTask]:
+    """Plan each of the series in a folder; a single one has the name of the folder."""
+    mask = _mask_path(folder, target, format, in_folder=True)
+    uids = [series] if series else _uids(folder)
+    if len(uids) < 2:
+        task = _plan_input(folder, mask)
+        yield dataclasses.replace(task, series=series)
+        return
+    stem, suffix = split_suffix(mask)
+    for uid in uids:
+        task = _plan_input(folder, target / stem / f"{uid}{suffix}")
+        yield dataclasses.replace(task, series=uid)
+
+
+def _uids(folder: Path) -> list[str]:
+    try:
+        return series_uids(folder)
+    except UserError:  # it is raised again when the folder is read
+        return []
 
 
 def _check_single_input(source: Path) -> None:

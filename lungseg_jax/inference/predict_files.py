@@ -1,6 +1,7 @@
 """Segment the files of a plan: slices in batches, volumes slice by slice.
 
-Memory holds the mask of one volume, and a few slices of it.
+Memory holds the mask of one volume, and a few slices of it. One network is compiled for
+all inputs.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.data.intensity import DOMAINS, Values, require_intensity, values_of
+from lungseg_jax.data.intensity import DOMAINS, require_intensity, values_of
 from lungseg_jax.data.io.formats import (
     is_dicom,
     open_volume,
@@ -46,43 +47,49 @@ def predict_files(
     tasks: Sequence[PredictionTask],
     table: PredictionTable,
     *,
-    series: str = "",
     volume_cleanup: bool = True,
     labels: str = "lung",
     write_page: Callable[[Path, VolumeView], None] = lambda path, view: None,
-) -> None:
+) -> list[UserError]:
     """Segment every input and write the outputs of its task.
 
     Args:
       segmenter: the trained ensemble.
       tasks: returned by `plan_outputs`.
       table: receives a row for each slice and each volume.
-      series: UID of the DICOM series, for a folder with several.
       volume_cleanup: see `clean_volume`.
       labels: a key of LABELS.
       write_page: writes the page of a volume, where the task has one.
 
+    Returns:
+      The errors of the volumes that were skipped, of several. Nothing is written for them.
+
     Raises:
-      UserError: an input that cannot be used. Nothing is written then, except the masks
-        of volumes that precede one found to be damaged halfway through.
+      UserError: a slice or the only volume cannot be used. Nothing is written then.
     """
     _require_labels(labels, tasks)
-    _check_inputs(segmenter, tasks, series)
+    volumes = [task for task in tasks if task.is_volume]
     slices = [task for task in tasks if not task.is_volume]
-    _predict_slices(segmenter, slices, table, series)
-    for task in tasks:
-        if task.is_volume:
-            view = _predict_volume(
-                segmenter, task, table, series, volume_cleanup, labels
-            )
-            if task.page:
-                write_page(task.page, view)
+    if slices:
+        _check_slices(segmenter, slices)
+        _predict_slices(segmenter, slices, table)
+    skipped = []
+    for task in volumes:
+        try:
+            with table.volume():
+                view = _predict_volume(segmenter, task, table, volume_cleanup, labels)
+                if task.page:
+                    write_page(task.page, view)
+        except UserError as e:
+            if len(tasks) == 1:
+                raise
+            progress.say(f"skipped: {e.what}")
+            skipped.append(e)
+    return skipped
 
 
-def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -> None:
-    if not tasks:
-        return
-    inputs = (_read_slice(task, series) for task in tasks)
+def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table) -> None:
+    inputs = map(_read_slice, tasks)
     with progress.bar("predicting", len(tasks)) as bar:
         predictions = zip_with_predictions(
             segmenter.stream, inputs, image_of=itemgetter(0)
@@ -101,7 +108,7 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -
                 )
                 write_picture(task.overlay, picture)
             table.add_slice(
-                str(task.source),
+                task.name,
                 None,
                 image,
                 segmentation.mask,
@@ -112,7 +119,7 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table, series) -
 
 
 def _predict_volume(
-    segmenter, task: PredictionTask, table, series, volume_cleanup, labels
+    segmenter, task: PredictionTask, table, volume_cleanup, labels
 ) -> VolumeView | None:
     """Predict all slices, clean up the mask of the volume, and write it.
 
@@ -120,7 +127,8 @@ def _predict_volume(
     """
     task.target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        volume = stack.enter_context(open_volume(task.source, series=series))
+        volume = stack.enter_context(open_volume(task.source, series=task.series))
+        _check_volume(segmenter, volume)
         masks = np.zeros((volume.count, *volume.shape), np.uint8)
         sheet = ContactSheet(volume.count)
         shown = sheet.includes if task.overlay else lambda k: False
@@ -142,7 +150,7 @@ def _predict_volume(
             sides, spacing_mm=volume.spacing_mm, window_hu=window
         )
         writer = stack.enter_context(VolumeWriter(task.target, volume, np.uint8))
-        name = str(task.source)
+        name = task.name
         for k, image in enumerate(volume.slices()):
             writer.write(k, written[k])
             mask, confidence = masks[k].astype(bool), confidences[k]
@@ -160,7 +168,7 @@ def _predict_volume(
         return None
     viewer.add_planes(sheet)
     write_picture(task.overlay, sheet.picture())
-    return viewer.view(task.source.name)
+    return viewer.view(task.name)
 
 
 def _with_reasons(
@@ -219,17 +227,15 @@ def _picture(segmenter, image, mask, uncertainty) -> np.ndarray:
     return overlay(image, mask, uncertainty, window_hu=window)
 
 
-def _check_inputs(
-    segmenter: LungSegmenter, tasks: Sequence[PredictionTask], series: str
-) -> None:
-    """Read every slice, and some of each volume, before the first mask is written."""
+def _check_slices(segmenter: LungSegmenter, tasks: Sequence[PredictionTask]) -> None:
+    """Read every slice before the first mask is written."""
     faults, domains, values = [], set(), []
     trained_on = segmenter.trained.domain
     with progress.bar("checking", len(tasks), unit="input") as bar:
         for task in tasks:
             try:
-                values.append(_values(task, series))
-                domains.add(require_intensity(values[-1], trained_on, str(task.source)))
+                values.append(values_of([_read_slice(task)[0]]))
+                domains.add(require_intensity(values[-1], trained_on, task.name))
             except UserError as e:
                 faults.append(e)
             bar.update()
@@ -237,30 +243,31 @@ def _check_inputs(
         inputs = pluralize(len(tasks), "input")
         raise combine_errors(faults, f"{inputs}, nothing was written")
     low, high = min(v.low for v in values), max(v.high for v in values)
+    _say_intensities(domains, low, high)
+
+
+def _check_volume(segmenter: LungSegmenter, volume: Volume) -> None:
+    """Read some slices of a volume before it is segmented."""
+    if not volume.is_placed:
+        progress.say(
+            f"{volume.name} does not say how it is oriented in the patient: its axes "
+            "are assumed to point to left, posterior and superior"
+        )
+    n = min(volume.count, SAMPLED)
+    sampled = np.linspace(0, volume.count - 1, n).round().astype(int).tolist()
+    values = values_of(volume.read(k) for k in sampled)
+    domain = require_intensity(values, segmenter.trained.domain, volume.name)
+    _say_intensities({domain}, values.low, values.high)
+
+
+def _say_intensities(domains: set[str], low: float, high: float) -> None:
     kinds = " and ".join(DOMAINS[domain] for domain in sorted(domains))
     progress.say(f"intensities: {kinds} ({low:g} to {high:g})")
 
 
-def _values(task: PredictionTask, series: str) -> Values:
-    if not task.is_volume:
-        return values_of([_read_slice(task, series)[0]])
-    with open_volume(task.source, series=series) as volume:
-        if not volume.is_placed:
-            progress.say(
-                f"{task.source} does not say how it is oriented in the patient: its axes "
-                "are assumed to point to left, posterior and superior"
-            )
-        return values_of(volume.read(k) for k in _sampled(volume))
-
-
-def _sampled(volume: Volume) -> list[int]:
-    n = min(volume.count, SAMPLED)
-    return np.linspace(0, volume.count - 1, n).round().astype(int).tolist()
-
-
-def _read_slice(task: PredictionTask, series: str) -> tuple[np.ndarray, tuple | None]:
+def _read_slice(task: PredictionTask) -> tuple[np.ndarray, tuple | None]:
     """Read a slice and its spacing, as a `Volume` has it."""
     if is_dicom(task.source):
-        with open_volume(task.source, series=series) as volume:
+        with open_volume(task.source, series=task.series) as volume:
             return volume.read(0), volume.spacing_mm
     return read_slice_array(task.source), None

@@ -1,8 +1,11 @@
 """Per-slice and per-volume prediction results, as CSV and as a summary."""
 
 import contextlib
+import copy
+import csv
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,12 @@ import numpy as np
 from lungseg_jax.inference import review
 from lungseg_jax.inference.measurements import VolumeMeasurements, measure_slice
 from lungseg_jax.inference.segmenter import Segmentation
-from lungseg_jax.runtime.errors import pluralize
+from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import csv_writer
 
 COLUMNS = (
     "input",
-    "slice",  # from 0, feet to head; "all" for a volume
+    "slice",  # from 0, feet to head; WHOLE for a volume
     "expected_iou",
     "review",
     "disagreement",
@@ -35,6 +38,7 @@ COLUMNS = (
 )
 DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
 SHOWN = 12  # slices to review that the summary names
+WHOLE = "all"  # instead of the number of a slice, in the row of a volume
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +72,35 @@ class Confidence:
         return dataclasses.replace(self, review=True, reasons=(*self.reasons, reason))
 
 
+@dataclasses.dataclass
+class _Results:
+    """What a table has collected."""
+
+    rows: list[Mapping[str, str]] = dataclasses.field(default_factory=list)  # unwritten
+    flags: list[str] = dataclasses.field(default_factory=list)  # of the volume at hand
+    volumes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    volume_lines: list[str] = dataclasses.field(default_factory=list)
+    expected_ious: list[float] = dataclasses.field(default_factory=list)
+    to_review: list[str] = dataclasses.field(default_factory=list)
+    reasons: Counter[str] = dataclasses.field(default_factory=Counter)
+    empty: int = 0
+
+    def copy(self) -> "_Results":
+        return _Results(**{name: copy.copy(v) for name, v in vars(self).items()})
+
+
 class PredictionTable:
     """Collects the results of predictions and writes them to a CSV file.
 
-    It is a context manager: the file appears at the end, and only if the block succeeds.
-    Rows are written as they are added; memory holds what the summary needs.
+    It is a context manager: the file appears at the end, if the block succeeds, and is
+    complete after each `volume`.
 
     Args:
       path: the CSV file, or None for a summary only.
       domain: the kind of intensities, a key of `data.intensity.DOMAINS`. Densities are
         reported only for Hounsfield units.
       review_below: the expected IoU below which a slice should be reviewed, or None.
+      kept: rows of an earlier table, which come first; see `read_rows`.
     """
 
     def __init__(
@@ -87,29 +109,39 @@ class PredictionTable:
         *,
         domain: str = "HU",
         review_below: float | None = None,
+        kept: Sequence[Mapping[str, str]] = (),
     ):
         self._path, self._in_hu = path, domain == "HU"
         self._review_below = review_below
-        self._stack, self._writer = contextlib.ExitStack(), None
-        self._volume = VolumeMeasurements()
-        self._volume_lines: list[str] = []
-        self._expected_ious: list[float] = []
-        self._to_review: list[str] = []
-        self._reasons: Counter[str] = Counter()
-        self._empty = 0
+        self._measurements = VolumeMeasurements()
+        self._results = _Results()
+        self._exists = False
+        for row in kept:
+            self._add_row(row)
+
+    @property
+    def volumes(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of volumes, with the number of their "slices" and those "to_review"."""
+        return self._results.volumes
 
     def __enter__(self) -> "PredictionTable":
-        if self._path:
-            self._writer = self._stack.enter_context(csv_writer(self._path, COLUMNS))
         return self
 
     def __exit__(self, error_type, *_) -> None:
         if error_type is None:
-            self._stack.close()
-        else:
-            # Not the error itself: an OSError of the block may concern another file, and
-            # would be reported as one of the CSV file.
-            self._stack.__exit__(GeneratorExit, GeneratorExit(), None)
+            self._write()
+
+    @contextlib.contextmanager
+    def volume(self) -> Iterator[None]:
+        """Add a volume in the block, as a whole or, if the block fails, not at all."""
+        before = self._results.copy()
+        self._measurements = VolumeMeasurements()
+        try:
+            yield
+        except BaseException:
+            self._results = before
+            raise
+        self._write()
 
     def add_slice(
         self,
@@ -131,20 +163,20 @@ class PredictionTable:
           confidence: of the prediction for it.
           spacing_mm: between slices, rows and columns, if known.
         """
-        self._empty += not mask.any()
-        self._expected_ious.append(confidence.expected_iou)
+        results = self._results
+        results.empty += not mask.any()
+        results.expected_ious.append(confidence.expected_iou)
         if confidence.review:
-            self._to_review.append(name if k is None else f"{name}:{k}")
-            self._reasons.update(confidence.reasons)
+            results.to_review.append(name if k is None else f"{name}:{k}")
+            results.reasons.update(confidence.reasons)
         if k is not None:
-            self._volume.add(image, mask)
-        if self._writer:
-            plane_mm = spacing_mm[1:] if spacing_mm else None
-            row = {"input": name, "slice": k} | dataclasses.asdict(confidence)
-            if confidence.review is not None:
-                row["review"] = int(confidence.review)
-            row["reasons"] = "; ".join(confidence.reasons)
-            self._write(row | measure_slice(image, mask, spacing_mm=plane_mm))
+            self._measurements.add(image, mask)
+        plane_mm = spacing_mm[1:] if spacing_mm else None
+        row = {"input": name, "slice": k} | dataclasses.asdict(confidence)
+        if confidence.review is not None:
+            row["review"] = int(confidence.review)
+        row["reasons"] = "; ".join(confidence.reasons)
+        self._add(row | measure_slice(image, mask, spacing_mm=plane_mm))
 
     def end_volume(
         self,
@@ -154,18 +186,17 @@ class PredictionTable:
         right: int,
         left: int,
     ) -> None:
-        """Add the volume made up of the slices added since the previous volume.
+        """Add the volume made up of the slices that `volume` has added so far.
 
         Args:
           name: the input that it comes from.
           spacing_mm: between slices, rows and columns, if known.
           right, left: voxels of each lung.
         """
-        measurements = self._volume.result(spacing_mm=spacing_mm)
+        measurements = self._measurements.result(spacing_mm=spacing_mm)
         voxel_ml = None if spacing_mm is None else float(np.prod(spacing_mm)) / 1000
         for side, voxels in (("right_ml", right), ("left_ml", left)):
             measurements[side] = None if voxel_ml is None else voxels * voxel_ml
-        self._volume = VolumeMeasurements()
         size = f"{measurements['voxels']} voxels"
         if measurements["volume_ml"] is not None:
             right_ml, left_ml = measurements["right_ml"], measurements["left_ml"]
@@ -174,17 +205,17 @@ class PredictionTable:
         density = ""
         if self._in_hu and measurements["mean_hu"] is not None:
             density = f", mean {measurements['mean_hu']:.0f} HU"
-        self._volume_lines.append(f"{name}: lung {size}{density}")
-        if self._writer:
-            self._write({"input": name, "slice": "all"} | measurements)
+        self._results.volume_lines.append(f"{name}: lung {size}{density}")
+        self._add({"input": name, "slice": WHOLE} | measurements)
 
     def summary(self) -> str:
         """Return a few lines on volumes, empty masks, review and expected IoU."""
-        lines, ious = list(self._volume_lines), self._expected_ious
-        if self._empty:
+        lines = list(self._results.volume_lines)
+        ious = self._results.expected_ious
+        if self._results.empty:
             slices = pluralize(len(ious), "slice")
-            lines.append(f"no lung was found in {self._empty} of {slices}")
-        if self._review_below is not None or self._to_review:
+            lines.append(f"no lung was found in {self._results.empty} of {slices}")
+        if self._review_below is not None or self._results.to_review:
             lines += self._review_lines()
         if len(ious) == 1:
             lines.append(f"expected IoU: {ious[0]:.3f}")
@@ -194,32 +225,78 @@ class PredictionTable:
         return "\n".join(lines)
 
     def _review_lines(self) -> list[str]:
-        slices = pluralize(len(self._expected_ious), "slice")
-        line = f"{len(self._to_review)} of {slices} to review"
+        slices = pluralize(len(self._results.expected_ious), "slice")
+        to_review = self._results.to_review
+        line = f"{len(to_review)} of {slices} to review"
         limit = ""
         if self._review_below is not None:
             limit = f" (expected IoU below {self._review_below:.3f})"
-        if not self._to_review:
+        if not to_review:
             return [line + limit]
-        line += f": {', '.join(self._to_review[:SHOWN])}"
-        if len(self._to_review) > SHOWN:
-            line += f" and {len(self._to_review) - SHOWN} more"
+        line += f": {', '.join(to_review[:SHOWN])}"
+        if len(to_review) > SHOWN:
+            line += f" and {len(to_review) - SHOWN} more"
         limits = {review.UNCERTAIN: limit, review.MEMBERS: limit}
         reasons = (
             f"{reason}{limits.get(reason, '')} in {n}"
-            for reason, n in self._reasons.most_common()
+            for reason, n in self._results.reasons.most_common()
         )
         return [line, f"reasons: {', '.join(reasons)}"]
 
-    def _write(self, row: dict[str, Any]) -> None:
+    def _add(self, row: dict[str, Any]) -> None:
         if not self._in_hu:
             row |= dict.fromkeys(DENSITIES)
-        self._writer.writerow(
-            {column: _cell(row[column]) for column in COLUMNS if column in row}
+        self._add_row({column: _cell(row.get(column)) for column in COLUMNS})
+
+    def _add_row(self, row: Mapping[str, str]) -> None:
+        flags = self._results.flags
+        if row["slice"] == WHOLE:
+            counts = {"slices": len(flags), "to_review": flags.count("1")}
+            self._results.volumes.append(dict(row) | counts)
+            flags.clear()
+        elif row["slice"]:
+            flags.append(row["review"])
+        self._results.rows.append(row)
+
+    def _write(self) -> None:
+        """Write the rows that are not in the file yet."""
+        if self._path:
+            with csv_writer(self._path, COLUMNS, append=self._exists) as writer:
+                writer.writerows(self._results.rows)
+        self._exists = True
+        self._results.rows = []
+
+
+def read_rows(path: Path) -> dict[str, list[dict[str, str]]]:
+    """Read the rows of a table by input, without volumes that are not complete.
+
+    Raises:
+      UserError: the file cannot be read, or is not such a table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values()]
+            columns = tuple(reader.fieldnames or ())
+    except (OSError, ValueError, csv.Error) as e:
+        raise UserError(f"{path} cannot be read as a table: {e}.") from e
+    if columns != COLUMNS:
+        raise UserError(
+            f"{path} is not a table that this command has written.",
+            rule=f"its columns are {','.join(COLUMNS)}.",
+            remedy="name another file with --csv.",
         )
+    by_input: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_input.setdefault(row["input"], []).append(row)
+    return {
+        name: rows
+        for name, rows in by_input.items()
+        if rows[-1]["slice"] in (WHOLE, "")  # a volume, or a slice
+    }
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -27,7 +27,7 @@ def render_volume_page(view: VolumeView) -> str:
     middle = len(view.slices) // 2
     return render(
         "volume_page.html",
-        name=view.name,
+        title=view.name,
         count=view.count,
         sizes={
             "Both lungs": _size(right + left, view.voxel_ml),

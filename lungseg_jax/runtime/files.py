@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -179,19 +180,28 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def csv_writer(path: Path, columns: Sequence[str]) -> Iterator[csv.DictWriter]:
-    """Yield a writer of rows by column, its header written; the file appears at the end.
+def csv_writer(
+    path: Path, columns: Sequence[str], *, append: bool = False
+) -> Iterator[csv.DictWriter]:
+    """Yield a writer of rows by column; the file, with its header, appears at the end.
+
+    With `append`, the rows are added to a file that exists.
 
     Raises:
       UserError: the file cannot be written.
     """
-    with (
-        atomic_write(path) as temporary,
-        # File names in the rows need not be valid UTF-8.
-        temporary.open(
-            "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file,
-    ):
+    # File names in the rows need not be valid UTF-8.
+    text = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    if append:
+        rows = io.StringIO()
+        yield csv.DictWriter(rows, columns, lineterminator="\n")
+        try:
+            with path.open("a", **text) as file:
+                file.write(rows.getvalue())
+        except OSError as e:
+            raise _unwritable(path, e) from e
+        return
+    with atomic_write(path) as temporary, temporary.open("w", **text) as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         yield writer

@@ -3,9 +3,11 @@
 import shutil
 
 import cv2
+import nibabel as nib
 import numpy as np
 
 from lungseg_jax.data.io.images import write_image
+from lungseg_jax.data.phantom.volume import make_volume
 
 
 def test_checks_all_inputs_before_it_writes(
@@ -54,6 +56,30 @@ def test_uses_the_weights_of_the_package_and_says_so(
     assert done.returncode == 0, done.stderr
     assert "weights: those of the package, trained on synthetic slices" in done.stdout
     assert cv2.imread(str(tmp_path / "m.png"), cv2.IMREAD_UNCHANGED).any()
+
+
+def test_segments_a_folder_of_patients_and_resumes(trained_run, lungseg_here, tmp_path):
+    for name, seed in (("anna", 1), ("bert", 2)):
+        image = make_volume(seed, slices=3, size=64)[0]
+        (tmp_path / "in" / name).mkdir(parents=True)
+        file = tmp_path / "in" / name / "ct.nii"
+        nib.save(nib.Nifti1Image(image.transpose(2, 1, 0), np.eye(4)), file)
+    (tmp_path / "in" / "carl.nii").write_bytes(b"no scan")
+    words = (f"--run={trained_run}", "--overlay", "--csv=t.csv", tmp_path / "in", "out")
+    done = lungseg_here("predict", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "carl.nii" in done.stderr
+    assert "wrote 2 masks to out" in done.stdout
+    index = (tmp_path / "out" / "index.html").read_text()
+    assert "anna/ct_overlay.html" in index and "1 skipped" in index
+
+    table = (tmp_path / "t.csv").read_text()
+    (tmp_path / "out" / "anna" / "ct.nii").unlink()
+    (tmp_path / "in" / "carl.nii").unlink()
+    done = lungseg_here("predict", "--resume", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 mask already there, 1 to do" in done.stdout
+    assert sorted((tmp_path / "t.csv").read_text().split()) == sorted(table.split())
+    assert "skipped" not in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_refuses_photographs_for_a_network_of_hounsfield_units(

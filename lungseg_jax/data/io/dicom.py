@@ -211,6 +211,15 @@ def _group_by_series(folder: Path) -> dict[str, list[_Slice]]:
     return by_series
 
 
+def series_uids(folder: Path) -> list[str]:
+    """Return the UIDs of the series in a folder.
+
+    Raises:
+      UserError: a CT file among them is damaged.
+    """
+    return list(_group_by_series(folder))
+
+
 def _list_series(by_series: Mapping[str, Sequence[_Slice]]) -> str:
     rows = []
     for uid, slices in by_series.items():

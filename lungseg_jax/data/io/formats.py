@@ -135,6 +135,17 @@ def suffixes(*kinds: str, writable: bool = False) -> tuple[str, ...]:
     )
 
 
+def series_uids(folder: Path) -> list[str]:
+    """Return the UIDs of the DICOM series in a folder.
+
+    Raises:
+      UserError: a CT file among them is damaged.
+    """
+    from lungseg_jax.data.io import dicom
+
+    return dicom.series_uids(folder)
+
+
 def split_suffix(path: Path) -> tuple[str, str]:
     """Split a file name: "scan.NII.GZ" into "scan" and ".nii.gz".
 

@@ -15,6 +15,7 @@ from pydicom.uid import (
 
 from lungseg_jax.data.io.formats import is_dicom, open_volume
 from lungseg_jax.data.io.volume_writer import VolumeWriter
+from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.runtime.errors import UserError
 
 SHAPE, SPACING = (6, 9, 8), (0.6, 0.75)  # slices rows columns; rows, columns in mm
@@ -141,6 +142,25 @@ def test_several_series_need_a_choice(tmp_path):
     with pytest.raises(UserError, match="no series 1.2.3"):
         with open_volume(tmp_path / "in", series="1.2.3"):
             pass
+
+
+def test_every_series_in_a_folder_of_patients_has_a_mask(tmp_path):
+    patients = tmp_path / "patients"
+    patients.mkdir()
+    write_series(patients / "anna")
+    uids = set()
+    for description in ("thin", "thick"):
+        uids.add(write_series(tmp_path / description, description=description))
+        for file in (tmp_path / description).iterdir():
+            target = patients / "bert" / f"{description} {file.name}"
+            target.parent.mkdir(exist_ok=True)
+            file.rename(target)
+    tasks = plan_outputs(patients, tmp_path / "out")
+    names = {str(task.target.relative_to(tmp_path / "out")) for task in tasks}
+    assert names == {"anna.nii.gz", *(f"bert/{uid}.nii.gz" for uid in uids)}
+    for task in tasks:
+        with open_volume(task.source, series=task.series) as volume:
+            assert volume.count == len(stored())
 
 
 def refused(folder, match):

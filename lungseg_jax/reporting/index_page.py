@@ -1,0 +1,59 @@
+"""The page of a folder of volumes: a row for each, which links to its page."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lungseg_jax.reporting.templates import render
+from lungseg_jax.runtime.files import write_text
+
+SIZES = {"volume_ml": "Both, ml", "right_ml": "Right, ml", "left_ml": "Left, ml"}
+
+
+def write_index_page(
+    path: Path, pages: Mapping[str, Path], volumes: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the page, in HTML; links are relative to it.
+
+    Args:
+      path: replaced if it exists.
+      pages: of all volumes, by name; those that do not exist were skipped.
+      volumes: rows of `PredictionTable.volumes`, as many as are known.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    by_name = {row["input"]: row for row in volumes}
+    shared = os.path.commonpath([Path(name).parent for name in pages])
+    rows = [
+        _row(os.path.relpath(name, shared), page, path.parent, by_name.get(name))
+        for name, page in pages.items()
+    ]
+    write_text(
+        path,
+        render(
+            "index_page.html",
+            title=f"Lungs of {Path(shared).name}",
+            sizes=list(SIZES.values()),
+            rows=rows,
+            skipped=sum(row["link"] is None for row in rows),
+        ),
+    )
+
+
+def _row(name: str, page: Path, folder: Path, row: Mapping[str, Any] | None) -> dict:
+    link = Path(os.path.relpath(page, folder)).as_posix() if page.exists() else None
+    sizes = [_rounded(row[column]) if row else "" for column in SIZES]
+    return {
+        "name": name,
+        "link": link,
+        "sizes": sizes,
+        "density": _rounded(row["mean_hu"]) if row else "",
+        "slices": row["slices"] if row else "",
+        "to_review": row["to_review"] if row else 0,
+    }
+
+
+def _rounded(text: str) -> str:
+    return f"{float(text):.0f}" if text else ""
