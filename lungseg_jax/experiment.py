@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.weights import write_weights
 from lungseg_jax.data import preflight
 from lungseg_jax.data.dataset import Dataset, load_dataset
+from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.splits import Split, split_names
 from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
 from lungseg_jax.evaluation.results import format_summary
@@ -28,11 +30,13 @@ from lungseg_jax.runtime import cache, compilation, distributed, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
+from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.validation import network_arrays
 
 PREVIEWED = 32  # slices of a preview, about
+STRESSED = 2  # times that each validation slice is changed for the limit of review
 
 
 def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
@@ -97,7 +101,7 @@ def preview(c: ConfigDict, path: str) -> None:
     extra = _load_extra_phantoms(c, cache_root)
     columns = min(c.train.batch_size, 8)
     rows = -(-PREVIEWED // c.train.batch_size)
-    images, masks = loop.augmented_slices(c, dataset, split, extra, steps=rows)
+    images, masks = augmented_slices(c, dataset, split["train"], extra, steps=rows)
     count = len(images) // columns * columns
     write_preview(target, images[:count], masks[:count], columns=columns)
     progress.say(f"the first {count} training slices: {target}")
@@ -214,8 +218,27 @@ def _tune(run: Run, dataset: Dataset, split: Split, extra: Dataset | None) -> No
         members = {**trained.members, AVERAGE: average}
         trained = dataclasses.replace(trained, members=members)
     validation = split["validation"]
-    tuning = tune(trained, lambda: dataset.slices(validation), len(validation))
+    tuning = tune(
+        trained,
+        lambda: dataset.slices(validation),
+        len(validation),
+        stressed=_stressed(c, dataset, split),
+    )
     write_json(folder.tuning, run_record.versioned(tuning))
+
+
+def _stressed(c: ConfigDict, dataset: Dataset, split: Split) -> list[Slice]:
+    """Change each validation slice STRESSED times, as the training changes its own."""
+    validation = split["validation"]
+    if not validation or c.data.preprocessing == "seed":
+        return []
+    steps = -(-STRESSED * len(validation) // c.train.batch_size)
+    images, masks = augmented_slices(c, dataset, validation, steps=steps)
+    low, high = config.preprocessing_of(c)["window_hu"]
+    return [
+        Slice("", low + image * (high - low), (mask > 0.5).astype(np.uint8))
+        for image, mask in zip(images, masks, strict=True)
+    ]
 
 
 def _evaluate(

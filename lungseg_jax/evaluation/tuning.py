@@ -5,6 +5,7 @@ The test split plays no part in them, so its scores are unbiased. (The sizes bel
 set.)
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -26,7 +27,11 @@ CACHE_BYTES = 2**29  # of the members' probabilities
 
 
 def tune(
-    trained: TrainedEnsemble, read: Callable[[], Iterable[Slice]], total: int
+    trained: TrainedEnsemble,
+    read: Callable[[], Iterable[Slice]],
+    total: int,
+    *,
+    stressed: Sequence[Slice] = (),
 ) -> dict[str, Any]:
     """Return the content of tuning.json.
 
@@ -35,6 +40,8 @@ def tune(
       read: the validation slices; called once, or once for each of three passes if the
         members' probabilities do not fit into memory.
       total: the number of these slices; 0 if the run has no validation split.
+      stressed: changed validation slices, from which the limits of review are also chosen:
+        one that comes from clean slices only would flag every slice of another scanner.
 
     Returns:
       "n"; "damped", the number of slices with a reduced weight in the temperatures;
@@ -60,7 +67,8 @@ def tune(
             bar.update()
         weights = calibration.outlier_weights(np.array(losses))
         temperatures = _fit_temperatures(predictions, rows, weights)
-        reviews = _review_thresholds(predictions, rows, temperatures, threshold)
+        all_predictions = [predictions, _Predictions(trained, lambda: stressed)]
+        reviews = _review_thresholds(all_predictions, rows, temperatures, threshold)
 
     return {
         "n": total,
@@ -110,7 +118,7 @@ def _fit_temperatures(
 
 
 def _review_thresholds(
-    predictions: "_Predictions",
+    predictions: Sequence["_Predictions"],
     rows: Mapping[str, Sequence[int]],
     temperatures: Mapping[str, float],
     threshold: float,
@@ -118,7 +126,7 @@ def _review_thresholds(
     """`uncertainty.review_threshold` for each choice, of the masks `predict` writes."""
     confidence = {choice: [] for choice in rows}
     ious = {choice: [] for choice in rows}
-    for members, truth in predictions:
+    for members, truth in itertools.chain.from_iterable(predictions):
         for choice, mean in _mean_by_choice(members, rows).items():
             mask = postprocess(mean > threshold, postprocessing.DEFAULT)
             calibrated = calibration.apply_temperature(mean, temperatures[choice])

@@ -20,7 +20,6 @@ from lungseg_jax.data.splits import Split
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, progress, signals
-from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.batch_stats import make_precise_batch_stats
 from lungseg_jax.training.config import preprocessing_of, snapshot_steps
 from lungseg_jax.training.log import TrainingLog
@@ -29,7 +28,7 @@ from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import TrainState, make_init_fn
-from lungseg_jax.training.steps import make_prepare, make_train_steps
+from lungseg_jax.training.steps import make_train_steps
 from lungseg_jax.training.validation import make_validate, network_arrays
 
 
@@ -71,37 +70,6 @@ def train(
     with Checkpoints(folder.checkpoints, snapshots=snapshot_steps(config)) as saved:
         training, state, log = _restore(training, folder, saved, initial)
         _loop(training, state, log, saved)
-
-
-def augmented_slices(
-    config: ConfigDict,
-    dataset: Dataset,
-    split: Split,
-    extra: Dataset | None = None,
-    *,
-    steps: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the first updates of a training see: images and masks `[n s s]`.
-
-    Args:
-      config, dataset, split, extra: those of `train`.
-      steps: updates; n is their number times the size of a batch.
-    """
-    training = _build(config, dataset, split, extra)
-    prepare = jit(
-        make_prepare(
-            config.augment.to_dict(),
-            functools.partial(to_unit, **preprocessing_of(config)),
-            config.seed,
-        )
-    )
-    arrays = training.arrays["image"], training.arrays["mask"]
-    batches = [
-        jax.device_get(prepare(*arrays, training.batch(step), step))
-        for step in range(steps)
-    ]
-    images, masks = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    return images.mean(axis=-1), masks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,6 +102,21 @@ def test_few_predictions_are_cached_and_many_computed_again(every, slices, monke
     assert again == cached
 
 
+def test_changed_slices_count_for_the_limit_of_review_only(every, slices):
+    some, others = list(slices(4)), list(slices(6, seed=7))
+    plain = tune(every, lambda: iter(some), 4)
+    stressed = tune(every, lambda: iter(some), 4, stressed=others)
+    both = tune(every, lambda: iter([*some, *others]), 10)
+    for choice, settings in stressed["choices"].items():
+        for key in ("iou_pooled", "temperature"):
+            assert settings[key] == plain["choices"][choice][key]
+        counted = [
+            found["choices"][choice]["review"]["n_low"] for found in (stressed, both)
+        ]
+        assert counted[0] == counted[1] >= plain["choices"][choice]["review"]["n_low"]
+    assert stressed["members"] == plain["members"] and stressed["n"] == 4
+
+
 def test_without_validation_nothing_is_tuned(every):
     found = tune(every, lambda: iter(()), 0)
     assert found["n"] == 0

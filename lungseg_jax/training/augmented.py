@@ -1,0 +1,55 @@
+"""Slices as a training changes them, to look at and to stress a network with."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lungseg_jax.data.dataset import Dataset
+from lungseg_jax.data.preprocessing import to_unit
+from lungseg_jax.data.sampling import mixed_batch_indices
+from lungseg_jax.runtime.compilation import jit
+from lungseg_jax.training.config import preprocessing_of
+from lungseg_jax.training.steps import make_prepare
+from lungseg_jax.training.validation import network_arrays
+
+
+def augmented_slices(
+    c: ConfigDict,
+    dataset: Dataset,
+    names: Sequence[str],
+    extra: Dataset | None = None,
+    *,
+    steps: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the first updates of a training on these slices see.
+
+    Args:
+      c: a complete configuration.
+      dataset: holds the slices.
+      names: of the slices.
+      extra: phantoms that are mixed into the batches.
+      steps: updates; n is their number times the size of a batch.
+
+    Returns:
+      Images `[n s s]`, in [0, 1] over the window, and masks `[n s s]`, in [0, 1].
+    """
+    arrays = network_arrays(c, dataset, names, extra)
+    images, masks = jax.device_put((arrays["image"], arrays["mask"]))
+    normalize = functools.partial(to_unit, **preprocessing_of(c))
+    prepare = jit(make_prepare(c.augment.to_dict(), normalize, c.seed))
+    batches = []
+    for step in range(steps):
+        batch = mixed_batch_indices(
+            step,
+            n=len(names),
+            extra=len(extra.names) if extra else 0,
+            share=c.data.extra_share,
+            batch_size=c.train.batch_size,
+            seed=c.seed,
+        )
+        batches.append(jax.device_get(prepare(images, masks, batch, step)))
+    images, masks = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return images.mean(axis=-1), masks
