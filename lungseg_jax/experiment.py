@@ -5,7 +5,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -127,7 +126,7 @@ def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
         c,
         dtype=dataset.dtype,
         training_slices=len(split["train"]),
-        devices=jax.device_count(),
+        devices=len(distributed.devices_for(c.train.batch_size)),
     )
     return dataset, split
 

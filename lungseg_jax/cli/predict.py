@@ -3,8 +3,7 @@
     lungseg predict scan.nii.gz lungs.nii.gz
     lungseg predict --run=runs/incp_snapshot-phantom slice.tif mask.png
     lungseg predict --run=RUN --overlay --csv=lungs.csv images/ masks/
-    lungseg predict --run=RUN scan.nii.gz lungs.nii.gz
-    lungseg predict --run=RUN --labels=sides scan.nii.gz lungs.nii.gz
+    lungseg predict --labels=sides scan.nii.gz lungs.nii.gz
     lungseg predict --run=RUN --uncertainty dicom_folder/ lungs.mha
     lungseg predict --run=BUNDLE --members=last --quiet scan.nrrd lungs.nrrd
     lungseg predict --overlay --csv=lungs.csv --resume patients/ masks/

@@ -22,6 +22,18 @@ from lungseg_jax.runtime import progress, signals
 from lungseg_jax.runtime.errors import UserError
 
 
+def devices_for(batch_size: int) -> list[jax.Device]:
+    """Return the devices that share a batch: the most that divide it evenly.
+
+    A job of several processes uses all of its devices, whether they do or not.
+    """
+    devices = jax.devices()
+    if jax.process_count() > 1:
+        return devices
+    counts = (n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+    return devices[: max(counts)]
+
+
 def make_mesh(devices=None) -> Mesh:
     """Create a one-axis mesh `("batch",)` over `devices`, by default all of them."""
     return Mesh(np.array(devices or jax.devices()), ("batch",))

@@ -121,7 +121,7 @@ def _build(
 ) -> _Training:
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
-    mesh = distributed.make_mesh()
+    mesh = distributed.make_mesh(distributed.devices_for(c.train.batch_size))
     replicated = distributed.replicated(mesh)
     arrays = network_arrays(c, dataset, split["train"], extra)
     extra_names = extra.names if extra else []
@@ -162,12 +162,15 @@ def _restore(
 ) -> tuple[_Training, TrainState, TrainingLog]:
     """Compile the step while the newest state is restored, or initialized."""
     c, shapes = training.config, training.init.eval_shape()
+    used, backend = training.batch_sharding.mesh.size, jax.default_backend()
+    devices = f"{used} {backend}"
+    if used < jax.device_count():
+        devices += f" of {jax.device_count()}, which divide the batch evenly"
     progress.say(
         f"{c.model.name} U-Net, "
         f"{count_parameters((shapes.params, shapes.batch_stats)):,} parameters; "
         f"{len(training.names)} slices at {c.data.image_size}x{c.data.image_size}; "
-        f"{c.train.total_steps} steps of {c.train.batch_size} on "
-        f"{training.batch_sharding.mesh.size} {jax.default_backend()}"
+        f"{c.train.total_steps} steps of {c.train.batch_size} on {devices}"
     )
     saved.check_room(shapes.arrays)
     with ThreadPoolExecutor(1) as compiler:  # XLA does not hold the interpreter lock

@@ -40,10 +40,11 @@ def test_a_run_resumes_on_another_number_of_devices(
         "train",
         *tiny_recipe,
         f"--workdir={tmp_path}/run",
-        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
+        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3",
     )
     assert done.returncode == 0, done.stderr
-    assert "on 2 cpu" in done.stdout and "resuming after step 6" in done.stdout
+    assert "on 2 cpu of 3, which divide the batch evenly" in done.stdout
+    assert "resuming after step 6" in done.stdout
     before, after = rows_of(trained_run), rows_of(tmp_path / "run")
     assert [row["step"] for row in before] == [row["step"] for row in after]
     for row, resumed in zip(before, after, strict=True):

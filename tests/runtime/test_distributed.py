@@ -71,6 +71,18 @@ def test_eight_devices_train_as_one(trained):
     assert trained[1][0][-1] < trained[1][0][0]  # the loss fell
 
 
+@pytest.mark.parametrize(
+    "batch,devices,used",
+    [(8, 1, 1), (8, 2, 2), (8, 8, 8), (8, 16, 8), (8, 6, 4), (7, 4, 1), (16, 12, 8)],
+)
+def test_uses_the_most_devices_that_divide_a_batch(batch, devices, used, monkeypatch):
+    every = list(range(devices))
+    monkeypatch.setattr(jax, "devices", lambda: every)
+    assert distributed.devices_for(batch) == every[:used]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert distributed.devices_for(batch) == every
+
+
 def test_shardings():
     mesh = distributed.make_mesh()
     assert mesh.size == jax.device_count()
