@@ -10,7 +10,8 @@ trained on: its own test split where it was trained on DIR, otherwise all of DIR
 table of all levels and a summary: pooled IoU at the slices' own size, 95 % bootstrap
 intervals over slices, the share flagged for review, and where a run is below the threshold
 (surely, by the interval of the paired difference, or perhaps). Slices of a level are
-predicted as one series.
+predicted as one series. A third table says how well each run knows which of its masks are
+bad, over all changes with lung.
 
 --out writes robustness.json, robustness.md and robustness.png; --pictures also
 pictures.png, one slice of each level with the true outline and that of the first run.
@@ -130,8 +131,8 @@ def series_without_lung(folder: Path) -> Series:
 
 def predict(
     segmenter: LungSegmenter, images: Sequence[np.ndarray]
-) -> tuple[list[np.ndarray], list[bool] | None]:
-    """Segment slices as one series: masks, and whether to review each.
+) -> tuple[list[np.ndarray], list[bool] | None, list[float]]:
+    """Segment slices as one series: masks, whether to review each, its expected IoU.
 
     Raises:
       UserError: the segmenter refuses the values of the images.
@@ -139,12 +140,14 @@ def predict(
     if len({image.shape for image in images}) == 1:
         segmentation = segmenter(np.stack(images))
         review = segmentation.review
-        return list(segmentation.mask), None if review is None else list(review)
+        flags = None if review is None else list(review)
+        return list(segmentation.mask), flags, list(segmentation.expected_iou)
     require_intensity(values_of(images), segmenter.trained.domain, "the series")
     segmentations = list(segmenter.stream(images))
     review = [segmentation.review for segmentation in segmentations]
     masks = [segmentation.mask for segmentation in segmentations]
-    return masks, None if None in review else review
+    expected = [segmentation.expected_iou for segmentation in segmentations]
+    return masks, None if None in review else review, expected
 
 
 def score_series(
@@ -152,10 +155,10 @@ def score_series(
 ) -> tuple[dict[str, Cell], dict[str, list[np.ndarray]]]:
     """Score the threshold and each segmenter; also return the masks of each."""
     masks = {THRESHOLD: [threshold_lungs(image) for image in series.images]}
-    flags, refused = {THRESHOLD: None}, {}
+    flags, expected, refused = {THRESHOLD: None}, {THRESHOLD: None}, {}
     for name, segmenter in segmenters.items():
         try:
-            masks[name], flags[name] = predict(segmenter, series.images)
+            masks[name], flags[name], expected[name] = predict(segmenter, series.images)
         except UserError as e:
             refused[name] = Cell(np.zeros((0, 3), np.int64), refused=e.what)
     cells = {
@@ -163,6 +166,7 @@ def score_series(
             predicted,
             series.masks,
             flagged=flags[name],
+            expected_iou=expected[name],
             changed=series.changed,
             body=series.body,
         )
@@ -212,8 +216,8 @@ def run_families(
     *,
     without_lung: Path | None = None,
     seed: int = 0,
-) -> Iterator[tuple[str, dict, list[np.ndarray]]]:
-    """Score families; yield the name, the scores and the tiles of each."""
+) -> Iterator[tuple[str, dict, dict[Level, dict[str, Cell]], list[np.ndarray]]]:
+    """Score families; yield the name, the scores, the cells and the tiles of each."""
     unchanged = Family(lambda *args: args[:2], "", (UNCHANGED,), (UNCHANGED,))
     neutral = None
     for name in (UNCHANGED, *names):
@@ -235,7 +239,7 @@ def run_families(
         described = describe_family(family, cells, at)
         if name == UNCHANGED:
             neutral = described["levels"][0]["scores"]
-        yield name, described, tiles
+        yield name, described, cells, tiles
 
 
 def robustness(args: argparse.Namespace) -> None:
@@ -261,20 +265,30 @@ def robustness(args: argparse.Namespace) -> None:
         "runs": list(segmenters),
         "paths": {name: str(path) for name, path in paths.items()},
         "families": {},
+        "review": {},
     }
-    rows = []
+    rows, with_lung = [], {run: [] for run in segmenters}
     scored = run_families(
         names, slices, segmenters, without_lung=args.without_lung, seed=args.seed
     )
-    for name, family, tiles in scored:
+    for name, family, cells, tiles in scored:
         results["families"][name] = family
         rows.append(tiles)
+        if family["has_lung"]:
+            for run, of_run in with_lung.items():
+                of_run += [row[run] for row in cells.values()]
+        results["review"] = {
+            run: scores.summarize_review(of_run) for run, of_run in with_lung.items()
+        }
         results["seconds"] = round(time.perf_counter() - start, 1)
         results["cpu_seconds"] = round(time.process_time(), 1)  # if others use it, too
         if args.out:  # what is done survives an interruption
             _write_json(args.out, results)
         _say(f"{results['seconds']:7.1f} s  {name}")
-    text = f"{tables.level_table(results)}\n\n{tables.summary_table(results)}"
+    text = "\n\n".join(
+        table(results)
+        for table in (tables.level_table, tables.summary_table, tables.review_table)
+    )
     print(text)
     if args.out:
         _write(args.out, results, text, rows if args.pictures else None)

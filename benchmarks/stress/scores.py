@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lungseg_jax.evaluation.tuning import LOW_IOU
 from lungseg_jax.metrics import overlap
+from lungseg_jax.metrics.uncertainty import auroc
 
 from . import anatomy
 
@@ -21,6 +23,7 @@ class Cell:
     Attributes:
       counts: true positive, false positive and false negative pixels, int64 `[n 3]`.
       flagged: the slices flagged for review, bool `[n]`; None if nothing can be flagged.
+      expected_iou: of each mask, `[n]`; None if the contestant has no idea of it.
       found: pixels of changed lung, found and all, int64 `[n 2]`; None if not of interest.
       body: pixels of the patient before the change, int64 `[n]`.
       pixel_cm2: area of a pixel, `[n]`, by the assumed scale of the slices.
@@ -29,6 +32,7 @@ class Cell:
 
     counts: np.ndarray
     flagged: np.ndarray | None = None
+    expected_iou: np.ndarray | None = None
     found: np.ndarray | None = None
     body: np.ndarray | None = None
     pixel_cm2: np.ndarray | None = None
@@ -40,6 +44,7 @@ def score_cell(
     truth: Sequence[np.ndarray],
     *,
     flagged: Sequence[bool] | None = None,
+    expected_iou: Sequence[float] | None = None,
     changed: Sequence[np.ndarray] | None = None,
     body: Sequence[int] | None = None,
 ) -> Cell:
@@ -48,6 +53,7 @@ def score_cell(
     Args:
       predicted, truth: bool `[h w]` each.
       flagged: whether each slice was flagged for review.
+      expected_iou: of each mask.
       changed: lung that the change touched, bool `[h w]` each.
       body: pixels of the patient in each slice.
     """
@@ -60,6 +66,7 @@ def score_cell(
     return Cell(
         counts=np.array([overlap.count_pixels(p, t) for p, t in pairs], np.int64),
         flagged=None if flagged is None else np.array(flagged, bool),
+        expected_iou=None if expected_iou is None else np.array(expected_iou, float),
         found=None if found is None else np.array(found, np.int64),
         body=None if body is None else np.array(body, np.int64),
         pixel_cm2=np.array([anatomy.pixel_mm(t.shape) ** 2 / 100 for _, t in pairs]),
@@ -153,6 +160,37 @@ def summarize_family(
     summary["worst"], summary["worst_level"] = worst
     flags = [cell.flagged for _, cell, _ in scored if cell.flagged is not None]
     summary["flagged"] = float(np.concatenate(flags).mean()) if flags else None
+    return summary
+
+
+def summarize_review(cells: Sequence[Cell]) -> dict | None:
+    """Return how well a contestant knows which of its masks are bad.
+
+    Args:
+      cells: of all families and levels with lung.
+
+    Returns:
+      "n" slices, "low", those with an IoU below LOW_IOU; "auroc" of telling them by the
+      expected IoU; "flagged_low" and "flagged_others", shares. None for a contestant that
+      says nothing about its masks.
+    """
+    cells = [cell for cell in cells if cell.expected_iou is not None]
+    if not cells:
+        return None
+    ious = np.concatenate([overlap.iou(cell.counts) for cell in cells])
+    expected = np.concatenate([cell.expected_iou for cell in cells])
+    is_low = np.nan_to_num(ious, nan=1.0) < LOW_IOU
+    summary = {
+        "n": len(ious),
+        "low": int(is_low.sum()),
+        "auroc": auroc(-expected, is_low),
+    }
+    flags = [cell.flagged for cell in cells]
+    known = all(flag is not None for flag in flags)
+    flagged = np.concatenate(flags) if known else np.full(len(ious), np.nan)
+    for name, chosen in (("flagged_low", is_low), ("flagged_others", ~is_low)):
+        share = flagged[chosen].mean() if chosen.any() else np.nan
+        summary[name] = _plain(float(share))
     return summary
 
 

@@ -49,6 +49,17 @@ def summary_table(results: Mapping[str, Any]) -> str:
     return _markdown(head, rows)
 
 
+def review_table(results: Mapping[str, Any]) -> str:
+    """Return a row for each run: how well it knows which of its masks are bad."""
+    head = ["run", "slices", "IoU below 0.95", "AUROC", "flagged", "others flagged"]
+    rows = []
+    for run, found in results["review"].items():
+        area = "-" if found["auroc"] is None else f"{found['auroc']:.3f}"
+        shares = [_percent(found[name]) for name in ("flagged_low", "flagged_others")]
+        rows.append([run, str(found["n"]), str(found["low"]), area, *shares])
+    return _markdown(head, rows)
+
+
 def family_table(families: Mapping[str, Any]) -> str:
     """Return a row for each family: its levels, its moderate range, and what it does."""
     rows = []

@@ -19,6 +19,7 @@ from lungseg_jax.runtime.errors import UserError
 RUN = Path(__file__).parents[1] / "legacy" / "v0.1" / "run"
 DATA = RUN.parent / "data"
 MASK = np.zeros((64, 64), bool)
+EXPECTED = 0.7
 MASK[20:44, 12:26] = MASK[20:44, 38:52] = True
 
 
@@ -34,11 +35,14 @@ class FakeSegmenter:
         self.calls.append(images.shape)
         masks = np.stack([self.segment(image) for image in images])
         review = None if self.review is None else np.full(len(images), self.review)
-        return SimpleNamespace(mask=masks, review=review)
+        expected = np.full(len(images), EXPECTED)
+        return SimpleNamespace(mask=masks, review=review, expected_iou=expected)
 
     def stream(self, images):
         for image in images:
-            yield SimpleNamespace(mask=self.segment(image), review=self.review)
+            yield SimpleNamespace(
+                mask=self.segment(image), review=self.review, expected_iou=EXPECTED
+            )
 
 
 def chest(seed):
@@ -53,7 +57,7 @@ def chest(seed):
 def run_families(names, segmenter, **kwargs):
     slices = [chest(i) for i in range(3)]
     scored = robustness.run_families(names, slices, {"net": segmenter}, **kwargs)
-    return {name: family for name, family, _ in scored}
+    return {name: family for name, family, *_ in scored}
 
 
 # --- scores ---
@@ -124,6 +128,24 @@ def test_what_is_undefined_is_none():
     assert family["below_threshold"] == []
 
 
+def test_review_is_scored_over_all_cells():
+    good, bad = (95, 3, 2), (60, 20, 20)
+    cells = [
+        cell(
+            good, bad, expected_iou=np.array([0.97, 0.9]), flagged=np.array([0, 1]) > 0
+        ),
+        cell(good, bad, expected_iou=np.array([0.95, 0.96]), flagged=np.zeros(2) > 0),
+        cell(refused="other units"),  # it has no masks
+    ]
+    found = scores.summarize_review(cells)
+    assert (found["n"], found["low"]) == (4, 2)
+    assert found["auroc"] == pytest.approx(3 / 4)
+    assert (found["flagged_low"], found["flagged_others"]) == (0.5, 0.0)
+    assert scores.summarize_review([cell(good)]) is None
+    table = tables.review_table({"review": {"net": found}})
+    assert table.splitlines()[-1] == "| net | 4 | 2 | 0.750 | 50 % | 0 % |"
+
+
 # --- families ---
 
 
@@ -166,8 +188,10 @@ def test_a_level_is_predicted_as_one_series():
 
 def test_slices_of_different_sizes_are_streamed():
     images = [np.full((8, 8), -900, np.int16), np.full((8, 9), -900, np.int16)]
-    masks, review = robustness.predict(FakeSegmenter(lambda i: i < 0), images)
+    segmenter = FakeSegmenter(lambda i: i < 0)
+    masks, review, expected = robustness.predict(segmenter, images)
     assert [m.shape for m in masks] == [(8, 8), (8, 9)] and review == [False, False]
+    assert expected == [EXPECTED] * 2
     gray = [np.arange(image.size).reshape(image.shape) for image in images]
     with pytest.raises(UserError, match="was trained on"):
         robustness.predict(FakeSegmenter(lambda i: i < 0), gray)
