@@ -24,6 +24,7 @@ setup(
         "SimpleITK>=2.4",
         "absl-py>=2.1",
         "array_record>=0.8",
+        "click>=8.2",
         "connected-components-3d>=3.20",
         "fill-voids>=2.0",
         "flatbuffers>=24",  # jax.export

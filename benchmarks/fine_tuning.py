@@ -25,7 +25,7 @@ from contestants.threshold import threshold_lungs
 from lungseg_jax.data.pairs import Pair, find_pairs, read_slice
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.experiment import run_experiment
-from lungseg_jax.inference.ensemble.bundle import PRETRAINED
+from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.segmenter import load
 from lungseg_jax.metrics.overlap import count_pixels, summarize
 from lungseg_jax.runtime import progress

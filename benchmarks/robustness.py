@@ -34,7 +34,7 @@ from stress.tables import THRESHOLD
 
 from lungseg_jax.data.intensity import require_intensity, values_of
 from lungseg_jax.data.pairs import Pair, Slice, find_pairs, read_slice
-from lungseg_jax.inference.ensemble.bundle import is_bundle
+from lungseg_jax.inference.ensemble.location import is_bundle
 from lungseg_jax.inference.segmenter import LungSegmenter, load
 from lungseg_jax.runtime.errors import UserError, unknown_name
 from lungseg_jax.runtime.files import write_json

@@ -21,7 +21,7 @@ from stress.pathology import TISSUE_HU, TISSUE_NOISE_HU
 from lungseg_jax.data.phantom.volume import make_volume
 from lungseg_jax.evaluation.tuning import LOW_IOU
 from lungseg_jax.inference import review
-from lungseg_jax.inference.ensemble.bundle import PRETRAINED
+from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.segmenter import LungSegmenter, load
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 from lungseg_jax.inference.volume_cleanup import clean_volume

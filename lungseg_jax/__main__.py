@@ -1,17 +1,16 @@
 """The command `lungseg`; `python -m lungseg_jax` is the same.
 
 lungseg train    --config=configs/incp_snapshot.py
-lungseg predict  --run=runs/incp_snapshot-phantom slice.tif mask.png
+lungseg predict  scan.nii.gz lungs.nii.gz
 lungseg COMMAND --help
 """
 
-import difflib
 import importlib
 import sys
 
 from lungseg_jax.runtime import huge_pages, signals
 
-COMMANDS = {  # each is `main` of a module of lungseg_jax.cli
+COMMANDS = {  # each is a module of lungseg_jax.cli, with a function of the same name
     "train": "train a U-Net, ensemble its snapshots, score them, report",
     "predict": "segment slices, folders, volumes, DICOM series",
     "evaluate": "score a run on a labelled folder",
@@ -24,29 +23,16 @@ COMMANDS = {  # each is `main` of a module of lungseg_jax.cli
 
 
 def main() -> None:
-    """Run the command named by the first word; exit with status 2 if there is none."""
-    words = sys.argv[1:]
-    if words and words[0] in ("-h", "--help", "-help", "help"):
-        print(_help())
-        return
-    name = words[0] if words else ""
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"\nfix:   lungseg {near[0]}" if near else ""
-        what = f"there is no command {name}." if name else "no command was named."
-        rule = f"one of {', '.join(COMMANDS)}."
-        print(f"error: {what}\nrule:  {rule}{hint}", file=sys.stderr)
-        sys.exit(2)
-    if name == "train":
+    """Run the command named by the first word."""
+    if sys.argv[1:2] == ["train"]:
         huge_pages.restart_with_huge_pages()
-    signals.install_handlers()  # before the import, which takes a second
-    sys.argv[1:2] = []
-    importlib.import_module(f"lungseg_jax.cli.{name}").main()
-
-
-def _help() -> str:
-    rows = [f"  {name:9} {summary}" for name, summary in COMMANDS.items()]
-    return f"{__doc__.strip()}\n\nCommands:\n" + "\n".join(rows)
+        signals.install_handlers()  # before the import, which takes a second
+        del sys.argv[1]
+        importlib.import_module("lungseg_jax.cli.train").main()
+        return
+    signals.install_handlers()
+    root = importlib.import_module("lungseg_jax.cli.root")
+    root.main(COMMANDS, __doc__)
 
 
 if __name__ == "__main__":

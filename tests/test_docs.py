@@ -107,7 +107,11 @@ def test_reliability_names_tests_that_exist():
 
 def flags_of(command):
     module = importlib.import_module(f"lungseg_jax.cli.{command}")
-    return {*module.FLAGS, "help", *(["config"] if command == "train" else [])}
+    if command == "train":
+        return {*module.FLAGS, "help", "config"}
+    params = getattr(module, command).params
+    names = (name for p in params for name in (*p.opts, *p.secondary_opts))
+    return {"help", *(name.removeprefix("--") for name in names)}
 
 
 def flags_of_script(file):

@@ -1,243 +1,208 @@
-"""Shared command-line plumbing: flags, error reporting, exit codes.
+"""What the commands other than `train` share: their help, their options, their errors."""
 
-Exit status 0: done; 2: a user error, printed without a traceback; 75 and 130: stopped by
-a signal (`signals.STATUS`). A traceback is a bug.
-"""
-
-import difflib
-import gc
-import io
 import os
-import re
-import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+import click
+from click.shell_completion import CompletionItem
 
-from lungseg_jax.runtime import signals
+from lungseg_jax.cli import errors
+from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import user_path
 
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 92,
+    "show_default": True,
+}
 
-def run(
-    command: Callable[[list[str]], None],
-    command_flags: flags.FlagValues,
-    doc: str,
-    *,
-    when_interrupted: str = "nothing was written.",
-    config_keys: Sequence[str] = (),
-    more_help: str = "",
-) -> None:
-    """Parse the command line, call `command` with its positional words, and exit.
+
+class Command(click.Command):
+    """A command whose help is the docstring of its module, as it is typed there.
 
     Args:
-      command: reads `command_flags`; raises UserError for bad input.
-      command_flags: the flags of the command.
-      doc: printed by `--help` above the flags.
       when_interrupted: what is left and what to do, printed after Ctrl-C or SIGTERM.
-      config_keys: the keys known to `--config.KEY=VALUE`.
-      more_help: printed by `--help` below the flags.
     """
-    argv = sys.argv[1:]
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "w"))
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be valid UTF-8
-        sys.stdout.reconfigure(errors="backslashreplace")
-    gc.freeze()  # imported modules stay; collecting them takes seconds
-    try:
-        if {"-h", "--help", "-help"} & set(argv):
-            print(f"{doc.strip()}\n\nFlags:{_flag_help(command_flags)}{more_help}")
-            sys.stdout.flush()
-            return
-        with signals.raise_on_signal(when_interrupted):
-            words = [_find_config(word) for word in _join_config(argv)]
-            command(parse(words, command_flags, config_keys))
-    except UserError as e:
-        print(e, file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # as of `| head`: the reader has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
-    except OSError as e:  # a full disk, a folder that is not writable
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as e:
-        name, status = "SIGINT", signals.INTERRUPTED
-        if isinstance(e, signals.Stopped):
-            name, status = e.name, e.status
-        print(f"\nstopped by {name}; {when_interrupted}", file=sys.stderr)
+
+    def __init__(
+        self, *args, when_interrupted: str = "nothing was written.", **settings
+    ):
+        super().__init__(*args, **settings)
+        self._when_interrupted = when_interrupted
+
+    def format_help(self, ctx, formatter) -> None:
+        self.format_usage(ctx, formatter)
+        formatter.write(f"\n{self.help}\n")
+        self.format_options(ctx, formatter)
+
+    def invoke(self, ctx):
+        with errors.reported(self._when_interrupted):
+            return super().invoke(ctx)
+
+
+class UserPath(click.ParamType):
+    """A path as users type it: `~` is a home folder."""
+
+    name = "path"
+
+    def convert(self, value, param, ctx) -> Path:
+        if isinstance(value, Path):
+            return value
+        if not value:
+            raise UserError(f"{_name(param, ctx)} is empty.", rule="a path.")
+        return user_path(value)
+
+    def shell_complete(self, ctx, param, incomplete) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+PATH = UserPath()
+
+
+def command(doc: str, **settings):
+    """Decorate a function as a command with the help `doc`; see `Command`."""
+    settings = {"context_settings": SETTINGS, "no_args_is_help": True} | settings
+    return click.command(cls=Command, help=doc.strip(), **settings)
+
+
+def run(command: click.Command, words: Sequence[str] | None = None) -> None:
+    """Run a command with words, by default those of the command line, and exit."""
+    words = sys.argv[1:] if words is None else words
+    with errors.reported("nothing was written."):
+        try:
+            name = (
+                command.name if command.name == "lungseg" else f"lungseg {command.name}"
+            )
+            with command.make_context(name, list(words)) as context:
+                command.invoke(context)
+        except click.exceptions.Exit as e:  # after --help
+            status = e.exit_code
+        except click.exceptions.NoArgsIsHelpError as e:
+            print(e.ctx.get_help())
+            status = 0
+        except click.UsageError as e:
+            raise _plain(e) from e
+        else:
+            status = 0
+    if status:
         sys.exit(status)
 
 
-def parse(
-    argv: Sequence[str],
-    command_flags: flags.FlagValues,
-    config_keys: Sequence[str] = (),
-) -> list[str]:
-    """Parse flags and return the positional words.
-
-    Raises:
-      UserError: for every faulty flag, including unknown keys of a config.
-    """
-    for word in argv:
-        if _is_flag_file(word):
-            raise UserError(
-                "--flagfile is not supported.", remedy="write the flags out."
-            )
-        _check_config_key(word, config_keys)
-    try:
-        return command_flags(["lungseg", *argv])[1:]
-    except flags.Error as e:
-        cause = _user_error_behind(e)
-        what = re.sub(
-            r"^flag (--\w+)=None: .* other than None.*", r"\1 is missing.", str(e)
-        )
-        raise cause or UserError(what.strip(), remedy="--help lists flags.") from e
-    except (
-        AttributeError,
-        ImportError,
-        KeyError,
-        OSError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-    ) as e:
-        # From ml_collections: the config file is missing, or its get_config failed.
-        cause = _user_error_behind(e)
-        raise cause or UserError(f"--config: {e}") from e
-
-
-def define_run(
-    command_flags: flags.FlagValues, meaning: str, *, default: str | None = None
-) -> None:
+def run_option(meaning: str, *, default: str | None = None):
     """Define --run, which is required if it has no default."""
-    flags.DEFINE_string(
-        "run", default, meaning, required=default is None, flag_values=command_flags
+    given = {"required": True} if default is None else {"default": default}
+    return click.option(
+        "--run", metavar="RUN", show_default=False, help=meaning, **given
     )
 
 
-def define_members(command_flags: flags.FlagValues) -> None:
+def members_option():
     """Define --members."""
-    flags.DEFINE_string(
-        "members",
-        "all",
-        "all, last, average, or steps such as 400,600.",
-        flag_values=command_flags,
+    return click.option(
+        "--members",
+        default="all",
+        metavar="WHICH",
+        help="all, last, average, or steps such as 400,600.",
     )
 
 
-def define_flips(command_flags: flags.FlagValues) -> None:
+def flips_option():
     """Define --flips."""
-    flags.DEFINE_bool(
-        "flips",
-        False,
-        "Average over mirror images, at four times the cost.",
-        flag_values=command_flags,
+    return click.option(
+        "--flips",
+        is_flag=True,
+        help="Average over mirror images, at four times the cost.",
     )
 
 
-def define_overwrite(command_flags: flags.FlagValues) -> None:
+def overwrite_option():
     """Define --overwrite."""
-    flags.DEFINE_bool(
-        "overwrite",
-        False,
-        "Replace outputs that exist.",
-        flag_values=command_flags,
+    return click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+
+
+def quiet_option():
+    """Define -q and --quiet."""
+
+    def silence(ctx, param, value: bool) -> None:
+        if value:
+            progress.silence()
+
+    return click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=silence,
+        help="Print only errors.",
     )
 
 
-def define_quiet(command_flags: flags.FlagValues) -> None:
-    """Define --quiet."""
-    flags.DEFINE_bool("quiet", False, "Print only errors.", flag_values=command_flags)
+def verbose_option():
+    """Define -v and --verbose; to precede the import of JAX, which reads the variable."""
+
+    def log(ctx, param, value: bool) -> None:
+        if value:
+            os.environ["JAX_LOG_COMPILES"] = "1"
+
+    return click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=log,
+        help="Also print what is compiled, and for how long.",
+    )
 
 
-def config_words() -> list[str]:
-    """Return the command line for ml_collections, which would open flag files."""
-    return [word for word in sys.argv if not _is_flag_file(word)]
+def output(name: str, meaning: str):
+    """Define what a command writes, as its last word or as -o, and pass it on as `out`."""
+
+    def decorate(function):
+        def choose(ctx, param, value: Path | None) -> Path:
+            word = ctx.params.pop("last_word", None)
+            if word and value:
+                raise UserError(f"{name} is named twice, as {word} and as {value}.")
+            if not word and not value and not ctx.resilient_parsing:
+                raise UserError(
+                    f"{name} is missing.", rule=meaning, remedy="--help shows examples."
+                )
+            return word or value
+
+        function = click.argument(
+            "last_word", metavar=f"[{name}]", type=PATH, required=False, is_eager=True
+        )(function)
+        return click.option(
+            "-o",
+            "--output",
+            "out",
+            type=PATH,
+            callback=choose,
+            help=f"The same as {name}.",
+        )(function)
+
+    return decorate
 
 
-def command_line() -> str:
-    """Return the command as it was typed."""
-    program, *words = sys.orig_argv[1:]
-    if os.path.basename(program) == "lungseg":  # our console script
-        return shlex.join(["lungseg", *words])
-    return shlex.join(["python", program, *words])
+def _name(param: click.Parameter, ctx: click.Context) -> str:
+    if isinstance(param, click.Option):
+        return max(param.opts, key=len)
+    return param.make_metavar(ctx).strip("[]")
 
 
-def positional(words: Sequence[str], names: Sequence[str]) -> list[Path]:
-    """Return the words as paths, one for each name.
-
-    Raises:
-      UserError: too few or too many.
-    """
-    if len(words) != len(names):
-        expected = " ".join(names) or "only flags"
-        raise UserError(f"got {words or 'nothing'}, expected {expected}.")
-    for word, name in zip(words, names, strict=True):
-        if not word:
-            raise UserError(f"{name} is empty.", rule="a path.")
-    return [user_path(word) for word in words]
-
-
-def _join_config(argv: Sequence[str]) -> list[str]:
-    """Turn `--config FILE` into `--config=FILE`, the form that is checked."""
-    argv = list(argv)
-    for i, word in enumerate(argv[:-1]):
-        if word in ("--config", "-config"):
-            argv[i : i + 2] = [f"{word}={argv[i + 1]}"]
-            break
-    return argv
-
-
-def _find_config(word: str) -> str:
-    """Let --config=configs/X.py be typed in any folder: look in the checkout, too."""
-    flag, separator, value = word.partition("=")
-    if flag.lstrip("-") != "config" or not separator:
-        return word
-    file, colon, variant = value.partition(":")
-    checkout = Path(__file__).resolve().parents[2]
-    file = str(user_path(file))
-    if not Path(file).exists() and (checkout / file).exists():
-        file = str(checkout / file)
-    if not Path(file).is_file() or not file.endswith(".py"):
-        recipes = sorted(p.name for p in (checkout / "configs").glob("*.py"))
-        raise UserError(
-            f"there is no config file {value or '(empty)'}.",
-            rule=f"configs/ has {', '.join(recipes)}." if recipes else "",
+def _plain(error: click.UsageError) -> UserError:
+    """Return an error of click as one of ours."""
+    if isinstance(error, click.NoSuchOption):
+        near = [*(error.possibilities or ()), "--help lists all."]
+        return UserError(f"there is no option {error.option_name}.", remedy=near[0])
+    if isinstance(error, click.MissingParameter):
+        return UserError(
+            f"{_name(error.param, error.ctx)} is missing.",
+            remedy="--help shows examples.",
         )
-    return f"{flag}={file}{colon}{variant}"
-
-
-def _is_flag_file(word: str) -> bool:
-    """Whether a word is absl's --flagfile, whose flags would not be checked here."""
-    return word.startswith("-") and word.lstrip("-").partition("=")[0] == "flagfile"
-
-
-def _check_config_key(word: str, known: Sequence[str]) -> None:
-    """Reject an unknown key, for which ml_collections raises a traceback."""
-    key = word.partition("=")[0].lstrip("-").removeprefix("no")
-    if not key.startswith("config.") or key.removeprefix("config.") in known:
-        return
-    near = difflib.get_close_matches(key.removeprefix("config."), known, n=3)
-    raise UserError(
-        f"unknown config key {key}.",
-        rule="`lungseg train --help` lists every key with its default.",
-        remedy=" or ".join(f"--config.{k}=VALUE" for k in near),
-    )
-
-
-def _user_error_behind(error: BaseException | None) -> UserError | None:
-    while error and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _flag_help(command_flags: flags.FlagValues) -> str:
-    return "".join(
-        f"\n  --{name}: {command_flags[name].help} "
-        f"(default: {command_flags[name].default!r})"
-        for name in sorted(command_flags)
-    )
+    what = error.message
+    if isinstance(error, click.BadParameter) and error.param:
+        what = f"{_name(error.param, error.ctx)}: {what}"
+    return UserError(what[:1].lower() + what[1:], remedy="--help lists options.")

@@ -10,31 +10,37 @@ while they stay unchanged.
 
 import contextlib
 from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from absl import flags
+import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.data import preflight
-from lungseg_jax.data.metadata import SliceMetadata
-from lungseg_jax.data.preflight import CheckedFolder
-from lungseg_jax.runtime import cache
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "cache_dir", "", "Keeps results; empty: ~/.cache/lungseg_jax.", flag_values=FLAGS
+if TYPE_CHECKING:
+    from lungseg_jax.data.metadata import SliceMetadata
+    from lungseg_jax.data.preflight import CheckedFolder
+
+
+@app.command(__doc__)
+@click.argument("folder", metavar="DIR", type=app.PATH)
+@click.option(
+    "--cache_dir",
+    type=app.PATH,
+    help="Keeps results; by default ~/.cache/lungseg_jax.",
 )
+def check(folder: Path, cache_dir: Path | None) -> None:
+    from lungseg_jax.data import preflight
+    from lungseg_jax.runtime import cache
 
-
-def check(words: list[str]) -> None:
-    (folder,) = app.positional(words, ["DIR"])
     root = None
     with contextlib.suppress(UserError):  # without a cache, files are always decoded
-        root = cache.cache_root(FLAGS.cache_dir)
+        root = cache.cache_root(str(cache_dir or ""))
     print(describe_folder(preflight.check_folder(folder, cache=root)))
 
 
-def describe_folder(checked: CheckedFolder) -> str:
+def describe_folder(checked: "CheckedFolder") -> str:
     """Describe the slices of a data folder as text."""
     slices = checked.slices
     sizes = Counter((s.width, s.height) for s in slices)
@@ -64,7 +70,7 @@ def describe_folder(checked: CheckedFolder) -> str:
     return "\n".join(lines)
 
 
-def _describe_metadata(metadata: SliceMetadata) -> list[str]:
+def _describe_metadata(metadata: "SliceMetadata") -> list[str]:
     lines = []
     if metadata.patients:
         lines.append(f"patients:     {len(set(metadata.patients.values()))}")
@@ -76,4 +82,4 @@ def _describe_metadata(metadata: SliceMetadata) -> list[str]:
 
 
 def main() -> None:
-    app.run(check, FLAGS, __doc__)
+    app.run(check)

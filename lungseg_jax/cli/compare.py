@@ -10,42 +10,48 @@ mm; single-slice files have no spacing, so distances are in pixels.
 """
 
 import math
+from pathlib import Path
 
-from absl import flags
+import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.evaluation.comparison import compare_masks, format_scores, pair_masks
-from lungseg_jax.evaluation.slice_scores import write_slice_scores
-from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import check_outputs, user_path, write_json
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_float(
-    "tolerance", 2.0, "Of NSD, in mm or pixels.", lower_bound=0.0, flag_values=FLAGS
+
+@app.command(__doc__)
+@click.argument("truth", metavar="TRUTH", type=app.PATH)
+@click.argument("mask", metavar="MASK", type=app.PATH)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    help="Of NSD, in mm or pixels.",
 )
-flags.DEFINE_string("csv", "", "File for the scores of each slice.", flag_values=FLAGS)
-flags.DEFINE_string("json", "", "File for all scores.", flag_values=FLAGS)
-app.define_overwrite(FLAGS)
-app.define_quiet(FLAGS)
-
-
-def compare(words: list[str]) -> None:
-    truth, mask = app.positional(words, ["TRUTH", "MASK"])
-    outputs = {
-        flag: user_path(FLAGS[flag].value)
-        for flag in ("csv", "json")
-        if FLAGS[flag].value
-    }
-    check_outputs(
-        list(outputs.values()), inputs=[truth, mask], overwrite=FLAGS.overwrite
+@click.option("--csv", type=app.PATH, help="File for the scores of each slice.")
+@click.option("--json", type=app.PATH, help="File for all scores.")
+@app.overwrite_option()
+@app.quiet_option()
+def compare(
+    truth: Path,
+    mask: Path,
+    tolerance: float,
+    csv: Path | None,
+    json: Path | None,
+    overwrite: bool,
+) -> None:
+    if not math.isfinite(tolerance):
+        raise UserError(f"--tolerance={tolerance}.", rule="a distance, 0 or more.")
+    from lungseg_jax.evaluation.comparison import (
+        compare_masks,
+        format_scores,
+        pair_masks,
     )
-    if not math.isfinite(FLAGS.tolerance):
-        raise UserError(
-            f"--tolerance={FLAGS.tolerance}.", rule="a distance, 0 or more."
-        )
-    if FLAGS.quiet:
-        progress.silence()
+    from lungseg_jax.evaluation.slice_scores import write_slice_scores
+    from lungseg_jax.runtime import progress
+    from lungseg_jax.runtime.files import check_outputs, write_json
+
+    outputs = [path for path in (csv, json) if path]
+    check_outputs(outputs, inputs=[truth, mask], overwrite=overwrite)
     total, pairs = pair_masks(truth, mask)
     with progress.bar("comparing", total) as bar:
 
@@ -54,13 +60,13 @@ def compare(words: list[str]) -> None:
                 yield pair
                 bar.update()
 
-        comparison = compare_masks(counted_pairs(), tolerance=FLAGS.tolerance)
-    if "csv" in outputs:
-        write_slice_scores(outputs["csv"], comparison["slices"])
-    if "json" in outputs:
-        write_json(outputs["json"], comparison)
+        comparison = compare_masks(counted_pairs(), tolerance=tolerance)
+    if csv:
+        write_slice_scores(csv, comparison["slices"])
+    if json:
+        write_json(json, comparison)
     progress.answer(format_scores(comparison))
 
 
 def main() -> None:
-    app.run(compare, FLAGS, __doc__)
+    app.run(compare)

@@ -12,76 +12,84 @@ training ends with, for these slices: figures, and a CSV file with a row for eac
 
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from absl import flags
+import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.data import preflight
-from lungseg_jax.data.pairs import read_slice
-from lungseg_jax.data.preflight import CheckedFolder
-from lungseg_jax.evaluation import evaluator
-from lungseg_jax.evaluation.results import format_summary
-from lungseg_jax.inference.ensemble.bundle import PRETRAINED, is_bundle
-from lungseg_jax.inference.ensemble.loading import load_ensemble
-from lungseg_jax.inference.ensemble.members import EVERY
-from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
-from lungseg_jax.inference.segmenter import LungSegmenter
-from lungseg_jax.reporting.report import write_report
-from lungseg_jax.runtime import cache, progress
+from lungseg_jax.inference.ensemble.location import PRETRAINED, is_bundle
+from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import check_outputs, user_path, write_json
-from lungseg_jax.training.run import SCHEMA_VERSION, Run
-from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.runtime.files import check_outputs, write_json
 
-FLAGS = flags.FlagValues()
-app.define_run(
-    FLAGS,
-    "Run folder, or bundle; by default the weights of the package.",
-    default=PRETRAINED,
+if TYPE_CHECKING:
+    from lungseg_jax.data.preflight import CheckedFolder
+    from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
+
+
+@app.command(__doc__)
+@app.run_option(
+    "Run folder, or bundle; by default the weights of the package.", default=PRETRAINED
 )
-flags.DEFINE_string(
-    "data", None, "Folder of slices and masks.", required=True, flag_values=FLAGS
+@click.option(
+    "--data", type=app.PATH, required=True, help="Folder of slices and masks."
 )
-app.define_members(FLAGS)
-app.define_flips(FLAGS)
-flags.DEFINE_string("json", "", "File for the scores.", flag_values=FLAGS)
-flags.DEFINE_string("report", "", "Folder for a page of the scores.", flag_values=FLAGS)
-app.define_overwrite(FLAGS)
-
-
-def evaluate(words: list[str]) -> None:
-    app.positional(words, [])
-    data = user_path(FLAGS.data)
-    json = user_path(FLAGS.json) if FLAGS.json else None
-    page = user_path(FLAGS.report) if FLAGS.report else None
+@app.members_option()
+@app.flips_option()
+@click.option("--json", type=app.PATH, help="File for the scores.")
+@click.option("--report", type=app.PATH, help="Folder for a page of the scores.")
+@app.overwrite_option()
+@app.quiet_option()
+@app.verbose_option()
+def evaluate(
+    run: str,
+    data: Path,
+    members: str,
+    flips: bool,
+    json: Path | None,
+    report: Path | None,
+    overwrite: bool,
+) -> None:
     check_outputs(
         [json] if json else [],
-        folders=[page] if page else [],
+        folders=[report] if report else [],
         inputs=[data],
-        overwrite=FLAGS.overwrite,
+        overwrite=overwrite,
     )
+    from lungseg_jax.data import preflight
+    from lungseg_jax.evaluation.results import format_summary
+    from lungseg_jax.inference.ensemble.loading import load_ensemble
+    from lungseg_jax.inference.ensemble.members import EVERY
+    from lungseg_jax.runtime import cache
+
     root = None
     with contextlib.suppress(UserError):  # without a cache, files are always decoded
         root = cache.cache_root()
     checked = preflight.check_folder(data, cache=root)
     # With all members, every choice of them is worth a row.
-    members = EVERY if FLAGS.members == "all" else FLAGS.members
-    trained = load_ensemble(FLAGS.run, members=members)
-    evaluation = _evaluate(trained, checked, data)
+    trained = load_ensemble(run, members=EVERY if members == "all" else members)
+    evaluation = _evaluate(trained, checked, data, flips=flips)
     if json:
         write_json(json, evaluation)
-    if page:
-        _report(page, trained, evaluation, checked, data)
+    if report:
+        _report(report, trained, evaluation, checked, data, flips=flips)
     progress.answer(format_summary(evaluation))
 
 
-def _evaluate(trained: TrainedEnsemble, checked: CheckedFolder, data: Path) -> dict:
+def _evaluate(
+    trained: "TrainedEnsemble", checked: "CheckedFolder", data: Path, *, flips: bool
+) -> dict:
+    from lungseg_jax.data.pairs import read_slice
+    from lungseg_jax.evaluation import evaluator
+    from lungseg_jax.training.run import SCHEMA_VERSION, Run
+    from lungseg_jax.training.run_folder import RunFolder
+
     names = [pair.name for pair in checked.pairs]
     evaluation = {"schema_version": SCHEMA_VERSION} | evaluator.evaluate(
         trained,
         map(read_slice, checked.pairs),
         len(checked.pairs),
-        flips=FLAGS.flips,
+        flips=flips,
         **evaluator.slice_metadata(checked.metadata, names),
     )
     evaluation["run"], evaluation["data"] = str(trained.path), str(data.absolute())
@@ -94,17 +102,23 @@ def _evaluate(trained: TrainedEnsemble, checked: CheckedFolder, data: Path) -> d
 
 def _report(
     page: Path,
-    trained: TrainedEnsemble,
+    trained: "TrainedEnsemble",
     evaluation: dict,
-    checked: CheckedFolder,
+    checked: "CheckedFolder",
     data: Path,
+    *,
+    flips: bool,
 ) -> None:
+    from lungseg_jax.data.pairs import read_slice
+    from lungseg_jax.inference.segmenter import LungSegmenter
+    from lungseg_jax.reporting.report import write_report
+
     pairs = {pair.name: pair for pair in checked.pairs}
     scored = trained.subset(list(evaluation["members"]))
     write_report(
         page,
         evaluation,
-        LungSegmenter(scored, flips=FLAGS.flips),
+        LungSegmenter(scored, flips=flips),
         title=f"{trained.path.name} on {data.absolute().name}",
         read=lambda names: [read_slice(pairs[name]) for name in names],
     )
@@ -112,4 +126,4 @@ def _report(
 
 
 def main() -> None:
-    app.run(evaluate, FLAGS, __doc__)
+    app.run(evaluate)

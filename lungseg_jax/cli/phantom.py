@@ -8,59 +8,69 @@ Equal flags give equal files. The mask is written beside the volume, here as
 patient_mask.nii.gz, with 1 for lung.
 """
 
-import numpy as np
-from absl import flags
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.data.io.formats import format_of, split_suffix
-from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volume_writer import VolumeWriter
-from lungseg_jax.data.io.volumes import Volume
-from lungseg_jax.data.phantom.volume import Scan, plan_volume
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import check_outputs, user_path
+from lungseg_jax.runtime.files import check_outputs
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_integer("seed", 0, "Of the patient.", lower_bound=0, flag_values=FLAGS)
-flags.DEFINE_integer("slices", 96, "Number of slices.", 1, 2000, flag_values=FLAGS)
-flags.DEFINE_integer(
-    "size", 256, "Height and width of a slice, px.", 64, 2048, flag_values=FLAGS
-)
-flags.DEFINE_float(
-    "spacing",
-    0.0,
-    "Distance between slices, mm; 0: what reaches from neck to abdomen.",
-    lower_bound=0.0,
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "mask", "", "File of the mask; empty: OUT with _mask.", flag_values=FLAGS
-)
-app.define_overwrite(FLAGS)
-app.define_quiet(FLAGS)
+if TYPE_CHECKING:
+    from lungseg_jax.data.io.geometry import Geometry
+    from lungseg_jax.data.phantom.volume import Scan
 
 
-def phantom(words: list[str]) -> None:
-    (out,) = app.positional(words, ["OUT"])
+@app.command(__doc__)
+@app.output("OUT", "a file for the volume.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the patient.")
+@click.option(
+    "--slices", type=click.IntRange(1, 2000), default=96, help="Number of slices."
+)
+@click.option(
+    "--size",
+    type=click.IntRange(64, 2048),
+    default=256,
+    help="Height and width of a slice, px.",
+)
+@click.option(
+    "--spacing",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Distance between slices, mm; 0: what reaches from neck to abdomen.",
+)
+@click.option(
+    "--mask", type=app.PATH, help="File of the mask; by default OUT with _mask."
+)
+@app.overwrite_option()
+@app.quiet_option()
+def phantom(
+    out: Path,
+    seed: int,
+    slices: int,
+    size: int,
+    spacing: float,
+    mask: Path | None,
+    overwrite: bool,
+) -> None:
+    import numpy as np
+
+    from lungseg_jax.data.io.formats import format_of, split_suffix
+    from lungseg_jax.data.io.volume_writer import VolumeWriter
+    from lungseg_jax.data.io.volumes import Volume
+    from lungseg_jax.data.phantom.volume import plan_volume
+
     name, suffix = split_suffix(out)
     format_of(out)
-    mask = (
-        user_path(FLAGS.mask) if FLAGS.mask else out.with_name(f"{name}_mask{suffix}")
-    )
-    check_outputs([out, mask], inputs=[], overwrite=FLAGS.overwrite)
-    if FLAGS.quiet:
-        progress.silence()
+    mask = mask or out.with_name(f"{name}_mask{suffix}")
+    check_outputs([out, mask], inputs=[], overwrite=overwrite)
     try:
-        scan = plan_volume(
-            seed=FLAGS.seed,
-            slices=FLAGS.slices,
-            size=FLAGS.size,
-            spacing_mm=FLAGS.spacing,
-        )
+        scan = plan_volume(seed=seed, slices=slices, size=size, spacing_mm=spacing)
     except ValueError as e:
         raise UserError(str(e), remedy="fewer --slices, or a smaller --spacing.") from e
-    grid = Volume(f"phantom {FLAGS.seed}", _geometry(scan), _no_plane)
+    grid = Volume(f"phantom {seed}", _geometry(scan), _no_plane)
     with (
         VolumeWriter(out, grid, np.int16) as images,
         VolumeWriter(mask, grid, np.uint8) as masks,
@@ -70,13 +80,15 @@ def phantom(words: list[str]) -> None:
             images.write(k, image)
             masks.write(k, lungs > 0)
             bar.update()
-    size = " x ".join(f"{n} px" for n in grid.geometry.size[:2])
-    spacing = " x ".join(f"{mm:.3g}" for mm in grid.geometry.spacing)
-    progress.say(f"{out}, {mask}: {grid.count} slices, {size}, voxels {spacing} mm")
+    pixels = " x ".join(f"{n} px" for n in grid.geometry.size[:2])
+    voxels = " x ".join(f"{mm:.3g}" for mm in grid.geometry.spacing)
+    progress.say(f"{out}, {mask}: {grid.count} slices, {pixels}, voxels {voxels} mm")
 
 
-def _geometry(scan: Scan) -> Geometry:
+def _geometry(scan: "Scan") -> "Geometry":
     """Return the voxel grid of a scan, with the chest in the middle."""
+    from lungseg_jax.data.io.geometry import Geometry
+
     between, row, column = scan.spacing_mm
     count, size = len(scan.levels), scan.size
     return Geometry(
@@ -86,9 +98,9 @@ def _geometry(scan: Scan) -> Geometry:
     )
 
 
-def _no_plane(axis: int, index: int) -> np.ndarray:
+def _no_plane(axis: int, index: int):
     raise NotImplementedError("the slices are drawn, not read")
 
 
 def main() -> None:
-    app.run(phantom, FLAGS, __doc__)
+    app.run(phantom)

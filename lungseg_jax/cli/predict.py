@@ -20,119 +20,138 @@ the package, which were trained on synthetic slices only.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from absl import flags
+import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.bundle import PRETRAINED
-from lungseg_jax.inference.plan import (
-    MAPS,
-    PredictionTask,
-    plan_outputs,
-    unfinished,
-)
-from lungseg_jax.inference.predict_files import LABELS, predict_files
-from lungseg_jax.inference.prediction_table import PredictionTable, read_rows
-from lungseg_jax.inference.segmenter import load
-from lungseg_jax.reporting.index_page import write_index_page
-from lungseg_jax.reporting.volume_page import write_volume_page
+from lungseg_jax.inference.ensemble.location import PRETRAINED
+from lungseg_jax.inference.outputs import LABELS, MAPS
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import combine_errors, pluralize
-from lungseg_jax.runtime.files import user_path
+
+if TYPE_CHECKING:
+    from lungseg_jax.inference.plan import PredictionTask
 
 INDEX = "index.html"  # of the pages of several volumes
 
-FLAGS = flags.FlagValues()
-app.define_run(
-    FLAGS,
-    "Run folder, or bundle; by default the weights of the package.",
-    default=PRETRAINED,
+
+def map_options(function):
+    """Define an option for each of MAPS."""
+    for name, meaning in reversed(MAPS.items()):
+        option = click.option(
+            f"--{name}", is_flag=True, help=f"Write the {meaning}, as a separate image."
+        )
+        function = option(function)
+    return function
+
+
+@app.command(
+    __doc__,
+    when_interrupted="the masks written so far are complete; --resume adds the rest.",
 )
-app.define_members(FLAGS)
-app.define_flips(FLAGS)
-flags.DEFINE_string(
-    "postprocessing",
-    "tuned",
-    "Clean-up of masks, such as none; tuned: the default of the run.",
-    flag_values=FLAGS,
+@click.argument("source", metavar="INPUT", type=app.PATH)
+@app.output("OUTPUT", "a file for one input, a folder for several.")
+@app.run_option(
+    "Run folder, or bundle; by default the weights of the package.", default=PRETRAINED
 )
-flags.DEFINE_bool(
-    "volume_cleanup",
-    True,
-    "Drop what is not connected to a lung in a volume, and fill cavities.",
-    flag_values=FLAGS,
+@app.members_option()
+@app.flips_option()
+@click.option(
+    "--postprocessing",
+    default="tuned",
+    metavar="NAME",
+    help="Clean-up of masks, such as none; tuned: the default of the run.",
 )
-flags.DEFINE_enum(
-    "labels",
-    "lung",
-    list(LABELS),
-    "Values of the masks of volumes; "
+@click.option(
+    "--volume_cleanup/--novolume_cleanup",
+    default=True,
+    help="Drop what is not connected to a lung in a volume, and fill cavities.",
+)
+@click.option(
+    "--labels",
+    type=click.Choice(list(LABELS)),
+    default="lung",
+    help="Values of the masks of volumes; "
     + "; ".join(f"{name}: {meaning}" for name, meaning in LABELS.items())
     + ".",
-    flag_values=FLAGS,
 )
-for name, meaning in MAPS.items():
-    flags.DEFINE_bool(
-        name, False, f"Write the {meaning}, as a separate image.", flag_values=FLAGS
-    )
-flags.DEFINE_bool(
-    "overlay",
-    False,
-    "Write pictures of the masks on the slices, and a page for each volume.",
-    flag_values=FLAGS,
+@map_options
+@click.option(
+    "--overlay",
+    is_flag=True,
+    help="Write pictures of the masks on the slices, and a page for each volume.",
 )
-flags.DEFINE_string(
-    "csv",
-    "",
-    "File for the area, density and confidence of each slice.",
-    flag_values=FLAGS,
+@click.option(
+    "--csv",
+    type=app.PATH,
+    help="File for the area, density and confidence of each slice.",
 )
-flags.DEFINE_string(
-    "format",
-    "",
-    "Format of the masks in a folder: .png, .nii.gz, ...",
-    flag_values=FLAGS,
+@click.option(
+    "--format",
+    default="",
+    metavar="SUFFIX",
+    show_default=False,
+    help="Format of the masks in a folder: .png, .nii.gz, ...",
 )
-flags.DEFINE_string(
-    "series", "", "UID of a DICOM series, for a folder with several.", flag_values=FLAGS
+@click.option(
+    "--series",
+    default="",
+    metavar="UID",
+    show_default=False,
+    help="Of a DICOM series, for a folder with several.",
 )
-flags.DEFINE_bool(
-    "resume",
-    False,
-    "Keep the masks that are there, with their rows in --csv, and predict the rest.",
-    flag_values=FLAGS,
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Keep the masks that are there, with their rows in --csv, and predict the rest.",
 )
-app.define_overwrite(FLAGS)
-app.define_quiet(FLAGS)
+@app.overwrite_option()
+@app.quiet_option()
+@app.verbose_option()
+def predict(
+    source: Path,
+    out: Path,
+    *,
+    run: str,
+    members: str,
+    flips: bool,
+    postprocessing: str,
+    volume_cleanup: bool,
+    labels: str,
+    overlay: bool,
+    csv: Path | None,
+    format: str,
+    series: str,
+    resume: bool,
+    overwrite: bool,
+    **maps: bool,
+) -> None:
+    from lungseg_jax.inference.plan import plan_outputs
 
-
-def predict(words: list[str]) -> None:
-    source, target = app.positional(words, ["INPUT", "OUTPUT"])
-    if FLAGS.quiet:
-        progress.silence()
-    csv = user_path(FLAGS.csv) if FLAGS.csv else None
-    index = target / INDEX if FLAGS.overlay and source.is_dir() else None
+    index = out / INDEX if overlay and source.is_dir() else None
     tasks = plan_outputs(
         source,
-        target,
-        format=FLAGS.format,
-        series=FLAGS.series,
-        maps=[name for name in MAPS if FLAGS[name].value],
-        overlay=FLAGS.overlay,
+        out,
+        format=format,
+        series=series,
+        maps=[name for name in MAPS if maps[name]],
+        overlay=overlay,
         extra_outputs=[path for path in (csv, index) if path],
-        overwrite=FLAGS.overwrite or FLAGS.resume,
+        overwrite=overwrite or resume,
     )
-    left, kept = _left_to_do(tasks, csv) if FLAGS.resume else (tasks, [])
-    if FLAGS.run == PRETRAINED:
+    left, kept = _left_to_do(tasks, csv) if resume else (tasks, [])
+    if run == PRETRAINED:
         progress.say(
             "weights: those of the package, trained on synthetic slices; for research only"
         )
-    segmenter = load(
-        FLAGS.run,
-        members=FLAGS.members,
-        flips=FLAGS.flips,
-        postprocessing=FLAGS.postprocessing,
-    )
+    from lungseg_jax.inference.predict_files import predict_files
+    from lungseg_jax.inference.prediction_table import PredictionTable
+    from lungseg_jax.inference.segmenter import load
+    from lungseg_jax.reporting.index_page import write_index_page
+    from lungseg_jax.reporting.volume_page import write_volume_page
+
+    segmenter = load(run, members=members, flips=flips, postprocessing=postprocessing)
     limit = segmenter.settings.review_below
     domain = segmenter.trained.domain
     with PredictionTable(csv, domain=domain, review_below=limit, kept=kept) as table:
@@ -140,23 +159,26 @@ def predict(words: list[str]) -> None:
             segmenter,
             left,
             table,
-            volume_cleanup=FLAGS.volume_cleanup,
-            labels=FLAGS.labels,
+            volume_cleanup=volume_cleanup,
+            labels=labels,
             write_page=write_volume_page,
         )
     pages = {task.name: task.page for task in tasks if task.page}
     if index and len(pages) > 1:
         write_index_page(index, pages, table.volumes)
     progress.say(table.summary())
-    progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {target}")
+    progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
     if skipped:
         raise combine_errors(skipped, f"{pluralize(len(left), 'input')}, skipped")
 
 
 def _left_to_do(
-    tasks: Sequence[PredictionTask], csv: Path | None
-) -> tuple[list[PredictionTask], list[Mapping[str, str]]]:
+    tasks: Sequence["PredictionTask"], csv: Path | None
+) -> tuple[list["PredictionTask"], list[Mapping[str, str]]]:
     """Return the tasks that are left, and the rows of the table that are kept."""
+    from lungseg_jax.inference.plan import unfinished
+    from lungseg_jax.inference.prediction_table import read_rows
+
     rows = read_rows(csv) if csv and csv.exists() else {}
     left = unfinished(tasks, measured=rows if csv else None)
     progress.say(
@@ -168,9 +190,4 @@ def _left_to_do(
 
 
 def main() -> None:
-    app.run(
-        predict,
-        FLAGS,
-        __doc__,
-        when_interrupted="the masks written so far are complete; --resume adds the rest.",
-    )
+    app.run(predict)

@@ -13,10 +13,12 @@ run longer, as in --extend --config.schedule.cycles=4 --config.train.total_steps
 --preview=FILE.png shows what the network will see.
 """
 
+import sys
+
 from absl import flags
 from ml_collections import config_flags
 
-from lungseg_jax.cli import app
+from lungseg_jax.cli import errors, train_flags
 from lungseg_jax.experiment import preview, run_experiment
 from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.errors import UserError
@@ -55,8 +57,7 @@ flags.DEFINE_bool(
 )
 
 
-def train(words: list[str]) -> None:
-    app.positional(words, [])
+def train() -> None:
     if FLAGS.config is None:
         raise UserError(
             "no recipe was named.",
@@ -73,19 +74,20 @@ def train(words: list[str]) -> None:
 
 
 def main() -> None:
+    argv = sys.argv[1:]
     if "config" not in FLAGS:  # ml_collections reads the command line here
         config_flags.DEFINE_config_file(
             "config",
             None,
             "Recipe, configs/NAME.py or configs/NAME.py:VARIANT.",
-            sys_argv=app.config_words(),
+            sys_argv=train_flags.config_words(),
             flag_values=FLAGS,
         )
-    app.run(
-        train,
-        FLAGS,
-        __doc__,
-        when_interrupted=f"resume with\n  {app.command_line()}",
-        config_keys=[knob.name for knob in knobs.KNOBS],
-        more_help=f"\n\nConfig keys and their defaults:\n{knobs.knob_help()}",
-    )
+    with errors.reported(f"resume with\n  {train_flags.command_line()}"):
+        if {"-h", "--help", "-help"} & set(argv):
+            print(f"{__doc__.strip()}\n\nFlags:{train_flags.flag_help(FLAGS)}\n")
+            print(f"Config keys and their defaults:\n{knobs.knob_help()}")
+            return
+        keys = [knob.name for knob in knobs.KNOBS]
+        train_flags.parse(argv, FLAGS, keys)
+        train()

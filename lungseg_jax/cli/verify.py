@@ -7,37 +7,36 @@ Prints a line for each part. Exit status 0: everything is as it was written; 2: 
 is damaged or missing, with what to do about it.
 """
 
-from absl import flags
-
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.bundle import is_bundle, locate, verify_bundle
-from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.verification import verify_run
-
-FLAGS = flags.FlagValues()
-app.define_run(FLAGS, "Run folder, or bundle.")
 
 
-def verify(words: list[str]) -> None:
-    app.positional(words, [])
-    path = locate(FLAGS.run)
+@app.command(__doc__, when_interrupted="nothing was changed.")
+@app.run_option("Run folder, or bundle.")
+@app.quiet_option()
+def verify(run: str) -> None:
+    from lungseg_jax.inference.ensemble.bundle import verify_bundle
+    from lungseg_jax.inference.ensemble.location import is_bundle, locate
+    from lungseg_jax.runtime import progress
+    from lungseg_jax.runtime.errors import UserError
+    from lungseg_jax.training.run_folder import RunFolder
+    from lungseg_jax.training.verification import verify_run
+
+    path = locate(run)
     if is_bundle(path):
         for name in verify_bundle(path):
             progress.say(f"{name:24} intact")
-        print("the bundle is intact")
+        progress.answer("the bundle is intact")
         return
     faults = verify_run(RunFolder(path))
     if faults:
         raise UserError(
-            f"{FLAGS.run} is damaged:\n"
+            f"{run} is damaged:\n"
             + "\n".join(dict.fromkeys(f"  {fault.what}" for fault in faults)),
             rule="every file is as it was written.",
             remedy=next((fault.remedy for fault in faults if fault.remedy), ""),
         )
-    print("the run is intact")
+    progress.answer("the run is intact")
 
 
 def main() -> None:
-    app.run(verify, FLAGS, __doc__, when_interrupted="nothing was changed.")
+    app.run(verify)

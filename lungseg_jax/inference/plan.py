@@ -18,14 +18,10 @@ from lungseg_jax.data.io.formats import (
     suffixes,
 )
 from lungseg_jax.data.pairs import list_images
+from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import check_outputs
 
-MAPS = {  # fields of a `Segmentation` that can be saved beside a mask, as float32
-    "probability": "calibrated probability of lung",
-    "uncertainty": "entropy of the probability, in bits",
-    "mutual_information": "disagreement of the members, in bits",
-}
 OVERLAY = "overlay"
 # Maps and overlays are named like their mask, with one of these at the end of the stem.
 COMPANION_ENDINGS = tuple(f"_{name}" for name in (*MAPS, OVERLAY))

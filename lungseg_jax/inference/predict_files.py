@@ -23,6 +23,7 @@ from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference import review
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
+from lungseg_jax.inference.outputs import LABELS
 from lungseg_jax.inference.overlay import ContactSheet, overlay
 from lungseg_jax.inference.plan import PredictionTask
 from lungseg_jax.inference.prediction_table import Confidence, PredictionTable
@@ -38,7 +39,6 @@ from lungseg_jax.runtime.errors import (
     unknown_name,
 )
 
-LABELS = {"lung": "1 for lung", "sides": "1 for the right lung, 2 for the left one"}
 SAMPLED = 9  # slices of a volume that are checked before any is segmented
 
 

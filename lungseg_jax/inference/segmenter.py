@@ -7,8 +7,8 @@ from os import PathLike
 import numpy as np
 
 from lungseg_jax.data.intensity import require_finite, require_intensity, values_of
-from lungseg_jax.inference.ensemble.bundle import PRETRAINED
 from lungseg_jax.inference.ensemble.loading import load_ensemble
+from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
 from lungseg_jax.metrics.calibration import apply_temperature

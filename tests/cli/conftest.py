@@ -21,11 +21,11 @@ TINY_RECIPE = [
 
 @pytest.fixture(scope="session")
 def start(shared_folder):
-    """`start(name, *words, cwd=, cache=, **environment)` starts a command."""
+    """`start(*words, cwd=, cache=, **environment)` starts a command."""
 
-    def start(name, *words, cwd=ROOT, cache=shared_folder / "cache", **environment):
+    def start(*words, cwd=ROOT, cache=shared_folder / "cache", **environment):
         return subprocess.Popen(
-            [sys.executable, "-m", "lungseg_jax", name, *map(str, words)],
+            [sys.executable, "-m", "lungseg_jax", *map(str, words)],
             cwd=cwd,
             env=os.environ | {"XDG_CACHE_HOME": str(cache)} | environment,
             stdout=subprocess.PIPE,
@@ -51,7 +51,7 @@ def finish():
 
 @pytest.fixture(scope="session")
 def lungseg(start, finish):
-    """`lungseg(name, *words, cwd=, cache=, **environment)` runs a command."""
+    """`lungseg(*words, cwd=, cache=, **environment)` runs a command."""
     return lambda *words, **options: finish(start(*words, **options))
 
 

@@ -77,8 +77,8 @@ def test_lists_all_faults_and_exits_with_2(lungseg_here, pair_folder, tmp_path):
 @pytest.mark.parametrize(
     "words,message",
     [
-        ([], "expected DIR"),
-        (["a", "b"], "expected DIR"),
+        (["--cache_dir=x"], "DIR is missing"),
+        (["a", "b"], "unexpected extra argument (b)"),
         (["nowhere"], "nowhere does not exist"),
         (["~no-such-user/x"], "~no-such-user"),
         (["."], "no folder 2d_images"),

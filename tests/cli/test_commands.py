@@ -1,5 +1,8 @@
 """All commands: help, and one plain error for each mistake."""
 
+import subprocess
+import sys
+
 import pytest
 
 from lungseg_jax.__main__ import COMMANDS
@@ -25,7 +28,12 @@ RECIPE = "--config=configs/smoke.py"
         ("train", [RECIPE, "--config.data.dir=setup.py"], "setup.py is a file"),
         ("train", [RECIPE, "--wrkdir=x"], "wrkdir"),
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
-        ("predict", ["--run=nowhere", "a.tif"], "INPUT OUTPUT"),
+        ("predict", ["--run=nowhere", "a.tif"], "OUTPUT is missing."),
+        ("predict", ["a.tif", "b.tif", "c.tif"], "unexpected extra argument (c.tif)"),
+        ("predict", ["a.tif", "b.tif", "-o", "c.tif"], "named twice, as b.tif and as"),
+        ("predict", ["--labels=both", "a", "b"], "'lung', 'sides'"),
+        ("predict", ["--ovrlay", "a.tif", "b.tif"], "--overlay"),
+        ("phantom", ["--seed=x", "a.nii"], "--seed: 'x' is not a valid integer"),
         ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
         ("export", ["bundle"], "--run is missing."),
         ("predict", ["--run=nowhere", "", "b.tif"], "INPUT is empty."),
@@ -58,19 +66,63 @@ def test_a_mistake_ends_the_process_without_a_traceback(
     assert not list(tmp_path.glob("unused/lungseg_jax/*"))
 
 
+def test_without_words_the_help_is_printed(lungseg, lungseg_here):
+    assert lungseg().stdout == lungseg("--help").stdout
+    for name in COMMANDS:
+        if name != "train":
+            done = lungseg_here(name)
+            assert done.returncode == 0 and "Options:" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["-o", "--output"])
+def test_the_output_may_be_an_option(name, lungseg_here, tmp_path):
+    words = "--slices=1", "--size=64", "--quiet", name, tmp_path / "p.nii"
+    done = lungseg_here("phantom", *words)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (tmp_path / "p.nii").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "train"])
+def test_options_are_parsed_before_anything_heavy_is_imported(name):
+    """So that every help and every usage error is there in an instant."""
+    code = (
+        f"import sys; sys.argv = ['lungseg', '{name}', '--help']\n"
+        "import lungseg_jax.__main__ as m; m.main()\n"
+        "heavy = {'numpy', 'jax', 'cv2', 'SimpleITK', 'scipy', 'absl'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_shells_complete_commands_and_options(lungseg):
+    def complete(*words):
+        environment = {
+            "_LUNGSEG_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(("lungseg", *words)),
+            "COMP_CWORD": str(len(words)),
+        }
+        return lungseg(**environment).stdout.split()
+
+    assert complete("ev") == ["plain,evaluate"]
+    assert "plain,--labels" in complete("predict", "--la")
+    assert complete("predict", "--labels", "s") == ["plain,sides"]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_examples_and_flags(name, lungseg_here):
     done = lungseg_here(name, "--help")
     assert done.returncode == 0
     assert f"lungseg {name} " in done.stdout
-    assert "Flags:" in done.stdout
+    assert ("Flags:" if name == "train" else "Options:") in done.stdout
 
 
 def test_lungseg_lists_its_commands_and_refuses_others(lungseg):
     done = lungseg("--help")
     assert done.returncode == 0
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
-    assert "Flags:" in lungseg("compare", "--help").stdout  # handed on
+    assert "Options:" in lungseg("compare", "--help").stdout  # handed on
+    assert "0.2" in lungseg("--version").stdout
     misspelt = lungseg("predcit", "a")
     assert misspelt.returncode == 2 and "fix:   lungseg predict" in misspelt.stderr
     empty = lungseg("")

@@ -55,7 +55,7 @@ def test_reads_back_in_the_standard_orientation(tmp_path, phantom):
         (["there.nii.gz"], "already there"),
         (["--mask=a.nii.gz", "a.nii.gz"], "one name"),
         (["--spacing=90", "a.nii.gz"], "within the body"),
-        ([], "expected OUT"),
+        (["--seed=3"], "OUT is missing"),
     ],
 )
 def test_a_mistake_is_one_plain_error(words, message, tmp_path, phantom, monkeypatch):

@@ -12,7 +12,7 @@ from lungseg_jax.runtime import progress
 def run_command(name, argv, monkeypatch):
     """Run a command in this process; return its exit status and what it printed.
 
-    Flags and `--quiet` are reset afterwards.
+    The flags of `train` and `--quiet` are reset afterwards.
     """
     module = importlib.import_module(f"lungseg_jax.cli.{name}")
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
@@ -30,9 +30,10 @@ def run_command(name, argv, monkeypatch):
     except SystemExit as e:
         status = e.code
     finally:
-        for flag in [f for f in module.FLAGS if f.split(".")[0] == "config"]:
-            delattr(module.FLAGS, flag)
-        module.FLAGS.unparse_flags()  # back to the defaults
+        if name == "train":
+            for flag in [f for f in module.FLAGS if f.split(".")[0] == "config"]:
+                delattr(module.FLAGS, flag)
+            module.FLAGS.unparse_flags()  # back to the defaults
     out.flush()
     printed = out.buffer.getvalue().decode()
     return subprocess.CompletedProcess([name, *argv], status, printed, err.getvalue())

@@ -455,7 +455,7 @@ def test_command_lines_succeed_or_end_with_a_plain_error(
         status, stderr = done.returncode, done.stderr
         assert status in (0, 2), (status, stderr)
         assert (status == 2) == stderr.startswith("error: "), stderr
-        if not {"-h", "-help", "--help"} & set(argv):
+        if argv and not {"-h", "-help", "--help"} & set(argv):
             statuses.append(status)
 
     try_out(n, command_lines(module, places), trial)
@@ -472,12 +472,11 @@ def test_command_lines_succeed_or_end_with_a_plain_error(
         (["evaluate", "--run=run", "--data=good"], "run is not a run folder"),
         (["evaluate", "--run=complete", "--data=good"], "no snapshot yet"),
         (["predict", "--run=run", "good/2d_images", "new"], "not a run folder"),
-        (["check", "good", "--cache_dir=\ud800"], ""),
+        (["check", "good", "--cache_dir=\ud800"], "is not a valid path"),
         (["train", "--flagfile=bad"], "--flagfile is not supported"),
         (["train", "--workdir=~nobody-here/x", "--config=x.py"], "no config file"),
     ],
 )
 def test_faults_found_earlier(argv, message, places, monkeypatch):
     done = run_command(argv[0], argv[1:], monkeypatch)
-    assert message in done.stderr, done.stderr
-    assert done.returncode == (2 if message else 0), done.stderr
+    assert message in done.stderr and done.returncode == 2, done.stderr

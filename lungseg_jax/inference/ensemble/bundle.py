@@ -12,13 +12,13 @@ Nothing in it is code that Python runs, and nothing is pickled.
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from lungseg_jax.checkpointing.checksums import file_digest
 from lungseg_jax.checkpointing.weights import read_weights, write_weights
 from lungseg_jax.inference.ensemble import model_card
+from lungseg_jax.inference.ensemble.location import DESCRIPTION
 from lungseg_jax.inference.ensemble.members import select_members
 from lungseg_jax.inference.ensemble.stablehlo import export_program
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
@@ -27,14 +27,12 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import (
     atomic_folder,
     read_json,
-    user_path,
     write_json,
     write_text,
 )
 
-PRETRAINED = "pretrained"  # names the bundle of the package: weights of phantoms only
 VERSION = 2  # of bundle.json; version 1, written by lungseg_jax 0.1, can be read
-DESCRIPTION, WEIGHTS = "bundle.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 PROGRAM, CARD, SUMS = "program.stablehlo", "README.md", "SHA256SUMS"
 FILES = (WEIGHTS, DESCRIPTION, PROGRAM, CARD)
 FIELDS = ("model", "preprocessing", "threshold", "batch_size", "domain", "tuning")
@@ -69,18 +67,6 @@ def write_bundle(
         (folder / PROGRAM).write_bytes(export_program(trained))
         write_text(folder / CARD, model_card.render_model_card(description))
         write_text(folder / SUMS, _checksums(folder))
-
-
-def locate(path: str | PathLike) -> Path:
-    """Return the folder of a run or a bundle; PRETRAINED is that of the package."""
-    if path == PRETRAINED:
-        return Path(__file__).parent / PRETRAINED
-    return user_path(path)
-
-
-def is_bundle(path: Path) -> bool:
-    """Return whether a folder claims to be a bundle."""
-    return (path / DESCRIPTION).is_file()
 
 
 def load_bundle(path: Path, members: str = "all") -> TrainedEnsemble:

@@ -6,8 +6,8 @@ from typing import Any
 
 from lungseg_jax.checkpointing.checksums import array_digest, json_digest
 from lungseg_jax.checkpointing.manifest import named_leaves
-from lungseg_jax.inference.ensemble.bundle import is_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
+from lungseg_jax.inference.ensemble.location import is_bundle
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.training.knobs import KNOBS

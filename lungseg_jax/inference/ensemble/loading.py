@@ -7,7 +7,8 @@ from typing import Any
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.checkpointing.weights import read_weights
-from lungseg_jax.inference.ensemble.bundle import is_bundle, load_bundle, locate
+from lungseg_jax.inference.ensemble.bundle import load_bundle
+from lungseg_jax.inference.ensemble.location import is_bundle, locate
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY, select_members
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
 from lungseg_jax.runtime import cache, compilation, progress

@@ -5,7 +5,8 @@ import pytest
 
 import lungseg_jax as ls
 from lungseg_jax.data.phantom.volume import make_volume
-from lungseg_jax.inference.ensemble.bundle import PRETRAINED, locate, verify_bundle
+from lungseg_jax.inference.ensemble.bundle import verify_bundle
+from lungseg_jax.inference.ensemble.location import PRETRAINED, locate
 from lungseg_jax.inference.volume_cleanup import clean_volume
 from lungseg_jax.metrics import overlap
 

@@ -1,0 +1,49 @@
+"""How commands end: with a plain error, or stopped by a signal; a traceback is a bug.
+
+Exit status 0: done; 2: a user error, printed without a traceback; 75 and 130: stopped by
+a signal (`signals.STATUS`).
+"""
+
+import contextlib
+import gc
+import io
+import os
+import sys
+from collections.abc import Iterator
+
+from lungseg_jax.runtime import signals
+from lungseg_jax.runtime.errors import UserError
+
+
+@contextlib.contextmanager
+def reported(when_interrupted: str) -> Iterator[None]:
+    """Run a command in the block; if it fails, print the error and exit with its status.
+
+    Args:
+      when_interrupted: what is left and what to do, printed after Ctrl-C or SIGTERM.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be valid UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
+    gc.freeze()  # imported modules stay; collecting them takes seconds
+    try:
+        with signals.raise_on_signal(when_interrupted):
+            yield
+            sys.stdout.flush()
+    except UserError as e:
+        print(e, file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # as of `| head`: the reader has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
+    except OSError as e:  # a full disk, a folder that is not writable
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as e:
+        name, status = "SIGINT", signals.INTERRUPTED
+        if isinstance(e, signals.Stopped):
+            name, status = e.name, e.status
+        print(f"\nstopped by {name}; {when_interrupted}", file=sys.stderr)
+        sys.exit(status)

@@ -1,0 +1,127 @@
+"""The flags of `train`, parsed by absl, with the keys of a recipe by ml_collections."""
+
+import difflib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import user_path
+
+
+def parse(
+    argv: Sequence[str],
+    command_flags: flags.FlagValues,
+    config_keys: Sequence[str],
+) -> None:
+    """Parse flags.
+
+    Raises:
+      UserError: for every faulty flag, including unknown keys of a config, and for words
+        that are not flags.
+    """
+    argv = [_find_config(word) for word in _join_config(argv)]
+    for word in argv:
+        if _is_flag_file(word):
+            raise UserError(
+                "--flagfile is not supported.", remedy="write the flags out."
+            )
+        _check_config_key(word, config_keys)
+    try:
+        words = command_flags(["lungseg", *argv])[1:]
+    except flags.Error as e:
+        cause = _user_error_behind(e)
+        raise cause or UserError(str(e), remedy="--help lists flags.") from e
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as e:
+        # From ml_collections: the config file is missing, or its get_config failed.
+        cause = _user_error_behind(e)
+        raise cause or UserError(f"--config: {e}") from e
+    if words:
+        raise UserError(f"got {words}, expected only flags.")
+
+
+def config_words() -> list[str]:
+    """Return the command line for ml_collections, which would open flag files."""
+    return [word for word in sys.argv if not _is_flag_file(word)]
+
+
+def command_line() -> str:
+    """Return the command as it was typed."""
+    program, *words = sys.orig_argv[1:]
+    if os.path.basename(program) == "lungseg":  # our console script
+        return shlex.join(["lungseg", *words])
+    return shlex.join(["python", program, *words])
+
+
+def flag_help(command_flags: flags.FlagValues) -> str:
+    """Describe the flags and their defaults, a line each."""
+    return "".join(
+        f"\n  --{name}: {command_flags[name].help} "
+        f"(default: {command_flags[name].default!r})"
+        for name in sorted(command_flags)
+    )
+
+
+def _join_config(argv: Sequence[str]) -> list[str]:
+    """Turn `--config FILE` into `--config=FILE`, the form that is checked."""
+    argv = list(argv)
+    for i, word in enumerate(argv[:-1]):
+        if word in ("--config", "-config"):
+            argv[i : i + 2] = [f"{word}={argv[i + 1]}"]
+            break
+    return argv
+
+
+def _find_config(word: str) -> str:
+    """Let --config=configs/X.py be typed in any folder: look in the checkout, too."""
+    flag, separator, value = word.partition("=")
+    if flag.lstrip("-") != "config" or not separator:
+        return word
+    file, colon, variant = value.partition(":")
+    checkout = Path(__file__).resolve().parents[2]
+    file = str(user_path(file))
+    if not Path(file).exists() and (checkout / file).exists():
+        file = str(checkout / file)
+    if not Path(file).is_file() or not file.endswith(".py"):
+        recipes = sorted(p.name for p in (checkout / "configs").glob("*.py"))
+        raise UserError(
+            f"there is no config file {value or '(empty)'}.",
+            rule=f"configs/ has {', '.join(recipes)}." if recipes else "",
+        )
+    return f"{flag}={file}{colon}{variant}"
+
+
+def _is_flag_file(word: str) -> bool:
+    """Whether a word is absl's --flagfile, whose flags would not be checked here."""
+    return word.startswith("-") and word.lstrip("-").partition("=")[0] == "flagfile"
+
+
+def _check_config_key(word: str, known: Sequence[str]) -> None:
+    """Reject an unknown key, for which ml_collections raises a traceback."""
+    key = word.partition("=")[0].lstrip("-").removeprefix("no")
+    if not key.startswith("config.") or key.removeprefix("config.") in known:
+        return
+    near = difflib.get_close_matches(key.removeprefix("config."), known, n=3)
+    raise UserError(
+        f"unknown config key {key}.",
+        rule="`lungseg train --help` lists every key with its default.",
+        remedy=" or ".join(f"--config.{k}=VALUE" for k in near),
+    )
+
+
+def _user_error_behind(error: BaseException | None) -> UserError | None:
+    while error and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error

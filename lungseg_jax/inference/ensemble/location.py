@@ -1,0 +1,21 @@
+"""Where a trained ensemble is: a run, a bundle, or the bundle of the package."""
+
+from os import PathLike
+from pathlib import Path
+
+from lungseg_jax.runtime.files import user_path
+
+PRETRAINED = "pretrained"  # names the bundle of the package: weights of phantoms only
+DESCRIPTION = "bundle.json"
+
+
+def locate(path: str | PathLike) -> Path:
+    """Return the folder of a run or a bundle; PRETRAINED is that of the package."""
+    if path == PRETRAINED:
+        return Path(__file__).parent / PRETRAINED
+    return user_path(path)
+
+
+def is_bundle(path: Path) -> bool:
+    """Return whether a folder claims to be a bundle."""
+    return (path / DESCRIPTION).is_file()
