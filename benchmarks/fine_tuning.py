@@ -4,12 +4,12 @@
     python benchmarks/fine_tuning.py DATA --slices=10,40 --steps=50,300 --out=fine_tuning
 
 DATA holds 2d_images/ and 2d_masks/. Its test split (seed 3) and its validation split, a
-tenth each, are held out; trainings see some slices of the rest. Both start the recipe
-of `configs/incp_snapshot.py`, in one cycle and without phantoms: from scratch at its rate,
-from the weights of the package at --fine_tuning_rate, which was chosen before any of this
-was scored. Prints the pooled IoU of the held-out slices at their own size, at threshold
-0.5, with a 95 % bootstrap interval over slices; of the weights as they are, too, and of the
-ten-line threshold. --out writes the same as Markdown and as a figure.
+tenth each, are held out; trainings see some slices of the rest. All are those of
+`configs/incp_snapshot.py`, in one cycle and without phantoms: from scratch at the rate of
+its variant `:scratch`, from the weights of the package at that of the recipe. Prints the
+pooled IoU of the held-out slices at their own size, at threshold 0.5, with a 95 % bootstrap
+interval over slices; of the weights as they are, too, and of the ten-line threshold. --out
+writes the same as Markdown and as a figure.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.segmenter import load
 from lungseg_jax.metrics.overlap import count_pixels, summarize
 from lungseg_jax.runtime import progress
-from lungseg_jax.training.recipes import laptop
+from lungseg_jax.training.recipes import fine_tuning, laptop
 
 SCRATCH, WEIGHTS = "from scratch", "from the weights"
 
@@ -53,7 +53,7 @@ def train(pairs: Sequence[Pair], folder: Path, *, steps: int, init: str, rate: f
         for name, path in (("2d_images", pair.image), ("2d_masks", pair.mask)):
             (data / name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, data / name)
-    c = laptop()
+    c = fine_tuning()
     c.data.dir, c.data.extra_phantoms = str(data), 0
     c.data.validation_fraction, c.data.test_fraction = 0.0, 1e-6  # one slice, unused
     c.init = init
@@ -113,7 +113,6 @@ def main() -> None:
     parser.add_argument("--slices", default="10,40,191")
     parser.add_argument("--steps", default="50,100,300")
     parser.add_argument("--init", default=PRETRAINED, help="a run or a bundle")
-    parser.add_argument("--fine_tuning_rate", type=float, default=1e-3)
     parser.add_argument("--out", type=Path, help="without a suffix")
     args = parser.parse_args()
     pairs = {pair.name: pair for pair in find_pairs(args.data)}
@@ -129,7 +128,7 @@ def main() -> None:
         for steps in map(int, args.steps.split(",")):
             ways = {
                 SCRATCH: ("", laptop().schedule.peak),
-                WEIGHTS: (args.init, args.fine_tuning_rate),
+                WEIGHTS: (args.init, fine_tuning().schedule.peak),
             }
             scores = {}
             for way, (init, rate) in ways.items():

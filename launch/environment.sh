@@ -9,8 +9,8 @@ prepare_environment() {
     exit 2
   fi
   [ -x "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
-  # Reinstall only if setup.py has changed.
-  if [ ! "$stamp" -nt "$root/setup.py" ]; then
+  # Reinstall only if the dependencies may have changed.
+  if [ ! "$stamp" -nt "$root/pyproject.toml" ]; then
     echo "installing into $VENV"
     # Python compiles the modules that are imported; pip would compile all 9000.
     "$VENV/bin/pip" install --quiet --no-compile --editable "$root$extras"

@@ -3,7 +3,7 @@
 #   launch/local.sh
 #   launch/local.sh --config.data.dir=DIR
 #   CONFIG=configs/smoke.py launch/local.sh
-# EXTRAS selects extras of setup.py; the default is [gpu] if there is an NVIDIA driver.
+# EXTRAS selects extras of pyproject.toml; the default is [gpu] if there is an NVIDIA driver.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}

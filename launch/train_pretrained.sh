@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train the weights that the package ships, on phantoms only, and put them into the package.
-#   launch/train_pretrained.sh            # 40 minutes on two CPU cores
+#   launch/train_pretrained.sh            # an hour on two CPU cores
 # It resumes, and arguments are passed on to the training. Seeds are fixed, but another
 # machine rounds differently.
 set -euo pipefail

@@ -1,8 +1,9 @@
 """Train a U-Net, ensemble its snapshots, score them and write a report.
 
-    lungseg train --config=configs/incp_snapshot.py
-    lungseg train --config=configs/incp_snapshot.py --config.data.dir=DIR
+    lungseg train
+    lungseg train --config=incp_snapshot:long --config.data.dir=DIR
     lungseg train --config=configs/conv.py:notebook --workdir=runs/notebook
+    lungseg train --list
 
 `python -m lungseg_jax.main` is the same command. Without --config.data.dir, it trains on
 the embedded phantom slices. DIR holds 2d_images/ and 2d_masks/ with equal file names, and
@@ -19,9 +20,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from lungseg_jax.cli import errors, train_flags
+from lungseg_jax.cli.recipe_files import describe_recipes
 from lungseg_jax.experiment import preview, run_experiment
 from lungseg_jax.runtime import distributed
-from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import knobs
 
 FLAGS = flags.FlagValues()
@@ -50,6 +51,12 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
+    "list", False, "Describe the recipes and their variants.", flag_values=FLAGS
+)
+flags.DEFINE_bool(
+    "print_config", False, "Print the complete configuration.", flag_values=FLAGS
+)
+flags.DEFINE_bool(
     "extend",
     False,
     "Train a finished run for more steps, along the same learning rates.",
@@ -58,11 +65,12 @@ flags.DEFINE_bool(
 
 
 def train() -> None:
-    if FLAGS.config is None:
-        raise UserError(
-            "no recipe was named.",
-            remedy="--config=configs/incp_snapshot.py, or --help.",
-        )
+    if FLAGS.list:
+        print(describe_recipes())
+        return
+    if FLAGS.print_config:
+        print(FLAGS.config)
+        return
     if FLAGS.distributed:
         distributed.initialize()
     if FLAGS.init:
@@ -79,7 +87,7 @@ def main() -> None:
         config_flags.DEFINE_config_file(
             "config",
             None,
-            "Recipe, configs/NAME.py or configs/NAME.py:VARIANT.",
+            "Recipe: NAME, NAME:VARIANT, or a file; by default incp_snapshot.",
             sys_argv=train_flags.config_words(),
             flag_values=FLAGS,
         )

@@ -5,12 +5,11 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
+from lungseg_jax.cli.recipe_files import DEFAULT, find_recipe
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import user_path
 
 
 def parse(
@@ -24,7 +23,7 @@ def parse(
       UserError: for every faulty flag, including unknown keys of a config, and for words
         that are not flags.
     """
-    argv = [_find_config(word) for word in _join_config(argv)]
+    argv = _with_recipe(argv)
     for word in argv:
         if _is_flag_file(word):
             raise UserError(
@@ -84,23 +83,15 @@ def _join_config(argv: Sequence[str]) -> list[str]:
     return argv
 
 
-def _find_config(word: str) -> str:
-    """Let --config=configs/X.py be typed in any folder: look in the checkout, too."""
-    flag, separator, value = word.partition("=")
-    if flag.lstrip("-") != "config" or not separator:
-        return word
-    file, colon, variant = value.partition(":")
-    checkout = Path(__file__).resolve().parents[2]
-    file = str(user_path(file))
-    if not Path(file).exists() and (checkout / file).exists():
-        file = str(checkout / file)
-    if not Path(file).is_file() or not file.endswith(".py"):
-        recipes = sorted(p.name for p in (checkout / "configs").glob("*.py"))
-        raise UserError(
-            f"there is no config file {value or '(empty)'}.",
-            rule=f"configs/ has {', '.join(recipes)}." if recipes else "",
-        )
-    return f"{flag}={file}{colon}{variant}"
+def _with_recipe(argv: Sequence[str]) -> list[str]:
+    """Return the words with the file of the recipe, or of the default one."""
+    words, is_named = [], False
+    for word in _join_config(argv):
+        flag, separator, value = word.partition("=")
+        if flag.lstrip("-") == "config" and separator:
+            word, is_named = f"{flag}={find_recipe(value)}", True
+        words.append(word)
+    return words if is_named else [f"--config={find_recipe(DEFAULT)}", *words]
 
 
 def _is_flag_file(word: str) -> bool:

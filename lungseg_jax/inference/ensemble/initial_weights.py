@@ -57,7 +57,7 @@ def _require_same_network(
         raise UserError(
             f"init={path} holds another network:\n{bullet_list(rows)}",
             rule="a training starts from weights of its own network.",
-            remedy=f"{options}.",
+            remedy=f"{options}; or train from scratch, with --config.init=.",
         )
 
 

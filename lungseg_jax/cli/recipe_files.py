@@ -1,0 +1,55 @@
+"""Where recipes are: in configs/ of a checkout, or in the installed package."""
+
+import ast
+import difflib
+from pathlib import Path
+
+import lungseg_jax
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import user_path
+
+DEFAULT = "incp_snapshot"
+
+
+def recipes() -> dict[str, Path]:
+    """Return the file of each recipe, by name."""
+    package = Path(lungseg_jax.__file__).resolve().parent
+    folders = package.parent / "configs", package / "configs"
+    folder = next((f for f in folders if (f / f"{DEFAULT}.py").is_file()), folders[0])
+    return {file.stem: file for file in sorted(folder.glob("[!_]*.py"))}
+
+
+def find_recipe(text: str) -> str:
+    """Return FILE.py or FILE.py:VARIANT for what a user types.
+
+    Args:
+      text: the name of a recipe or the path of a file, configs/NAME.py in any folder, and
+        perhaps `:VARIANT`.
+
+    Raises:
+      UserError: there is no such recipe.
+    """
+    name, colon, variant = text.partition(":")
+    known = recipes()
+    file = user_path(name)
+    if not file.is_file() and name.removeprefix("configs/") in (
+        word for stem in known for word in (stem, f"{stem}.py")
+    ):
+        file = known[file.stem]
+    if not file.is_file() or file.suffix != ".py":
+        near = difflib.get_close_matches(file.stem, known, n=1)
+        raise UserError(
+            f"there is no config file {text or '(empty)'}.",
+            rule=f"a file, or one of {', '.join(known)}.",
+            remedy=f"--config={near[0]}." if near else "--list describes them.",
+        )
+    return f"{file}{colon}{variant}"
+
+
+def describe_recipes() -> str:
+    """Return what each recipe says about itself and its variants."""
+    parts = []
+    for name, file in recipes().items():
+        doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        parts.append(f"{name}\n{'-' * len(name)}\n{doc}")
+    return "\n\n".join(parts)
