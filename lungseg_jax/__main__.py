@@ -16,6 +16,7 @@ COMMANDS = {  # each is a module of lungseg_jax.cli, with a function of the same
     "evaluate": "score a run on a labelled folder",
     "compare": "score masks from any source against true ones",
     "export": "write a trained ensemble as one folder to share",
+    "convert": "turn labelled volumes into a data folder to train on",
     "phantom": "draw a synthetic patient as a volume, with its lung mask",
     "check": "describe a data folder, or list everything wrong with it",
     "verify": "verify that a run or a bundle is intact, bit for bit",

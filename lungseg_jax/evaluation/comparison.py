@@ -22,6 +22,7 @@ from lungseg_jax.data.io.formats import (
     suffixes,
 )
 from lungseg_jax.data.io.images import as_mask
+from lungseg_jax.data.io.volumes import require_same_grid
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.inference.plan import COMPANION_ENDINGS
@@ -176,18 +177,7 @@ def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
 
 def _read_volumes(truth_path: Path, path: Path) -> Iterator[NamedMasks]:
     with open_volume(truth_path) as truth, open_volume(path) as prediction:
-        a, b = truth.geometry, prediction.geometry
-        is_same_place = a.size == b.size and all(
-            np.allclose(getattr(a, field), getattr(b, field), rtol=1e-4, atol=1e-3)
-            for field in ("spacing", "origin", "direction")
-        )
-        if not is_same_place:
-            raise UserError(
-                f"{truth_path} and {path} have different sizes or geometries:\n"
-                f"  {a}\n  {b}",
-                rule="both volumes cover the same grid.",
-                remedy="resample one to the other.",
-            )
+        require_same_grid(truth, prediction)
         spacing = truth.spacing_mm[1:] if truth.spacing_mm else None
         for k in range(truth.count):
             masks = [

@@ -57,6 +57,15 @@ class Geometry:
         """Distance between slices, rows and columns in the standard orientation."""
         return tuple(self.spacing[axis] for axis in self.axes)
 
+    def is_close_to(self, other: "Geometry") -> bool:
+        """Return whether another grid is the same, but for rounding in the files."""
+        return self.size == other.size and all(
+            np.allclose(
+                getattr(self, field), getattr(other, field), rtol=1e-4, atol=1e-3
+            )
+            for field in ("spacing", "origin", "direction")
+        )
+
     def position(self, k: int) -> int:
         """Return the index of standard slice `k` along its axis of the file."""
         return k if self._is_ascending(0) else self.count - 1 - k

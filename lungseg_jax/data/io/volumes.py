@@ -70,6 +70,21 @@ class Volume:
         return (self.read(k) for k in range(self.count))
 
 
+def require_same_grid(first: Volume, second: Volume) -> None:
+    """Refuse two volumes whose voxels are not at the same places.
+
+    Raises:
+      UserError: their sizes or geometries differ.
+    """
+    if not first.geometry.is_close_to(second.geometry):
+        raise UserError(
+            f"{first.name} and {second.name} have different sizes or geometries:\n"
+            f"  {first.geometry}\n  {second.geometry}",
+            rule="both volumes cover the same grid.",
+            remedy="resample one to the other.",
+        )
+
+
 def require_content(path: Path) -> None:
     """Refuse a file that does not exist or is empty.
 

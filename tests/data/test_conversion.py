@@ -1,0 +1,105 @@
+"""Labelled volumes become data folders."""
+
+import csv
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lungseg_jax.data.conversion import convert_volumes, find_labelled_volumes
+from lungseg_jax.data.io.formats import open_volume
+from lungseg_jax.data.pairs import find_pairs, read_slice
+from lungseg_jax.data.preflight import check_folder
+from lungseg_jax.runtime.errors import UserError
+
+AFFINE = np.diag([-0.8, -0.7, 2.5, 1.0])  # slices are stored as radiologists see them
+SHAPE = (12, 10, 4)
+
+
+def save(path, array, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def scan(seed=0):
+    """Return an image in Hounsfield units and a label with the values 0, 1, 2 and 7."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(-1000, 300, SHAPE).astype(np.int16)
+    image[0, 0] = -1000
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:5, 3:7, 1:], label[7:9, 3:7, 1:], label[10:, :2] = 1, 2, 7
+    return image, label
+
+
+def test_every_slice_becomes_a_pair(tmp_path):
+    image, label = scan()
+    paths = save(tmp_path / "a.nii.gz", image), save(tmp_path / "b.nii.gz", label)
+    count = convert_volumes(
+        find_labelled_volumes(*paths), tmp_path / "data", lung=[1, 2]
+    )
+    assert count == 4
+    pairs = find_pairs(tmp_path / "data")
+    assert [pair.name for pair in pairs] == ["a_z0", "a_z1", "a_z2", "a_z3"]
+    with open_volume(paths[0]) as volume, open_volume(paths[1]) as labels:
+        for k, pair in enumerate(pairs):
+            found = read_slice(pair)
+            np.testing.assert_array_equal(found.image, volume.read(k))
+            assert found.image.dtype == np.int16
+            np.testing.assert_array_equal(found.mask, np.isin(labels.read(k), [1, 2]))
+    rows = list(csv.DictReader((tmp_path / "data/slices.csv").open()))
+    assert rows[1] == {
+        "name": "a_z1",
+        "patient": "a",
+        "row_mm": "0.7",
+        "column_mm": "0.8",
+    }
+    checked = check_folder(tmp_path / "data", cache=None)
+    assert set(checked.metadata.patients.values()) == {"a"}
+
+
+def test_converts_a_dataset_of_nnunet(tmp_path):
+    for seed, case in enumerate(("lung_001", "lung_002")):
+        image, label = scan(seed)
+        save(tmp_path / f"imagesTr/{case}_0000.nii.gz", image)
+        save(tmp_path / f"labelsTr/{case}.nii.gz", label)
+    volumes = find_labelled_volumes(tmp_path / "imagesTr", tmp_path / "labelsTr")
+    assert [v.case for v in volumes] == ["lung_001", "lung_002"]
+    assert convert_volumes(volumes, tmp_path / "data", every=2) == 4
+    names = [pair.name for pair in find_pairs(tmp_path / "data")]
+    assert names == ["lung_001_z0", "lung_001_z2", "lung_002_z0", "lung_002_z2"]
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda i, la: (i, la[:, :, :3]), "different sizes or geometries"),
+        (lambda i, la: (i // 4 + 250, la), "gray values|values from 0 up"),
+        (lambda i, la: (i, la * 0), "has no lung"),
+        (lambda i, la: (i, la * np.float32(0.5)), "not whole numbers"),
+        (lambda i, la: (i, la * (la == 7)), "has no lung"),
+    ],
+)
+def test_refuses_what_does_not_fit_and_leaves_nothing(change, message, tmp_path):
+    image, label = change(*scan())
+    paths = save(tmp_path / "a.nii", image), save(tmp_path / "b.nii", label)
+    with pytest.raises(UserError, match=message):
+        convert_volumes(find_labelled_volumes(*paths), tmp_path / "data", lung=[1, 2])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.nii", "b.nii"}
+
+
+def test_names_files_without_a_partner(tmp_path):
+    image, label = scan()
+    save(tmp_path / "images/a.nii", image)
+    save(tmp_path / "labels/b.nii", label)
+    with pytest.raises(UserError, match="2 files without a partner") as e:
+        find_labelled_volumes(tmp_path / "images", tmp_path / "labels")
+    assert "a.nii" in e.value.what and "b.nii" in e.value.what
+    with pytest.raises(UserError, match="is not a folder of volumes"):
+        find_labelled_volumes(tmp_path / "images/a.nii", tmp_path / "labels")
+    with pytest.raises(UserError, match="does not exist"):
+        find_labelled_volumes(tmp_path / "nowhere", tmp_path / "labels")
+    save(tmp_path / "images/b_0000.nii.gz", image)
+    save(tmp_path / "images/b.nii", image)
+    with pytest.raises(UserError, match="are both the case b"):
+        find_labelled_volumes(tmp_path / "images", tmp_path / "labels")
