@@ -56,11 +56,12 @@ def find_labelled_volumes(image: Path, label: Path) -> list[LabelledVolume]:
     images, labels = _volumes(image), _volumes(label)
     unpaired = [str(images[case]) for case in sorted(images.keys() - labels.keys())]
     unpaired += [str(labels[case]) for case in sorted(labels.keys() - images.keys())]
-    if unpaired or not images:
+    if not images and not labels:
+        raise UserError(f"{image} has no volumes.")
+    if unpaired:
         raise UserError(
-            f"{pluralize(len(unpaired), 'file')} without a partner:\n{bullet_list(unpaired)}"
-            if unpaired
-            else f"{image} has no volumes.",
+            f"{pluralize(len(unpaired), 'file')} without a partner:\n"
+            f"{bullet_list(unpaired)}",
             rule=f"IMAGE has CASE.nii.gz or CASE{CHANNEL}.nii.gz, LABEL has CASE.nii.gz.",
         )
     return [LabelledVolume(case, images[case], labels[case]) for case in sorted(images)]

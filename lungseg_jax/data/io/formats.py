@@ -21,6 +21,19 @@ SLICE, VOLUME, EITHER = "slice", "volume", "either"  # what files of a format ho
 
 
 @dataclasses.dataclass(frozen=True)
+class Compression:
+    """How the voxels behind a header are compressed when a volume is written.
+
+    Attributes:
+      wbits: of `zlib.compressobj`: 15 for a zlib stream, 31 for gzip.
+      header: (header of the plain file, compressed bytes) -> header of the compressed one.
+    """
+
+    wbits: int
+    header: Callable[[bytes, int], bytes]
+
+
+@dataclasses.dataclass(frozen=True)
 class Format:
     """How files with one suffix are read and written; None if they cannot be.
 
@@ -34,6 +47,7 @@ class Format:
       volume_header: (volume, dtype) -> the bytes that precede the voxels `[z y x]` in a
         file with the size and geometry of `volume`.
       is_gzipped: whether a volume is written as a gzip file.
+      compression: of the voxels of a volume that is written, if not of the whole file.
       has_geometry: whether volumes have spacing and orientation.
       is_volume: path -> whether it holds a volume; for formats that hold either.
     """
@@ -44,6 +58,7 @@ class Format:
     open_volume: Callable[[Path], AbstractContextManager[Volume]] | None = None
     volume_header: Callable[[Volume, np.dtype], bytes] | None = None
     is_gzipped: bool = False
+    compression: Compression | None = None
     has_geometry: bool = True
     is_volume: Callable[[Path], bool] | None = None
 
@@ -89,6 +104,15 @@ def _nrrd_header(volume: Volume, dtype: np.dtype) -> bytes:
     return itk.volume_header(volume, dtype, ".nrrd")
 
 
+def _gzipped_nrrd_header(header: bytes, size: int) -> bytes:
+    return header.replace(b"encoding: raw", b"encoding: gzip", 1)
+
+
+def _compressed_mha_header(header: bytes, size: int) -> bytes:
+    compressed = b"CompressedData = True\nCompressedDataSize = %d" % size
+    return header.replace(b"CompressedData = False", compressed, 1)
+
+
 def _mha_header(volume: Volume, dtype: np.dtype) -> bytes:
     from lungseg_jax.data.io import itk
 
@@ -108,8 +132,16 @@ FORMATS: dict[str, Format] = {  # by suffix, in lower case
     ".nii.gz": Format(
         open_volume=_open_nifti, volume_header=_nifti_header, is_gzipped=True
     ),
-    ".nrrd": Format(open_volume=_open_itk, volume_header=_nrrd_header),
-    ".mha": Format(open_volume=_open_itk, volume_header=_mha_header),
+    ".nrrd": Format(
+        open_volume=_open_itk,
+        volume_header=_nrrd_header,
+        compression=Compression(31, _gzipped_nrrd_header),
+    ),
+    ".mha": Format(
+        open_volume=_open_itk,
+        volume_header=_mha_header,
+        compression=Compression(15, _compressed_mha_header),
+    ),
     ".npy": Format(
         read_slice=npy.read_slice,
         write_slice=npy.write_slice,

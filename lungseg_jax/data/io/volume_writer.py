@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from lungseg_jax.data.io.formats import (
     EITHER,
     VOLUME,
+    Compression,
     format_of,
     split_suffix,
     suffixes,
@@ -19,7 +21,8 @@ from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
-GZIP_LEVEL = 4  # masks are small at any level
+LEVEL = 4  # of compression; masks are small at any
+CHUNK = 2**20
 
 
 class VolumeWriter:
@@ -110,7 +113,9 @@ class VolumeWriter:
         mapped[tuple(where)] = plane  # unmapped on return, so no page stays in memory
 
     def _finish(self) -> Path:
-        """Return the complete file, gzipped if the format asks for it."""
+        """Return the complete file, compressed if the format asks for it."""
+        if self._format.compression:
+            return self._compress_voxels(self._format.compression)
         if not self._format.is_gzipped:
             return self._plain
         packed = self._scratch / "packed"
@@ -118,9 +123,23 @@ class VolumeWriter:
         with (
             self._plain.open("rb") as plain,
             packed.open("wb") as file,
-            gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as out,
+            gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as out,
         ):
-            shutil.copyfileobj(plain, out, 2**20)
+            shutil.copyfileobj(plain, out, CHUNK)
+        return packed
+
+    def _compress_voxels(self, compression: Compression) -> Path:
+        """Return a file with a header as it is, and compressed voxels behind it."""
+        voxels, packed = self._scratch / "voxels", self._scratch / "packed"
+        compressor = zlib.compressobj(LEVEL, wbits=compression.wbits)
+        with self._plain.open("rb") as plain, voxels.open("wb") as file:
+            header = plain.read(self._offset)
+            while chunk := plain.read(CHUNK):
+                file.write(compressor.compress(chunk))
+            file.write(compressor.flush())
+        with voxels.open("rb") as file, packed.open("wb") as out:
+            out.write(compression.header(header, voxels.stat().st_size))
+            shutil.copyfileobj(file, out, CHUNK)
         return packed
 
     def _unwritable(self, error: OSError) -> UserError:

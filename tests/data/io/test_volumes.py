@@ -168,6 +168,18 @@ def test_reads_arrays_which_have_no_geometry(tmp_path):
         np.testing.assert_array_equal(np.stack(list(volume.slices())), voxels())
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz"])
+def test_masks_are_compressed(suffix, tmp_path):
+    source = write_nifti(tmp_path / "in.nii", "LPS", voxels((40, 50, 60)))
+    with open_volume(source) as volume:
+        write_mask(volume, tmp_path / f"m{suffix}")
+        truth = np.stack(list(volume.slices())) > 0
+    size = (tmp_path / f"m{suffix}").stat().st_size
+    assert size < 40 * 50 * 60 / 20
+    mask = sitk.ReadImage(str(tmp_path / f"m{suffix}"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), truth)
+
+
 def test_writes_floats(tmp_path):
     source = write_nifti(tmp_path / "in.nii", "LPS")
     with (
