@@ -25,7 +25,7 @@ from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.reporting.preview import write_preview
 from lungseg_jax.reporting.report import write_report
-from lungseg_jax.runtime import cache, compilation, distributed, progress
+from lungseg_jax.runtime import cache, compilation, devices, distributed, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
@@ -55,6 +55,7 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
         c = run_record.as_started(c, folder)
     else:
         config.check_effects(c)
+    devices.warn_of_idle_gpu()
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
     with contextlib.ExitStack() as stack:

@@ -150,7 +150,9 @@ def predict(
     from lungseg_jax.inference.segmenter import load
     from lungseg_jax.reporting.index_page import write_index_page
     from lungseg_jax.reporting.volume_page import write_volume_page
+    from lungseg_jax.runtime import devices
 
+    devices.warn_of_idle_gpu()
     segmenter = load(run, members=members, flips=flips, postprocessing=postprocessing)
     limit = segmenter.settings.review_below
     domain = segmenter.trained.domain

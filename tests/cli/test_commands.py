@@ -69,7 +69,7 @@ def test_a_mistake_ends_the_process_without_a_traceback(
 def test_without_words_the_help_is_printed(lungseg, lungseg_here):
     assert lungseg().stdout == lungseg("--help").stdout
     for name in COMMANDS:
-        if name != "train":
+        if name not in ("train", "doctor"):
             done = lungseg_here(name)
             assert done.returncode == 0 and "Options:" in done.stdout
 

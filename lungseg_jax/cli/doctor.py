@@ -1,0 +1,102 @@
+"""Describe this installation and this machine, and say what to change.
+
+    lungseg doctor
+
+Prints the versions, the devices that JAX uses, memory, the cache folder, and whether the
+weights of the package are intact. Exit status 0: nothing to change; 2: something is.
+"""
+
+import os
+import platform
+import shutil
+from importlib import metadata
+
+from lungseg_jax.cli import app
+from lungseg_jax.runtime import cache
+from lungseg_jax.runtime.errors import UserError, combine_errors
+
+PACKAGES = ("lungseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+LEAST_FREE_GB = 1.0  # of the cache: prepared data and compiled programs
+LEAST_MEMORY_GB = 2.0
+
+
+@app.command(__doc__, no_args_is_help=False)
+def doctor() -> None:
+    faults: list[UserError] = []
+    rows = [("python", platform.python_version()), ("system", platform.platform())]
+    rows += [(name, metadata.version(name)) for name in PACKAGES]
+    rows += _devices(faults) + _memory(faults) + _cache(faults) + _weights(faults)
+    for name, text in rows:
+        print(f"{name:18}{text}")
+    if faults:
+        raise combine_errors(faults, "this installation")
+    print("nothing to change")
+
+
+def _devices(faults: list[UserError]) -> list[tuple[str, str]]:
+    import jax
+
+    from lungseg_jax.runtime import devices
+
+    if fault := devices.idle_gpu():
+        faults.append(UserError(f"{fault}."))
+    kinds = [device.device_kind for device in jax.devices()]
+    cores = os.cpu_count()
+    return [("devices", ", ".join(kinds)), ("CPU cores", str(cores))]
+
+
+def _memory(faults: list[UserError]) -> list[tuple[str, str]]:
+    if "SC_PHYS_PAGES" not in os.sysconf_names:
+        return []
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    if size < LEAST_MEMORY_GB:
+        faults.append(
+            UserError(
+                f"this machine has {size:.1f} GB of memory.",
+                rule=f"at least {LEAST_MEMORY_GB:g} GB.",
+            )
+        )
+    return [("memory", f"{size:.1f} GB")]
+
+
+def _cache(faults: list[UserError]) -> list[tuple[str, str]]:
+    try:
+        root = cache.cache_root()
+    except UserError as e:
+        faults.append(e)
+        return []
+    free = shutil.disk_usage(root).free / 1e9
+    if not os.access(root, os.W_OK):
+        faults.append(
+            UserError(
+                f"the cache folder {root} is not writable.",
+                remedy="change its permissions, or set XDG_CACHE_HOME to another folder.",
+            )
+        )
+    if free < LEAST_FREE_GB:
+        faults.append(
+            UserError(
+                f"{free:.1f} GB are free on the disk of {root}.",
+                rule=f"at least {LEAST_FREE_GB:g} GB.",
+                remedy="free some, or set XDG_CACHE_HOME to a folder on another disk.",
+            )
+        )
+    files = [path for path in root.rglob("*") if path.is_file()]
+    used = sum(path.stat().st_size for path in files) / 1e9
+    return [("cache", f"{root}, {used:.2f} GB used, {free:.0f} GB free")]
+
+
+def _weights(faults: list[UserError]) -> list[tuple[str, str]]:
+    from lungseg_jax.inference.ensemble.bundle import verify_bundle
+    from lungseg_jax.inference.ensemble.location import PRETRAINED, locate
+
+    try:
+        verify_bundle(locate(PRETRAINED))
+    except UserError as e:
+        faults.append(e)
+        return [("weights", "damaged")]
+    return [("weights", "those of the package are intact")]
+
+
+def main() -> None:
+    app.run(doctor)

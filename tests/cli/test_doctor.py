@@ -1,0 +1,29 @@
+"""`lungseg doctor`: what it describes, and what it objects to."""
+
+import shutil
+
+from lungseg_jax.runtime import devices
+
+
+def test_describes_the_machine(lungseg_here):
+    done = lungseg_here("doctor")
+    assert done.returncode == 0, done.stderr
+    for name in ("python", "jax ", "devices", "cache", "nothing to change"):
+        assert name in done.stdout
+
+
+def test_objects_to_an_idle_gpu_and_to_a_full_disk(lungseg_here, monkeypatch):
+    monkeypatch.setattr(devices, "has_nvidia_driver", lambda: True)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    usage = shutil.disk_usage("/")._replace(free=10**8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    done = lungseg_here("doctor")
+    assert done.returncode == 2
+    assert "JAX runs on the CPU: install the extra [gpu]" in done.stderr
+    assert "0.1 GB are free" in done.stderr and "nothing to change" not in done.stdout
+
+
+def test_objects_to_a_cache_that_cannot_be_created(lungseg_here, tmp_path):
+    (tmp_path / "file").touch()
+    done = lungseg_here("doctor", cache=tmp_path / "file")
+    assert done.returncode == 2 and "cannot be created" in done.stderr
