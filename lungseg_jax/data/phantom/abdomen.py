@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from lungseg_jax.data.phantom import diaphragm, mediastinum
-from lungseg_jax.data.phantom.canvas import Canvas, blob
+from lungseg_jax.data.phantom.canvas import Canvas, blob, stroke
 from lungseg_jax.data.phantom.chest_wall import FAT_HU, MUSCLE_HU, SOFT_HU
 from lungseg_jax.data.phantom.patient import SIDES, Patient, Rng, Section
 from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
@@ -18,6 +18,7 @@ ORAL_CONTRAST_HU, ORAL_CONTRAST_CHANCE = 280.0, 0.08
 ASCITES_CHANCE = 0.05
 HIGH_COLON_CHANCE = 0.12  # colon between the liver and the diaphragm
 FULL_STOMACH_CHANCE = 0.35
+FOLDS_PER_DISC = 0.12
 
 
 def paint(canvas: Canvas, section: Section, below: np.ndarray) -> None:
@@ -158,7 +159,7 @@ def _stomach(patient: Patient, rng: Rng) -> tuple[Tube, "Content"]:
     is_full = rng.random() < FULL_STOMACH_CHANCE
     wide = rng.uniform(0.24, 0.36) if is_full else rng.uniform(0.12, 0.24)
     radii = wide * np.array([1, 1.05, 0.85, 0.55, 0.4])
-    content = Content(rng, fill=rng.uniform(-0.8, 1.0), mottled=rng.random() < 0.3)
+    content = Content(rng, fill=rng.uniform(-0.8, 1.0), mottled=rng.random() < 0.4)
     return make_tube(line * [1, d, 1], radii, patient.height), content
 
 
@@ -176,11 +177,11 @@ class Content:
         self, rng: Rng, *, fill: float, mottled: bool = False, dense: bool = False
     ):
         self.fill, self.mottled = fill, mottled
-        self.hu = rng.uniform(-80, 50) if mottled else rng.uniform(0, 40)
+        self.hu = rng.uniform(-200, 50) if mottled else rng.uniform(0, 40)
         if dense and rng.random() < ORAL_CONTRAST_CHANCE * 10:
             self.hu = ORAL_CONTRAST_HU
         self.gas_hu = rng.uniform(*GAS_HU)
-        self.bubbles = rng.uniform(60, 450)
+        self.bubbles = rng.uniform(60, 900)
         self.wall = rng.uniform(0.012, 0.03)
         self.waves = rng.uniform(0, 2 * np.pi, 3)
 
@@ -205,6 +206,7 @@ def _paint_bowel(
     else:
         canvas.paint_cover(lumen, content.hu)
     canvas.paint_union(_gas(section, tube, content), content.gas_hu, within=lumen)
+    _paint_folds(canvas, section, discs, lumen)
 
 
 def _gas(section: Section, tube: Tube, content: Content) -> list[np.ndarray]:
@@ -223,6 +225,20 @@ def _gas(section: Section, tube: Tube, content: Content) -> list[np.ndarray]:
         lumen[..., 1] = down * np.minimum(down * lumen[..., 1], surface)
         gas += list(lumen)
     return gas
+
+
+def _paint_folds(
+    canvas: Canvas, section: Section, discs: list[np.ndarray], lumen: np.ndarray
+) -> None:
+    """Paint folds of the wall, which reach into the lumen and divide its gas."""
+    rng = section.stream("folds", int(np.floor(section.z / 0.05)))
+    for _ in range(rng.poisson(FOLDS_PER_DISC * len(discs))):
+        disc = discs[rng.integers(len(discs))]
+        first, span = rng.integers(len(disc)), rng.integers(3, 12)
+        start, end = disc[first], disc[(first + span) % len(disc)]
+        line = np.linspace(start, start + rng.uniform(0.3, 1) * (end - start), 6)
+        fold = stroke(line, rng.uniform(0.008, 0.02))
+        canvas.paint(fold, SOFT_HU, rng.uniform(0.5, 1), within=lumen)
 
 
 def _paint_stool(

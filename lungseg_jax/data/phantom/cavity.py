@@ -10,7 +10,6 @@ from lungseg_jax.data.phantom import (
     mediastinum,
     pleura,
     spine,
-    vessels,
 )
 from lungseg_jax.data.phantom.canvas import Canvas, fill
 from lungseg_jax.data.phantom.chest_wall import FAT_HU, SOFT_HU
@@ -51,17 +50,8 @@ def paint(canvas: Canvas, section: Section, findings: Pleura) -> np.ndarray:
     field = cv2.min(field, inside)
     for wall in walls:
         fill(field, canvas.to_pixels(wall), 0)
-    field = cv2.subtract(field, _paint_stems(canvas, section, inside))
     lungs = np.where(field > 127, 255, 0).astype(np.uint8)
     return _largest(lungs, at_least=0.006 * canvas.unit_px**2, at_most=6)
-
-
-def _paint_stems(canvas: Canvas, section: Section, inside: np.ndarray) -> np.ndarray:
-    """Paint the large vessels at the hila; return their coverage, uint8 `[size size]`."""
-    stems = vessels.stems(vessels.make_vessels(section.patient))
-    cover = cv2.min(vessels.cover(canvas, section, stems), inside)
-    canvas.paint_cover(cover, section.patient.blood_hu)
-    return cover
 
 
 def _below_diaphragm(

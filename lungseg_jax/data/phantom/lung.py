@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from lungseg_jax.data.phantom import pathology, vessels
+from lungseg_jax.data.phantom import mediastinum, pathology, vessels
 from lungseg_jax.data.phantom.canvas import Canvas, stroke
 from lungseg_jax.data.phantom.chest_wall import SOFT_HU
 from lungseg_jax.data.phantom.pathology import CELLS, Grid
@@ -22,6 +22,7 @@ def paint(canvas: Canvas, section: Section, mask: np.ndarray, pleura: Pleura) ->
     lungs = canvas.overlay(cv2.resize(hu, shape, interpolation=cv2.INTER_CUBIC))
     _paint_fissures(lungs, section)
     _paint_trees(lungs, section, mask)
+    _paint_hila(lungs, section)
     pathology.paint_lesions(lungs, section)
     np.copyto(canvas.image, lungs.image, where=mask > 0)
 
@@ -66,6 +67,14 @@ def _paint_fissures(lungs: Canvas, section: Section) -> None:
         line = line + vessels.hilum(section.patient, side)[:2]
         line[:, 1] -= 1.2 * section.depth * (section.level - 0.5)
         lungs.image += lungs.cover(stroke(line, 0.008)) * np.float32(rise_hu / 255)
+
+
+def _paint_hila(lungs: Canvas, section: Section) -> None:
+    """Paint what enters the lung from the mediastinum, up to its outline."""
+    for outlines, hu in mediastinum.draw_hila(section, are_wide=False):
+        lungs.paint_union(outlines, hu)
+    stems = vessels.stems(vessels.make_vessels(section.patient))
+    lungs.paint_cover(vessels.cover(lungs, section, stems), section.patient.blood_hu)
 
 
 def _paint_trees(lungs: Canvas, section: Section, mask: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from lungseg_jax.data.phantom.patient import SIDES, Patient, Section
 from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
 
 GULLET_AIR_HU = -960.0
+WIDE = 0.055  # a radius: vessels and nodes of at least 15 mm are not lung
 HERNIA_CHANCE, GOITRE_CHANCE, MASS_CHANCE = 0.06, 0.04, 0.04
 
 Organ = tuple[list[np.ndarray], float]  # outlines [points 2], HU
@@ -20,7 +21,12 @@ def draw(section: Section) -> list[Organ]:
     organs = [([_waist(section)], section.stream("waist fat").uniform(-90, 20))]
     organs += [([_prevertebral(section)], MUSCLE_HU)]
     organs += _gullet(section) + draw_vessels(section)
-    organs += _heart(section) + _hilum(section) + _masses(section) + _hernia(section)
+    organs += (
+        _heart(section)
+        + draw_hila(section, are_wide=True)
+        + _masses(section)
+        + _hernia(section)
+    )
     return [(outlines, hu) for outlines, hu in organs if outlines]
 
 
@@ -82,6 +88,7 @@ def _trees(patient: Patient) -> tuple[list[Tube], list[Tube], list[Tube]]:
         rng.uniform(0.085, 0.125),
         rng.uniform(-1, 1),
     )
+    winding = rng.normal(0, 0.04) + 0.02  # the descending aorta may reach into the lung
     arch = 0.27 + 0.03 * arch
 
     def tube(controls, radii):
@@ -97,7 +104,7 @@ def _trees(patient: Patient) -> tuple[list[Tube], list[Tube], list[Tube]]:
             [0.03, -0.3, arch],
             [0.15, 0.05, arch],
             [x, 0.34, arch + 0.09],
-            [x, 0.36, 0.7],
+            [x + winding, 0.36, 0.7],
             [0.07, 0.3, 1.05],
             [0.03, 0.12, 1.3],
             [0.02, 0.12, 2.1],
@@ -121,27 +128,27 @@ def _trees(patient: Patient) -> tuple[list[Tube], list[Tube], list[Tube]]:
     trunk = [[0.13, -0.55, 0.6], [0.14, -0.4, 0.49], [0.06, -0.1, 0.46]]
     arteries = [
         tube(
-            [*trunk, [-0.15, -0.02, 0.47], [-0.34, 0.1, 0.5]],
+            [*trunk, [-0.14, -0.02, 0.47], [-0.3, 0.08, 0.5]],
             [0.12, 0.12, 0.1, 0.09, 0.06],
         ),
         tube(
-            [[0.12, -0.3, 0.47], [0.27, 0.05, 0.44], [0.32, 0.2, 0.5]],
+            [[0.12, -0.3, 0.47], [0.24, 0.02, 0.44], [0.3, 0.18, 0.5]],
             [0.11, 0.09, 0.06],
         ),
     ]
     return [aorta, *branches], veins, arteries
 
 
-def _hilum(section: Section) -> list[Organ]:
-    """Draw the vessels and nodes of the hila."""
+def draw_hila(section: Section, *, are_wide: bool) -> list[Organ]:
+    """Draw the wide vessels and nodes of the hila, or the others, which are lung."""
     organs = []
     for side in SIDES:
         rng = section.stream("hilum", side)
-        for center in rng.uniform([0.18, 0.06, 0.44], [0.32, 0.2, 0.7], (5, 3)):
-            radii = rng.uniform(0.03, 0.09, 2)
+        for center in rng.uniform([0.2, 0.04, 0.42], [0.36, 0.22, 0.7], (7, 3)):
+            radii = rng.uniform(0.03, 0.1, 2)
             at = side * center[0] + section.shift, center[1] * section.depth, center[2]
             part = egg(section, rng, at, (*radii, rng.uniform(0.03, 0.09)), wobble=0.2)
-            if part is not None:
+            if part is not None and (radii.min() >= WIDE) == are_wide:
                 organs.append(([part], section.patient.blood_hu))
     return organs
 

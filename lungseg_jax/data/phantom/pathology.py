@@ -22,7 +22,7 @@ NODULE_HU, BULLA_HU, EMPHYSEMA_HU = (-100.0, 70.0), -985.0, -970.0
 CHANCES = {
     "clouds": 0.24,  # one to three ragged opacities, ground glass or consolidation
     "lobe": 0.06,  # a lobe is consolidated, with a sharp edge at its fissure
-    "whole": 0.04,  # a lung is consolidated
+    "whole": 0.05,  # a lung is consolidated
     "diffuse": 0.05,  # ground glass everywhere, as in oedema
     "dependent": 0.25,  # the lowest part is compressed
     "fibrosis": 0.06,  # a net of walls around small cysts, mostly near the wall

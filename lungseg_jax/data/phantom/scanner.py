@@ -10,6 +10,7 @@ from lungseg_jax.data.phantom.canvas import Canvas, stroke
 
 AIR_HU, METAL_FROM_HU = -1000.0, 2500.0
 FOAM_HU = (-955.0, -800.0)
+FILLING_HU = (-1100.0, -850.0)  # between the shells of the couch; often air
 COUCH_SHELL_HU = (-350.0, 250.0)
 CLOTHES_HU = (-900.0, -500.0)
 PADDING_HU = (-1024.0, -2000.0, -2500.0, -3024.0)
@@ -21,6 +22,7 @@ NOISE_HU = {(0.5, 6.0): 0.1, (6.0, 18.0): 0.25, (18.0, 60.0): 0.53, (60.0, 140.0
 COARSE_CHANCE, COARSE_MATRICES = 0.3, (64, 96, 128, 160, 192, 256, 320)
 STREAK_CHANCE, METAL_CHANCE, ROUND_FIELD_CHANCE = 0.1, 0.04, 0.6
 NO_COUCH_CHANCE = 0.12
+NO_FOAM_CHANCE = 0.4  # there is air between the back and the shell
 
 
 def paint_couch(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> None:
@@ -45,12 +47,17 @@ def paint_couch(canvas: Canvas, skin: np.ndarray, rng: np.random.Generator) -> N
     foam = np.concatenate(
         [np.stack([x, top], 1), np.stack([x, top + foam_depth], 1)[::-1]]
     )
-    canvas.paint_pixels(foam, rng.uniform(*FOAM_HU))
-    depth, shells = foam_depth, rng.integers(1, 4)
+    foam_hu = rng.uniform(*FOAM_HU)
+    if rng.random() > NO_FOAM_CHANCE:
+        canvas.paint_pixels(foam, foam_hu)
+    depth, shells, filling = foam_depth, rng.integers(1, 4), rng.uniform(*FILLING_HU)
+    lines: list[np.ndarray] = []
     for _ in range(shells):
+        lines.append(np.stack([x, top + depth], axis=1))
         width = rng.uniform(0.003, 0.012) * size
-        line = np.stack([x, top + depth], axis=1)
-        canvas.paint_pixels(stroke(line, width), rng.uniform(*COUCH_SHELL_HU))
+        if len(lines) > 1 and filling > AIR_HU:
+            canvas.paint_pixels(np.concatenate([lines[-2], lines[-1][::-1]]), filling)
+        canvas.paint_pixels(stroke(lines[-1], width), rng.uniform(*COUCH_SHELL_HU))
         depth += rng.uniform(0.02, 0.12) * size
         sag_change = rng.choice([1.0, 1.0, 0.3])
         top = top + (sag_change - 1.0) * sag

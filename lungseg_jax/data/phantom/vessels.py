@@ -86,7 +86,7 @@ def make_vessels(patient: Patient) -> Pieces:
         rng = patient.stream("vessel tree", side)
         root, count = hilum(patient, side), rng.integers(16, 26)
         headings = _outwards(rng, count, side)
-        widths = rng.uniform(0.03, 0.075, count)
+        widths = rng.uniform(0.03, 0.085, count)
         starts = root + rng.normal(0, [0.03, 0.05, 0.22], (count, 3))
         parts.append(_grow(starts, headings, widths, rng, GENERATIONS))
         parts.append(_scatter(patient, root, side, rng))
@@ -94,7 +94,7 @@ def make_vessels(patient: Patient) -> Pieces:
 
 
 def stems(pieces: Pieces) -> Pieces:
-    """Return the pieces of the large vessels, which belong to the hilum."""
+    """Return the pieces of the large vessels at the hila."""
     is_stem = pieces.width > STEM_WIDTH
     values = (pieces.start, pieces.stop, pieces.width, pieces.alpha)
     return Pieces(*(value[is_stem] for value in values))

@@ -11,12 +11,13 @@ from lungseg_jax.data.phantom import (
     airways,
     cavity,
     lung,
+    mediastinum,
     pathology,
     placement,
     pleura,
 )
 from lungseg_jax.data.phantom.canvas import Canvas
-from lungseg_jax.data.phantom.dataset import paint_section
+from lungseg_jax.data.phantom.dataset import PLEURA, _with_pleura, paint_section
 from lungseg_jax.data.phantom.patient import draw_patient
 
 SIZE, LEVEL = 192, 0.5
@@ -109,6 +110,42 @@ def test_large_airways_are_not_lung(level):
         cover = canvas.cover(*lumina) > 0
         assert lumina and not mask[cover].any()
         assert image[cover].min() < -900
+
+
+def test_narrow_vessels_of_the_hila_are_lung_and_wide_ones_are_not():
+    inside = {True: [], False: []}
+    for seed in range(12):
+        _, mask, section, canvas = draw(seed, 0.52)
+        organs = mediastinum.draw(section)
+        for are_wide, found in inside.items():
+            hila = mediastinum.draw_hila(section, are_wide=are_wide)
+            cover = canvas.cover(*_outlines(hila)) > 250
+            if not are_wide:
+                cover &= canvas.cover(*_outlines(organs)) == 0
+                cover &= canvas.cover(*airways.sections(section)[1]) == 0
+            found += mask[cover].tolist()
+    assert min(map(len, inside.values())) > 30
+    assert np.mean(inside[True]) < 0.02 and np.mean(inside[False]) > 0.9
+
+
+def _outlines(organs):
+    return (outline for outlines, _ in organs for outline in outlines)
+
+
+def test_the_mask_includes_the_pleura():
+    for seed in SEEDS:
+        _, mask, section, canvas = draw(seed)
+        painted = cavity.paint(canvas, section, pleura.draw(section.patient)) > 0
+        assert mask[painted].all()
+        wider = cv2.dilate(painted.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        assert not mask[~wider].any()
+    _, mask, section, _ = draw(0)
+    canvas = Canvas(1024, placement.make_frame(0.36, 0.0, 1, (0.5, 0.5)), -1000.0)
+    painted = cavity.paint(canvas, section, pleura.draw(section.patient))
+    added = _with_pleura(canvas, painted) > 0
+    edge = cv2.morphologyEx(painted, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    width = (added & (painted == 0)).sum() / (edge.sum() / 2)  # pixels
+    assert width == pytest.approx(PLEURA * canvas.unit_px, rel=0.3)
 
 
 @pytest.mark.parametrize("level", [-0.45, -0.2, -0.02, 1.1, 1.4, 1.9, 2.5])
