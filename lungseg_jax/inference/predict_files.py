@@ -29,7 +29,7 @@ from lungseg_jax.inference.plan import PredictionTask
 from lungseg_jax.inference.prediction_table import Confidence, PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
-from lungseg_jax.inference.volume_cleanup import clean_volume
+from lungseg_jax.inference.volume_cleanup import LUNG, clean_volume, mark_air
 from lungseg_jax.inference.volume_view import VolumeView, VolumeViewer
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import (
@@ -133,15 +133,15 @@ def _predict_volume(
         sheet = ContactSheet(volume.count)
         shown = sheet.includes if task.overlay else lambda k: False
         confidences, uncertainty = [], {}
-        for k, segmentation in enumerate(
-            _segment_volume(segmenter, task, volume, stack)
-        ):
-            masks[k] = segmentation.mask
+        segmented = _segment_volume(segmenter, task, volume, stack)
+        for k, (image, segmentation) in enumerate(segmented):
+            masks[k] = mark_air(image, segmentation.mask)
             confidences.append(Confidence.of(segmentation))
             if shown(k):
                 uncertainty[k] = segmentation.uncertainty
         if volume_cleanup:
-            clean_volume(masks)
+            clean_volume(masks, has_air=segmenter.trained.domain == "HU")
+        np.minimum(masks, LUNG, out=masks)
         sides = label_sides(masks)
         confidences = _with_reasons(confidences, masks, sides)
         written = sides if labels == "sides" else masks
@@ -188,18 +188,19 @@ def _with_reasons(
 
 def _segment_volume(
     segmenter, task: PredictionTask, volume: Volume, stack: contextlib.ExitStack
-) -> Iterator[Segmentation]:
-    """Yield the segmentation of each slice, and write the maps of the task."""
+) -> Iterator[tuple[np.ndarray, Segmentation]]:
+    """Yield each slice with its segmentation, and write the maps of the task."""
     maps = {
         field: stack.enter_context(VolumeWriter(path, volume, np.float32))
         for field, path in task.maps.items()
     }
     bar = stack.enter_context(progress.bar(task.source.name, volume.count))
     slices = _checked_slices(volume, segmenter.trained.domain)
-    for k, segmentation in enumerate(segmenter.stream(slices)):
+    segmented = zip_with_predictions(segmenter.stream, slices, image_of=lambda i: i)
+    for k, (image, segmentation) in enumerate(segmented):
         for field, writer in maps.items():
             writer.write(k, getattr(segmentation, field))
-        yield segmentation
+        yield image, segmentation
         bar.update()
 
 

@@ -1,7 +1,8 @@
 """Clean-up of the mask of a whole volume: what is not connected to a lung is dropped.
 
 Slice by slice, a trachea or a loop of bowel is a component like any other. In three
-dimensions, it is much smaller than a lung.
+dimensions, it is much smaller than a lung. And a scan without any air in its mask shows no
+lung: a network may take a liver for one that is filled with tissue.
 """
 
 import cc3d
@@ -10,9 +11,25 @@ import numpy as np
 
 ISLAND = 0.05  # share of the largest component
 BESIDE = 0.5  # share of a component's slices that also show the largest one
+LUNG, AIR = 1, 2  # values of a mask: lung, and lung with air in it
+AIR_HU = -500
+AERATED = 0.05  # share of air in a component that is surely lung
+CONSOLIDATED = (
+    0.2  # a component without air is lung if it is this share of the largest one
+)
 
 
-def clean_volume(mask: np.ndarray) -> None:
+def mark_air(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the mask of a slice, uint8 `[h w]` in {0, LUNG, AIR}.
+
+    Args:
+      image: `[h w]`, in Hounsfield units.
+      mask: `[h w]`, bool.
+    """
+    return np.where(mask, np.where(image < AIR_HU, AIR, LUNG), 0).astype(np.uint8)
+
+
+def clean_volume(mask: np.ndarray, *, has_air: bool = False) -> None:
     """Drop small components of a mask and fill its cavities, in place.
 
     Kept are components of at least ISLAND of the largest. BESIDE of the slices that they
@@ -20,30 +37,47 @@ def clean_volume(mask: np.ndarray) -> None:
     faces of voxels. A cavity is background that is not connected to the border of the
     volume over the faces of its voxels.
 
+    If it is known where there is air, the largest component is the largest of those of
+    which AERATED is air; without any, there is no lung. A component with less air must be
+    at least CONSOLIDATED of the largest: a lung that is filled with tissue is large.
+
     Args:
-      mask: uint8 `[n h w]` in {0, 1}.
+      mask: uint8 `[n h w]`, 0 outside of the lung; afterwards in {0, 1}.
+      has_air: whether AIR in the mask says where there is air.
     """
     box = bounding_box(mask)
     if box is None:
         return
     inside = np.ascontiguousarray(mask[box])  # takes less memory than the whole volume
     labels = cc3d.connected_components(inside, connectivity=6, binary_image=True)
-    is_kept = _are_kept(labels).astype(np.uint8)
+    air = _air(inside, labels) if has_air else None
+    is_kept = _are_kept(labels, air).astype(np.uint8)
     for k in range(len(inside)):  # all at once would take eight bytes for a voxel
         inside[k] = is_kept[labels[k]]
     mask[box] = fill_voids.fill(inside, in_place=True)
 
 
-def _are_kept(labels: np.ndarray) -> np.ndarray:
+def _air(mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the voxels of air in each component, by its label."""
+    count = int(labels.max()) + 1
+    pairs = zip(mask, labels, strict=True)
+    return sum(np.bincount(part[m == AIR], minlength=count) for m, part in pairs)
+
+
+def _are_kept(labels: np.ndarray, air: np.ndarray | None) -> np.ndarray:
     """Return whether each component, by its label, is kept; 0 is the background."""
     found = cc3d.statistics(labels, no_slice_conversion=True)
     sizes = found["voxel_counts"].astype(int)
     sizes[0] = 0
+    is_aerated = sizes > 0 if air is None else air >= AERATED * np.maximum(sizes, 1)
+    if not is_aerated.any():
+        return np.zeros(len(sizes), bool)
     first, last = found["bounding_boxes"][:, :2].astype(int).T  # slices
-    largest = sizes.argmax()
+    largest = np.where(is_aerated, sizes, 0).argmax()
+    least = np.where(is_aerated, ISLAND, CONSOLIDATED) * sizes[largest]
     common = np.minimum(last, last[largest]) - np.maximum(first, first[largest]) + 1
     is_beside = common >= BESIDE * (last - first + 1)
-    return is_beside & (sizes >= ISLAND * sizes.max())
+    return is_beside & (sizes >= least)
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from lungseg_jax.inference.volume_cleanup import ISLAND, clean_volume
+from lungseg_jax.inference.volume_cleanup import (
+    AIR,
+    ISLAND,
+    clean_volume,
+    mark_air,
+)
 
 
 @pytest.fixture
@@ -72,3 +77,41 @@ def test_a_mask_without_lung_stays_empty():
 
 def test_a_full_mask_stays_full():
     assert cleaned(np.ones((3, 4, 5), np.uint8)).all()
+
+
+def cleaned_with_air(mask):
+    result = mask.copy()
+    clean_volume(result, has_air=True)
+    assert set(np.unique(result)) <= {0, 1}
+    return result
+
+
+def test_a_mask_without_air_is_not_lung(lungs):
+    """A liver that was taken for lungs filled with tissue."""
+    assert not cleaned_with_air(lungs).any()
+    lungs[lungs > 0] = AIR
+    np.testing.assert_array_equal(cleaned_with_air(lungs), lungs > 0)
+
+
+def test_a_lung_filled_with_tissue_is_kept_beside_one_with_air(lungs):
+    lungs[:, :, :8] *= AIR
+    np.testing.assert_array_equal(cleaned_with_air(lungs), lungs > 0)
+
+
+def test_a_small_part_without_air_is_dropped(lungs):
+    with_liver = lungs * np.uint8(AIR)
+    with_liver[2:6, 0, :9] = 1  # 36 voxels, above ISLAND
+    np.testing.assert_array_equal(cleaned_with_air(with_liver), lungs)
+    with_liver[with_liver == 1] = AIR
+    np.testing.assert_array_equal(cleaned_with_air(with_liver), with_liver > 0)
+
+
+def test_vessels_and_air_are_one_component(lungs):
+    mixed = lungs * np.uint8(AIR)
+    mixed[4:7, 4:8, 4:6] = 1
+    np.testing.assert_array_equal(cleaned_with_air(mixed), lungs)
+
+
+def test_marks_air():
+    image, mask = np.array([[-900, -100, -900]]), np.array([[True, True, False]])
+    assert mark_air(image, mask).tolist() == [[AIR, 1, 0]]
