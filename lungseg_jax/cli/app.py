@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from lungseg_jax.cli import errors
+from lungseg_jax.cli import outcome
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import user_path
@@ -39,7 +39,7 @@ class Command(click.Command):
         self.format_options(ctx, formatter)
 
     def invoke(self, ctx):
-        with errors.reported(self._when_interrupted):
+        with outcome.reported(self._when_interrupted):
             return super().invoke(ctx)
 
 
@@ -71,7 +71,7 @@ def command(doc: str, **settings):
 def run(command: click.Command, words: Sequence[str] | None = None) -> None:
     """Run a command with words, by default those of the command line, and exit."""
     words = sys.argv[1:] if words is None else words
-    with errors.reported("nothing was written."):
+    with outcome.reported("nothing was written."):
         try:
             name = (
                 command.name if command.name == "lungseg" else f"lungseg {command.name}"
@@ -196,7 +196,7 @@ def _plain(error: click.UsageError) -> UserError:
     """Return an error of click as one of ours."""
     if isinstance(error, click.NoSuchOption):
         near = [*(error.possibilities or ()), "--help lists all."]
-        return UserError(f"there is no option {error.option_name}.", remedy=near[0])
+        return UserError(f"unknown option {error.option_name}.", remedy=near[0])
     if isinstance(error, click.MissingParameter):
         return UserError(
             f"{_name(error.param, error.ctx)} is missing.",

@@ -70,7 +70,7 @@ def phantom(
         scan = plan_volume(seed=seed, slices=slices, size=size, spacing_mm=spacing)
     except ValueError as e:
         raise UserError(str(e), remedy="fewer --slices, or a smaller --spacing.") from e
-    grid = Volume(f"phantom {seed}", _geometry(scan), _no_plane)
+    grid = Volume(f"phantom {seed}", _geometry(scan), lambda axis, k: scan.draw(k)[0])
     with (
         VolumeWriter(out, grid, np.int16) as images,
         VolumeWriter(mask, grid, np.uint8) as masks,
@@ -96,10 +96,6 @@ def _geometry(scan: "Scan") -> "Geometry":
         (column, row, between),
         (-0.5 * column * size, -0.5 * row * size, -0.5 * between * count),
     )
-
-
-def _no_plane(axis: int, index: int):
-    raise NotImplementedError("the slices are drawn, not read")
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def find_recipe(text: str) -> str:
         perhaps `:VARIANT`.
 
     Raises:
-      UserError: there is no such recipe.
+      UserError: the recipe does not exist.
     """
     name, colon, variant = text.partition(":")
     known = recipes()
@@ -39,7 +39,7 @@ def find_recipe(text: str) -> str:
     if not file.is_file() or file.suffix != ".py":
         near = difflib.get_close_matches(file.stem, known, n=1)
         raise UserError(
-            f"there is no config file {text or '(empty)'}.",
+            f"no config file {text or '(empty)'} was found.",
             rule=f"a file, or one of {', '.join(known)}.",
             remedy=f"--config={near[0]}." if near else "--list describes them.",
         )

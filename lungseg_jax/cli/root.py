@@ -57,7 +57,7 @@ class Root(click.Group):
         if name not in self._summaries:
             near = difflib.get_close_matches(name, self._summaries, n=1)
             raise UserError(
-                f"there is no command {name}." if name else "no command was named.",
+                f"unknown command {name}." if name else "no command was named.",
                 rule=f"one of {', '.join(self._summaries)}.",
                 remedy=f"lungseg {near[0]}" if near else "",
             )

@@ -19,7 +19,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from lungseg_jax.cli import errors, train_flags
+from lungseg_jax.cli import outcome, train_flags
 from lungseg_jax.cli.recipe_files import describe_recipes
 from lungseg_jax.experiment import preview, run_experiment
 from lungseg_jax.runtime import distributed
@@ -91,7 +91,7 @@ def main() -> None:
             sys_argv=train_flags.config_words(),
             flag_values=FLAGS,
         )
-    with errors.reported(f"resume with\n  {train_flags.command_line()}"):
+    with outcome.reported(f"resume with\n  {train_flags.command_line()}"):
         if {"-h", "--help", "-help"} & set(argv):
             print(f"{__doc__.strip()}\n\nFlags:{train_flags.flag_help(FLAGS)}\n")
             print(f"Config keys and their defaults:\n{knobs.knob_help()}")

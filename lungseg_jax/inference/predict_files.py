@@ -22,11 +22,12 @@ from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference import review
+from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.outputs import LABELS
 from lungseg_jax.inference.overlay import ContactSheet, overlay
 from lungseg_jax.inference.plan import PredictionTask
-from lungseg_jax.inference.prediction_table import Confidence, PredictionTable
+from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 from lungseg_jax.inference.volume_cleanup import LUNG, clean_volume, mark_air

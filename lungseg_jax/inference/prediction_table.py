@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from lungseg_jax.inference import review
+from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.measurements import VolumeMeasurements, measure_slice
-from lungseg_jax.inference.segmenter import Segmentation
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import csv_writer
 
@@ -39,37 +39,6 @@ COLUMNS = (
 DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
 SHOWN = 12  # slices to review that the summary names
 WHOLE = "all"  # instead of the number of a slice, in the row of a volume
-
-
-@dataclasses.dataclass(frozen=True)
-class Confidence:
-    """The columns of a slice that say how far to trust its mask."""
-
-    expected_iou: float
-    review: bool | None
-    disagreement: float
-    uncertainty_bits: float
-    mutual_information_bits: float
-    reasons: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, segmentation: Segmentation) -> "Confidence":
-        """Summarize the segmentation of one slice."""
-        uncertainty = float(segmentation.uncertainty.mean())
-        mutual_information = float(segmentation.mutual_information.mean())
-        reason = review.reason_of(uncertainty, mutual_information)
-        return cls(
-            expected_iou=segmentation.expected_iou,
-            review=segmentation.review,
-            disagreement=segmentation.disagreement,
-            uncertainty_bits=uncertainty,
-            mutual_information_bits=mutual_information,
-            reasons=(reason,) if segmentation.review else (),
-        )
-
-    def with_reason(self, reason: str) -> "Confidence":
-        """Return the same with one more reason to review the slice."""
-        return dataclasses.replace(self, review=True, reasons=(*self.reasons, reason))
 
 
 @dataclasses.dataclass

@@ -12,11 +12,9 @@ import numpy as np
 ISLAND = 0.05  # share of the largest component
 BESIDE = 0.5  # share of a component's slices that also show the largest one
 LUNG, AIR = 1, 2  # values of a mask: lung, and lung with air in it
-AIR_HU = -500
+AERATED_HU = -500  # air is below
 AERATED = 0.05  # share of air in a component that is surely lung
-CONSOLIDATED = (
-    0.2  # a component without air is lung if it is this share of the largest one
-)
+CONSOLIDATED = 0.2  # share of the largest component, of one that holds less air
 
 
 def mark_air(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -26,7 +24,7 @@ def mark_air(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
       image: `[h w]`, in Hounsfield units.
       mask: `[h w]`, bool.
     """
-    return np.where(mask, np.where(image < AIR_HU, AIR, LUNG), 0).astype(np.uint8)
+    return np.where(mask, np.where(image < AERATED_HU, AIR, LUNG), 0).astype(np.uint8)
 
 
 def clean_volume(mask: np.ndarray, *, has_air: bool = False) -> None:
@@ -37,13 +35,14 @@ def clean_volume(mask: np.ndarray, *, has_air: bool = False) -> None:
     faces of voxels. A cavity is background that is not connected to the border of the
     volume over the faces of its voxels.
 
-    If it is known where there is air, the largest component is the largest of those of
-    which AERATED is air; without any, there is no lung. A component with less air must be
-    at least CONSOLIDATED of the largest: a lung that is filled with tissue is large.
+    Where air is marked, components of which less than AERATED is air are suspicious: if all
+    are, the scan shows no lung. Otherwise, sizes are compared with the largest of the
+    others, and a suspicious component must reach CONSOLIDATED of it, as a lung filled with
+    tissue does.
 
     Args:
       mask: uint8 `[n h w]`, 0 outside of the lung; afterwards in {0, 1}.
-      has_air: whether AIR in the mask says where there is air.
+      has_air: whether air is marked in the mask, by AIR.
     """
     box = bounding_box(mask)
     if box is None:

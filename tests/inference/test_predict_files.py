@@ -10,10 +10,11 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.data.io.images import write_image
+from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
-from lungseg_jax.inference.prediction_table import COLUMNS, Confidence, PredictionTable
+from lungseg_jax.inference.prediction_table import COLUMNS, PredictionTable
 from lungseg_jax.inference.review import MEMBERS, UNCERTAIN
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.inference.sides import label_sides

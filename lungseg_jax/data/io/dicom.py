@@ -9,22 +9,15 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungseg_jax.data.io import itk
+from lungseg_jax.data.io.dicom_slice import DicomSlice
 from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.image_headers import is_dicom_file
-from lungseg_jax.data.io.images import MAX_PIXELS
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.runtime.files import require_utf8
 
 TOLERANCE = 0.01  # of the distance between slices, for rounding in the files
 ROUNDING_MM = 0.1  # some files round positions to tenths of a millimetre
 SERIES, DESCRIPTION = "0020|000e", "0008|103e"
-PLACEMENT = {  # without these ITK assumes a placement, and gives no warning
-    "0028|0030": "pixel spacing",
-    "0020|0032": "position",
-    "0020|0037": "orientation",
-}
-THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
 # Element (0002,0002), near the start of a file, states its class; CT classes start alike.
 CLASS, CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.5.1.4.1.1.2"
 
@@ -55,7 +48,7 @@ def read_series(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]
     Raises:
       UserError: as `open_volume`.
     """
-    slices = _choose_series(path, series) if path.is_dir() else [_Slice(path)]
+    slices = _choose_series(path, series) if path.is_dir() else [DicomSlice(path)]
     for dicom_slice in slices:
         dicom_slice.check()
     slices.sort(key=lambda dicom_slice: dicom_slice.position)
@@ -75,96 +68,7 @@ def read_series(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]
     return file, geometry
 
 
-class _Slice:
-    """A DICOM file with an image, whose pixels are not read yet."""
-
-    def __init__(self, file: Path):
-        self.file = file
-        self._reader = sitk.ImageFileReader()
-        self._reader.SetImageIO("GDCMImageIO")
-        self._reader.SetFileName(require_utf8(file))
-        try:
-            self._reader.ReadImageInformation()
-        except RuntimeError as e:
-            raise _damaged(file) from e
-        self.size = self._reader.GetSize()
-        self.spacing = self._reader.GetSpacing()
-        self.origin = np.array(self._reader.GetOrigin())
-        self.direction = self._reader.GetDirection()
-
-    def get_tag(self, tag: str) -> str | None:
-        """Return an element as text, or None if the file lacks it."""
-        if not self._reader.HasMetaDataKey(tag):
-            return None
-        return self._reader.GetMetaData(tag).strip()
-
-    def check(self) -> None:
-        """Refuse a file that cannot be part of a volume.
-
-        Raises:
-          UserError: it is not a gray slice of plausible size with a known placement.
-        """
-        components = self._reader.GetNumberOfComponents()
-        if len(self.size) != 3 or components != 1:
-            raise UserError(
-                f"{self.file} has {components} values per pixel.",
-                rule="CT slices are gray.",
-            )
-        if self.size[2] != 1:
-            raise UserError(
-                f"{self.file} has {self.size[2]} frames.",
-                rule="one slice per DICOM file; the order and the values of several "
-                "frames are not supported.",
-                remedy="convert it to NIfTI first, for example with dcm2niix.",
-            )
-        if self.get_tag(PHOTOMETRIC) == "MONOCHROME1":
-            raise UserError(
-                f"{self.file} is MONOCHROME1: its values are inverted.",
-                rule="CT slices are MONOCHROME2.",
-                remedy="export the series again, or convert it to NIfTI first.",
-            )
-        if not 0 < self.size[0] * self.size[1] <= MAX_PIXELS:
-            raise UserError(
-                f"{self.file} declares {self.size[0]} x {self.size[1]} pixels.",
-                rule=f"at most {MAX_PIXELS}.",
-                remedy="if it is not really that large, the file is damaged.",
-            )
-        for tag, name in PLACEMENT.items():
-            if self.get_tag(tag) is None:
-                raise UserError(
-                    f"{self.file} does not state its {name} ({tag.replace('|', ',')}).",
-                    rule="a CT slice states its place in the patient.",
-                    remedy="export the series again with these elements.",
-                )
-
-    @property
-    def thickness(self) -> float:
-        """In mm; 1 if the file does not state it."""
-        try:
-            return float(self.get_tag(THICKNESS) or 1.0)
-        except ValueError:
-            return 1.0
-
-    @property
-    def position(self) -> float:
-        """In mm along the normal."""
-        return float(self.origin @ self.normal)
-
-    @property
-    def normal(self) -> np.ndarray:
-        """The direction from this slice to the next one."""
-        return np.reshape(self.direction, (3, 3))[:, 2]
-
-    def voxels(self) -> np.ndarray:
-        """Read `[z y x]` float32, in Hounsfield units if slope and intercept are given."""
-        try:
-            image = self._reader.Execute()
-        except RuntimeError as e:
-            raise _damaged(self.file) from e
-        return sitk.GetArrayFromImage(image).astype(np.float32)
-
-
-def _choose_series(folder: Path, series: str) -> list[_Slice]:
+def _choose_series(folder: Path, series: str) -> list[DicomSlice]:
     """Return the files of the series with this UID, or of the only one."""
     by_series = _group_by_series(folder)
     if not by_series:
@@ -187,14 +91,14 @@ def _choose_series(folder: Path, series: str) -> list[_Slice]:
     return by_series[series or next(iter(by_series))]
 
 
-def _group_by_series(folder: Path) -> dict[str, list[_Slice]]:
-    by_series: dict[str, list[_Slice]] = {}
+def _group_by_series(folder: Path) -> dict[str, list[DicomSlice]]:
+    by_series: dict[str, list[DicomSlice]] = {}
     unreadable = []
     for file in sorted(folder.iterdir()):
         if not is_dicom_file(file):
             continue
         try:
-            dicom_slice = _Slice(file)
+            dicom_slice = DicomSlice(file)
         except UserError:
             if _is_ct(file):  # others are not images: reports, structure sets
                 unreadable.append(str(file))
@@ -220,7 +124,7 @@ def series_uids(folder: Path) -> list[str]:
     return list(_group_by_series(folder))
 
 
-def _list_series(by_series: Mapping[str, Sequence[_Slice]]) -> str:
+def _list_series(by_series: Mapping[str, Sequence[DicomSlice]]) -> str:
     rows = []
     for uid, slices in by_series.items():
         description = slices[0].get_tag(DESCRIPTION) or "no description"
@@ -228,7 +132,7 @@ def _list_series(by_series: Mapping[str, Sequence[_Slice]]) -> str:
     return bullet_list(rows)
 
 
-def _stack_geometry(slices: Sequence[_Slice]) -> Geometry:
+def _stack_geometry(slices: Sequence[DicomSlice]) -> Geometry:
     """Return the geometry of slices sorted by position; of one, by its thickness."""
     first = slices[0]
     if len(slices) == 1:
@@ -245,7 +149,7 @@ def _stack_geometry(slices: Sequence[_Slice]) -> Geometry:
     )
 
 
-def _require_alike(first: _Slice, dicom_slice: _Slice) -> None:
+def _require_alike(first: DicomSlice, dicom_slice: DicomSlice) -> None:
     is_alike = (
         dicom_slice.size == first.size
         and np.allclose(dicom_slice.direction, first.direction, atol=1e-4)
@@ -260,7 +164,7 @@ def _require_alike(first: _Slice, dicom_slice: _Slice) -> None:
         )
 
 
-def _slice_distance(slices: Sequence[_Slice]) -> float:
+def _slice_distance(slices: Sequence[DicomSlice]) -> float:
     """Return the mean distance in mm, and refuse gaps, duplicates and a tilted gantry."""
     steps = np.diff([dicom_slice.position for dicom_slice in slices])
     distance = float(np.median(steps))
@@ -295,11 +199,3 @@ def _is_ct(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(1024)
     return start.partition(CLASS)[2][2:].startswith(CT)
-
-
-def _damaged(file: Path) -> UserError:
-    return UserError(
-        f"{file} is damaged: it cannot be read as DICOM.",
-        rule="an intact DICOM file of a CT slice.",
-        remedy="copy it again, or move it out of the folder.",
-    )

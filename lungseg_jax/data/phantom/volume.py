@@ -42,7 +42,7 @@ class Scan:
     def slices(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Draw slices and masks from feet to head, as `make_volume` returns them."""
         with ThreadPoolExecutor() as pool:
-            pending = [pool.submit(self._draw, k) for k in range(len(self.levels))]
+            pending = [pool.submit(self.draw, k) for k in range(len(self.levels))]
             try:
                 for k in range(len(pending)):
                     drawn, pending[k] = pending[k].result(), None
@@ -50,7 +50,8 @@ class Scan:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _draw(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw slice `k`, as `slices` does."""
         thickness = self.spacing_mm[0] / self.patient.half_width_mm
         section = self.patient.at(float(self.levels[k]), thickness)
         canvas = Canvas(self.size, self.frame, scanner.AIR_HU)

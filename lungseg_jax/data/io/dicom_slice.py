@@ -1,0 +1,114 @@
+"""A DICOM file with one slice of a CT scan."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lungseg_jax.data.io.images import MAX_PIXELS
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import require_utf8
+
+PLACEMENT = {  # without these ITK assumes a placement, and gives no warning
+    "0028|0030": "pixel spacing",
+    "0020|0032": "position",
+    "0020|0037": "orientation",
+}
+THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
+
+
+class DicomSlice:
+    """A DICOM file with an image, whose pixels are not read yet."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self._reader = sitk.ImageFileReader()
+        self._reader.SetImageIO("GDCMImageIO")
+        self._reader.SetFileName(require_utf8(file))
+        try:
+            self._reader.ReadImageInformation()
+        except RuntimeError as e:
+            raise _damaged(file) from e
+        self.size = self._reader.GetSize()
+        self.spacing = self._reader.GetSpacing()
+        self.origin = np.array(self._reader.GetOrigin())
+        self.direction = self._reader.GetDirection()
+
+    def get_tag(self, tag: str) -> str | None:
+        """Return an element as text, or None if the file lacks it."""
+        if not self._reader.HasMetaDataKey(tag):
+            return None
+        return self._reader.GetMetaData(tag).strip()
+
+    def check(self) -> None:
+        """Refuse a file that cannot be part of a volume.
+
+        Raises:
+          UserError: it is not a gray slice of plausible size with a known placement.
+        """
+        components = self._reader.GetNumberOfComponents()
+        if len(self.size) != 3 or components != 1:
+            raise UserError(
+                f"{self.file} has {components} values per pixel.",
+                rule="CT slices are gray.",
+            )
+        if self.size[2] != 1:
+            raise UserError(
+                f"{self.file} has {self.size[2]} frames.",
+                rule="one slice per DICOM file; the order and the values of several "
+                "frames are not supported.",
+                remedy="convert it to NIfTI first, for example with dcm2niix.",
+            )
+        if self.get_tag(PHOTOMETRIC) == "MONOCHROME1":
+            raise UserError(
+                f"{self.file} is MONOCHROME1: its values are inverted.",
+                rule="CT slices are MONOCHROME2.",
+                remedy="export the series again, or convert it to NIfTI first.",
+            )
+        if not 0 < self.size[0] * self.size[1] <= MAX_PIXELS:
+            raise UserError(
+                f"{self.file} declares {self.size[0]} x {self.size[1]} pixels.",
+                rule=f"at most {MAX_PIXELS}.",
+                remedy="if it is not really that large, the file is damaged.",
+            )
+        for tag, name in PLACEMENT.items():
+            if self.get_tag(tag) is None:
+                raise UserError(
+                    f"{self.file} does not state its {name} ({tag.replace('|', ',')}).",
+                    rule="a CT slice states its place in the patient.",
+                    remedy="export the series again with these elements.",
+                )
+
+    @property
+    def thickness(self) -> float:
+        """In mm; 1 if the file does not state it."""
+        try:
+            return float(self.get_tag(THICKNESS) or 1.0)
+        except ValueError:
+            return 1.0
+
+    @property
+    def position(self) -> float:
+        """In mm along the normal."""
+        return float(self.origin @ self.normal)
+
+    @property
+    def normal(self) -> np.ndarray:
+        """The direction from this slice to the next one."""
+        return np.reshape(self.direction, (3, 3))[:, 2]
+
+    def voxels(self) -> np.ndarray:
+        """Read `[z y x]` float32, in Hounsfield units if slope and intercept are given."""
+        try:
+            image = self._reader.Execute()
+        except RuntimeError as e:
+            raise _damaged(self.file) from e
+        return sitk.GetArrayFromImage(image).astype(np.float32)
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError(
+        f"{file} is damaged: it cannot be read as DICOM.",
+        rule="an intact DICOM file of a CT slice.",
+        remedy="copy it again, or move it out of the folder.",
+    )

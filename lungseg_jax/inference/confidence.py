@@ -1,0 +1,44 @@
+"""How far to trust the mask of a slice, in numbers and in words."""
+
+import dataclasses
+
+from lungseg_jax.inference import review
+from lungseg_jax.inference.segmenter import Segmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Confidence:
+    """How far to trust a mask; the fields are columns of a `PredictionTable`.
+
+    Attributes:
+      expected_iou, review, disagreement: those of `Segmentation`; a reason of the volume
+        also sets `review`.
+      uncertainty_bits, mutual_information_bits: means over the slice.
+      reasons: to review the slice, as `review` names them.
+    """
+
+    expected_iou: float
+    review: bool | None
+    disagreement: float
+    uncertainty_bits: float
+    mutual_information_bits: float
+    reasons: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, segmentation: Segmentation) -> "Confidence":
+        """Summarize the segmentation of one slice."""
+        uncertainty = float(segmentation.uncertainty.mean())
+        mutual_information = float(segmentation.mutual_information.mean())
+        reason = review.reason_of(uncertainty, mutual_information)
+        return cls(
+            expected_iou=segmentation.expected_iou,
+            review=segmentation.review,
+            disagreement=segmentation.disagreement,
+            uncertainty_bits=uncertainty,
+            mutual_information_bits=mutual_information,
+            reasons=(reason,) if segmentation.review else (),
+        )
+
+    def with_reason(self, reason: str) -> "Confidence":
+        """Return the same with one more reason to review the slice."""
+        return dataclasses.replace(self, review=True, reasons=(*self.reasons, reason))
