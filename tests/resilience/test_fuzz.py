@@ -425,15 +425,16 @@ def test_flags_are_reset_between_commands(places, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(
         "lungseg_jax.cli.train.run_experiment",
-        lambda c, workdir, extend: calls.append((c.seed, workdir, extend)),
+        lambda c, workdir, extend: calls.append((c.name, c.seed, workdir, extend)),
     )
     recipe = f"--config={ROOT / 'configs/smoke.py'}"
     for words in (["--config.seed=5", "--workdir=w", "--extend"], []):
         done = run_command("train", [recipe, *words], monkeypatch)
         assert done.returncode == 0, done.stderr
-    assert calls == [(5, "w", True), (0, "", False)]
-    done = run_command("train", [], monkeypatch)  # the recipe is forgotten
-    assert done.returncode == 2
+    assert calls == [("smoke", 5, "w", True), ("smoke", 0, "", False)]
+    done = run_command("train", [], monkeypatch)
+    assert done.returncode == 0, done.stderr
+    assert calls[-1] == ("incp_snapshot", 0, "", False)  # the recipe is forgotten
 
     masks, scores = ["good/2d_masks"] * 2, tmp_path / "scores.json"
     done = run_command("compare", ["--json=scores.json", *masks], monkeypatch)
