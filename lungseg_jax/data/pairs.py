@@ -184,8 +184,7 @@ def _subfolder(folder: Path, name: str) -> Path:
             f"the data folder {folder} "
             + ("is a file." if folder.exists() else "does not exist."),
             rule=f"a folder that holds {IMAGES}/ and {MASKS}/ with equal file names.",
-            remedy="check --config.data.dir (or --data); a relative path starts at "
-            f"{Path.cwd()}.",
+            remedy=f"check its path; a relative one starts at {Path.cwd()}.",
         )
     if not (folder / name).is_dir():
         raise UserError(

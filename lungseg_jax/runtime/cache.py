@@ -27,7 +27,9 @@ def cache_root(setting: str = "") -> Path:
     except OSError as e:
         raise UserError(
             f"the cache folder {root} cannot be created: {e.strerror}.",
-            remedy="name another with --config.cache_dir=DIR.",
+            remedy="name another with --config.cache_dir=DIR."
+            if setting
+            else "set XDG_CACHE_HOME to another folder.",
         ) from e
     return root.absolute()
 

@@ -1,6 +1,7 @@
 """`lungseg check`: the description of a folder, and its exit status."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,8 @@ def test_a_mistake_is_one_plain_error(words, message, lungseg_here, tmp_path):
     done = lungseg_here("check", *words, cache=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert message in done.stderr and "Traceback" not in done.stderr
+    _, _, remedy = done.stderr.partition("fix:")
+    assert {*re.findall(r"--\w+", remedy)} <= {"--cache_dir", "--help"}
 
 
 def test_help_shows_examples_and_flags(lungseg_here, tmp_path):

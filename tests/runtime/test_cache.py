@@ -19,11 +19,15 @@ def test_the_cache_folder_is_created_where_it_is_set(tmp_path, monkeypatch):
     assert cache_root().is_dir()
 
 
-def test_a_cache_folder_that_cannot_be_created_names_the_knob(tmp_path):
+def test_a_cache_folder_that_cannot_be_created_names_its_setting(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be created") as e:
         cache_root(str(tmp_path / "file" / "cache"))
     assert "--config.cache_dir=DIR" in e.value.remedy
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match="cannot be created") as e:
+        cache_root()
+    assert "XDG_CACHE_HOME" in e.value.remedy
 
 
 HOLD = """
