@@ -1,6 +1,6 @@
-"""Draw the folders of the package and their imports, as a Mermaid flowchart.
+"""Draw the folders of the package and their imports.
 
-    python docs/draw_folders.py     # updates the picture in docs/architecture.md
+    python docs/draw_folders.py     # writes docs/folders.svg
 
 An arrow from A to B means that a file of A imports one of B. Arrows that follow from
 others, as A -> C does from A -> B -> C, are left out.
@@ -13,8 +13,19 @@ from pathlib import Path
 
 PACKAGE = "lungseg_jax"
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "architecture.md"
-START, END = "<!-- draw_folders.py: start -->\n", "<!-- draw_folders.py: end -->\n"
+PICTURE = ROOT / "docs" / "folders.svg"
+
+WIDTH, HEIGHT = 140, 34  # of a box, px
+ACROSS, DOWN = 160, 62  # from box to box
+HEAD = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">
+<style>
+text {{ font: 15px sans-serif; text-anchor: middle; fill: #1a237e; }}
+rect {{ fill: #e8eaf6; stroke: #3f51b5; rx: 6px; }}
+path {{ stroke: #7986cb; stroke-width: 1.5; fill: none; }}
+</style>
+<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"
+ orient="auto"><path d="M1 1L7 4L1 7"/></marker>"""
 
 Graph = dict[str, set[str]]
 
@@ -63,24 +74,44 @@ def reduce_transitively(graph: Mapping[str, set[str]]) -> Graph:
     }
 
 
-def flowchart(graph: Mapping[str, set[str]]) -> str:
-    """Return an acyclic graph as Mermaid source, from top to bottom, in a fenced block."""
-    sorter = graphlib.TopologicalSorter({node: sorted(graph[node]) for node in graph})
-    order = [*sorter.static_order()][::-1]
-    arrows = [
-        f"    {node} --> {target}"
-        for node in order
-        for target in sorted(graph[node], key=order.index)
-    ]
-    return "\n".join(["```mermaid", "flowchart TD", *arrows, "```", ""])
+def rows_of(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return the folders in rows, each below everything that imports it."""
+    order = [*graphlib.TopologicalSorter(graph).static_order()][::-1]
+    depth = dict.fromkeys(order, 0)
+    for node in order:
+        for target in graph[node]:
+            depth[target] = max(depth[target], depth[node] + 1)
+    count = max(depth.values()) + 1
+    return [sorted(n for n in graph if depth[n] == row) for row in range(count)]
 
 
-def with_picture(page: str) -> str:
-    """Return a page with the picture between its markers replaced."""
-    before, rest = page.split(START)
-    _, after = rest.split(END)
-    picture = flowchart(reduce_transitively(folder_graph()))
-    return f"{before}{START}\n{picture}\n{END}{after}"
+def svg(graph: Mapping[str, set[str]]) -> str:
+    """Return an acyclic graph as an SVG picture, from top to bottom."""
+    rows = rows_of(graph)
+    width = ACROSS * max(map(len, rows))
+    place = {
+        name: (width // 2 + ACROSS * (2 * i - len(row) + 1) // 2, DOWN * k + DOWN // 2)
+        for k, row in enumerate(rows)
+        for i, name in enumerate(row)
+    }
+    lines, boxes = [], []
+    for name, (x, y) in place.items():
+        for target in sorted(graph[name]):
+            to_x, to_y = place[target]
+            start, end = y + HEIGHT // 2, to_y - HEIGHT // 2 - 2
+            lines.append(
+                f'<path d="M{x} {start}L{to_x} {end}" marker-end="url(#arrow)"/>'
+            )
+        left, top = x - WIDTH // 2, y - HEIGHT // 2
+        boxes.append(f'<rect x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}"/>')
+        boxes.append(f'<text x="{x}" y="{y + 5}">{name}</text>')
+    size = f"{width} {DOWN * len(rows)}"
+    return "\n".join([HEAD.format(size=size), *lines, *boxes, "</svg>", ""])
+
+
+def picture() -> str:
+    """Return the picture of the package."""
+    return svg(reduce_transitively(folder_graph()))
 
 
 def _folder(parts: tuple[str, ...]) -> str:
@@ -102,4 +133,4 @@ def _imports(file: Path) -> Iterator[tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_picture(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PICTURE.write_text(picture(), encoding="utf-8")

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from lungseg_jax.__main__ import COMMANDS
+from lungseg_jax.runtime import signals
 from lungseg_jax.training import knobs
+from lungseg_jax.training.recipes import fine_tuning
+from lungseg_jax.training.schedules import cycle_ends
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmarks", "configs", "docs", "lungseg_jax", "tests")
@@ -125,7 +128,7 @@ def known_flags(words, page):
     match words:
         case ["lungseg", command, *_] if command not in PLACEHOLDERS:
             assert command.startswith("-") or command in COMMANDS, command
-            return flags_of(command) if command in COMMANDS else {"help"}
+            return flags_of(command) if command in COMMANDS else {"help", "version"}
         case ["python", "-m", "lungseg_jax.main", *_]:
             return flags_of("train")
         case ["launch/slurm.sh" | "launch/tpu_pod.sh" | "launch/local.sh", *_]:
@@ -170,6 +173,23 @@ def test_commands_and_flags_exist(page):
                 assert name in known or name.removeprefix("no") in known, line
 
 
+def test_the_example_of_extend_fits_the_recipe():
+    """The steps that are done are also ends of cycles of the longer run."""
+    page = (ROOT / "docs" / "how-to" / "resume_and_extend.md").read_text()
+    cycles, steps = map(int, re.search(r"cycles=(\d+) .*steps=(\d+)", page).groups())
+    c = fine_tuning()
+    shape = {"total_steps": c.train.total_steps, "cycles": c.schedule.cycles}
+    done = cycle_ends(**shape, growth=c.schedule.growth)
+    longer = cycle_ends(total_steps=steps, cycles=cycles, growth=c.schedule.growth)
+    assert longer[: len(done)] == done and len(longer) > len(done)
+
+
+def test_every_exit_status_is_on_its_page():
+    page = (ROOT / "docs" / "reference" / "exit_status.md").read_text()
+    rows = map(int, re.findall(r"^\| (\d+) \|", page, re.M))
+    assert {*rows} == {0, 2, *signals.STATUS.values()}
+
+
 def test_every_command_is_on_a_page():
     text = "".join(page.read_text() for page in PAGES)
     for command in COMMANDS:
@@ -186,17 +206,25 @@ def load_script(path):
     return module
 
 
-def test_the_table_of_options_is_up_to_date():
-    page = (ROOT / "docs" / "configuration.md").read_text()
-    _, rest = page.split("<!-- knob_table: start -->")
-    table, _ = rest.split("<!-- knob_table: end -->")
-    assert table.strip() == knobs.knob_table(), "see the top of the page"
+def test_the_generated_pages_are_up_to_date():
+    script = load_script(ROOT / "docs" / "generate_reference.py")
+    pages = script.generated_pages()
+    assert len(pages) == 2
+    for page, text in pages.items():
+        assert page.read_text() == text, "run python docs/generate_reference.py"
 
 
 def test_the_picture_of_the_folders_is_up_to_date():
-    page = (ROOT / "docs" / "architecture.md").read_text()
     drawing = load_script(ROOT / "docs" / "draw_folders.py")
-    assert drawing.with_picture(page) == page, "run python docs/draw_folders.py"
+    drawn = drawing.PICTURE.read_text()
+    assert drawn == drawing.picture(), "run python docs/draw_folders.py"
+
+
+def test_the_picture_of_the_folders_shows_each_below_those_that_import_it():
+    drawing = load_script(ROOT / "docs" / "draw_folders.py")
+    graph = {"a": {"b", "c"}, "b": {"d"}, "c": set(), "d": set()}
+    assert drawing.rows_of(graph) == [["a"], ["b", "c"], ["d"]]
+    assert drawing.svg(graph).count("marker-end") == 3
 
 
 def test_arrows_of_the_picture_point_down_the_table():

@@ -1,6 +1,6 @@
 """The table of all options of a run.
 
-Defaults, checks, `--help` and docs/configuration.md follow from it.
+Defaults, checks, `--help` and docs/reference/configuration.md follow from it.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Knob:
     Attributes:
       name: dotted, as in "train.batch_size".
       default: its value where a recipe does not set it; its type is required.
-      meaning: shown by `--help` and in docs/configuration.md.
+      meaning: shown by `--help` and in docs/reference/configuration.md.
       range: the smallest and the largest value allowed.
       choices: the names allowed.
       before: the value that reproduces runs written before the knob existed. Required of
@@ -273,7 +273,7 @@ def knob_help() -> str:
 
 
 def knob_table() -> str:
-    """Describe every knob as a Markdown table, for docs/configuration.md."""
+    """Describe every knob as a Markdown table, for docs/reference/configuration.md."""
     lines = ["| knob | default | allowed | meaning |", "|---|---|---|---|"]
     for knob in KNOBS:
         allowed = ", ".join(knob.choices)

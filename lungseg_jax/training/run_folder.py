@@ -14,7 +14,7 @@ from lungseg_jax.runtime.files import write_text
 
 
 class RunFolder:
-    """A run as plain files below `path`; docs/run_folder.md says what each holds."""
+    """A run as plain files below `path`; docs/reference/run_folder.md describes each."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)

@@ -1,0 +1,78 @@
+"""Draw the pictures of the documentation: phantoms, and a mask with its doubt.
+
+    python docs/draw_pictures.py     # writes docs/pictures/mask.png and phantoms.jpg
+
+Masks are those of the weights of the package.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+import lungseg_jax as ls
+from lungseg_jax.data.phantom.dataset import make_slice
+from lungseg_jax.inference import overlay
+
+FOLDER = Path(__file__).resolve().parent / "pictures"
+SEED, SHOWN = 5, 24  # a patient with a lung that is partly filled
+ON_SHEET = 16
+WINDOW_HU = (-1000, 400)
+ORANGE, BLUE, RED = (
+    tuple(channel / 255 for channel in reversed(color))
+    for color in (overlay.OUTLINE, overlay.MISSED, overlay.UNCERTAIN)
+)
+
+
+def mask_with_doubt() -> bytes:
+    """Return a PNG of a phantom, its mask with the true outline, and the doubt."""
+    image, truth = make_slice(seed=SEED, index=SHOWN)
+    segmentation = ls.load()(image)
+    mask, lung = segmentation.mask, truth > 0
+    iou = (mask & lung).sum() / (mask | lung).sum()
+    doubt = overlay.overlay(image, mask, segmentation.uncertainty, window_hu=WINDOW_HU)
+    figure = Figure(figsize=(9, 3.3), dpi=100, layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    slice_only = overlay.gray(image, window_hu=WINDOW_HU)
+    _show(left, slice_only, "a synthetic slice")
+    _show(middle, slice_only, f"mask (orange), truth (blue): IoU {iou:.3f}")
+    middle.contour(mask, [0.5], colors=[ORANGE], linewidths=2.2)
+    middle.contour(lung, [0.5], colors=[BLUE], linewidths=0.9)
+    expected = float(segmentation.expected_iou)
+    _show(right, doubt[..., ::-1], f"where it is in doubt: expected IoU {expected:.3f}")
+    return _small_png(figure)
+
+
+def phantom_sheet(columns: int = 8) -> bytes:
+    """Return a JPEG of phantoms with the outline of their true masks."""
+    tiles = []
+    for index in range(ON_SHEET):
+        image, truth = make_slice(seed=SEED, index=index, size=192)
+        picture = overlay.gray(image, window_hu=WINDOW_HU)
+        picture = np.repeat(picture[..., None], 3, axis=-1)
+        tiles.append(overlay.draw_outline(picture, truth > 0))
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    return overlay.encode_jpeg(np.vstack([np.hstack(row) for row in rows]))
+
+
+def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=10)
+    axes.set_axis_off()
+
+
+def _small_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG of 256 colors, a third of the usual size."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    Image.open(drawn).convert("RGB").quantize(256).save(small, "png", optimize=True)
+    return small.getvalue()
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "mask.png").write_bytes(mask_with_doubt())
+    (FOLDER / "phantoms.jpg").write_bytes(phantom_sheet())

@@ -1,0 +1,42 @@
+"""Pages of the repository outside docs/, as pages of the site: a hook of mkdocs.
+
+mkdocs only sees docs/. The targets of links are rewritten here, so that they lead to the
+same pages in the repository and on the site.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")
+LINK = re.compile(r"(?<=\]\()[^)\s#:]+")
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add the pages outside docs/."""
+    root = Path(config.docs_dir).parent
+    for name in OUTSIDE:
+        content = (root / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_page_markdown(
+    markdown: str, *, page: Page, config: MkDocsConfig, files: Files
+) -> str:
+    """Rewrite the links of a page; mkdocs reports those that lead nowhere."""
+    source = page.file.src_uri
+
+    def on_site(link: re.Match) -> str:
+        folder = posixpath.dirname(source if source in OUTSIDE else f"docs/{source}")
+        target = posixpath.normpath(posixpath.join(folder, link[0]))
+        uri = target.removeprefix("docs/")
+        if files.get_file_from_path(uri) is None:
+            return link[0]
+        return posixpath.relpath(uri, posixpath.dirname(source))
+
+    return LINK.sub(on_site, markdown)
