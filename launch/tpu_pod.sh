@@ -24,7 +24,7 @@ if [ $dry_run = 0 ] && ! command -v gcloud > /dev/null; then
   exit 2
 fi
 tpu=(gcloud compute tpus tpu-vm)
-copied=(lungseg_jax configs launch pyproject.toml README.md LICENSE)
+copied=(lungseg_jax configs launch pyproject.toml setup.py README.md LICENSE)
 program=$(run_or_show 1 EXTRAS='[tpu]' CONFIG="$CONFIG" launch/local.sh --distributed "$@")
 run_or_show $dry_run "${tpu[@]}" ssh "$name" --zone="$zone" --worker=all \
   --command="mkdir -p lungseg"

@@ -50,9 +50,11 @@ def test_requeues_a_slurm_job_that_was_stopped(status, queued, tmp_path):
 def test_tpu_pod_starts_one_process_per_host():
     result = launch("tpu_pod.sh", "pod", "zone", "--dry-run", "--workdir=/mnt/run")
     assert result.returncode == 0, result.stderr
-    last = shlex.split(result.stdout.splitlines()[-1])
-    assert {"pod", "--zone=zone", "--worker=all"} <= set(last)
-    program = shlex.split(last[-1].removeprefix("--command="))
+    _, copying, running = map(shlex.split, result.stdout.splitlines())
+    copied = {Path(word).name for word in copying}
+    assert {"lungseg_jax", "configs", "pyproject.toml", "setup.py"} <= copied
+    assert {"pod", "--zone=zone", "--worker=all"} <= set(running)
+    program = shlex.split(running[-1].removeprefix("--command="))
     assert "--distributed" in program and program[-1] == "--workdir=/mnt/run"
 
 
