@@ -71,8 +71,8 @@ def command_section(name: str) -> str:
     if positional:
         parts.insert(1, f"```\nlungseg {name} [OPTIONS] {positional}\n```")
     if rows:
-        table = ["| option | default | meaning |", "|---|---|---|"]
-        parts.append("\n".join([*table, *(f"| {' | '.join(row)} |" for row in rows)]))
+        rows = [("option", "default", "meaning"), ("---", "---", "---"), *rows]
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,6 +103,8 @@ def flag_rows(train_flags: flags.FlagValues) -> Iterator[Row]:
         "Recipe, and perhaps its variant.",
     )
     for name in sorted(train_flags):
+        if name.startswith("config"):  # defined when a command line is parsed
+            continue
         flag = train_flags[name]
         text = f"`--{name}`" if flag.boolean else f"`--{name}=VALUE`"
         yield text, f"`{flag.default}`" if flag.default else "", _mark_code(flag.help)
@@ -115,8 +117,11 @@ def _option_row(option: click.Option, context: click.Context) -> Row:
         value = " N"
         most = "" if option.type.max is None else f" to {option.type.max}"
         meaning += f" {option.type.min}{most or ' or more'}."
+    elif isinstance(option.type, click.Choice):
+        value = " NAME"
+        meaning += f" One of {', '.join(option.type.choices)}."
     shown = [f"`{flag}{value}`" for flag in (*option.opts, *option.secondary_opts)]
-    return ", ".join(shown).replace("|", "\\|"), _default(option, context), meaning
+    return ", ".join(shown), _default(option, context), meaning
 
 
 def _default(option: click.Option, context: click.Context) -> str:
@@ -142,7 +147,7 @@ def _positional(command: click.Command) -> str:
 def _mark_code(text: str) -> str:
     """Mark the flags in prose as code, and escape what would be HTML."""
     marked = re.sub(r"(?<![`\w-])--\w[\w.]*(?:=[\w./]*)?(?<!\.)", r"`\g<0>`", text)
-    return marked.replace("<", "&lt;")
+    return marked.replace("<", "&lt;").replace("|", "\\|")
 
 
 if __name__ == "__main__":

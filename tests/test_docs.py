@@ -227,6 +227,15 @@ def test_the_picture_of_the_folders_shows_each_below_those_that_import_it():
     assert drawing.svg(graph).count("marker-end") == 3
 
 
+def test_the_pictures_are_small_and_can_be_drawn_again():
+    script = load_script(ROOT / "docs" / "draw_pictures.py")
+    assert script.mask_with_doubt().startswith(b"\x89PNG")
+    assert script.phantom_sheet().startswith(b"\xff\xd8")
+    pictures = [*script.FOLDER.iterdir()]
+    assert len(pictures) == 3
+    assert all(picture.stat().st_size < 200_000 for picture in pictures)
+
+
 def test_arrows_of_the_picture_point_down_the_table():
     page = (ROOT / "docs" / "architecture.md").read_text()
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page, re.M)

@@ -16,9 +16,12 @@ for needed in ("material", "mkdocstrings"):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of the site, built with --strict: a warning is an error."""
+    """The folder of the site, built with --strict: a warning is an error.
+
+    With --quiet, mkdocs would overlook warnings.
+    """
     folder = tmp_path_factory.mktemp("site")
-    words = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    words = ["mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=ROOT,
