@@ -185,8 +185,11 @@ def _plan_series(
 ) -> Iterator[PredictionTask]:
     """Plan each of the series in a folder; a single one has the name of the folder."""
     mask = _mask_path(folder, target, format, in_folder=True)
-    uids = [series] if series else _uids(folder)
-    if len(uids) < 2:
+    try:
+        uids = [series] if series else series_uids(folder)
+    except UserError:  # it is raised again when the folder is read
+        uids = [""]
+    if len(uids) == 1:
         task = _plan_input(folder, mask)
         yield dataclasses.replace(task, series=series)
         return
@@ -194,13 +197,6 @@ def _plan_series(
     for uid in uids:
         task = _plan_input(folder, target / stem / f"{uid}{suffix}")
         yield dataclasses.replace(task, series=uid)
-
-
-def _uids(folder: Path) -> list[str]:
-    try:
-        return series_uids(folder)
-    except UserError:  # it is raised again when the folder is read
-        return []
 
 
 def _check_single_input(source: Path) -> None:

@@ -7,8 +7,16 @@ import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    JPEG2000Lossless,
     MediaStorageDirectoryStorage,
+    MRImageStorage,
+    RawDataStorage,
+    RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
     XRayRadiationDoseSRStorage,
     generate_uid,
 )
@@ -293,3 +301,99 @@ def test_refuses_slices_without_a_placement(element, name, tmp_path):
         del d[element]
         d.save_as(file)
     refused(tmp_path / "in", f"does not state its {name}")
+
+
+# --- what is not a slice of a CT scan ---
+
+
+def edit(files, **elements):
+    for file in files:
+        d = pydicom.dcmread(file)
+        for name, value in elements.items():
+            setattr(d, name, value)
+            if name == "SOPClassUID":
+                d.file_meta.MediaStorageSOPClassUID = value
+        d.save_as(file)
+
+
+LOCALIZER = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+OTHERS = [
+    (LOCALIZER, "localizer"),
+    ({"Modality": "MR", "SOPClassUID": MRImageStorage}, "modality MR, not CT"),
+    ({"SOPClassUID": SecondaryCaptureImageStorage}, "secondary capture"),
+    ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "coronal or sagittal"),
+]
+
+
+@pytest.mark.parametrize("elements,reason", OTHERS)
+def test_leaves_out_what_is_not_a_ct_slice(elements, reason, tmp_path, capsys):
+    folder = tmp_path / "in"
+    write_series(folder, array=stored()[:2])
+    edit(folder.iterdir(), **elements)
+    (first, _) = sorted(folder.iterdir())
+    refused(first, f"{first} is not an axial CT slice: .*{reason}")
+    refused(folder, f"no slices among them:\n  {first} and 1 more: .*{reason}")
+
+    for file in folder.iterdir():
+        file.rename(folder / f"A{file.name}")
+    uid = write_series(folder)
+    with open_volume(folder) as volume:
+        assert volume.count == len(stored())
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"skipped: {folder}/A") and reason in line
+    with open_volume(folder, series=uid) as volume:
+        assert volume.count == len(stored())
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "storage_class,reason",
+    [
+        (XRayRadiationDoseSRStorage, "report"),
+        (RTStructureSetStorage, "structure set"),
+        (SegmentationStorage, "segmentation"),
+        (EncapsulatedPDFStorage, "document"),
+        (GrayscaleSoftcopyPresentationStateStorage, "presentation state"),
+        (RawDataStorage, "not an image"),
+    ],
+)
+def test_says_what_a_file_without_an_image_is(storage_class, reason, tmp_path, capsys):
+    write_without_image(tmp_path / "other", storage_class)
+    refused(tmp_path / "other", f"not an axial CT slice: .*{reason}")
+    write_series(tmp_path)
+    with open_volume(tmp_path) as volume:
+        assert volume.count == len(stored())
+    out = capsys.readouterr().out
+    assert out.startswith(f"skipped: {tmp_path}/other: ") and reason in out
+
+
+def test_a_folder_of_patients_leaves_out_localizers(tmp_path, capsys):
+    patients = tmp_path / "patients"
+    for name in ("scan", "scout", "report"):
+        (patients / name).mkdir(parents=True)
+    write_series(patients / "scan")
+    write_series(patients / "scout", array=stored()[:1])
+    edit((patients / "scout").iterdir(), **LOCALIZER)
+    write_without_image(patients / "report/SR", XRayRadiationDoseSRStorage)
+    (task,) = plan_outputs(patients, tmp_path / "out")
+    assert task.source == patients / "scan"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == ["report (SR)", "localizer"]
+
+
+def test_codecs_print_nothing_about_a_damaged_file(tmp_path, capfd):
+    """OpenJPEG, in GDCM, prints "Expected a SOC marker"."""
+    write_series(tmp_path, array=stored()[:1])
+    (file,) = tmp_path.iterdir()
+    d = pydicom.dcmread(file)
+    d.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    d.PixelData = pydicom.encaps.encapsulate([bytes(50)])
+    d["PixelData"].is_undefined_length = True
+    d.save_as(file)
+    refused(file, "is damaged: it cannot be read as DICOM")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(RuntimeError):
+        reader.Execute()
+    assert "SOC marker" in capfd.readouterr().err  # so the test looks for what there is
