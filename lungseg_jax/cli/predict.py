@@ -5,6 +5,7 @@
     lungseg predict --run=RUN --overlay --csv=lungs.csv images/ masks/
     lungseg predict --labels=sides scan.nii.gz lungs.nii.gz
     lungseg predict --run=RUN --uncertainty dicom_folder/ lungs.mha
+    lungseg predict --labels=sides dicom_folder/ lungs.seg.dcm
     lungseg predict --run=BUNDLE --members=last --quiet scan.nrrd lungs.nrrd
     lungseg predict --overlay --csv=lungs.csv --resume patients/ masks/
 
@@ -13,9 +14,10 @@ folder of a DICOM series, or a folder of such files and series. Volumes and seri
 at any depth, such as patients/PATIENT/STUDY/SERIES. OUTPUT is a file for one input and a
 folder for several, in which each mask has the place and the name of its input. Masks have
 the size and the geometry of their input, with values 0 and 255 for a slice and 0 and 1 for
-a volume. Inputs are never written to. Of several volumes, one that cannot be used is
-skipped, and named at the end with exit status 2. Without --run, the weights are those of
-the package, which were trained on synthetic slices only.
+a volume. lungs.seg.nrrd is a segmentation for 3D Slicer and, from a DICOM input, lungs.dcm
+a DICOM Segmentation. Inputs are never written to. Of several volumes, one that cannot be
+used is skipped, and named at the end with exit status 2. Without --run, the weights are
+those of the package, which were trained on synthetic slices only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,7 +75,10 @@ def map_options(function):
     type=click.Choice(list(LABELS)),
     default="lung",
     help="Values of the masks of volumes; "
-    + "; ".join(f"{name}: {meaning}" for name, meaning in LABELS.items())
+    + "; ".join(
+        f"{name}: {', '.join(f'{s.value} {s.name.lower()}' for s in segments)}"
+        for name, segments in LABELS.items()
+    )
     + ".",
 )
 @map_options

@@ -19,7 +19,7 @@ from lungseg_jax.data.io.formats import (
     write_slice,
 )
 from lungseg_jax.data.io.images import write_picture
-from lungseg_jax.data.io.volume_writer import VolumeWriter
+from lungseg_jax.data.io.volume_writer import VolumeWriter, open_mask
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference import review
 from lungseg_jax.inference.confidence import Confidence
@@ -130,6 +130,7 @@ def _predict_volume(
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(open_volume(task.source, series=task.series))
         _check_volume(segmenter, volume)
+        writer = open_mask(task.target, volume, LABELS[labels])  # it may refuse
         masks = np.zeros((volume.count, *volume.shape), np.uint8)
         sheet = ContactSheet(volume.count)
         shown = sheet.includes if task.overlay else lambda k: False
@@ -150,7 +151,7 @@ def _predict_volume(
         viewer = task.page and VolumeViewer(
             sides, spacing_mm=volume.spacing_mm, window_hu=window
         )
-        writer = stack.enter_context(VolumeWriter(task.target, volume, np.uint8))
+        stack.enter_context(writer)
         name = task.name
         for k, image in enumerate(volume.slices()):
             writer.write(k, written[k])

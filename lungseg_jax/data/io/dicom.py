@@ -32,37 +32,15 @@ def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
         axial CT slice, or the slices overlap or do not form a stack of equal distances.
     """
     with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
-        file, geometry = read_series(path, series, Path(scratch))
-        yield Volume(str(path), geometry, itk.plane_reader(file, geometry, path))
-
-
-def read_series(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]:
-    """Copy the slices of a series into one file in `scratch`, as float32.
-
-    Returns:
-      The file, in a format that SimpleITK reads in parts, and the geometry of the series.
-
-    Raises:
-      UserError: as `open_volume`.
-    """
-    slices = _choose_series(path, series)
-    for dicom_slice in slices:
-        dicom_slice.check()
-    slices.sort(key=lambda dicom_slice: dicom_slice.position)
-    geometry = _stack_geometry(slices)
-    raw = scratch / "voxels.raw"
-    try:
-        with raw.open("wb") as out:
-            for dicom_slice in slices:
-                out.write(dicom_slice.voxels().tobytes())
-    except OSError as e:
-        raise UserError(
-            f"{path} cannot be unpacked into {scratch.parent}: {e.strerror}.",
-            rule=f"it needs {4e-6 * np.prod(geometry.size):.0f} MB there.",
-            remedy="free some space there, or set TMPDIR to another folder.",
-        ) from e
-    file = itk.write_mhd_header(raw, geometry, sitk.sitkFloat32, scratch)
-    return file, geometry
+        slices = _sorted_slices(path, series)
+        geometry = _stack_geometry(slices)
+        file = _copy_voxels(slices, geometry, path, Path(scratch))
+        yield Volume(
+            str(path),
+            geometry,
+            itk.plane_reader(file, geometry, path),
+            files=[dicom_slice.file for dicom_slice in slices],
+        )
 
 
 def series_uids(folder: Path) -> list[str]:
@@ -79,14 +57,36 @@ def series_uids(folder: Path) -> list[str]:
     return list(found.series)
 
 
-def _choose_series(path: Path, uid: str) -> list[DicomSlice]:
-    if not path.is_dir():
-        return [read_file(path)]
-    found = read_folder(path)
-    slices = found.choose(uid)
-    if not uid:
-        found.say_skipped()
-    return slices
+def _sorted_slices(path: Path, series: str) -> list[DicomSlice]:
+    """Return the slices of a file or a series by position; what is left out is printed."""
+    if path.is_dir():
+        found = read_folder(path)
+        slices = found.choose(series)
+        if not series:
+            found.say_skipped()
+    else:
+        slices = [read_file(path)]
+    for dicom_slice in slices:
+        dicom_slice.check()
+    return sorted(slices, key=lambda dicom_slice: dicom_slice.position)
+
+
+def _copy_voxels(
+    slices: Sequence[DicomSlice], geometry: Geometry, path: Path, scratch: Path
+) -> Path:
+    """Copy slices into one file in `scratch` that SimpleITK reads in parts, as float32."""
+    raw = scratch / "voxels.raw"
+    try:
+        with raw.open("wb") as out:
+            for dicom_slice in slices:
+                out.write(dicom_slice.voxels().tobytes())
+    except OSError as e:
+        raise UserError(
+            f"{path} cannot be unpacked into {scratch.parent}: {e.strerror}.",
+            rule=f"it needs {4e-6 * np.prod(geometry.size):.0f} MB there.",
+            remedy="free some space there, or set TMPDIR to another folder.",
+        ) from e
+    return itk.write_mhd_header(raw, geometry, sitk.sitkFloat32, scratch)
 
 
 def _stack_geometry(slices: Sequence[DicomSlice]) -> Geometry:

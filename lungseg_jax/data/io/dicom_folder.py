@@ -13,7 +13,6 @@ SERIES, DESCRIPTION = "0020|000e", "0008|103e"
 STACK = (
     3  # slices of a coronal or sagittal series that is a volume; fewer are localizers
 )
-CT_SLICES = "the axial slices of a CT scan; other images and documents are left out."
 # Element (0002,0002), near the start of a file, states its class; CT classes start alike.
 _CLASS, _CLASSES, _CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.", b"5.1.4.1.1.2"
 _NOT_IMAGES = {  # by the start of their class
@@ -50,7 +49,7 @@ class DicomFolder:
             raise UserError(
                 f"{self.path} has DICOM files, but no slices among them:\n"
                 f"{bullet_list(_describe(self.others))}",
-                rule=CT_SLICES,
+                rule="the axial slices of a CT scan.",
                 remedy="name the folder with the slices, perhaps one level further down.",
             )
         if uid and uid not in self.series:
@@ -134,7 +133,7 @@ def read_file(file: Path) -> DicomSlice:
             return dicom_slice
     raise UserError(
         f"{file} is not an axial CT slice: {reason or 'coronal or sagittal image'}.",
-        rule=CT_SLICES,
+        rule="an axial slice of a CT scan.",
         remedy="name a slice, or the folder of a series.",
     )
 
