@@ -30,7 +30,7 @@ from lungseg_jax.cli import app
 from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.outputs import LABELS, MAPS
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import combine_errors, pluralize
+from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 
 if TYPE_CHECKING:
     from lungseg_jax.inference.plan import PredictionTask
@@ -93,6 +93,11 @@ def map_options(function):
     help="File for the area, density and confidence of each slice.",
 )
 @click.option(
+    "--json",
+    type=app.PATH,
+    help="File for the same, the outputs, the weights and what was skipped.",
+)
+@click.option(
     "--format",
     default="",
     metavar="SUFFIX",
@@ -126,6 +131,7 @@ def predict(
     labels: str,
     overlay: bool,
     csv: Path | None,
+    json: Path | None,
     format: str,
     series: str,
     resume: bool,
@@ -134,6 +140,12 @@ def predict(
 ) -> None:
     from lungseg_jax.inference.plan import plan_outputs
 
+    if json and resume and not csv:
+        raise UserError(
+            "--json with --resume needs --csv.",
+            rule="the results of the masks that are kept are those of the table.",
+            remedy="name the table of the command that is resumed.",
+        )
     index = out / INDEX if overlay and source.is_dir() else None
     tasks = plan_outputs(
         source,
@@ -142,7 +154,7 @@ def predict(
         series=series,
         maps=[name for name in MAPS if maps[name]],
         overlay=overlay,
-        extra_outputs=[path for path in (csv, index) if path],
+        extra_outputs=[path for path in (csv, json, index) if path],
         overwrite=overwrite or resume,
     )
     left, kept = _left_to_do(tasks, csv) if resume else (tasks, [])
@@ -151,32 +163,39 @@ def predict(
             "weights: those of the package, trained on synthetic slices; for research only"
         )
     from lungseg_jax.inference.predict_files import predict_files
+    from lungseg_jax.inference.prediction_record import prediction_record
     from lungseg_jax.inference.prediction_table import PredictionTable
     from lungseg_jax.inference.segmenter import load
     from lungseg_jax.reporting.index_page import write_index_page
     from lungseg_jax.reporting.volume_page import write_volume_page
     from lungseg_jax.runtime import devices
+    from lungseg_jax.runtime.files import write_json
 
     devices.warn_of_idle_gpu()
     segmenter = load(run, members=members, flips=flips, postprocessing=postprocessing)
     limit = segmenter.settings.review_below
     domain = segmenter.trained.domain
-    with PredictionTable(csv, domain=domain, review_below=limit, kept=kept) as table:
+    options = {"volume_cleanup": volume_cleanup, "labels": labels}
+    with PredictionTable(
+        csv, domain=domain, review_below=limit, kept=kept, collect=json is not None
+    ) as table:
         skipped = predict_files(
-            segmenter,
-            left,
-            table,
-            volume_cleanup=volume_cleanup,
-            labels=labels,
-            write_page=write_volume_page,
+            segmenter, left, table, **options, write_page=write_volume_page
         )
+    if json:
+        options |= {"run": run, "members": members, "flips": flips}
+        record = prediction_record(
+            segmenter, tasks, table.rows, skipped, options=options
+        )
+        write_json(json, record)
     pages = {task.name: task.page for task in tasks if task.page}
     if index and len(pages) > 1:
         write_index_page(index, pages, table.volumes)
     progress.say(table.summary())
     progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
     if skipped:
-        raise combine_errors(skipped, f"{pluralize(len(left), 'input')}, skipped")
+        inputs = pluralize(len(left), "input")
+        raise combine_errors(list(skipped.values()), f"{inputs}, skipped")
 
 
 def _left_to_do(

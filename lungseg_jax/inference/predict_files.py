@@ -51,7 +51,7 @@ def predict_files(
     volume_cleanup: bool = True,
     labels: str = "lung",
     write_page: Callable[[Path, VolumeView], None] = lambda path, view: None,
-) -> list[UserError]:
+) -> dict[str, UserError]:
     """Segment every input and write the outputs of its task.
 
     Args:
@@ -63,7 +63,8 @@ def predict_files(
       write_page: writes the page of a volume, where the task has one.
 
     Returns:
-      The errors of the volumes that were skipped, of several. Nothing is written for them.
+      The errors of the volumes that were skipped, of several, by the name of their task.
+      Nothing is written for them.
 
     Raises:
       UserError: a slice or the only volume cannot be used. Nothing is written then.
@@ -74,7 +75,7 @@ def predict_files(
     if slices:
         _check_slices(segmenter, slices)
         _predict_slices(segmenter, slices, table)
-    skipped = []
+    skipped = {}
     for task in volumes:
         try:
             with table.volume():
@@ -85,7 +86,7 @@ def predict_files(
             if len(tasks) == 1:
                 raise
             progress.say(f"skipped: {e.what}")
-            skipped.append(e)
+            skipped[task.name] = e
     return skipped
 
 
