@@ -34,6 +34,7 @@ from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 
 if TYPE_CHECKING:
     from lungseg_jax.inference.plan import PredictionTask
+    from lungseg_jax.runtime.device_names import DeviceName
 
 INDEX = "index.html"  # of the pages of several volumes
 
@@ -116,6 +117,7 @@ def map_options(function):
     is_flag=True,
     help="Keep the masks that are there, with their rows in --csv, and predict the rest.",
 )
+@app.device_option()
 @app.overwrite_option()
 @app.quiet_option()
 @app.verbose_option()
@@ -135,6 +137,7 @@ def predict(
     format: str,
     series: str,
     resume: bool,
+    device: "DeviceName | None",
     overwrite: bool,
     **maps: bool,
 ) -> None:
@@ -171,6 +174,8 @@ def predict(
     from lungseg_jax.runtime import devices
     from lungseg_jax.runtime.files import write_json
 
+    devices.choose(device)
+    devices.require(device)
     devices.warn_of_idle_gpu()
     segmenter = load(run, members=members, flips=flips, postprocessing=postprocessing)
     limit = segmenter.settings.review_below
