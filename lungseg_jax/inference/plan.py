@@ -25,6 +25,7 @@ from lungseg_jax.data.io.segments import (
 )
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.inference.outputs import MAPS
+from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import check_outputs
 
@@ -166,9 +167,14 @@ def _plan_folder(
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files and the folders in a folder."""
+    """Return the files and the folders in a folder; segmentations are left out."""
     paths = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
-    return [p for p in paths if p.is_file()], [p for p in paths if p.is_dir()]
+    files = [p for p in paths if p.is_file()]
+    segmentations = [p for p in files if kind_of(p) and format_of(p).add_segments]
+    for path in segmentations:
+        progress.say(f"skipped: {path}: segmentation")
+    files = [p for p in files if p not in segmentations]
+    return files, [p for p in paths if p.is_dir()]
 
 
 def _plan_below(

@@ -11,6 +11,7 @@ from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.device_names import DeviceName
 from lungseg_jax.runtime.errors import UserError
 
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}  # of JAX, by our names
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -18,11 +19,10 @@ def choose(name: DeviceName | None) -> None:
     """Let JAX see only a device; must precede any use of one. None changes nothing."""
     if name is None:
         return
-    jax.config.update("jax_platforms", name.platform)
+    jax.config.update("jax_platforms", PLATFORMS[name.platform])
     if name.index is None:
         return
     jax.config.update("jax_cuda_visible_devices", str(name.index))
-    jax.config.update("jax_rocm_visible_devices", str(name.index))
     one = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
     os.environ.update(one | {"TPU_VISIBLE_CHIPS": str(name.index)})
 
@@ -35,16 +35,14 @@ def require(name: DeviceName | None) -> None:
     """
     if name is None:
         return
+    is_beyond = name.platform == "cpu" and bool(name.index)  # the CPU is one device
     try:
-        jax.devices()
-        is_there = name.platform != "cpu" or not name.index
-    except RuntimeError:
-        is_there = False
-    if is_there:
-        return
+        if jax.default_backend() == name.platform and not is_beyond:
+            return
+    except RuntimeError:  # JAX lacks the platform, or finds no such device
+        pass
     clear_backends()
-    for setting in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
-        jax.config.update(setting, "all")
+    jax.config.update("jax_cuda_visible_devices", "all")
     os.environ.pop("TPU_VISIBLE_CHIPS", None)
     jax.config.update("jax_platforms", "")
     known = ", ".join(f"{device.platform}:{device.id}" for device in jax.devices())

@@ -242,6 +242,19 @@ def test_a_dicom_segmentation_needs_highdicom(series, tmp_path, monkeypatch):
     assert plan_outputs(series, tmp_path / "m.nii.gz")
 
 
+def test_segmentations_in_a_folder_are_not_inputs(volume, tmp_path, capsys):
+    """3D Slicer saves them beside the scan."""
+    (tmp_path / "in" / "anna").mkdir(parents=True)
+    for folder in (tmp_path / "in", tmp_path / "in" / "anna"):
+        for name in ("scan.nii.gz", "scan.seg.nrrd"):
+            (folder / name).write_bytes(volume.read_bytes())
+    tasks = plan_outputs(tmp_path / "in", tmp_path / "out")
+    assert [task.source.name for task in tasks] == ["scan.nii.gz"] * 2
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"skipped: {tmp_path / 'in' / 'scan.seg.nrrd'}: segmentation"
+    assert "anna" in second
+
+
 def test_maps_of_a_segmentation_for_slicer_are_plain_volumes(volume, tmp_path):
     options = {"maps": ["probability"], "overlay": True}
     (task,) = plan_outputs(volume, tmp_path / "m.seg.nrrd", **options)

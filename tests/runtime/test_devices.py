@@ -1,5 +1,6 @@
 """A device is chosen by name, and a GPU that is not used is announced."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -7,6 +8,8 @@ import jax
 import pytest
 
 from lungseg_jax.runtime import devices
+from lungseg_jax.runtime.device_names import DeviceName
+from lungseg_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,31 @@ def choose(text):
 def test_chooses_a_device():
     assert choose("cpu") == "cpu all [CpuDevice(id=0)]\n"
     assert choose("cpu:0") == "cpu 0 [CpuDevice(id=0)]\n"
+
+
+def test_shows_jax_one_gpu_only():
+    code = (
+        "import jax\n"
+        "from lungseg_jax.runtime import devices\n"
+        "from lungseg_jax.runtime.device_names import parse_device\n"
+        "devices.choose(parse_device('gpu:1'))\n"
+        "names = 'jax_platforms', 'jax_cuda_visible_devices'\n"
+        "print([jax.config.values[name] for name in names])"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "['cuda,cpu', '1']\n"
+
+
+@pytest.mark.parametrize("backend,is_there", [("gpu", True), ("cpu", False)])
+def test_requires_the_backend_that_was_chosen(backend, is_there, monkeypatch):
+    """JAX takes the CPU if it finds no GPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(devices, "clear_backends", lambda: None)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    expected = contextlib.nullcontext() if is_there else pytest.raises(UserError)
+    with expected:
+        devices.require(DeviceName("gpu", None))
 
 
 def has_accelerator():

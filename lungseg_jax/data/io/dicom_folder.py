@@ -10,9 +10,7 @@ from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 
 SERIES, DESCRIPTION = "0020|000e", "0008|103e"
-STACK = (
-    3  # slices of a coronal or sagittal series that is a volume; fewer are localizers
-)
+STACK = 3  # the least slices of a coronal or sagittal volume; fewer are localizers
 # Element (0002,0002), near the start of a file, states its class; CT classes start alike.
 _CLASS, _CLASSES, _CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.", b"5.1.4.1.1.2"
 _NOT_IMAGES = {  # by the start of their class
@@ -88,20 +86,14 @@ def read_folder(folder: Path) -> DicomFolder:
     others, damaged = {}, []
     for file in sorted(filter(is_dicom_file, folder.iterdir())):
         try:
-            dicom_slice = DicomSlice(file)
+            found = _read(file)
         except UserError:
-            reason = _reason_by_class(file)
-            if reason is None:
-                damaged.append(str(file))
-            else:
-                others[file] = reason
+            damaged.append(str(file))
             continue
-        if reason := dicom_slice.other_content():
-            others[file] = reason
+        if isinstance(found, str):
+            others[file] = found
         else:
-            series.setdefault(dicom_slice.get_tag(SERIES) or "none", []).append(
-                dicom_slice
-            )
+            series.setdefault(found.get_tag(SERIES) or "none", []).append(found)
     if damaged:
         raise UserError(
             f"{pluralize(len(damaged), 'DICOM file')} cannot be read:\n"
@@ -121,21 +113,27 @@ def read_file(file: Path) -> DicomSlice:
     Raises:
       UserError: the file is damaged, or shows something else than an axial CT slice.
     """
-    try:
-        dicom_slice = DicomSlice(file)
-    except UserError:
-        reason = _reason_by_class(file)
-        if reason is None:
-            raise
-    else:
-        reason = dicom_slice.other_content()
-        if not reason and dicom_slice.is_axial:
-            return dicom_slice
+    found = _read(file)
+    if isinstance(found, DicomSlice):
+        if found.is_axial:
+            return found
+        found = "coronal or sagittal image"
     raise UserError(
-        f"{file} is not an axial CT slice: {reason or 'coronal or sagittal image'}.",
+        f"{file} is not an axial CT slice: {found}.",
         rule="an axial slice of a CT scan.",
         remedy="name a slice, or the folder of a series.",
     )
+
+
+def _read(file: Path) -> DicomSlice | str:
+    """Return a slice, or say what the file is if it is not one of a CT scan."""
+    try:
+        dicom_slice = DicomSlice(file)
+    except UserError:
+        if reason := _reason_by_class(file):
+            return reason
+        raise
+    return dicom_slice.other_content() or dicom_slice
 
 
 def _is_localizer(slices: Sequence[DicomSlice]) -> bool:
@@ -153,15 +151,15 @@ def _describe(others: Mapping[Path, str]) -> list[str]:
     ]
 
 
-def _reason_by_class(file: Path) -> str | None:
+def _reason_by_class(file: Path) -> str:
     """Say why a file without a readable image is not a slice.
 
-    None if its class is that of a CT image or unknown: then it is damaged.
+    "" if its class is that of a CT image or unknown: then it is damaged.
     """
     with file.open("rb") as opened:
         start = opened.read(1024)
     stated = start.partition(_CLASS)[2][2:].removeprefix(_CLASSES)
     if not stated or stated.startswith(_CT):
-        return None
+        return ""
     reasons = (r for uid, r in _NOT_IMAGES.items() if stated.startswith(uid))
     return next(reasons, "not an image")
