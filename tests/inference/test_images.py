@@ -1,5 +1,6 @@
 """Scans in the Python interface: paths, and images of SimpleITK and nibabel."""
 
+import copy
 import dataclasses
 
 import nibabel as nib
@@ -110,9 +111,21 @@ def test_maps_are_images_too(segmenter, scan):
         segmentation.to_image("review")
 
 
-def test_without_a_limit_only_the_anatomy_is_reviewed(trained, scan):
-    plain = LungSegmenter(dataclasses.replace(trained, tuning={}))
-    assert plain(scan).review.dtype == bool
+@pytest.mark.parametrize("limit", [None, 0.0])
+def test_a_scan_is_also_reviewed_because_of_its_anatomy(
+    trained, scan, limit, monkeypatch
+):
+    """With no limit, or one that flags nothing, these flags are all there are."""
+    tuning = {}
+    if limit is not None:
+        tuning = copy.deepcopy(trained.tuning)
+        tuning["choices"]["all"]["review_below"] = limit
+    plain = LungSegmenter(dataclasses.replace(trained, tuning=tuning))
+    flags = {"unlike_neighbours": [0, 1, 0, 0, 0], "sides_differ": [0, 0, 0, 1, 0]}
+    for name, found in flags.items():
+        where = f"lungseg_jax.inference.segmenter.{name}"
+        monkeypatch.setattr(where, lambda masks, found=found: np.array(found, bool))
+    assert plain(scan).review.tolist() == [False, True, False, True, False]
 
 
 def test_arrays_and_single_slices_have_no_geometry(segmenter, images, tmp_path):

@@ -40,8 +40,8 @@ def write(source, target, segments, labels_of):
 
 
 def thirds(image):
-    """Label the values of `dicom_files.stored` 1, 2 and 0, with no structure in common."""
-    return (image.astype(int) % 3).astype(np.uint8)
+    """Label the values of `dicom_files.stored` 1, 2 and 0, differently in each slice."""
+    return (image.astype(int) // 7 % 3).astype(np.uint8)
 
 
 def by_instance(segmentation, files, number):
