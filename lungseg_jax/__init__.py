@@ -2,6 +2,7 @@
 
     import lungseg_jax as ls
     segmentation = ls.load("runs/incp_snapshot-phantom")(image)  # [h w], Hounsfield units
+    mask = ls.load()("scan.nii.gz").to_image()  # of SimpleITK
     ls.run_experiment(ls.default_config())
     ls.make_model("inception", filters=8)
 

@@ -113,7 +113,9 @@ def test_packages_hold_only_a_docstring(name):
     [
         ("cv2", {"data", "inference.overlay"}),
         ("SimpleITK", {"data.io"}),
-        ("nibabel", {"data.io.nifti"}),
+        ("nibabel", {"data.io.nifti", "data.io.in_memory"}),
+        ("highdicom", {"data.io.dicom_segmentation"}),
+        ("pydicom", {"data.io.dicom_segmentation"}),
         ("tensorflow_datasets", {"data.dataset", "data.lung_ct"}),
         ("orbax", {"checkpointing.checkpoints"}),
         ("safetensors", {"checkpointing.weights"}),

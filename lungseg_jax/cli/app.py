@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from lungseg_jax.cli import outcome
 from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.device_names import HELP, parse_device
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import user_path
 
@@ -115,6 +116,18 @@ def flips_option():
         "--flips",
         is_flag=True,
         help="Average over mirror images, at four times the cost.",
+    )
+
+
+def device_option():
+    """Define --device, and pass on a `DeviceName` or None."""
+    return click.option(
+        "--device",
+        default="",
+        metavar="NAME",
+        show_default=False,
+        callback=lambda ctx, param, value: parse_device(value),
+        help=HELP,
     )
 
 

@@ -5,6 +5,7 @@
     lungseg predict --run=RUN --overlay --csv=lungs.csv images/ masks/
     lungseg predict --labels=sides scan.nii.gz lungs.nii.gz
     lungseg predict --run=RUN --uncertainty dicom_folder/ lungs.mha
+    lungseg predict --labels=sides dicom_folder/ lungs.seg.dcm
     lungseg predict --run=BUNDLE --members=last --quiet scan.nrrd lungs.nrrd
     lungseg predict --overlay --csv=lungs.csv --resume patients/ masks/
 
@@ -13,9 +14,10 @@ folder of a DICOM series, or a folder of such files and series. Volumes and seri
 at any depth, such as patients/PATIENT/STUDY/SERIES. OUTPUT is a file for one input and a
 folder for several, in which each mask has the place and the name of its input. Masks have
 the size and the geometry of their input, with values 0 and 255 for a slice and 0 and 1 for
-a volume. Inputs are never written to. Of several volumes, one that cannot be used is
-skipped, and named at the end with exit status 2. Without --run, the weights are those of
-the package, which were trained on synthetic slices only.
+a volume. lungs.seg.nrrd is a segmentation for 3D Slicer and, from a DICOM input, lungs.dcm
+a DICOM Segmentation. Inputs are never written to. Of several volumes, one that cannot be
+used is skipped, and named at the end with exit status 2. Without --run, the weights are
+those of the package, which were trained on synthetic slices only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,10 +30,11 @@ from lungseg_jax.cli import app
 from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.outputs import LABELS, MAPS
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import combine_errors, pluralize
+from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 
 if TYPE_CHECKING:
     from lungseg_jax.inference.plan import PredictionTask
+    from lungseg_jax.runtime.device_names import DeviceName
 
 INDEX = "index.html"  # of the pages of several volumes
 
@@ -73,7 +76,10 @@ def map_options(function):
     type=click.Choice(list(LABELS)),
     default="lung",
     help="Values of the masks of volumes; "
-    + "; ".join(f"{name}: {meaning}" for name, meaning in LABELS.items())
+    + "; ".join(
+        f"{name}: {', '.join(f'{s.value} {s.name.lower()}' for s in segments)}"
+        for name, segments in LABELS.items()
+    )
     + ".",
 )
 @map_options
@@ -86,6 +92,11 @@ def map_options(function):
     "--csv",
     type=app.PATH,
     help="File for the area, density and confidence of each slice.",
+)
+@click.option(
+    "--json",
+    type=app.PATH,
+    help="File for the same, the outputs, the weights and what was skipped.",
 )
 @click.option(
     "--format",
@@ -106,6 +117,7 @@ def map_options(function):
     is_flag=True,
     help="Keep the masks that are there, with their rows in --csv, and predict the rest.",
 )
+@app.device_option()
 @app.overwrite_option()
 @app.quiet_option()
 @app.verbose_option()
@@ -121,14 +133,22 @@ def predict(
     labels: str,
     overlay: bool,
     csv: Path | None,
+    json: Path | None,
     format: str,
     series: str,
     resume: bool,
+    device: "DeviceName | None",
     overwrite: bool,
     **maps: bool,
 ) -> None:
     from lungseg_jax.inference.plan import plan_outputs
 
+    if json and resume and not csv:
+        raise UserError(
+            "--json with --resume needs --csv.",
+            rule="the results of the masks that are kept are those of the table.",
+            remedy="name the table of the command that is resumed.",
+        )
     index = out / INDEX if overlay and source.is_dir() else None
     tasks = plan_outputs(
         source,
@@ -137,7 +157,7 @@ def predict(
         series=series,
         maps=[name for name in MAPS if maps[name]],
         overlay=overlay,
-        extra_outputs=[path for path in (csv, index) if path],
+        extra_outputs=[path for path in (csv, json, index) if path],
         overwrite=overwrite or resume,
     )
     left, kept = _left_to_do(tasks, csv) if resume else (tasks, [])
@@ -146,32 +166,41 @@ def predict(
             "weights: those of the package, trained on synthetic slices; for research only"
         )
     from lungseg_jax.inference.predict_files import predict_files
+    from lungseg_jax.inference.prediction_record import prediction_record
     from lungseg_jax.inference.prediction_table import PredictionTable
     from lungseg_jax.inference.segmenter import load
     from lungseg_jax.reporting.index_page import write_index_page
     from lungseg_jax.reporting.volume_page import write_volume_page
     from lungseg_jax.runtime import devices
+    from lungseg_jax.runtime.files import write_json
 
+    devices.choose(device)
+    devices.require(device)
     devices.warn_of_idle_gpu()
     segmenter = load(run, members=members, flips=flips, postprocessing=postprocessing)
     limit = segmenter.settings.review_below
     domain = segmenter.trained.domain
-    with PredictionTable(csv, domain=domain, review_below=limit, kept=kept) as table:
+    options = {"volume_cleanup": volume_cleanup, "labels": labels}
+    with PredictionTable(
+        csv, domain=domain, review_below=limit, kept=kept, collect=json is not None
+    ) as table:
         skipped = predict_files(
-            segmenter,
-            left,
-            table,
-            volume_cleanup=volume_cleanup,
-            labels=labels,
-            write_page=write_volume_page,
+            segmenter, left, table, **options, write_page=write_volume_page
         )
+    if json:
+        options |= {"run": run, "members": members, "flips": flips}
+        record = prediction_record(
+            segmenter, tasks, table.rows, skipped, options=options
+        )
+        write_json(json, record)
     pages = {task.name: task.page for task in tasks if task.page}
     if index and len(pages) > 1:
         write_index_page(index, pages, table.volumes)
     progress.say(table.summary())
     progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
     if skipped:
-        raise combine_errors(skipped, f"{pluralize(len(left), 'input')}, skipped")
+        inputs = pluralize(len(left), "input")
+        raise combine_errors(list(skipped.values()), f"{inputs}, skipped")
 
 
 def _left_to_do(

@@ -22,7 +22,7 @@ from ml_collections import config_flags
 from lungseg_jax.cli import outcome, train_flags
 from lungseg_jax.cli.recipe_files import describe_recipes
 from lungseg_jax.experiment import preview, run_experiment
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_names, devices, distributed
 from lungseg_jax.training import knobs
 
 FLAGS = flags.FlagValues()
@@ -50,6 +50,7 @@ flags.DEFINE_string(
     "Run or bundle whose weights the training starts from: --config.init.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string("device", "", device_names.HELP, flag_values=FLAGS)
 flags.DEFINE_bool(
     "list", False, "Describe the recipes and their variants.", flag_values=FLAGS
 )
@@ -71,8 +72,11 @@ def train() -> None:
     if FLAGS.print_config:
         print(FLAGS.config)
         return
+    device = device_names.parse_device(FLAGS.device)
+    devices.choose(device)
     if FLAGS.distributed:
         distributed.initialize()
+    devices.require(device)
     if FLAGS.init:
         FLAGS.config.init = FLAGS.init
     if FLAGS.preview:

@@ -1,6 +1,7 @@
 """Maps inputs to output files and validates all of them before writing any."""
 
 import dataclasses
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,8 +18,14 @@ from lungseg_jax.data.io.formats import (
     split_suffix,
     suffixes,
 )
+from lungseg_jax.data.io.segments import (
+    DICOM_SEGMENTATION,
+    is_dicom_segmentation,
+    require_highdicom,
+)
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.inference.outputs import MAPS
+from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import check_outputs
 
@@ -26,6 +33,7 @@ OVERLAY = "overlay"
 # Maps and overlays are named like their mask, with one of these at the end of the stem.
 COMPANION_ENDINGS = tuple(f"_{name}" for name in (*MAPS, OVERLAY))
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
+MAP_SUFFIXES = {".seg.nrrd": ".nrrd", DICOM_SEGMENTATION: ".nii.gz"}  # by that of masks
 LISTED = 5  # folders that an error lists
 
 
@@ -95,10 +103,10 @@ def plan_outputs(
     """
     if format and not format.startswith("."):
         format = f".{format}"
-    if format and format not in suffixes(writable=True):
+    known = (*suffixes(writable=True), DICOM_SEGMENTATION)
+    if format and format not in known:
         raise UserError(
-            f"the format {format} is unknown.",
-            rule=f"one of {', '.join(suffixes(writable=True))}.",
+            f"the format {format} is unknown.", rule=f"one of {', '.join(known)}."
         )
     if source.is_dir() and not is_dicom(source):
         tasks = list(_plan_folder(source, target, format, series))
@@ -135,7 +143,7 @@ def unfinished(
 def _plan_folder(
     source: Path, target: Path, format: str, series: str
 ) -> Iterator[PredictionTask]:
-    if split_suffix(target)[1]:
+    if _split_target(target)[1]:
         raise UserError(
             f"{source} is a folder, but {target} names a single file.",
             remedy="name a folder for the masks.",
@@ -159,9 +167,14 @@ def _plan_folder(
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files and the folders in a folder."""
+    """Return the files and the folders in a folder; segmentations are left out."""
     paths = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
-    return [p for p in paths if p.is_file()], [p for p in paths if p.is_dir()]
+    files = [p for p in paths if p.is_file()]
+    segmentations = [p for p in files if kind_of(p) and format_of(p).add_segments]
+    for path in segmentations:
+        progress.say(f"skipped: {path}: segmentation")
+    files = [p for p in files if p not in segmentations]
+    return files, [p for p in paths if p.is_dir()]
 
 
 def _plan_below(
@@ -185,22 +198,18 @@ def _plan_series(
 ) -> Iterator[PredictionTask]:
     """Plan each of the series in a folder; a single one has the name of the folder."""
     mask = _mask_path(folder, target, format, in_folder=True)
-    uids = [series] if series else _uids(folder)
-    if len(uids) < 2:
+    try:
+        uids = [series] if series else series_uids(folder)
+    except UserError:  # it is raised again when the folder is read
+        uids = [""]
+    if len(uids) == 1:
         task = _plan_input(folder, mask)
         yield dataclasses.replace(task, series=series)
         return
-    stem, suffix = split_suffix(mask)
+    stem, suffix = _split_target(mask)
     for uid in uids:
         task = _plan_input(folder, target / stem / f"{uid}{suffix}")
         yield dataclasses.replace(task, series=uid)
-
-
-def _uids(folder: Path) -> list[str]:
-    try:
-        return series_uids(folder)
-    except UserError:  # it is raised again when the folder is read
-        return []
 
 
 def _check_single_input(source: Path) -> None:
@@ -245,12 +254,19 @@ def _mask_path(
     return target
 
 
+def _split_target(target: Path) -> tuple[str, str]:
+    """Split the name of an output as `split_suffix` does, and that of a DICOM file."""
+    if is_dicom_segmentation(target):
+        return re.sub(r"(?i)(\.seg)?\.dcm$", "", target.name), DICOM_SEGMENTATION
+    return split_suffix(target)
+
+
 def _plan_input(source: Path, target: Path) -> PredictionTask:
-    suffix = split_suffix(target)[1]
+    suffix = _split_target(target)[1]
     slices = suffixes(SLICE, EITHER, writable=True)
     volumes = suffixes(VOLUME, EITHER, writable=True)
     if source.is_dir():
-        as_volume, allowed = True, volumes
+        as_volume, allowed = True, (*volumes, DICOM_SEGMENTATION)
     elif is_volume(source):
         as_volume, allowed = True, volumes
         if not format_of(source).has_geometry:
@@ -258,7 +274,8 @@ def _plan_input(source: Path, target: Path) -> PredictionTask:
     elif kind_of(source):
         as_volume, allowed = False, slices
     elif is_dicom(source):
-        as_volume, allowed = suffix not in slices, suffixes(writable=True)
+        as_volume = suffix not in slices
+        allowed = (*suffixes(writable=True), DICOM_SEGMENTATION)
     else:
         raise UserError(
             f"the input {source} is not in a known format.",
@@ -269,6 +286,8 @@ def _plan_input(source: Path, target: Path) -> PredictionTask:
             f"the mask of {source} cannot be {target}.",
             rule=f"a file that ends in {' or '.join(allowed)}, or a folder.",
         )
+    if suffix == DICOM_SEGMENTATION:
+        require_highdicom()
     return PredictionTask(source, target, is_volume=as_volume)
 
 
@@ -276,9 +295,10 @@ def _add_companions(
     task: PredictionTask, maps: Sequence[str], overlay: bool
 ) -> PredictionTask:
     """Return a task with maps and an overlay beside its mask."""
-    stem, suffix = split_suffix(task.target)
+    stem, suffix = _split_target(task.target)
     # Maps are float32, which a PNG cannot store.
-    suffix = ".tif" if kind_of(task.target) == SLICE else suffix
+    slice_or_volume = ".tif" if kind_of(task.target) == SLICE else suffix
+    suffix = MAP_SUFFIXES.get(suffix, slice_or_volume)
     folder = task.target.parent
     return dataclasses.replace(
         task,

@@ -19,7 +19,7 @@ from lungseg_jax.data.io.formats import (
     write_slice,
 )
 from lungseg_jax.data.io.images import write_picture
-from lungseg_jax.data.io.volume_writer import VolumeWriter
+from lungseg_jax.data.io.volume_writer import VolumeWriter, open_mask
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference import review
 from lungseg_jax.inference.confidence import Confidence
@@ -51,7 +51,7 @@ def predict_files(
     volume_cleanup: bool = True,
     labels: str = "lung",
     write_page: Callable[[Path, VolumeView], None] = lambda path, view: None,
-) -> list[UserError]:
+) -> dict[str, UserError]:
     """Segment every input and write the outputs of its task.
 
     Args:
@@ -63,7 +63,8 @@ def predict_files(
       write_page: writes the page of a volume, where the task has one.
 
     Returns:
-      The errors of the volumes that were skipped, of several. Nothing is written for them.
+      The errors of the volumes that were skipped, of several, by the name of their task.
+      Nothing is written for them.
 
     Raises:
       UserError: a slice or the only volume cannot be used. Nothing is written then.
@@ -74,7 +75,7 @@ def predict_files(
     if slices:
         _check_slices(segmenter, slices)
         _predict_slices(segmenter, slices, table)
-    skipped = []
+    skipped = {}
     for task in volumes:
         try:
             with table.volume():
@@ -85,7 +86,7 @@ def predict_files(
             if len(tasks) == 1:
                 raise
             progress.say(f"skipped: {e.what}")
-            skipped.append(e)
+            skipped[task.name] = e
     return skipped
 
 
@@ -130,6 +131,7 @@ def _predict_volume(
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(open_volume(task.source, series=task.series))
         _check_volume(segmenter, volume)
+        writer = open_mask(task.target, volume, LABELS[labels])  # it may refuse
         masks = np.zeros((volume.count, *volume.shape), np.uint8)
         sheet = ContactSheet(volume.count)
         shown = sheet.includes if task.overlay else lambda k: False
@@ -150,7 +152,7 @@ def _predict_volume(
         viewer = task.page and VolumeViewer(
             sides, spacing_mm=volume.spacing_mm, window_hu=window
         )
-        writer = stack.enter_context(VolumeWriter(task.target, volume, np.uint8))
+        stack.enter_context(writer)
         name = task.name
         for k, image in enumerate(volume.slices()):
             writer.write(k, written[k])

@@ -70,6 +70,10 @@ class PredictionTable:
         reported only for Hounsfield units.
       review_below: the expected IoU below which a slice should be reviewed, or None.
       kept: rows of an earlier table, which come first; see `read_rows`.
+      collect: whether to keep all rows in memory.
+
+    Attributes:
+      rows: of everything that is complete, if collected.
     """
 
     def __init__(
@@ -79,7 +83,10 @@ class PredictionTable:
         domain: str = "HU",
         review_below: float | None = None,
         kept: Sequence[Mapping[str, str]] = (),
+        collect: bool = False,
     ):
+        self.rows: list[Mapping[str, str]] = []
+        self._collect = collect
         self._path, self._in_hu = path, domain == "HU"
         self._review_below = review_below
         self._measurements = VolumeMeasurements()
@@ -232,6 +239,8 @@ class PredictionTable:
         if self._path:
             with csv_writer(self._path, COLUMNS, append=self._exists) as writer:
                 writer.writerows(self._results.rows)
+        if self._collect:
+            self.rows += self._results.rows
         self._exists = True
         self._results.rows = []
 

@@ -1,16 +1,29 @@
 """The Python interface: segments CT slices and estimates the uncertainty of the masks."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lungseg_jax.data.intensity import require_finite, require_intensity, values_of
+from lungseg_jax.data.io.formats import (
+    is_dicom,
+    is_volume,
+    open_volume,
+    read_slice_array,
+)
+from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
+from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
+from lungseg_jax.inference.review import sides_differ, unlike_neighbours
+from lungseg_jax.inference.sides import label_sides
+from lungseg_jax.inference.volume_cleanup import clean_volume, mark_air
 from lungseg_jax.metrics.calibration import apply_temperature
 from lungseg_jax.metrics.uncertainty import (
     disagreement,
@@ -19,6 +32,10 @@ from lungseg_jax.metrics.uncertainty import (
     mutual_information,
 )
 from lungseg_jax.runtime.errors import UserError, unknown_name
+from lungseg_jax.runtime.files import user_path
+
+IMAGES = ("mask", *MAPS)  # fields of a `Segmentation` with a value for each pixel
+IMAGE_LIBRARIES = ("SimpleITK", "nibabel")  # not imported before they are used
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == on arrays has no single truth value
@@ -39,6 +56,8 @@ class Segmentation:
         are not called lung by all of them.
       review: bool or `[n]`, whether a person should review the mask, because its expected
         IoU is below the limit chosen on the validation split. None without such a split.
+        In a scan, also because of its anatomy, see `review`.
+      make_image: `[n h w]` -> an image like the scan; None for an array.
     """
 
     mask: np.ndarray
@@ -48,6 +67,30 @@ class Segmentation:
     expected_iou: float | np.ndarray
     disagreement: float | np.ndarray
     review: bool | np.ndarray | None
+    make_image: Callable[[np.ndarray], Any] | None = None
+
+    def to_image(self, name: str = "mask") -> Any:
+        """Return a field as an image with the geometry of the scan.
+
+        It is an image of nibabel if the scan was one, otherwise one of SimpleITK; of
+        uint8 for the mask, of float32 for the others.
+
+        Args:
+          name: "mask", "probability", "uncertainty" or "mutual_information".
+
+        Raises:
+          UserError: the name is unknown, or an array was segmented: it has no geometry.
+        """
+        if name not in IMAGES:
+            raise unknown_name("image", name, IMAGES)
+        if self.make_image is None:
+            raise UserError(
+                "an array has no geometry.",
+                rule="to_image is for scans: a path to a volume or a DICOM series, or an "
+                "image of SimpleITK or nibabel.",
+            )
+        values = getattr(self, name)
+        return self.make_image(values.astype(np.uint8) if name == "mask" else values)
 
 
 class LungSegmenter:
@@ -56,6 +99,9 @@ class LungSegmenter:
         segmenter = lungseg_jax.load("runs/incp_snapshot-phantom")
         segmentation = segmenter(image)  # [h w], Hounsfield units
         segmentation.mask, segmentation.probability, segmentation.uncertainty
+
+        segmentation = segmenter("scan.nii.gz")  # or an image of SimpleITK or nibabel
+        segmentation.to_image()
 
     Calls change no state, so threads may share a segmenter. Two programs are compiled, one
     for a single slice and one for a batch, whatever the size of the slices.
@@ -91,17 +137,30 @@ class LungSegmenter:
         self.settings = dataclasses.replace(settings, postprocessing=postprocessing)
         self._predictor = trained.predictor(flips=flips)
 
-    def __call__(self, images: np.ndarray) -> Segmentation:
-        """Segment a slice, or several of equal size.
+    def __call__(self, images: np.ndarray | str | PathLike | Any) -> Segmentation:
+        """Segment a slice, several of equal size, or a scan.
+
+        The arrays of a scan are in the standard orientation, whatever its own: axial
+        slices `[n h w]` from feet to head, rows from front to back, columns from the
+        patient's right to left. Its mask is that of `lungseg predict`, with clean-up in
+        three dimensions, which arrays do not get.
 
         Args:
-          images: `[h w]` or `[n h w]` of any size, integers or floats, in the units that
-            the run was trained on, usually Hounsfield units.
+          images: `[h w]` or `[n h w]` of any size, integers or floats; or a scan: an image
+            of SimpleITK or nibabel in three dimensions, or the path of a slice, a volume
+            or a DICOM series. In the units that the run was trained on, usually
+            Hounsfield units.
 
         Raises:
           UserError: the array has another shape, no pixels, values that are not finite,
-            or other units than the training images.
+            or other units than the training images; the scan cannot be read.
         """
+        if isinstance(images, str | PathLike):
+            return self._segment_file(user_path(images))
+        if any(c.__module__.startswith(IMAGE_LIBRARIES) for c in type(images).__mro__):
+            from lungseg_jax.data.io.in_memory import open_image
+
+            return self._segment_volume(open_image(images), like=images)
         images = _as_images(images, dimensions=(2, 3))
         require_intensity(values_of([images]), self.trained.domain, "the array")
         if images.ndim == 2:
@@ -118,6 +177,30 @@ class LungSegmenter:
         """
         slices = (_as_images(image, dimensions=(2,)) for image in images)
         return map(self.combine, self._predictor.probabilities(slices))
+
+    def _segment_file(self, path: Path) -> Segmentation:
+        if not is_dicom(path) and not is_volume(path):
+            return self(read_slice_array(path))
+        with open_volume(path) as volume:
+            return self._segment_volume(volume)
+
+    def _segment_volume(self, volume: Volume, *, like: Any = None) -> Segmentation:
+        """Segment a scan; `like` is the image that it comes from, if any."""
+        from lungseg_jax.data.io.in_memory import image_maker
+
+        images = np.stack(list(volume.slices()))
+        require_intensity(values_of([images]), self.trained.domain, volume.name)
+        slices = _stack(list(self.stream(images)))
+        mask = mark_air(images, slices.mask)
+        clean_volume(mask, has_air=self.trained.domain == "HU")
+        found = unlike_neighbours(mask) | sides_differ(label_sides(mask))
+        has_geometry = volume.spacing_mm is not None
+        return dataclasses.replace(
+            slices,
+            mask=mask.astype(bool),
+            review=found if slices.review is None else slices.review | found,
+            make_image=image_maker(like, volume.geometry) if has_geometry else None,
+        )
 
     def combine(self, probabilities: np.ndarray) -> Segmentation:
         """Combine the members' probabilities `[m h w]` of a slice into its segmentation."""

@@ -36,6 +36,12 @@ RECIPE = "--config=configs/smoke.py"
         ("phantom", ["--seed=x", "a.nii"], "--seed: 'x' is not a valid integer"),
         ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
         ("export", ["bundle"], "--run is missing."),
+        ("train", [RECIPE, "--device=cuda"], "--device=cuda is not the name"),
+        (
+            "predict",
+            ["--device=cuda", "a.tif", "b.tif"],
+            "--device=cuda is not the name",
+        ),
         ("predict", ["--run=nowhere", "", "b.tif"], "INPUT is empty."),
         ("compare", ["--tolerance=nan", "a.tif", "b.tif"], "--tolerance=nan"),
     ],

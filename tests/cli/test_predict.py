@@ -1,5 +1,7 @@
 """`lungseg predict`: masks of slices and folders, all inputs checked first."""
 
+import csv
+import json
 import shutil
 
 import cv2
@@ -92,3 +94,82 @@ def test_refuses_photographs_for_a_network_of_hounsfield_units(
     assert "photo.png has gray values from 0 to 255" in done.stderr
     assert "trained on Hounsfield units" in done.stderr
     assert not (tmp_path / "m.png").exists()
+
+
+def write_scans(folder, *names):
+    for seed, name in enumerate(names):
+        image = make_volume(seed + 1, slices=3, size=64)[0]
+        folder.mkdir(exist_ok=True)
+        scan = nib.Nifti1Image(image.transpose(2, 1, 0), np.diag([2, 2, 5, 1]))
+        nib.save(scan, folder / name)
+
+
+def test_json_has_what_the_table_has_and_the_outputs(
+    trained_run, lungseg_here, tmp_path
+):
+    write_scans(tmp_path / "in", "anna.nii", "bert.nii")
+    (tmp_path / "in" / "carl.nii").write_bytes(b"no scan")
+    words = f"--run={trained_run}", "--overlay", "--uncertainty", "--labels=sides"
+    files = "--csv=t.csv", "--json=t.json", "in", "out"
+    done = lungseg_here("predict", *words, *files, cwd=tmp_path)
+    assert done.returncode == 2
+    record = json.loads((tmp_path / "t.json").read_text())
+    assert record["schema_version"] == 1
+    assert record["options"]["labels"] == "sides"
+    assert record["options"]["run"] == str(trained_run)
+    (skipped,) = record["skipped"]
+    assert skipped["input"] == "in/carl.nii" and "damaged" in skipped["what"]
+
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert [one["input"] for one in record["inputs"]] == ["in/anna.nii", "in/bert.nii"]
+    for one in record["inputs"]:
+        assert set(one["outputs"]) == {"mask", "uncertainty", "overlay", "page"}
+        assert all((tmp_path / path).is_file() for path in one["outputs"].values())
+        assert one["labels"] == {"1": "Right lung", "2": "Left lung"}
+        *slices, volume = (row for row in rows if row["input"] == one["input"])
+        for ours, row in zip(one["slices"], slices, strict=True):
+            for column in ("slice", "expected_iou", "area_mm2", "mean_hu"):
+                assert ours[column] == (float(row[column]) if row[column] else None)
+        flags = [row["review"] == "1" for row in slices]
+        assert [s["review"] for s in one["slices"]] == flags
+        assert one["to_review"] == sum(flags)
+        reasons = ["; ".join(s["reasons"]) for s in one["slices"]]
+        assert reasons == [row["reasons"] for row in slices]
+        for column in ("volume_ml", "right_ml", "left_ml"):
+            assert one["volume"][column] == float(volume[column])
+            assert column not in one["slices"][0]
+
+
+def test_json_identifies_the_weights(
+    trained_run, labelled_folder, lungseg_here, tmp_path
+):
+    """A run and its bundle have the same, and each member its own."""
+    image = sorted((labelled_folder / "2d_images").iterdir())[0]
+    lungseg_here("export", f"--run={trained_run}", tmp_path / "bundle")
+    weights = []
+    for run in (trained_run, tmp_path / "bundle"):
+        words = f"--run={run}", "--json=t.json", "--overwrite", image, "m.png"
+        done = lungseg_here("predict", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((tmp_path / "t.json").read_text())
+        weights.append(record["weights"])
+    assert weights[0] == weights[1]
+    digests = weights[0]["members"].values()
+    assert len(set(digests)) == len(digests) > 1
+    (one,) = record["inputs"]
+    assert one["volume"] is None and one["labels"] == {"255": "Lung"}
+    assert [s["slice"] for s in one["slices"]] == [None]
+
+
+def test_json_of_a_resumed_prediction_is_complete(trained_run, lungseg_here, tmp_path):
+    write_scans(tmp_path / "in", "anna.nii", "bert.nii")
+    words = f"--run={trained_run}", "--json=t.json", "in", "out"
+    done = lungseg_here("predict", "--csv=t.csv", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "t.json").read_text())
+    (tmp_path / "out" / "bert.nii").unlink()
+    done = lungseg_here("predict", "--csv=t.csv", "--resume", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "t.json").read_text()) == record
+    done = lungseg_here("predict", "--resume", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "needs --csv" in done.stderr

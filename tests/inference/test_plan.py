@@ -200,3 +200,64 @@ def test_refuses_unusable_inputs(name, message, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     source, target = tmp_path / (name or "empty"), tmp_path / ("m.png" if name else "")
     assert_refused(message, source, target)
+
+
+# --- segmentations for viewers ---
+
+
+@pytest.fixture
+def series(tmp_path):
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "1").write_bytes(bytes(128) + b"DICM")
+    return tmp_path / "series"
+
+
+@pytest.mark.parametrize("name", ["m.dcm", "m.seg.dcm", "M.SEG.DCM"])
+def test_maps_a_series_to_a_dicom_segmentation(name, series, tmp_path):
+    options = {"maps": ["probability"], "overlay": True}
+    for source in (series, series / "1"):
+        (task,) = plan_outputs(source, tmp_path / name, **options)
+        assert task.is_volume and task.target == tmp_path / name
+        stem = name.partition(".")[0]
+        assert task.maps["probability"].name == f"{stem}_probability.nii.gz"
+        assert task.page.name == f"{stem}_overlay.html"
+
+
+def test_only_dicom_becomes_a_dicom_segmentation(images, volume, series, tmp_path):
+    for source in (volume, images / "a.tif"):
+        assert_refused("cannot be", source, tmp_path / "m.dcm")
+    assert_refused("names a single file", images, tmp_path / "m.dcm")
+    (tmp_path / "patients").mkdir()
+    series.rename(tmp_path / "patients" / "anna")
+    out = tmp_path / "out"
+    (task,) = plan_outputs(tmp_path / "patients", out, format=".dcm")
+    assert task.target == out / "anna.dcm"
+
+
+def test_a_dicom_segmentation_needs_highdicom(series, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="highdicom is not installed") as e:
+        plan_outputs(series, tmp_path / "m.dcm")
+    assert "[dicom]" in e.value.remedy
+    assert plan_outputs(series, tmp_path / "m.nii.gz")
+
+
+def test_segmentations_in_a_folder_are_not_inputs(volume, tmp_path, capsys):
+    """3D Slicer saves them beside the scan."""
+    (tmp_path / "in" / "anna").mkdir(parents=True)
+    for folder in (tmp_path / "in", tmp_path / "in" / "anna"):
+        for name in ("scan.nii.gz", "scan.seg.nrrd"):
+            (folder / name).write_bytes(volume.read_bytes())
+    tasks = plan_outputs(tmp_path / "in", tmp_path / "out")
+    assert [task.source.name for task in tasks] == ["scan.nii.gz"] * 2
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"skipped: {tmp_path / 'in' / 'scan.seg.nrrd'}: segmentation"
+    assert "anna" in second
+
+
+def test_maps_of_a_segmentation_for_slicer_are_plain_volumes(volume, tmp_path):
+    options = {"maps": ["probability"], "overlay": True}
+    (task,) = plan_outputs(volume, tmp_path / "m.seg.nrrd", **options)
+    names = [path.name for path in task.outputs]
+    assert names[:2] == ["m.seg.nrrd", "m_probability.nrrd"]
+    assert "m_overlay.png" in names

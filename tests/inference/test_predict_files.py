@@ -5,9 +5,12 @@ import dataclasses
 import itertools
 
 import cv2
+import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_files import edit, write_series  # of tests/data/io/
+from pydicom.uid import generate_uid
 
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.confidence import Confidence
@@ -257,3 +260,28 @@ def test_csv_rows_end_in_line_feeds(tmp_path):
     with PredictionTable(tmp_path / "t.csv"):
         pass
     assert (tmp_path / "t.csv").read_bytes() == (",".join(COLUMNS) + "\n").encode()
+
+
+@pytest.mark.parametrize("name", ["out.seg.dcm", "out.seg.nrrd"])
+@pytest.mark.parametrize("labels", ["lung", "sides"])
+def test_writes_segmentations_for_viewers(segmenter, images, name, labels, tmp_path):
+    """With the same voxels as a NIfTI mask, and the segments of its labels."""
+    stored = (images + 1024).astype(np.int16)
+    write_series(tmp_path / "in", array=stored)
+    edit((tmp_path / "in").iterdir(), FrameOfReferenceUID=generate_uid())
+    for target in ("mask.nii", name):
+        predict(segmenter, tmp_path / "in", tmp_path / target, labels=labels)
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "mask.nii")))
+    if name.endswith(".nrrd"):
+        read = sitk.ReadImage(str(tmp_path / name))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(read), mask)
+        segments = [read.GetMetaData(f"Segment{i}_Name") for i in range(mask.max())]
+    else:
+        read = hd.seg.segread(tmp_path / name)
+        upright = read.get_volume(combine_segments=True)
+        upright = upright.to_patient_orientation("HPL").array
+        used = np.flatnonzero(mask.any(axis=(1, 2)))
+        np.testing.assert_array_equal(upright, mask[used[0] : used[-1] + 1])
+        segments = [d.segment_label for d in read.SegmentSequence]
+    expected = {"lung": ["Lung"], "sides": ["Right lung", "Left lung"]}
+    assert segments == expected[labels]

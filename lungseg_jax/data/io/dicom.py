@@ -1,25 +1,22 @@
-"""DICOM series: which files form a volume, and in what order."""
+"""DICOM series: the slices of a volume, and their order."""
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from lungseg_jax.data.io import itk
+from lungseg_jax.data.io.dicom_folder import read_file, read_folder
 from lungseg_jax.data.io.dicom_slice import DicomSlice
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.image_headers import is_dicom_file
 from lungseg_jax.data.io.volumes import Volume
-from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.runtime.errors import UserError
 
 TOLERANCE = 0.01  # of the distance between slices, for rounding in the files
 ROUNDING_MM = 0.1  # some files round positions to tenths of a millimetre
-SERIES, DESCRIPTION = "0020|000e", "0008|103e"
-# Element (0002,0002), near the start of a file, states its class; CT classes start alike.
-CLASS, CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.5.1.4.1.1.2"
 
 
 @contextlib.contextmanager
@@ -31,28 +28,53 @@ def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
       series: UID of the series to open; "" if there is only one.
 
     Raises:
-      UserError: there are several series and none is chosen, a file is damaged, or the
-        slices overlap or do not form a stack of equal distances.
+      UserError: there are several series and none is chosen, a file is damaged or not an
+        axial CT slice, or the slices overlap or do not form a stack of equal distances.
     """
     with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
-        file, geometry = read_series(path, series, Path(scratch))
-        yield Volume(str(path), geometry, itk.plane_reader(file, geometry, path))
+        slices = _sorted_slices(path, series)
+        geometry = _stack_geometry(slices)
+        file = _copy_voxels(slices, geometry, path, Path(scratch))
+        yield Volume(
+            str(path),
+            geometry,
+            itk.plane_reader(file, geometry, path),
+            files=[dicom_slice.file for dicom_slice in slices],
+        )
 
 
-def read_series(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]:
-    """Copy the slices of a series into one file in `scratch`, as float32.
+def series_uids(folder: Path) -> list[str]:
+    """Return the UIDs of the series in a folder, and print what else is in it.
 
-    Returns:
-      The file, in a format that SimpleITK reads in parts, and the geometry of the series.
+    With a single series, nothing is printed: that is left to `open_volume`.
 
     Raises:
-      UserError: as `open_volume`.
+      UserError: a CT file among them is damaged.
     """
-    slices = _choose_series(path, series) if path.is_dir() else [DicomSlice(path)]
+    found = read_folder(folder)
+    if len(found.series) != 1:
+        found.say_skipped()
+    return list(found.series)
+
+
+def _sorted_slices(path: Path, series: str) -> list[DicomSlice]:
+    """Return the slices of a file or a series by position; what is left out is printed."""
+    if path.is_dir():
+        found = read_folder(path)
+        slices = found.choose(series)
+        if not series:
+            found.say_skipped()
+    else:
+        slices = [read_file(path)]
     for dicom_slice in slices:
         dicom_slice.check()
-    slices.sort(key=lambda dicom_slice: dicom_slice.position)
-    geometry = _stack_geometry(slices)
+    return sorted(slices, key=lambda dicom_slice: dicom_slice.position)
+
+
+def _copy_voxels(
+    slices: Sequence[DicomSlice], geometry: Geometry, path: Path, scratch: Path
+) -> Path:
+    """Copy slices into one file in `scratch` that SimpleITK reads in parts, as float32."""
     raw = scratch / "voxels.raw"
     try:
         with raw.open("wb") as out:
@@ -64,72 +86,7 @@ def read_series(path: Path, series: str, scratch: Path) -> tuple[Path, Geometry]
             rule=f"it needs {4e-6 * np.prod(geometry.size):.0f} MB there.",
             remedy="free some space there, or set TMPDIR to another folder.",
         ) from e
-    file = itk.write_mhd_header(raw, geometry, sitk.sitkFloat32, scratch)
-    return file, geometry
-
-
-def _choose_series(folder: Path, series: str) -> list[DicomSlice]:
-    """Return the files of the series with this UID, or of the only one."""
-    by_series = _group_by_series(folder)
-    if not by_series:
-        raise UserError(
-            f"{folder} has DICOM files, but no slices among them.",
-            rule="the files of a CT series are in one folder.",
-            remedy="name the folder with the slices, perhaps one level further down.",
-        )
-    if series and series not in by_series:
-        raise UserError(
-            f"{folder} has no series {series}.\n{_list_series(by_series)}",
-            rule="--series is one of those above.",
-        )
-    if len(by_series) > 1 and not series:
-        raise UserError(
-            f"{folder} has {len(by_series)} series:\n{_list_series(by_series)}",
-            rule="one series per mask.",
-            remedy="choose one with --series=UID.",
-        )
-    return by_series[series or next(iter(by_series))]
-
-
-def _group_by_series(folder: Path) -> dict[str, list[DicomSlice]]:
-    by_series: dict[str, list[DicomSlice]] = {}
-    unreadable = []
-    for file in sorted(folder.iterdir()):
-        if not is_dicom_file(file):
-            continue
-        try:
-            dicom_slice = DicomSlice(file)
-        except UserError:
-            if _is_ct(file):  # others are not images: reports, structure sets
-                unreadable.append(str(file))
-            continue
-        uid = dicom_slice.get_tag(SERIES) or "none"
-        by_series.setdefault(uid, []).append(dicom_slice)
-    if unreadable:
-        raise UserError(
-            f"{pluralize(len(unreadable), 'DICOM file')} cannot be read:\n"
-            f"{bullet_list(unreadable)}",
-            rule="every DICOM file in a folder is intact.",
-            remedy="copy them again, or move them out of the folder.",
-        )
-    return by_series
-
-
-def series_uids(folder: Path) -> list[str]:
-    """Return the UIDs of the series in a folder.
-
-    Raises:
-      UserError: a CT file among them is damaged.
-    """
-    return list(_group_by_series(folder))
-
-
-def _list_series(by_series: Mapping[str, Sequence[DicomSlice]]) -> str:
-    rows = []
-    for uid, slices in by_series.items():
-        description = slices[0].get_tag(DESCRIPTION) or "no description"
-        rows.append(f"{uid}  {pluralize(len(slices), 'file')}  {description}")
-    return bullet_list(rows)
+    return itk.write_mhd_header(raw, geometry, sitk.sitkFloat32, scratch)
 
 
 def _stack_geometry(slices: Sequence[DicomSlice]) -> Geometry:
@@ -192,10 +149,3 @@ def _slice_distance(slices: Sequence[DicomSlice]) -> float:
             remedy="resample the series to a straight one first.",
         )
     return float(np.mean(steps))
-
-
-def _is_ct(path: Path) -> bool:
-    """Whether a DICOM file states that it is a CT image."""
-    with path.open("rb") as file:
-        start = file.read(1024)
-    return start.partition(CLASS)[2][2:].startswith(CT)

@@ -1,11 +1,14 @@
 """A DICOM file with one slice of a CT scan."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from lungseg_jax.data.io.images import MAX_PIXELS
+from lungseg_jax.runtime import native_output
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
@@ -15,6 +18,8 @@ PLACEMENT = {  # without these ITK assumes a placement, and gives no warning
     "0020|0037": "orientation",
 }
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
+CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its variants for several frames
 
 
 class DicomSlice:
@@ -25,10 +30,8 @@ class DicomSlice:
         self._reader = sitk.ImageFileReader()
         self._reader.SetImageIO("GDCMImageIO")
         self._reader.SetFileName(require_utf8(file))
-        try:
+        with _errors_of(file):
             self._reader.ReadImageInformation()
-        except RuntimeError as e:
-            raise _damaged(file) from e
         self.size = self._reader.GetSize()
         self.spacing = self._reader.GetSpacing()
         self.origin = np.array(self._reader.GetOrigin())
@@ -39,6 +42,16 @@ class DicomSlice:
         if not self._reader.HasMetaDataKey(tag):
             return None
         return self._reader.GetMetaData(tag).strip()
+
+    def other_content(self) -> str:
+        """Say what the file shows if it is not a slice of a CT scan; "" if it is one."""
+        modality = self.get_tag(MODALITY) or "CT"
+        if modality != "CT":
+            return f"modality {modality}, not CT"
+        if f"{self.get_tag(CLASS)}.".startswith(f"{SECONDARY_CAPTURE}."):
+            return "secondary capture"
+        types = (self.get_tag(IMAGE_TYPE) or "").split("\\")
+        return "localizer" if "LOCALIZER" in map(str.strip, types) else ""
 
     def check(self) -> None:
         """Refuse a file that cannot be part of a volume.
@@ -97,18 +110,27 @@ class DicomSlice:
         """The direction from this slice to the next one."""
         return np.reshape(self.direction, (3, 3))[:, 2]
 
+    @property
+    def is_axial(self) -> bool:
+        """Whether the plane of the slice is nearer to axial than to any other."""
+        return int(np.abs(self.normal).argmax()) == 2
+
     def voxels(self) -> np.ndarray:
         """Read `[z y x]` float32, in Hounsfield units if slope and intercept are given."""
-        try:
+        with _errors_of(self.file):
             image = self._reader.Execute()
-        except RuntimeError as e:
-            raise _damaged(self.file) from e
         return sitk.GetArrayFromImage(image).astype(np.float32)
 
 
-def _damaged(file: Path) -> UserError:
-    return UserError(
-        f"{file} is damaged: it cannot be read as DICOM.",
-        rule="an intact DICOM file of a CT slice.",
-        remedy="copy it again, or move it out of the folder.",
-    )
+@contextlib.contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    """Turn errors of GDCM in the block into ours; its codecs also print them."""
+    try:
+        with native_output.discarded():
+            yield
+    except RuntimeError as e:
+        raise UserError(
+            f"{file} is damaged: it cannot be read as DICOM.",
+            rule="an intact DICOM file of a CT slice.",
+            remedy="copy it again, or move it out of the folder.",
+        ) from e

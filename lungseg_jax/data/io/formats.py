@@ -6,14 +6,15 @@ when it is called. DICOM files are recognised by their content, since most have 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.data.io import images, npy
+from lungseg_jax.data.io import images, npy, slicer
 from lungseg_jax.data.io.image_headers import is_dicom
+from lungseg_jax.data.io.segments import Segment
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
 
@@ -46,6 +47,8 @@ class Format:
       open_volume: path -> context manager of a `Volume`.
       volume_header: (volume, dtype) -> the bytes that precede the voxels `[z y x]` in a
         file with the size and geometry of `volume`.
+      add_segments: (header, size, segments) -> the same header, which also describes the
+        segments of a mask.
       is_gzipped: whether a volume is written as a gzip file.
       compression: of the voxels of a volume that is written, if not of the whole file.
       has_geometry: whether volumes have spacing and orientation.
@@ -57,6 +60,9 @@ class Format:
     write_slice: Callable[[Path, np.ndarray], None] | None = None
     open_volume: Callable[[Path], AbstractContextManager[Volume]] | None = None
     volume_header: Callable[[Volume, np.dtype], bytes] | None = None
+    add_segments: (
+        Callable[[bytes, tuple[int, int, int], Sequence[Segment]], bytes] | None
+    ) = None
     is_gzipped: bool = False
     compression: Compression | None = None
     has_geometry: bool = True
@@ -124,6 +130,11 @@ _IMAGE = Format(
     read_mask=images.read_mask,
     write_slice=images.write_image,
 )
+_NRRD = Format(
+    open_volume=_open_itk,
+    volume_header=_nrrd_header,
+    compression=Compression(31, _gzipped_nrrd_header),
+)
 FORMATS: dict[str, Format] = {  # by suffix, in lower case
     ".tif": _IMAGE,
     ".tiff": _IMAGE,
@@ -132,11 +143,8 @@ FORMATS: dict[str, Format] = {  # by suffix, in lower case
     ".nii.gz": Format(
         open_volume=_open_nifti, volume_header=_nifti_header, is_gzipped=True
     ),
-    ".nrrd": Format(
-        open_volume=_open_itk,
-        volume_header=_nrrd_header,
-        compression=Compression(31, _gzipped_nrrd_header),
-    ),
+    ".nrrd": _NRRD,
+    ".seg.nrrd": dataclasses.replace(_NRRD, add_segments=slicer.add_segments),
     ".mha": Format(
         open_volume=_open_itk,
         volume_header=_mha_header,

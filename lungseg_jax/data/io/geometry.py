@@ -70,6 +70,12 @@ class Geometry:
         """Return the index of standard slice `k` along its axis of the file."""
         return k if self._is_ascending(0) else self.count - 1 - k
 
+    def index(self, k: int) -> tuple[int | slice, ...]:
+        """Return the index of standard slice `k` in an array `[z y x]` of the file."""
+        where: list[int | slice] = [slice(None)] * 3
+        where[2 - self.axes[0]] = self.position(k)
+        return tuple(where)
+
     def to_standard(self, plane: np.ndarray) -> np.ndarray:
         """Turn a plane of the file, `[slower axis, faster axis]`, into a slice `[h w]`."""
         _, rows, columns = self.axes

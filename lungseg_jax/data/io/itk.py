@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from lungseg_jax.data.io.decompression import damaged, decompress, require_length
 from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volumes import Volume, require_content, require_plausible
+from lungseg_jax.runtime import native_output
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
@@ -76,7 +77,8 @@ def plane_reader(
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        with native_output.discarded():
+            reader.ReadImageInformation()
     except RuntimeError as e:
         raise _unreadable(path, e) from e
 
@@ -86,7 +88,8 @@ def plane_reader(
         reader.SetExtractIndex(start)
         reader.SetExtractSize(size)
         try:
-            array = sitk.GetArrayFromImage(reader.Execute())
+            with native_output.discarded():
+                array = sitk.GetArrayFromImage(reader.Execute())
         except RuntimeError as e:
             raise _unreadable(path, e) from e
         return np.squeeze(array, axis=2 - axis)
@@ -164,7 +167,8 @@ def _read_information(path: Path, name: str) -> tuple[Geometry, int]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     try:
-        reader.ReadImageInformation()
+        with native_output.discarded():
+            reader.ReadImageInformation()
     except RuntimeError as e:
         raise _unreadable(path, e) from e
     size = reader.GetSize()

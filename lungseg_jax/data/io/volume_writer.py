@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,28 @@ from lungseg_jax.data.io.formats import (
     split_suffix,
     suffixes,
 )
+from lungseg_jax.data.io.segments import LUNG, Segment, is_dicom_segmentation
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
 LEVEL = 4  # of compression; masks are small at any
 CHUNK = 2**20
+
+
+def open_mask(
+    path: Path, like: Volume, segments: Sequence[Segment]
+) -> AbstractContextManager:
+    """Return the writer of a mask: a `VolumeWriter`, or one of a DICOM segmentation.
+
+    Raises:
+      UserError: there cannot be such a mask of this volume.
+    """
+    if is_dicom_segmentation(path):
+        from lungseg_jax.data.io.dicom_segmentation import DicomSegmentationWriter
+
+        return DicomSegmentationWriter(path, like, segments)
+    return VolumeWriter(path, like, np.uint8, segments=segments)
 
 
 class VolumeWriter:
@@ -32,12 +50,20 @@ class VolumeWriter:
       path: the file; its suffix chooses the format. It replaces an existing one.
       like: the volume whose size and geometry to take over.
       dtype: of the voxels: uint8, int16 or float32.
+      segments: what the values are, for formats that store it.
 
     Raises:
       UserError: such a volume cannot be written in this format, or there.
     """
 
-    def __init__(self, path: Path, like: Volume, dtype: type):
+    def __init__(
+        self,
+        path: Path,
+        like: Volume,
+        dtype: type,
+        *,
+        segments: Sequence[Segment] = (LUNG,),
+    ):
         self._path, self._like, self._dtype = path, like, np.dtype(dtype)
         require_utf8(path)  # SimpleITK accepts no other names
         writable = suffixes(VOLUME, EITHER, writable=True)
@@ -48,11 +74,13 @@ class VolumeWriter:
                 rule=f"one of {', '.join(writable)}; an array has no geometry, and its "
                 "mask is another array.",
             )
-        self._format = format_of(path)
+        self._format, self._segments = format_of(path), segments
 
     def __enter__(self) -> "VolumeWriter":
         geometry = self._like.geometry
         header = self._format.volume_header(self._like, self._dtype)
+        if self._format.add_segments:
+            header = self._format.add_segments(header, geometry.size, self._segments)
         try:
             self._scratch = Path(
                 tempfile.mkdtemp(prefix=f".{self._path.name}.", dir=self._path.parent)
@@ -79,13 +107,12 @@ class VolumeWriter:
         if image.shape != geometry.shape:
             raise ValueError(f"{image.shape} is not {geometry.shape}")
         plane = geometry.from_standard(image.astype(self._dtype))
-        axis, position = geometry.axes[0], geometry.position(k)
         try:
-            if axis == 2:
-                self._file.seek(self._offset + position * plane.nbytes)
+            if geometry.axes[0] == 2:
+                self._file.seek(self._offset + geometry.position(k) * plane.nbytes)
                 self._file.write(plane.tobytes())
             else:
-                self._write_strided(axis, position, plane)
+                self._write_strided(geometry.index(k), plane)
         except OSError as e:
             raise self._unwritable(e) from e
         self._is_written[k] = True
@@ -102,15 +129,13 @@ class VolumeWriter:
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _write_strided(self, axis: int, position: int, plane: np.ndarray) -> None:
+    def _write_strided(self, where: tuple, plane: np.ndarray) -> None:
         """Write a slice whose voxels are not contiguous in the file."""
         x, y, z = self._like.geometry.size
-        where = [slice(None)] * 3
-        where[2 - axis] = position
         mapped = np.memmap(
             self._plain, self._dtype, "r+", offset=self._offset, shape=(z, y, x)
         )
-        mapped[tuple(where)] = plane  # unmapped on return, so no page stays in memory
+        mapped[where] = plane  # unmapped on return, so no page stays in memory
 
     def _finish(self) -> Path:
         """Return the complete file, compressed if the format asks for it."""

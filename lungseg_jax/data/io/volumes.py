@@ -3,7 +3,7 @@
 Each volume format has a module of its own, which opens a file as a `Volume`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class Volume:
       has_spacing: False for a format that stores no geometry.
       header: the file's own header; a mask in the same format copies its placement.
       is_placed: False for a file that does not state its position in the patient.
+      files: of DICOM, one for each of the planes along the last axis.
 
     Attributes:
       spacing_mm: distance between slices, rows and columns; None without a geometry.
@@ -40,10 +41,11 @@ class Volume:
         has_spacing: bool = True,
         header: object = None,
         is_placed: bool = True,
+        files: Sequence[Path] = (),
     ):
         self.name, self.geometry, self._read_plane = name, geometry, read_plane
         self.spacing_mm = geometry.spacing_mm if has_spacing else None
-        self.header, self.is_placed = header, is_placed
+        self.header, self.is_placed, self.files = header, is_placed, files
 
     @property
     def count(self) -> int:

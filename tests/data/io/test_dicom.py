@@ -4,67 +4,32 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import FileDataset, FileMetaDataset
+from dicom_files import (
+    AXIAL,
+    CORONAL,
+    TILTED,
+    edit,
+    stored,
+    write_series,
+    write_without_image,
+)
 from pydicom.uid import (
-    CTImageStorage,
-    ExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    JPEG2000Lossless,
     MediaStorageDirectoryStorage,
+    MRImageStorage,
+    RawDataStorage,
+    RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
     XRayRadiationDoseSRStorage,
-    generate_uid,
 )
 
 from lungseg_jax.data.io.formats import is_dicom, open_volume
 from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.runtime.errors import UserError
-
-SHAPE, SPACING = (6, 9, 8), (0.6, 0.75)  # slices rows columns; rows, columns in mm
-AXIAL = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], float)  # rows, columns, normal
-TILTED = np.array([[0.8, 0.6, 0], [-0.6, 0.8, 0], [0, 0, 1]], float)
-CORONAL = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], float)
-
-
-def stored():
-    """Values as CT files store them, 1024 above Hounsfield units."""
-    return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.int16) + 700
-
-
-def write_series(
-    folder, axes=AXIAL, distance=2.5, uid=None, array=None, description="lung", skip=()
-):
-    """Write a file for each slice, with names in a different order than the slices."""
-    folder.mkdir(exist_ok=True)
-    array = stored() if array is None else array
-    uid, study = uid or generate_uid(), generate_uid()
-    names = np.random.default_rng(0).permutation(len(array))
-    for k, image in enumerate(array):
-        if k in skip:
-            continue
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        d = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-        d.SOPClassUID, d.SOPInstanceUID = (
-            CTImageStorage,
-            meta.MediaStorageSOPInstanceUID,
-        )
-        d.Modality, d.SeriesInstanceUID, d.StudyInstanceUID = "CT", uid, study
-        d.SeriesDescription, d.InstanceNumber = description, k + 1
-        d.PatientName, d.PatientID = "No^One", "0"
-        d.Rows, d.Columns = image.shape
-        d.PixelSpacing = list(SPACING)
-        d.SliceThickness = 1.0  # not the distance
-        d.ImageOrientationPatient = [*axes[0], *axes[1]]
-        position = np.array([-10.0, 20.0, 5.0]) + k * distance * axes[2]
-        d.ImagePositionPatient = [float(f"{x:.6f}") for x in position]
-        d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
-        d.BitsAllocated, d.BitsStored, d.HighBit = 16, 16, 15
-        d.PixelRepresentation = 1
-        d.RescaleIntercept, d.RescaleSlope = -1024, 1
-        d.PixelData = image.tobytes()
-        d.save_as(folder / f"IM{names[k]:04}", enforce_file_format=True)
-    return uid
 
 
 def read_with_itk(folder, uid):
@@ -252,17 +217,6 @@ def test_refuses_colour(tmp_path):
     refused(file, "3 values per pixel")
 
 
-def write_without_image(file, storage_class):
-    """Write a DICOM file that is not an image."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = storage_class
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    d = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-    d.SeriesInstanceUID = generate_uid()
-    d.save_as(file, enforce_file_format=True)
-
-
 def test_skips_reports_among_the_slices(tmp_path):
     write_series(tmp_path / "in")
     write_without_image(tmp_path / "in/DOSE", XRayRadiationDoseSRStorage)
@@ -293,3 +247,89 @@ def test_refuses_slices_without_a_placement(element, name, tmp_path):
         del d[element]
         d.save_as(file)
     refused(tmp_path / "in", f"does not state its {name}")
+
+
+# --- what is not a slice of a CT scan ---
+
+
+LOCALIZER = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+OTHERS = [
+    (LOCALIZER, "localizer"),
+    ({"Modality": "MR", "SOPClassUID": MRImageStorage}, "modality MR, not CT"),
+    ({"SOPClassUID": SecondaryCaptureImageStorage}, "secondary capture"),
+    ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "coronal or sagittal"),
+]
+
+
+@pytest.mark.parametrize("elements,reason", OTHERS)
+def test_leaves_out_what_is_not_a_ct_slice(elements, reason, tmp_path, capsys):
+    folder = tmp_path / "in"
+    write_series(folder, array=stored()[:2])
+    edit(folder.iterdir(), **elements)
+    (first, _) = sorted(folder.iterdir())
+    refused(first, f"{first} is not an axial CT slice: .*{reason}")
+    refused(folder, f"no slices among them:\n  {first} and 1 more: .*{reason}")
+
+    for file in folder.iterdir():
+        file.rename(folder / f"A{file.name}")
+    uid = write_series(folder)
+    with open_volume(folder) as volume:
+        assert volume.count == len(stored())
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"skipped: {folder}/A") and reason in line
+    with open_volume(folder, series=uid) as volume:
+        assert volume.count == len(stored())
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "storage_class,reason",
+    [
+        (XRayRadiationDoseSRStorage, "report"),
+        (RTStructureSetStorage, "structure set"),
+        (SegmentationStorage, "segmentation"),
+        (EncapsulatedPDFStorage, "document"),
+        (GrayscaleSoftcopyPresentationStateStorage, "presentation state"),
+        (RawDataStorage, "not an image"),
+    ],
+)
+def test_says_what_a_file_without_an_image_is(storage_class, reason, tmp_path, capsys):
+    write_without_image(tmp_path / "other", storage_class)
+    refused(tmp_path / "other", f"not an axial CT slice: .*{reason}")
+    write_series(tmp_path)
+    with open_volume(tmp_path) as volume:
+        assert volume.count == len(stored())
+    out = capsys.readouterr().out
+    assert out.startswith(f"skipped: {tmp_path}/other: ") and reason in out
+
+
+def test_a_folder_of_patients_leaves_out_localizers(tmp_path, capsys):
+    patients = tmp_path / "patients"
+    for name in ("scan", "scout", "report"):
+        (patients / name).mkdir(parents=True)
+    write_series(patients / "scan")
+    write_series(patients / "scout", array=stored()[:1])
+    edit((patients / "scout").iterdir(), **LOCALIZER)
+    write_without_image(patients / "report/SR", XRayRadiationDoseSRStorage)
+    (task,) = plan_outputs(patients, tmp_path / "out")
+    assert task.source == patients / "scan"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == ["report (SR)", "localizer"]
+
+
+def test_codecs_print_nothing_about_a_damaged_file(tmp_path, capfd):
+    """OpenJPEG, in GDCM, prints "Expected a SOC marker"."""
+    write_series(tmp_path, array=stored()[:1])
+    (file,) = tmp_path.iterdir()
+    d = pydicom.dcmread(file)
+    d.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    d.PixelData = pydicom.encaps.encapsulate([bytes(50)])
+    d["PixelData"].is_undefined_length = True
+    d.save_as(file)
+    refused(file, "is damaged: it cannot be read as DICOM")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(RuntimeError):
+        reader.Execute()
+    assert "SOC marker" in capfd.readouterr().err  # so the test looks for what there is

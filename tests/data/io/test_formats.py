@@ -24,7 +24,13 @@ IMAGE = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
 def test_suffixes_by_kind():
     assert formats.suffixes(SLICE) == (".tif", ".tiff", ".png")
-    assert formats.suffixes(VOLUME) == (".nii", ".nii.gz", ".nrrd", ".mha")
+    assert formats.suffixes(VOLUME) == (
+        ".nii",
+        ".nii.gz",
+        ".nrrd",
+        ".seg.nrrd",
+        ".mha",
+    )
     assert formats.suffixes(EITHER) == (".npy",)
     assert formats.suffixes() == tuple(formats.FORMATS)
     assert formats.suffixes(writable=True) == formats.suffixes()

@@ -323,3 +323,12 @@ def test_damaged_bytes_are_a_user_error_or_harmless(data, tmp_path_factory):
                 list(volume.slices())
     except UserError:
         pass
+
+
+def test_simpleitk_prints_nothing_about_a_damaged_header(tmp_path, capfd):
+    """MetaIO prints "ElementType required and not defined"."""
+    file = tmp_path / "in.mha"
+    file.write_bytes(b"ObjectType = Image\nNDims = 3\nDimSize = 1 2\n")
+    with pytest.raises(UserError, match="cannot be read"), open_volume(file):
+        pass
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,165 @@
+"""The DICOM files of a folder: the slices of each series, and what is not a slice."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lungseg_jax.data.io.dicom_slice import DicomSlice
+from lungseg_jax.data.io.image_headers import is_dicom_file
+from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+
+SERIES, DESCRIPTION = "0020|000e", "0008|103e"
+STACK = 3  # the least slices of a coronal or sagittal volume; fewer are localizers
+# Element (0002,0002), near the start of a file, states its class; CT classes start alike.
+_CLASS, _CLASSES, _CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.", b"5.1.4.1.1.2"
+_NOT_IMAGES = {  # by the start of their class
+    b"1.3.10": "index of a disc (DICOMDIR)",
+    b"5.1.4.1.1.11.": "presentation state",
+    b"5.1.4.1.1.481.": "radiotherapy plan or structure set",
+    b"5.1.4.1.1.66.": "registration or segmentation",
+    b"5.1.4.1.1.88.": "report (SR)",
+    b"5.1.4.1.1.104.": "document",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DicomFolder:
+    """The DICOM files that are directly in a folder.
+
+    Attributes:
+      path: the folder.
+      series: the slices of each series, by its UID.
+      others: why a file is not among them, by file.
+    """
+
+    path: Path
+    series: Mapping[str, Sequence[DicomSlice]]
+    others: Mapping[Path, str]
+
+    def choose(self, uid: str) -> list[DicomSlice]:
+        """Return the slices of the series with this UID, or with "" of the only one.
+
+        Raises:
+          UserError: there is no such series, or "" does not choose one.
+        """
+        if not self.series:
+            raise UserError(
+                f"{self.path} has DICOM files, but no slices among them:\n"
+                f"{bullet_list(_describe(self.others))}",
+                rule="the axial slices of a CT scan.",
+                remedy="name the folder with the slices, perhaps one level further down.",
+            )
+        if uid and uid not in self.series:
+            raise UserError(
+                f"{self.path} has no series {uid}.\n{self._list()}",
+                rule="--series is one of those above.",
+            )
+        if len(self.series) > 1 and not uid:
+            raise UserError(
+                f"{self.path} has {len(self.series)} series:\n{self._list()}",
+                rule="one series per mask.",
+                remedy="choose one with --series=UID.",
+            )
+        return list(self.series[uid or next(iter(self.series))])
+
+    def say_skipped(self) -> None:
+        """Print what is left out, and why."""
+        for line in _describe(self.others):
+            progress.say(f"skipped: {line}")
+
+    def _list(self) -> str:
+        rows = []
+        for uid, slices in self.series.items():
+            description = slices[0].get_tag(DESCRIPTION) or "no description"
+            rows.append(f"{uid}  {pluralize(len(slices), 'file')}  {description}")
+        return bullet_list(rows)
+
+
+def read_folder(folder: Path) -> DicomFolder:
+    """Read the headers of all DICOM files in a folder.
+
+    Raises:
+      UserError: a CT file among them is damaged.
+    """
+    series: dict[str, list[DicomSlice]] = {}
+    others, damaged = {}, []
+    for file in sorted(filter(is_dicom_file, folder.iterdir())):
+        try:
+            found = _read(file)
+        except UserError:
+            damaged.append(str(file))
+            continue
+        if isinstance(found, str):
+            others[file] = found
+        else:
+            series.setdefault(found.get_tag(SERIES) or "none", []).append(found)
+    if damaged:
+        raise UserError(
+            f"{pluralize(len(damaged), 'DICOM file')} cannot be read:\n"
+            f"{bullet_list(damaged)}",
+            rule="every DICOM file in a folder is intact.",
+            remedy="copy them again, or move them out of the folder.",
+        )
+    for uid in [uid for uid, slices in series.items() if _is_localizer(slices)]:
+        for dicom_slice in series.pop(uid):
+            others[dicom_slice.file] = "coronal or sagittal localizer"
+    return DicomFolder(folder, series, others)
+
+
+def read_file(file: Path) -> DicomSlice:
+    """Read the header of a single slice.
+
+    Raises:
+      UserError: the file is damaged, or shows something else than an axial CT slice.
+    """
+    found = _read(file)
+    if isinstance(found, DicomSlice):
+        if found.is_axial:
+            return found
+        found = "coronal or sagittal image"
+    raise UserError(
+        f"{file} is not an axial CT slice: {found}.",
+        rule="an axial slice of a CT scan.",
+        remedy="name a slice, or the folder of a series.",
+    )
+
+
+def _read(file: Path) -> DicomSlice | str:
+    """Return a slice, or say what the file is if it is not one of a CT scan."""
+    try:
+        dicom_slice = DicomSlice(file)
+    except UserError:
+        if reason := _reason_by_class(file):
+            return reason
+        raise
+    return dicom_slice.other_content() or dicom_slice
+
+
+def _is_localizer(slices: Sequence[DicomSlice]) -> bool:
+    return len(slices) < STACK and not any(s.is_axial for s in slices)
+
+
+def _describe(others: Mapping[Path, str]) -> list[str]:
+    """Return a line for each reason, with the first of its files."""
+    by_reason: dict[str, list[Path]] = {}
+    for file, reason in others.items():
+        by_reason.setdefault(reason, []).append(file)
+    return [
+        f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {reason}"
+        for reason, files in by_reason.items()
+    ]
+
+
+def _reason_by_class(file: Path) -> str:
+    """Say why a file without a readable image is not a slice.
+
+    "" if its class is that of a CT image or unknown: then it is damaged.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(1024)
+    stated = start.partition(_CLASS)[2][2:].removeprefix(_CLASSES)
+    if not stated or stated.startswith(_CT):
+        return ""
+    reasons = (r for uid, r in _NOT_IMAGES.items() if stated.startswith(uid))
+    return next(reasons, "not an image")

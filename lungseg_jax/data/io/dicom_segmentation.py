@@ -1,0 +1,133 @@
+"""DICOM Segmentation objects, through highdicom: masks that PACS and viewers know.
+
+Reference: DICOM PS3.3, A.51.
+"""
+
+import importlib.metadata
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from lungseg_jax.data.io.segments import ANATOMY, Segment
+from lungseg_jax.data.io.volumes import Volume
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import atomic_write
+
+NAME = "lungseg_jax"
+SERIES_NUMBER = 1000  # above those of scanners
+_REQUIRED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
+_REQUIRED += ("FrameOfReferenceUID",)
+_MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
+_MAY_BE_EMPTY += ("AccessionNumber", "StudyID", "StudyDate", "StudyTime")
+
+
+class DicomSegmentationWriter:
+    """A context manager like `VolumeWriter`; the file appears at its end.
+
+    The object belongs to the patient, the study and the frame of reference of the source,
+    and each of its frames refers to the file of a slice. Slices without a segment have no
+    frame. Memory holds the mask.
+
+    Args:
+      path: the file; it replaces an existing one.
+      like: a volume of a DICOM series.
+      segments: their values are 1, 2, ...
+
+    Raises:
+      UserError: the source lacks what such an object must repeat, or is not valid.
+    """
+
+    def __init__(self, path: Path, like: Volume, segments: Sequence[Segment]):
+        self._path, self._like, self._segments = path, like, segments
+        self._sources = [_read_source(file, path) for file in like.files]
+        rows, columns = like.geometry.size[1::-1]
+        self._build(self._sources[:1], np.ones((1, rows, columns), np.uint8))
+
+    def __enter__(self) -> "DicomSegmentationWriter":
+        self._labels = np.zeros(self._like.geometry.size[::-1], np.uint8)
+        return self
+
+    def write(self, k: int, image: np.ndarray) -> None:
+        """Write slice `k` `[h w]`, given in the standard orientation."""
+        geometry = self._like.geometry
+        self._labels[geometry.index(k)] = geometry.from_standard(image)
+
+    def __exit__(self, exception_type, *_) -> None:
+        if exception_type is None:
+            segmentation = self._build(self._sources, self._labels)
+            with atomic_write(self._path) as temporary:
+                segmentation.save_as(temporary)
+
+    def _build(
+        self, sources: Sequence[pydicom.Dataset], labels: np.ndarray
+    ) -> hd.seg.Segmentation:
+        version = importlib.metadata.version(NAME)
+        algorithm = hd.AlgorithmIdentificationSequence(
+            NAME, codes.cid7162.ArtificialIntelligence, version
+        )
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of values that it copies
+                return hd.seg.Segmentation(
+                    sources,
+                    labels,
+                    hd.seg.SegmentationTypeValues.BINARY,
+                    [_describe(segment, algorithm) for segment in self._segments],
+                    series_instance_uid=hd.UID(),
+                    series_number=SERIES_NUMBER,
+                    sop_instance_uid=hd.UID(),
+                    instance_number=1,
+                    manufacturer=NAME,
+                    manufacturer_model_name=NAME,
+                    software_versions=version,
+                    device_serial_number="none",
+                    series_description="Lung segmentation",
+                    content_label="LUNGS",
+                    omit_empty_frames=bool(labels.any()),  # it needs one
+                )
+        except (ValueError, TypeError, AttributeError, KeyError) as e:
+            raise _unsuitable(self._like.name, self._path, str(e)) from e
+
+
+def _read_source(file: Path, target: Path) -> pydicom.Dataset:
+    """Read what a segmentation repeats of a slice; the pixels are left out."""
+    with warnings.catch_warnings(action="ignore"):
+        source = pydicom.dcmread(file, stop_before_pixels=True)
+    # Some anonymizers leave these only here.
+    for element in ("SOPInstanceUID", "SOPClassUID"):
+        if not source.get(element):
+            setattr(source, element, source.file_meta.get(f"MediaStorage{element}"))
+    for element in _REQUIRED:
+        if not source.get(element):
+            raise _unsuitable(file, target, f"it has no {element}.")
+    for element in _MAY_BE_EMPTY:
+        if element not in source:
+            setattr(source, element, "")
+    return source
+
+
+def _describe(segment: Segment, algorithm) -> hd.seg.SegmentDescription:
+    return hd.seg.SegmentDescription(
+        segment_number=segment.value,
+        segment_label=segment.name,
+        segmented_property_category=Code(ANATOMY[0], "SCT", ANATOMY[1]),
+        segmented_property_type=Code(segment.code, "SCT", segment.name),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+        tracking_uid=hd.UID(),
+        tracking_id=segment.name,
+        display_color=hd.color.CIELabColor.from_rgb(*segment.color),
+    )
+
+
+def _unsuitable(source: Path | str, target: Path, why: str) -> UserError:
+    return UserError(
+        f"{target} cannot be a DICOM segmentation of {source}: {why}",
+        rule="it repeats the patient, the study and the frame of reference of its source.",
+        remedy="export the series again, or name another format, such as .nii.gz.",
+    )

@@ -1,0 +1,106 @@
+"""Images of SimpleITK and nibabel as volumes, and results as images like them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+from lungseg_jax.data.io.geometry import Geometry
+from lungseg_jax.data.io.volumes import Volume
+from lungseg_jax.runtime.errors import UserError
+
+ImageMaker = Callable[
+    [np.ndarray], Any
+]  # `[n h w]` in the standard orientation -> image
+NAME = "the image"  # for errors
+_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+
+
+def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
+    """Return an image as a volume; its voxels are not copied.
+
+    Raises:
+      UserError: it is not a gray 3D image with orthogonal axes.
+    """
+    if isinstance(image, sitk.Image):
+        _require_gray_volume(image.GetSize(), image.GetNumberOfComponentsPerPixel())
+        array = sitk.GetArrayViewFromImage(image)
+        geometry = Geometry(
+            image.GetSize(),
+            image.GetSpacing(),
+            image.GetOrigin(),
+            image.GetDirection(),
+        )
+    else:
+        _require_gray_volume(image.shape)
+        array = np.asanyarray(image.dataobj).T
+        geometry = _geometry(image)
+
+    def read_plane(axis: int, index: int) -> np.ndarray:
+        return np.take(array, index, axis=2 - axis)
+
+    return Volume(NAME, geometry, read_plane)
+
+
+def image_maker(image: Any, geometry: Geometry) -> ImageMaker:
+    """Return a function that makes images like a given one.
+
+    Args:
+      image: an image of nibabel; for others, the function makes those of SimpleITK.
+      geometry: of the images.
+    """
+
+    def make_nibabel(stack: np.ndarray) -> nib.spatialimages.SpatialImage:
+        header = image.header.copy()
+        header.set_data_dtype(stack.dtype)
+        return type(image)(_assemble(stack, geometry).T, image.affine, header)
+
+    def make_itk(stack: np.ndarray) -> sitk.Image:
+        made = sitk.GetImageFromArray(_assemble(stack, geometry))
+        made.SetSpacing(geometry.spacing)
+        made.SetOrigin(geometry.origin)
+        made.SetDirection(geometry.direction)
+        return made
+
+    return (
+        make_nibabel if isinstance(image, nib.spatialimages.SpatialImage) else make_itk
+    )
+
+
+def _assemble(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Return an array `[z y x]` of slices `[n h w]` in the standard orientation."""
+    array = np.empty(geometry.size[::-1], stack.dtype)
+    for k, image in enumerate(stack):
+        array[geometry.index(k)] = geometry.from_standard(image)
+    return array
+
+
+def _require_gray_volume(size: tuple[int, ...], components: int = 1) -> None:
+    if len(size) != 3 or components != 1:
+        raise UserError(
+            f"{NAME} has {len(size)} dimensions and {components} values per voxel.",
+            rule="a volume has three dimensions and is gray.",
+            remedy="pass a part of it, or the array of a slice.",
+        )
+
+
+def _geometry(image: nib.spatialimages.SpatialImage) -> Geometry:
+    columns = image.affine[:3, :3]
+    spacing = np.linalg.norm(columns, axis=0)
+    with np.errstate(all="ignore"):
+        axes = columns / spacing
+        is_orthogonal = np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=1e-4)
+    if not is_orthogonal:
+        raise UserError(
+            f"{NAME} has sheared axes, or a damaged affine.",
+            rule="a volume with orthogonal axes.",
+            remedy="resample it to an orthogonal grid first.",
+        )
+    return Geometry(
+        image.shape,
+        tuple(spacing.tolist()),
+        tuple((_RAS_TO_LPS * image.affine[:3, 3]).tolist()),
+        tuple((_RAS_TO_LPS[:, None] * axes).ravel().tolist()),
+    )

@@ -1,0 +1,120 @@
+"""The results of a prediction as one JSON object, which docs/prediction.md describes."""
+
+import importlib.metadata
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lungseg_jax.checkpointing.checksums import array_digest, json_digest
+from lungseg_jax.checkpointing.manifest import named_leaves
+from lungseg_jax.inference.outputs import LABELS
+from lungseg_jax.inference.plan import PredictionTask
+from lungseg_jax.inference.prediction_table import WHOLE
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.runtime.errors import UserError
+
+SCHEMA_VERSION = 1
+_OF_VOLUMES = ("volume_ml", "right_ml", "left_ml", "mean_hu", "p05_hu", "p95_hu")
+_OF_VOLUMES_ONLY = ("volume_ml", "right_ml", "left_ml")
+_INTEGERS = ("slice", "area_px")
+
+
+def prediction_record(
+    segmenter: LungSegmenter,
+    tasks: Sequence[PredictionTask],
+    rows: Sequence[Mapping[str, str]],
+    skipped: Mapping[str, UserError],
+    *,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the results of tasks, with the weights that made them.
+
+    Args:
+      segmenter: the trained ensemble.
+      tasks: all of them, with those that were finished earlier.
+      rows: of the `PredictionTable`.
+      skipped: why a task has no results, by its name.
+      options: of the command, to be stored as they are; "labels" is a key of LABELS.
+    """
+    by_input: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        by_input.setdefault(row["input"], []).append(row)
+    segments = LABELS[options["labels"]]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "lungseg_jax": importlib.metadata.version("lungseg_jax"),
+        "weights": _weights(segmenter),
+        "options": dict(options),
+        "inputs": [
+            _input(task, by_input[task.name], segments)
+            for task in tasks
+            if task.name in by_input
+        ],
+        "skipped": [
+            {"input": name, "what": e.what, "rule": e.rule, "remedy": e.remedy}
+            for name, e in skipped.items()
+        ],
+    }
+
+
+def _weights(segmenter: LungSegmenter) -> dict[str, Any]:
+    """Describe the networks; equal digests are equal weights, in a run or a bundle."""
+    trained, settings = segmenter.trained, segmenter.settings
+    digests = {
+        name: json_digest(
+            {leaf: array_digest(array) for leaf, array in named_leaves(member).items()}
+        )
+        for name, member in trained.members.items()
+    }
+    return {
+        "members": digests,
+        "model": dict(trained.model),
+        "threshold": trained.threshold,
+        "temperature": settings.temperature,
+        "postprocessing": settings.postprocessing,
+        "review_below": settings.review_below,
+    }
+
+
+def _input(task: PredictionTask, rows: Sequence[Mapping[str, str]], segments) -> dict:
+    outputs = {"mask": task.target, **task.maps}
+    outputs |= {"overlay": task.overlay, "page": task.page}
+    slices = [_slice(row) for row in rows if row["slice"] != WHOLE]
+    volume = None
+    if rows[-1]["slice"] == WHOLE:
+        volume = {column: _value(column, rows[-1][column]) for column in _OF_VOLUMES}
+    return {
+        "input": task.name,
+        "outputs": {name: str(path) for name, path in outputs.items() if path},
+        "labels": (
+            {str(segment.value): segment.name for segment in segments}
+            if volume
+            else {"255": "Lung"}
+        ),
+        "to_review": sum(bool(row["review"]) for row in slices),
+        "volume": volume,
+        "slices": slices,
+    }
+
+
+def _slice(row: Mapping[str, str]) -> dict[str, Any]:
+    left_out = ("input", *_OF_VOLUMES_ONLY)
+    return {
+        column: _value(column, text)
+        for column, text in row.items()
+        if column not in left_out
+    }
+
+
+def _value(column: str, text: str) -> Any:
+    """Return a cell of the table as JSON has it; None if it is empty."""
+    if column == "reasons":
+        return text.split("; ") if text else []
+    if not text:
+        return None
+    if column == "review":
+        return text == "1"
+    if column in _INTEGERS:
+        return int(text)
+    number = float(text)
+    return number if math.isfinite(number) else None
