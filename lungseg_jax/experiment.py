@@ -78,6 +78,43 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
     return read_json(folder.evaluation)
 
 
+def rewrite_report(path: str | Path, data: Path | None = None) -> Path:
+    """Write the page of a finished run again, from its folder and its data.
+
+    Args:
+      path: the run folder.
+      data: where the data folder is now; None if it has not moved.
+
+    Returns:
+      The page.
+
+    Raises:
+      UserError: the run is not finished, its data are missing or have changed, or the
+        page cannot be written.
+    """
+    run = Run.open(RunFolder(user_path(path)))
+    if not run.lost_snapshots:  # `load_run` reports them
+        _require_scores(run)
+    trained = load_run(run)
+    c = run.config.copy_and_resolve_references()
+    if data:
+        c.data.dir = str(data)
+    dataset = _load_dataset(c, cache.cache_root(c.cache_dir))
+    if dataset.fingerprint != run.record["data"]["fingerprint"]:
+        raise UserError(
+            f"{c.data.dir or 'the phantom dataset'} is not what {path} was trained on, "
+            "or has changed since.",
+            rule="the page shows slices of the run.",
+            remedy="name the folder as it was then with --data=DIR.",
+        )
+    with run.folder.claimed():
+        try:
+            _write_page(run, trained, run.evaluation, dataset)
+        except OSError as e:
+            raise UserError(f"the page could not be written: {e}") from e
+    return run.folder.page
+
+
 def preview(c: ConfigDict, path: str) -> None:
     """Write a sheet of the slices that the first updates see; nothing is trained.
 
@@ -107,14 +144,27 @@ def preview(c: ConfigDict, path: str) -> None:
     progress.say(f"the first {count} training slices: {target}")
 
 
+def _require_scores(run: Run) -> None:
+    """Refuse a run that has not been scored with all of its snapshots."""
+    names = [str(step) for step in run.planned_snapshots]
+    missing = []
+    if len(run.snapshots) < len(names):
+        missing.append(f"{len(names) - len(run.snapshots)} of {len(names)} snapshots")
+    if not run.tuning:
+        missing.append(run.folder.tuning.name)
+    if not run.evaluation or list(run.evaluation["members"]) != names:
+        missing.append(run.folder.evaluation.name)
+    if missing:
+        raise UserError(
+            f"{run.folder.path} is not finished: it lacks {', '.join(missing)}.",
+            rule="the page shows the scores of all snapshots on the test split.",
+            remedy="run the command that started it again; it does what is left.",
+        )
+
+
 def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
     """Load the data and split them."""
-    dataset = load_dataset(
-        user_path(c.data.dir) if c.data.dir else None,
-        cache=cache_root,
-        phantom_slices=c.data.phantom_slices,
-        phantom_seed=c.data.phantom_seed,
-    )
+    dataset = _load_dataset(c, cache_root)
     split = split_names(
         dataset.names,
         validation_fraction=c.data.validation_fraction,
@@ -130,6 +180,15 @@ def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
         devices=len(distributed.devices_for(c.train.batch_size)),
     )
     return dataset, split
+
+
+def _load_dataset(c: ConfigDict, cache_root: Path) -> Dataset:
+    return load_dataset(
+        user_path(c.data.dir) if c.data.dir else None,
+        cache=cache_root,
+        phantom_slices=c.data.phantom_slices,
+        phantom_seed=c.data.phantom_seed,
+    )
 
 
 def _load_extra_phantoms(c: ConfigDict, cache_root: Path) -> Dataset | None:
@@ -258,15 +317,21 @@ def _evaluate(
 def _report(
     run: Run, trained: TrainedEnsemble, evaluation: dict, dataset: Dataset
 ) -> None:
-    """Write the page. It is not worth failing for: re-running the command writes it."""
-    c = run.config
+    """Write the page. It is not worth failing for: `rewrite_report` writes it again."""
     try:
-        write_report(
-            run.folder.report,
-            evaluation,
-            LungSegmenter(trained.subset(list(evaluation["members"]))),
-            title=f"{c.name}: {c.model.name} U-Net on {dataset.variant} data",
-            read=dataset.slices,
-        )
+        _write_page(run, trained, evaluation, dataset)
     except (OSError, UserError) as e:
         progress.say(f"the report could not be written: {e}")
+
+
+def _write_page(
+    run: Run, trained: TrainedEnsemble, evaluation: dict, dataset: Dataset
+) -> None:
+    c = run.config
+    write_report(
+        run.folder.report,
+        evaluation,
+        LungSegmenter(trained.subset(list(evaluation["members"]))),
+        title=f"{c.name}: {c.model.name} U-Net on {dataset.variant} data",
+        read=dataset.slices,
+    )
