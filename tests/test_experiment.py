@@ -12,7 +12,7 @@ from tiny_run import flip_bits_of_arrays, stop_after, tiny_config
 from lungseg_jax import experiment
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.splits import split_names
-from lungseg_jax.experiment import rewrite_report, run_experiment
+from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.bundle import write_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.segmenter import LungSegmenter
@@ -161,52 +161,6 @@ def test_a_lost_page_is_written_again(copied_run, tiny_cache):
     assert copied_run.page.exists()
 
 
-def test_the_page_is_written_again_from_the_run(
-    copied_run, finished_run, tiny_cache, monkeypatch
-):
-    monkeypatch.setattr(loop, "train", lambda *args: pytest.fail("trained again"))
-    shutil.rmtree(copied_run.report)
-    assert rewrite_report(copied_run.path) == copied_run.page
-    assert copied_run.page.read_bytes() == finished_run.page.read_bytes()
-    names = [
-        {p.name for p in run.report.iterdir()} for run in (copied_run, finished_run)
-    ]
-    assert names[0] == names[1]
-
-
-@pytest.mark.parametrize("file", ["tuning", "evaluation"])
-def test_the_page_of_an_unfinished_run_is_refused(copied_run, file):
-    getattr(copied_run, file).unlink()
-    page = copied_run.page.read_bytes()
-    match = f"is not finished: it lacks {file}.json.\n"
-    with pytest.raises(UserError, match=match) as e:
-        rewrite_report(copied_run.path)
-    assert "command that started it" in e.value.remedy
-    assert copied_run.page.read_bytes() == page
-
-
-def test_the_page_of_a_stopped_run_is_refused(tiny_cache, tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    stop_after(5, tiny_config(tiny_cache), folder)
-    with pytest.raises(
-        UserError, match="1 of 2 snapshots, tuning.json, evaluation.json"
-    ):
-        rewrite_report(folder.path)
-
-
-def test_the_page_of_a_run_that_lost_a_snapshot_is_refused(copied_run):
-    shutil.rmtree(copied_run.checkpoints / "4")
-    with pytest.raises(UserError, match="lost the snapshots 4"):
-        rewrite_report(copied_run.path)
-
-
-def test_a_page_that_cannot_be_written_is_a_user_error(copied_run):
-    shutil.rmtree(copied_run.report)
-    copied_run.report.touch()
-    with pytest.raises(UserError, match="the page could not be written"):
-        rewrite_report(copied_run.path)
-
-
 @pytest.mark.parametrize(
     "content", ["[1]", "{}", '{"members": {}}', "\xff", "[" * 10**5]
 )
@@ -245,7 +199,7 @@ def test_a_failed_report_costs_neither_scores_nor_run(
     def fail(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(experiment, "write_report", fail)
+    monkeypatch.setattr("lungseg_jax.reporting.run_page.write_report", fail)
     assert run_experiment(tiny_config(tiny_cache), str(copied_run.path))["n"] == 2
     assert "the report could not be written" in capsys.readouterr().out
     assert copied_run.evaluation.exists() and not copied_run.page.exists()

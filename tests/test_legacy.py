@@ -18,11 +18,11 @@ from lungseg_jax.data import dataset as dataset_module
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.evaluation.evaluator import evaluate
-from lungseg_jax.experiment import rewrite_report
 from lungseg_jax.inference.ensemble.bundle import verify_bundle
 from lungseg_jax.inference.ensemble.loading import load_run
 from lungseg_jax.inference.ensemble.members import EVERY
 from lungseg_jax.inference.ensemble.trained import abstract_members
+from lungseg_jax.reporting.run_page import rewrite_run_page
 from lungseg_jax.training import knobs
 from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.run import Run
@@ -93,19 +93,19 @@ def test_predict_agrees_between_run_and_bundle(legacy):
 
 def test_the_page_is_written_again_where_the_data_are_now(legacy, monkeypatch):
     with pytest.raises(ls.UserError, match="1 of 3 snapshots"):
-        rewrite_report("unfinished")
+        rewrite_run_page(Path("unfinished"))
     shutil.move("data", "moved")
     with pytest.raises(ls.UserError, match="data does not exist"):
-        rewrite_report("run")
-    page = rewrite_report("run", Path("moved"))
+        rewrite_run_page(Path("run"))
+    page = rewrite_run_page(Path("run"), Path("moved"))
     assert page == Path("run/report/index.html")
     assert "legacy: conv U-Net on folder_int16 data" in page.read_text()
     next(Path("moved/2d_masks").iterdir()).touch()  # the content is what counts
-    rewrite_report("run", Path("moved"))
+    rewrite_run_page(Path("run"), Path("moved"))
     names = sorted(path.name for path in Path("moved/2d_masks").iterdir())
     shutil.copy(f"moved/2d_masks/{names[0]}", f"moved/2d_masks/{names[1]}")
     with pytest.raises(ls.UserError, match="moved is not what run was trained on"):
-        rewrite_report("run", Path("moved"))
+        rewrite_run_page(Path("run"), Path("moved"))
 
 
 def test_resume_ends_where_the_uninterrupted_run_ended(legacy):

@@ -22,10 +22,10 @@ from lungseg_jax.cli import app
 @app.quiet_option()
 @app.verbose_option()
 def report(run: Path, data: Path | None) -> None:
-    from lungseg_jax.experiment import rewrite_report
+    from lungseg_jax.reporting.run_page import rewrite_run_page
     from lungseg_jax.runtime import progress
 
-    progress.answer(f"report: {rewrite_report(run, data)}")
+    progress.answer(f"report: {rewrite_run_page(run, data)}")
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ class TrainingLog:
       start: steps done before.
       notes: the notes saved with step `start`.
       batch_names: returns the slices of the update after a step.
+      track: also gets each row.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class TrainingLog:
         start: int,
         notes: Mapping[str, Sequence[float]],
         batch_names: Callable[[int], Sequence[str]],
+        track: Callable[[Mapping], None] = lambda row: None,
     ):
         self._folder, self._schedule, self._total = folder, schedule, total
-        self._batch_names = batch_names
+        self._batch_names, self._track = batch_names, track
         if distributed.is_primary():
             folder.forget_metrics_after(start)
         self._values = {name: list(notes.get(name, ())) for name in METRICS}
@@ -116,6 +118,7 @@ class TrainingLog:
         """Append a row; one that the disk does not accept is kept for the next time."""
         if not distributed.is_primary():
             return
+        self._track(row)
         self._unwritten.append(row)
         try:
             self._folder.append_metrics(self._unwritten)
