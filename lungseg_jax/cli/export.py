@@ -13,10 +13,14 @@ as a private repository if it is new (pip install 'lungseg_jax[hub]'; `hf auth l
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lungseg_jax.cli import app
+
+if TYPE_CHECKING:
+    from lungseg_jax.training.run import Run
 
 
 @app.command(__doc__)
@@ -55,27 +59,31 @@ def export(
         require_hub(push, option=f"--push={push}")
     opened = Run.open(RunFolder(user_path(run)))
     trained = load_run(opened, members)
-    evaluation = opened.evaluation
-    if evaluation and list(evaluation["members"]) != list(trained.members):
-        evaluation = None
-    if not evaluation:
+    record = _record(opened, list(trained.members))
+    if not record["evaluation"]:
         progress.say(
             "the run has no scores of these members, so the model card has none"
         )
-    record = {
-        "name": opened.config.name,
-        "data": opened.record["data"],
-        "versions": opened.record["versions"],
-        "evaluation": evaluation,
-        "license": license,
-        "datasets": list(datasets),
-    }
-    write_bundle(out, trained, record)
+    stated = {"license": license, "datasets": list(datasets)}
+    write_bundle(out, trained, record | stated)
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     networks = pluralize(len(trained.members), "network")
     progress.say(f"wrote {out}: {networks}, {size:.1f} MB")
     if push is not None:
         progress.say(f"pushed to {push_bundle(out, push)}")
+
+
+def _record(run: "Run", members: list[str]) -> dict[str, Any]:
+    """The origin of a bundle, with the scores if they are of these members."""
+    evaluation = run.evaluation
+    if evaluation and list(evaluation["members"]) != members:
+        evaluation = None
+    return {
+        "name": run.config.name,
+        "data": run.record["data"],
+        "versions": run.record["versions"],
+        "evaluation": evaluation,
+    }
 
 
 def main() -> None:

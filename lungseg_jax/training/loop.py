@@ -76,7 +76,7 @@ def train(
         training, state, log = _restore(training, folder, saved, initial, tracking)
         options = flat(config.to_dict())
         with tracking.following(folder, options, start=int(state.step)):
-            _loop(training, state, log, saved, tracking)
+            _loop(training, state, log, saved)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,17 +201,13 @@ def _restore(
         start=step,
         notes=notes,
         batch_names=training.batch_names,
-        track=tracking.add,
+        tracking=tracking,
     )
     return training, state, log
 
 
 def _loop(
-    training: _Training,
-    state: TrainState,
-    log: TrainingLog,
-    saved: Checkpoints,
-    tracking: Tracking,
+    training: _Training, state: TrainState, log: TrainingLog, saved: Checkpoints
 ) -> None:
     """Apply the updates that are left.
 
@@ -251,7 +247,7 @@ def _loop(
             if is_snapshot or step % c.train.validate_every == 0:
                 log.write_scores(step, is_snapshot, training.validate(state))
             if is_snapshot:
-                tracking.add_picture(step, state.variables)
+                log.draw(step, state.variables)
             must_stop = distributed.any_process(signals.requested, ask=row_due)
             if save_due or must_stop:
                 saved.save(step, state.arrays, log.notes())

@@ -4,11 +4,13 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from lungseg_jax.inference.ensemble import bundle
 from lungseg_jax.inference.ensemble.hub import locate_or_download, push_bundle
+from lungseg_jax.inference.ensemble.initial_weights import load_initial_weights
 from lungseg_jax.inference.segmenter import LungSegmenter, load
 from lungseg_jax.runtime.errors import UserError
 
@@ -70,6 +72,13 @@ def test_a_pushed_bundle_is_used_by_its_address(hub, exported, trained, slices):
     actual, expected = load("hf://org/lungs")(image), LungSegmenter(trained)(image)
     np.testing.assert_array_equal(actual.probability, expected.probability)
     assert list(load("hf://org/lungs", members="last").trained.members) == ["30"]
+
+
+def test_a_training_starts_from_it(hub, exported, trained):
+    push_bundle(exported, "org/lungs")
+    variables, about = load_initial_weights("hf://org/lungs", trained.model, {})
+    assert about["path"] == "hf://org/lungs" and about["member"] == "30"
+    jax.tree.map(np.testing.assert_array_equal, variables, trained.members["30"])
 
 
 def test_a_revision_is_downloaded(hub, exported):
