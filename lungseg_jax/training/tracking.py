@@ -31,7 +31,7 @@ class Tracking:
         names: Sequence[str] = (),
         draw: Callable[[Any], np.ndarray] | None = None,
     ):
-        self._names, self._draw = names, draw
+        self._names, self._draw = tuple(dict.fromkeys(names)), draw
         self._trackers: dict[str, Tracker] = {}
         self._failed: set[str] = set()
         self._lock = threading.Lock()
@@ -68,15 +68,15 @@ class Tracking:
 
     def add_picture(self, step: int, variables: Any) -> None:
         """Send a picture of what a network does, drawn from its variables."""
-        if not self._thread or not self._draw:
+        names = [name for name in self._names if TRACKERS[name].shows_pictures]
+        if not self._thread or not self._draw or not names:
             return
         # The next update reuses their memory.
         draw = functools.cache(functools.partial(self._draw, jax.device_get(variables)))
-        for name in self._names:
-            if TRACKERS[name].shows_pictures:
-                self._submit(
-                    name, lambda name: self._trackers[name].add_picture(step, draw())
-                )
+        for name in names:
+            self._submit(
+                name, lambda name: self._trackers[name].add_picture(step, draw())
+            )
 
     def _open(self, name: str, folder: RunFolder, config, start: int, rows) -> None:
         self._trackers[name] = tracker = TRACKERS[name](folder, config, start)

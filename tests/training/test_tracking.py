@@ -42,7 +42,7 @@ def assert_events_are_the_rows(folder):
 
 
 def test_event_files_have_every_row_and_a_sheet_for_each_snapshot(tiny_cache, folder):
-    train(tiny_config(tiny_cache), folder, track=["tensorboard"])
+    train(tiny_config(tiny_cache), folder, track=["tensorboard", "tensorboard"])
     assert_events_are_the_rows(folder)
     sheets = read_events(folder).Images("validation")
     assert [sheet.step for sheet in sheets] == [4, 7]
