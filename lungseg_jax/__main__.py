@@ -14,6 +14,7 @@ COMMANDS = {  # each is a module of lungseg_jax.cli, with a function of the same
     "train": "train a U-Net, ensemble its snapshots, score them, report",
     "predict": "segment slices, folders, volumes, DICOM series",
     "evaluate": "score a run on a labelled folder",
+    "report": "write the page of a finished run again",
     "compare": "score masks from any source against true ones",
     "export": "write a trained ensemble as one folder to share",
     "convert": "turn labelled volumes into a data folder to train on",

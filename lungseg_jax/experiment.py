@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,8 @@ from lungseg_jax.inference.ensemble.initial_weights import load_initial_weights
 from lungseg_jax.inference.ensemble.loading import load_run
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
-from lungseg_jax.inference.segmenter import LungSegmenter
-from lungseg_jax.reporting.preview import write_preview
-from lungseg_jax.reporting.report import write_report
+from lungseg_jax.reporting.preview import draw_sheet, write_preview
+from lungseg_jax.reporting.run_page import write_run_page
 from lungseg_jax.runtime import cache, compilation, devices, distributed, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
@@ -32,24 +33,35 @@ from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.validation import network_arrays
+from lungseg_jax.training.trackers import require_trackers
+from lungseg_jax.training.tracking import Tracking
+from lungseg_jax.training.validation import make_predict, network_arrays
 
 PREVIEWED = 32  # slices of a preview, about
+DRAWN = 8  # validation slices that trackers show, at most
 STRESSED = 2  # times that each validation slice is changed for the limit of review
 
 
-def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) -> dict:
+def run_experiment(
+    c: ConfigDict,
+    workdir: str = "",
+    *,
+    extend: bool = False,
+    track: Sequence[str] = (),
+) -> dict:
     """Carry out what is left of a run and return its evaluation.
 
     Args:
       c: a complete configuration, such as `default_config()`.
       workdir: the run folder; empty for `default_workdir`.
       extend: see `run_record.register_run`.
+      track: names of `TRACKERS` that follow the training.
 
     Raises:
       UserError: bad input, before anything is compiled.
     """
     config.check_config(c)
+    require_trackers(track)
     folder = RunFolder(user_path(workdir) if workdir else config.default_workdir(c))
     if folder.run.exists():
         c = run_record.as_started(c, folder)
@@ -70,7 +82,8 @@ def run_experiment(c: ConfigDict, workdir: str = "", *, extend: bool = False) ->
             run_record.register_run(
                 c, folder, dataset, split, done=done, extend=extend, initial=about
             )
-        _train(c, folder, dataset, split, extra, initial)
+        tracking = Tracking(track, _make_draw(c, dataset, split))
+        _train(c, folder, dataset, split, extra, initial, tracking)
         with distributed.primary_first():
             _finish(folder, dataset, split, extra)
     if folder.page.exists():
@@ -109,12 +122,7 @@ def preview(c: ConfigDict, path: str) -> None:
 
 def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
     """Load the data and split them."""
-    dataset = load_dataset(
-        user_path(c.data.dir) if c.data.dir else None,
-        cache=cache_root,
-        phantom_slices=c.data.phantom_slices,
-        phantom_seed=c.data.phantom_seed,
-    )
+    dataset = load_dataset(**config.data_of(c), cache=cache_root)
     split = split_names(
         dataset.names,
         validation_fraction=c.data.validation_fraction,
@@ -164,6 +172,7 @@ def _train(
     split: Split,
     extra: Dataset | None,
     initial: Any,
+    tracking: Tracking,
 ) -> None:
     progress.say(
         f"{dataset.variant} data: {len(split['train'])} slices to train, "
@@ -173,7 +182,19 @@ def _train(
     if loop.is_finished(c, folder):
         progress.say("the training is finished; nothing is trained again")
     else:
-        loop.train(c, folder, dataset, split, extra, initial)
+        loop.train(c, folder, dataset, split, extra, initial, tracking)
+
+
+def _make_draw(
+    c: ConfigDict, dataset: Dataset, split: Split
+) -> Callable[[Any], np.ndarray] | None:
+    """Create `draw(variables)`, a sheet of validation slices; None without that split."""
+    names = split["validation"]
+    if not names:
+        return None
+    shown = names[:: -(-len(names) // DRAWN)]
+    make_once = functools.cache(lambda: make_predict(c, dataset, shown))
+    return lambda variables: draw_sheet(*make_once()(variables))
 
 
 def _finish(
@@ -258,15 +279,8 @@ def _evaluate(
 def _report(
     run: Run, trained: TrainedEnsemble, evaluation: dict, dataset: Dataset
 ) -> None:
-    """Write the page. It is not worth failing for: re-running the command writes it."""
-    c = run.config
+    """Write the page. It is not worth failing for: `lungseg report` writes it later."""
     try:
-        write_report(
-            run.folder.report,
-            evaluation,
-            LungSegmenter(trained.subset(list(evaluation["members"]))),
-            title=f"{c.name}: {c.model.name} U-Net on {dataset.variant} data",
-            read=dataset.slices,
-        )
+        write_run_page(run, trained, evaluation, dataset)
     except (OSError, UserError) as e:
         progress.say(f"the report could not be written: {e}")

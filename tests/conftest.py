@@ -117,7 +117,7 @@ def plain_report(monkeypatch):
         folder.mkdir(exist_ok=True)
         (folder / "index.html").write_text("plain")
 
-    monkeypatch.setattr("lungseg_jax.experiment.write_report", write_report)
+    monkeypatch.setattr("lungseg_jax.reporting.run_page.write_report", write_report)
 
 
 @pytest.fixture

@@ -199,7 +199,7 @@ def test_a_failed_report_costs_neither_scores_nor_run(
     def fail(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(experiment, "write_report", fail)
+    monkeypatch.setattr("lungseg_jax.reporting.run_page.write_report", fail)
     assert run_experiment(tiny_config(tiny_cache), str(copied_run.path))["n"] == 2
     assert "the report could not be written" in capsys.readouterr().out
     assert copied_run.evaluation.exists() and not copied_run.page.exists()

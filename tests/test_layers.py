@@ -128,6 +128,12 @@ def test_packages_hold_only_a_docstring(name):
         ("ml_collections", {"training", "experiment", "cli.train"}),
         ("absl", {"cli.train", "cli.train_flags", "checkpointing.checkpoints"}),
         ("click", {"cli"}),
+        ("huggingface_hub", {"inference.ensemble.hub"}),
+        ("yaml", {"inference.ensemble.model_card"}),
+        *(
+            (name, {"training.trackers"})
+            for name in ("tensorboardX", "wandb", "mlflow")
+        ),
         ("tqdm", {"runtime.progress"}),
         *((name, set()) for name in ("tensorflow", "pickle", "dill", "cloudpickle")),
         *((name, set()) for name in ("shelve", "marshal")),

@@ -22,6 +22,7 @@ from lungseg_jax.inference.ensemble.bundle import verify_bundle
 from lungseg_jax.inference.ensemble.loading import load_run
 from lungseg_jax.inference.ensemble.members import EVERY
 from lungseg_jax.inference.ensemble.trained import abstract_members
+from lungseg_jax.reporting.run_page import rewrite_run_page
 from lungseg_jax.training import knobs
 from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.run import Run
@@ -88,6 +89,23 @@ def test_predict_agrees_between_run_and_bundle(legacy):
     np.testing.assert_array_equal(by_run.mask, by_bundle.mask)
     np.testing.assert_allclose(by_run.probability, by_bundle.probability, atol=1e-6)
     assert by_run.review == by_bundle.review is not None
+
+
+def test_the_page_is_written_again_where_the_data_are_now(legacy, monkeypatch):
+    with pytest.raises(ls.UserError, match="1 of 3 snapshots"):
+        rewrite_run_page(Path("unfinished"))
+    shutil.move("data", "moved")
+    with pytest.raises(ls.UserError, match="data does not exist"):
+        rewrite_run_page(Path("run"))
+    page = rewrite_run_page(Path("run"), Path("moved"))
+    assert page == Path("run/report/index.html")
+    assert "legacy: conv U-Net on folder_int16 data" in page.read_text()
+    next(Path("moved/2d_masks").iterdir()).touch()  # the content is what counts
+    rewrite_run_page(Path("run"), Path("moved"))
+    names = sorted(path.name for path in Path("moved/2d_masks").iterdir())
+    shutil.copy(f"moved/2d_masks/{names[0]}", f"moved/2d_masks/{names[1]}")
+    with pytest.raises(ls.UserError, match="moved is not what run was trained on"):
+        rewrite_run_page(Path("run"), Path("moved"))
 
 
 def test_resume_ends_where_the_uninterrupted_run_ended(legacy):

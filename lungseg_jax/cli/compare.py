@@ -5,10 +5,12 @@
     lungseg compare --tolerance=3 truth.nii.gz mask.nii.gz
 
 TRUTH and MASK are two image files, two folders of files with equal names, or two volumes
-of the same size and geometry. A volume is scored by its axial slices, with distances in
-mm; single-slice files have no spacing, so distances are in pixels.
+of the same size and geometry. A volume is scored in 3D, as papers report it, and by its
+axial slices, with distances in mm; single-slice files have no spacing, so distances are in
+pixels.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -52,15 +54,16 @@ def compare(
 
     outputs = [path for path in (csv, json) if path]
     check_outputs(outputs, inputs=[truth, mask], overwrite=overwrite)
-    total, pairs = pair_masks(truth, mask)
-    with progress.bar("comparing", total) as bar:
+    pairs = pair_masks(truth, mask)
+    with progress.bar("comparing", pairs.count) as bar:
 
-        def counted_pairs():
-            for pair in pairs:
-                yield pair
+        def counted_slices():
+            for masks in pairs.slices:
+                yield masks
                 bar.update()
 
-        comparison = compare_masks(counted_pairs(), tolerance=tolerance)
+        counted = dataclasses.replace(pairs, slices=counted_slices())
+        comparison = compare_masks(counted, tolerance=tolerance)
     if csv:
         write_slice_scores(csv, comparison["slices"])
     if json:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @app.command(__doc__)
 @app.run_option(
-    "Run folder, or bundle; by default the weights of the package.", default=PRETRAINED
+    "Run folder, bundle, or hf://ORG/NAME; by default the weights of the package.",
+    default=PRETRAINED,
 )
 @click.option(
     "--data", type=app.PATH, required=True, help="Folder of slices and masks."

@@ -3,25 +3,51 @@
     lungseg export --run=runs/incp_snapshot-phantom lungs
     lungseg export --run=RUN --members=average small
     lungseg predict --run=lungs slice.tif mask.png
+    lungseg export --run=RUN --license=cc-by-4.0 --push=ORG/NAME lungs
+    lungseg predict --run=hf://ORG/NAME slice.tif mask.png
 
 BUNDLE is a folder that does not exist yet: weights as safetensors, a JSON description, a
 model card, checksums, and a StableHLO program that runs without this package. `predict`,
-`evaluate` and `verify` accept it as --run.
+`evaluate` and `verify` accept it as --run. --push also uploads it to the Hugging Face Hub,
+as a private repository if it is new (pip install 'lungseg_jax[hub]'; `hf auth login`).
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from lungseg_jax.cli import app
+
+if TYPE_CHECKING:
+    from lungseg_jax.training.run import Run
 
 
 @app.command(__doc__)
 @app.output("BUNDLE", "a folder that does not exist yet.")
 @app.run_option("Run folder.")
 @app.members_option()
+@click.option("--push", metavar="ORG/NAME", help="Repository to upload it to, too.")
+@click.option("--license", metavar="ID", help="For the model card, such as apache-2.0.")
+@click.option(
+    "--dataset",
+    "datasets",
+    metavar="ORG/NAME",
+    multiple=True,
+    help="Data on the Hub that it was trained on, for the model card.",
+)
 @app.quiet_option()
 @app.verbose_option()
-def export(out: Path, run: str, members: str) -> None:
+def export(
+    out: Path,
+    run: str,
+    members: str,
+    push: str | None,
+    license: str | None,
+    datasets: tuple[str, ...],
+) -> None:
     from lungseg_jax.inference.ensemble.bundle import write_bundle
+    from lungseg_jax.inference.ensemble.hub import push_bundle, require_hub
     from lungseg_jax.inference.ensemble.loading import load_run
     from lungseg_jax.runtime import progress
     from lungseg_jax.runtime.errors import pluralize
@@ -29,25 +55,35 @@ def export(out: Path, run: str, members: str) -> None:
     from lungseg_jax.training.run import Run
     from lungseg_jax.training.run_folder import RunFolder
 
+    if push is not None:
+        require_hub(push, option=f"--push={push}")
     opened = Run.open(RunFolder(user_path(run)))
     trained = load_run(opened, members)
-    evaluation = opened.evaluation
-    if evaluation and list(evaluation["members"]) != list(trained.members):
-        evaluation = None
-    if not evaluation:
+    record = _record(opened, list(trained.members))
+    if not record["evaluation"]:
         progress.say(
             "the run has no scores of these members, so the model card has none"
         )
-    record = {
-        "name": opened.config.name,
-        "data": opened.record["data"],
-        "versions": opened.record["versions"],
-        "evaluation": evaluation,
-    }
-    write_bundle(out, trained, record)
+    stated = {"license": license, "datasets": list(datasets)}
+    write_bundle(out, trained, record | stated)
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     networks = pluralize(len(trained.members), "network")
     progress.say(f"wrote {out}: {networks}, {size:.1f} MB")
+    if push is not None:
+        progress.say(f"pushed to {push_bundle(out, push)}")
+
+
+def _record(run: "Run", members: list[str]) -> dict[str, Any]:
+    """The origin of a bundle, with the scores if they are of these members."""
+    evaluation = run.evaluation
+    if evaluation and list(evaluation["members"]) != members:
+        evaluation = None
+    return {
+        "name": run.config.name,
+        "data": run.record["data"],
+        "versions": run.record["versions"],
+        "evaluation": evaluation,
+    }
 
 
 def main() -> None:

@@ -56,7 +56,8 @@ def map_options(function):
 @click.argument("source", metavar="INPUT", type=app.PATH)
 @app.output("OUTPUT", "a file for one input, a folder for several.")
 @app.run_option(
-    "Run folder, or bundle; by default the weights of the package.", default=PRETRAINED
+    "Run folder, bundle, or hf://ORG/NAME; by default the weights of the package.",
+    default=PRETRAINED,
 )
 @app.members_option()
 @app.flips_option()

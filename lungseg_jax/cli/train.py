@@ -11,7 +11,8 @@ optionally slices.csv with patients and pixel spacings. Re-running a command res
 run that it started; on Ctrl-C or SIGTERM, training saves first. --extend makes a finished
 run longer, as in --extend --config.schedule.cycles=4 --config.train.total_steps=750.
 --init=RUN starts from the weights of another run or of a bundle.
---preview=FILE.png shows what the network will see.
+--preview=FILE.png shows what the network will see. --track=tensorboard follows a training;
+--track=wandb,mlflow as well (pip install 'lungseg_jax[tensorboard,wandb,mlflow]').
 """
 
 import sys
@@ -47,7 +48,13 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "init",
     "",
-    "Run or bundle whose weights the training starts from: --config.init.",
+    "Run, bundle or hf://ORG/NAME that the training starts from: --config.init.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "track",
+    [],
+    "Trackers that follow the training: tensorboard, wandb, mlflow.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("device", "", device_names.HELP, flag_values=FLAGS)
@@ -82,7 +89,7 @@ def train() -> None:
     if FLAGS.preview:
         preview(FLAGS.config, FLAGS.preview)
         return
-    run_experiment(FLAGS.config, FLAGS.workdir, extend=FLAGS.extend)
+    run_experiment(FLAGS.config, FLAGS.workdir, extend=FLAGS.extend, track=FLAGS.track)
 
 
 def main() -> None:

@@ -11,17 +11,18 @@ from lungseg_jax.cli import app
 
 
 @app.command(__doc__, when_interrupted="nothing was changed.")
-@app.run_option("Run folder, or bundle.")
+@app.run_option("Run folder, bundle, or hf://ORG/NAME.")
 @app.quiet_option()
 def verify(run: str) -> None:
     from lungseg_jax.inference.ensemble.bundle import verify_bundle
-    from lungseg_jax.inference.ensemble.location import is_bundle, locate
+    from lungseg_jax.inference.ensemble.hub import locate_or_download
+    from lungseg_jax.inference.ensemble.location import is_bundle
     from lungseg_jax.runtime import progress
     from lungseg_jax.runtime.errors import UserError
     from lungseg_jax.training.run_folder import RunFolder
     from lungseg_jax.training.verification import verify_run
 
-    path = locate(run)
+    path = locate_or_download(run)
     if is_bundle(path):
         for name in verify_bundle(path):
             progress.say(f"{name:24} intact")

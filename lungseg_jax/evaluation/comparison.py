@@ -1,10 +1,11 @@
 """Scores of existing masks against true ones: two files, two folders or two volumes.
 
-A volume is scored by its axial slices, with distances in mm. Single-slice files have no
-spacing, so their distances are in pixels.
+A volume is scored in 3D and by its axial slices, with distances in mm. Single-slice files
+have no spacing, so their distances are in pixels.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,42 @@ from lungseg_jax.data.pairs import list_images
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.inference.plan import COMPANION_ENDINGS
 from lungseg_jax.metrics import overlap
-from lungseg_jax.metrics.registry import summary_scores
+from lungseg_jax.metrics.registry import (
+    METRICS,
+    MaskPair,
+    score_masks,
+    summary_scores,
+)
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 
-# Name, truth and prediction `[h w]` boolean, and their spacing in mm or None.
-NamedMasks = tuple[str, np.ndarray, np.ndarray, tuple[float, float] | None]
+# Name, truth and prediction of a slice, `[h w]` boolean.
+NamedMasks = tuple[str, np.ndarray, np.ndarray]
 
 
-def pair_masks(truth: Path, prediction: Path) -> tuple[int, Iterator[NamedMasks]]:
+@dataclasses.dataclass(frozen=True)
+class PairedMasks:
+    """The slices of true masks and of the masks to score.
+
+    Attributes:
+      count: the number of slices.
+      slices: reads them.
+      is_volume: whether they are those of one volume, from feet to head.
+      spacing_mm: between the slices, rows and columns of a volume; None if unknown.
+    """
+
+    count: int
+    slices: Iterator[NamedMasks]
+    is_volume: bool = False
+    spacing_mm: tuple[float, float, float] | None = None
+
+
+def pair_masks(truth: Path, prediction: Path) -> PairedMasks:
     """Pair the slices of two files, two folders or two volumes.
 
     Args:
       truth: the true masks.
       prediction: the masks to score; in a folder, what `lungseg predict` writes beside
         its masks is skipped.
-
-    Returns:
-      The number of slices, and an iterator that reads them.
 
     Raises:
       UserError: a path is missing, the two are of different kinds, or their names, sizes
@@ -60,16 +80,19 @@ def pair_masks(truth: Path, prediction: Path) -> tuple[int, Iterator[NamedMasks]
         )
     if kinds[truth] == "a volume":
         with open_volume(truth) as volume:
-            count = volume.count
-        return count, _read_volumes(truth, prediction)
+            count, spacing_mm = volume.count, volume.spacing_mm
+        slices = _read_volumes(truth, prediction)
+        return PairedMasks(count, slices, is_volume=True, spacing_mm=spacing_mm)
     if kinds[truth] == "a folder":
         files = _pair_files(truth, prediction)
-        return len(files), _read_files(files)
-    return 1, _read_files({truth.name: (truth, prediction)})
+        return PairedMasks(len(files), _read_files(files))
+    return PairedMasks(1, _read_files({truth.name: (truth, prediction)}))
 
 
-def compare_masks(pairs: Iterable[NamedMasks], *, tolerance: float) -> dict[str, Any]:
-    """Score pairs of masks, a slice each.
+def compare_masks(pairs: PairedMasks, *, tolerance: float) -> dict[str, Any]:
+    """Score pairs of masks slice by slice, and a volume also as a whole.
+
+    The masks of a volume are kept in memory, a byte for each voxel.
 
     Args:
       pairs: of `pair_masks`.
@@ -77,11 +100,21 @@ def compare_masks(pairs: Iterable[NamedMasks], *, tolerance: float) -> dict[str,
 
     Returns:
       "unit", "tolerance", "scores" as `overlap.summarize`, "pooled_area_error" (for a
-      volume its volume error), "slices" {name: scores}.
+      volume its volume error), "volume" {name: score in 3D} or None, "slices"
+      {name: scores}.
     """
     scores = SliceScores(tolerance)
-    for name, truth, prediction, spacing in pairs:
-        scores.add(name, prediction, truth, spacing)
+    in_plane = pairs.spacing_mm[1:] if pairs.spacing_mm else None
+    truths, predictions = [], []
+    for name, truth, prediction in pairs.slices:
+        scores.add(name, prediction, truth, in_plane)
+        if pairs.is_volume:
+            truths.append(truth)
+            predictions.append(prediction)
+    volume = None
+    if pairs.is_volume:
+        stacks = np.stack(predictions), np.stack(truths)
+        volume = score_masks(MaskPair(*stacks, pairs.spacing_mm, tolerance))
     pooled_area_error = overlap.area_error(scores.counts.sum(axis=0))
     return {
         "unit": scores.unit,
@@ -90,14 +123,16 @@ def compare_masks(pairs: Iterable[NamedMasks], *, tolerance: float) -> dict[str,
         "pooled_area_error": (
             None if np.isnan(pooled_area_error) else float(pooled_area_error)
         ),
+        "volume": volume,
         "slices": scores.slices,
     }
 
 
 def format_scores(comparison: Mapping[str, Any]) -> str:
-    """Format the result of `compare_masks` as a table."""
+    """Format the result of `compare_masks` as a table, or two for a volume."""
     scores, unit = comparison["scores"], comparison["unit"]
-    lines = []
+    volume = comparison["volume"]
+    lines = _format_volume(volume, unit) if volume else []
     for score in summary_scores():
         low, high = scores[f"{score.key}_ci95"]
         interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
@@ -108,11 +143,21 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
         f"NSD at {comparison['tolerance']:g} {unit}; intervals hold 95 % of bootstrap "
         "resamples of the slices, and are too narrow if these are of one patient"
     )
-    if comparison["pooled_area_error"] is not None:
+    if comparison["pooled_area_error"] is not None and not volume:
         lines.append(
             f"all slices together: {comparison['pooled_area_error']:+.2%} of the area"
         )
     return "\n".join(lines)
+
+
+def _format_volume(volume: Mapping[str, float | None], unit: str) -> list[str]:
+    lines = ["the volume as a whole, in 3D:"]
+    for metric in METRICS.values():
+        label = metric.volume_label or metric.label
+        label += f", {unit}" if metric.is_distance else ""
+        score = volume[metric.name]
+        lines.append(f"{label:14}{'-' if score is None else f'{score:.4f}':>10}")
+    return [*lines, "", "its axial slices, the mean of each score:"]
 
 
 def _kind(path: Path) -> str:
@@ -172,16 +217,15 @@ def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
                 f"{path} {prediction.shape[1]} x {prediction.shape[0]}.",
                 rule="both masks of a slice have its size.",
             )
-        yield name, truth, prediction, None
+        yield name, truth, prediction
 
 
 def _read_volumes(truth_path: Path, path: Path) -> Iterator[NamedMasks]:
     with open_volume(truth_path) as truth, open_volume(path) as prediction:
         require_same_grid(truth, prediction)
-        spacing = truth.spacing_mm[1:] if truth.spacing_mm else None
         for k in range(truth.count):
             masks = [
                 as_mask(volume.read(k), f"slice {k} of {volume.name}") > 0
                 for volume in (truth, prediction)
             ]
-            yield str(k), *masks, spacing
+            yield str(k), *masks

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lungseg_jax.metrics import overlap
-from lungseg_jax.metrics.registry import METRICS, MaskPair
+from lungseg_jax.metrics.registry import METRICS, MaskPair, score_masks
 from lungseg_jax.runtime.files import csv_writer
 
 
@@ -48,11 +48,7 @@ class SliceScores:
         self.unit = "mm" if spacing else "px"
         pair = MaskPair(predicted, truth, spacing or None, self.tolerance)
         self._counts.append(pair.counts)
-        scores = {metric.name: metric.compute(pair) for metric in METRICS.values()}
-        self.slices[name] = {
-            key: None if np.isnan(value) else float(value)
-            for key, value in scores.items()
-        }
+        self.slices[name] = score_masks(pair)
         return self.slices[name]
 
     @property

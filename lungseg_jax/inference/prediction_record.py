@@ -1,4 +1,4 @@
-"""The results of a prediction as one JSON object, which docs/prediction.md describes."""
+"""A prediction as one JSON object, which docs/reference/file_formats.md describes."""
 
 import importlib.metadata
 import math

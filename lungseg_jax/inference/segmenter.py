@@ -230,12 +230,14 @@ def load(
     """Load a segmenter from a run folder, or from a bundle written by `lungseg export`.
 
     Args:
-      path: the folder; by default the weights of the package, trained on phantoms only.
+      path: the folder, or hf://ORG/NAME for a bundle on the Hugging Face Hub; by default
+        the weights of the package, trained on phantoms only.
       members: "all", "last", "average", or steps such as "400,600".
       flips, postprocessing: see `LungSegmenter`.
 
     Raises:
-      UserError: the folder is neither, does not have these members, or is damaged.
+      UserError: the folder is neither, does not have these members, or is damaged; or the
+        bundle cannot be downloaded.
     """
     return LungSegmenter(
         load_ensemble(path, members=members), flips=flips, postprocessing=postprocessing

@@ -19,21 +19,22 @@ class MaskPair:
     """A predicted mask and the true one; shared intermediate results are cached.
 
     Attributes:
-      predicted, truth: `[h w]`, boolean.
-      spacing: mm between rows and between columns; None where it is unknown and
+      predicted, truth: of a slice `[h w]` or of a volume `[d h w]`, boolean.
+      spacing: mm between pixels or voxels, for each axis; None where it is unknown and
         distances are in pixels.
       tolerance: of NSD, in the same unit.
     """
 
     predicted: np.ndarray
     truth: np.ndarray
-    spacing: tuple[float, float] | None
+    spacing: tuple[float, ...] | None
     tolerance: float
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
-        """(tp, fp, fn), see `overlap.count_pixels`."""
-        return overlap.count_pixels(self.predicted, self.truth)
+        """(tp, fp, fn) of all pixels or voxels, see `overlap.count_pixels`."""
+        counts = overlap.count_pixels(self.predicted, self.truth)
+        return counts.reshape(-1, 3).sum(axis=0)
 
     @functools.cached_property
     def surface_distances(self) -> dict[str, float]:
@@ -48,17 +49,18 @@ class MaskPair:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A score of one slice, and how it is shown.
+    """A score of one slice or of a volume, and how it is shown.
 
     Attributes:
       name: the key in a slice's row, such as "iou"; the mean over slices is
         "<name>_mean".
       label: the name that is shown, such as "IoU".
       meaning: one phrase that explains it.
-      compute: the score of a slice; NaN where it is undefined.
+      compute: the score of a slice or volume; NaN where it is undefined.
       is_distance: whether it is in pixels or mm.
       format: of a cell in the page's table of slices.
       in_slice_table: whether it is a column of that table.
+      volume_label: the label of a volume's score, where it is another.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Metric:
     is_distance: bool = False
     format: str = ".4f"
     in_slice_table: bool = False
+    volume_label: str = ""
 
 
 # In the order in which they are shown.
@@ -132,9 +135,19 @@ METRICS: dict[str, Metric] = {
             compute=lambda pair: float(overlap.area_error(pair.counts)),
             format="+.1%",
             in_slice_table=True,
+            volume_label="volume error",
         ),
     )
 }
+
+
+def score_masks(pair: MaskPair) -> dict[str, float | None]:
+    """Return the score by each metric of `METRICS`; None where it is undefined."""
+    scores = {metric.name: metric.compute(pair) for metric in METRICS.values()}
+    return {
+        name: None if np.isnan(score) else float(score)
+        for name, score in scores.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,19 @@
-"""Surface distances between the boundaries of two masks of a slice: NSD, HD95, ASSD.
+"""Surface distances between the boundaries of two masks: NSD, HD95, ASSD, in 2D and 3D.
 
 The boundary is defined as in Nikolov et al., arXiv:1809.04430, and the authors' library
-surface-distance (2D). A contour passes between pixels; its elements are centred on the
-corners of four pixels and weighted by their length, so a slanted boundary counts by its
-length rather than its number of pixels. Distances are between the corners that the
-contours pass through.
+surface-distance. It passes between pixels; its elements are centred on the corners of four
+pixels, or of eight voxels, and weighted by their length or area, so a slanted boundary
+counts by its size rather than its number of pixels. Distances are between the corners that
+the boundaries pass through.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
+
+from lungseg_jax.metrics.surface_elements import element_patterns, element_sizes
 
 
 def surface_scores(
@@ -23,11 +26,13 @@ def surface_scores(
     """Return the surface distances of two masks, in pixels or the unit of the spacing.
 
     If both masks are empty, the scores are NaN. If one is empty, NSD is 0 and the
-    distances are the diagonal of the image, the largest possible distance.
+    distances are the diagonal of the image or volume, the largest possible distance.
+
+    Memory is about 17 bytes for each voxel of the box around both masks.
 
     Args:
-      predicted, truth: `[h w]`, boolean.
-      spacing: between rows and between columns; 1 by default.
+      predicted, truth: `[h w]` or `[d h w]`, boolean.
+      spacing: of the pixels or voxels, for each axis; 1 by default.
       tolerance: of NSD.
 
     Returns:
@@ -36,56 +41,62 @@ def surface_scores(
       of the two 95th percentiles of the distance; "assd", the average symmetric surface
       distance, which is the mean over both boundaries (Heimann et al., IEEE TMI 28, 2009).
     """
-    spacing = (1.0, 1.0) if spacing is None else tuple(map(float, spacing))
+    spacing = (1.0,) * truth.ndim if spacing is None else tuple(map(float, spacing))
     if not predicted.any() or not truth.any():
         if predicted.any() == truth.any():
             return dict.fromkeys(("nsd", "hd95", "assd"), float("nan"))
-        diagonal = float(np.hypot(*np.multiply(truth.shape, spacing)))
+        diagonal = float(functools.reduce(np.hypot, np.multiply(truth.shape, spacing)))
         return {"nsd": 0.0, "hd95": diagonal, "assd": diagonal}
-    contours = _contour_distances(predicted, truth, spacing)
-    total = sum(lengths.sum() for _, lengths in contours)
-    within = sum(lengths[d <= tolerance].sum() for d, lengths in contours)
+    boundaries = _boundary_distances(predicted, truth, spacing)
+    total = sum(sizes.sum() for _, sizes in boundaries)
+    within = sum(sizes[d <= tolerance].sum() for d, sizes in boundaries)
     return {
         "nsd": float(within / total),
-        "hd95": max(_percentile(*contour, 95) for contour in contours),
-        "assd": float(sum((d * lengths).sum() for d, lengths in contours) / total),
+        "hd95": max(_percentile(*boundary, 95) for boundary in boundaries),
+        "assd": float(sum((d * sizes).sum() for d, sizes in boundaries) / total),
     }
 
 
-def _contour_distances(predicted, truth, spacing):
-    """For each contour, its elements' distances to the other contour, and their lengths."""
-    rows, columns = np.nonzero(predicted | truth)
-    box = (
-        slice(rows.min(), rows.max() + 1),
-        slice(columns.min(), columns.max() + 1),
-    )
-    lengths = [
-        _contour_lengths(np.pad(mask[box], 1), spacing) for mask in (predicted, truth)
+def _boundary_distances(predicted, truth, spacing):
+    """For each boundary, its elements' distances to the other one, and their sizes."""
+    box = _bounding_box(predicted | truth)
+    patterns = [element_patterns(np.pad(m[box], 1)) for m in (predicted, truth)]
+    size_of = element_sizes(spacing)
+    # At the first and the last pattern, all neighbours are on one side.
+    elements = [np.nonzero((p > 0) & (p < len(size_of) - 1)) for p in patterns]
+    return [
+        (
+            _distances(elements[i], elements[1 - i], patterns[i].shape, spacing),
+            size_of[patterns[i][elements[i]]],
+        )
+        for i in (0, 1)
     ]
-    contours = [length > 0 for length in lengths]
-    distances = [distance_transform_edt(~c, sampling=spacing) for c in contours]
-    return (
-        (distances[1][contours[0]], lengths[0][contours[0]]),
-        (distances[0][contours[1]], lengths[1][contours[1]]),
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The part of an image or volume that is not empty, as an index."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        used = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(used[0], used[-1] + 1))
+    return tuple(box)
+
+
+def _distances(points, targets, shape, spacing) -> np.ndarray:
+    """The distance of each point to the nearest target; both as indices of a grid."""
+    is_free = np.ones(shape, bool)
+    is_free[targets] = False
+    # Distances are taken at the points only: those of a whole chest would need gigabytes.
+    nearest = distance_transform_edt(
+        is_free, sampling=spacing, return_distances=False, return_indices=True
     )
+    steps = nearest[:, *points] - np.array(points)
+    return np.sqrt(((steps.T * spacing) ** 2).sum(axis=1))
 
 
-def _contour_lengths(mask, spacing):
-    """The length of the contour at each corner of pixels, `[h-1 w-1]`; mostly 0."""
-    a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
-    height, width = spacing
-    diagonal = np.hypot(height, width)
-    count = a.astype(np.int8) + b + c + d
-    lengths = np.zeros(count.shape)
-    lengths[(count == 1) | (count == 3)] = diagonal / 2  # cuts one corner off
-    lengths[(count == 2) & (a == b)] = width  # runs along a row
-    lengths[(count == 2) & (a == c)] = height
-    lengths[(count == 2) & (a == d)] = diagonal  # cuts two corners off
-    return lengths
-
-
-def _percentile(distances, lengths, percent) -> float:
+def _percentile(distances, sizes, percent) -> float:
     order = np.argsort(distances)
-    reached = np.cumsum(lengths[order]) / lengths.sum()
+    reached = np.cumsum(sizes[order]) / sizes.sum()
     index = np.searchsorted(reached, percent / 100)
     return float(distances[order][min(index, len(order) - 1)])

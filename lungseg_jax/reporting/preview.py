@@ -1,4 +1,4 @@
-"""A contact sheet of augmented training slices, to look at before a training."""
+"""Contact sheets to look at before a training, and while it runs."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ import numpy as np
 
 from lungseg_jax.inference.overlay import (
     TILE,
+    ContactSheet,
     draw_outline,
     encode_png,
+    error_overlay,
     gray,
     resize_to_fit,
 )
@@ -40,3 +42,24 @@ def write_preview(
     ]
     with atomic_write(path) as temporary:
         temporary.write_bytes(encode_png(np.concatenate(rows, axis=0)))
+
+
+def draw_sheet(images: np.ndarray, masks: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """Draw slices with the outline of their masks, and errors as `error_overlay` does.
+
+    Args:
+      images: `[n s s]`, in [0, 1].
+      masks, truths: `[n s s]`, boolean.
+
+    Returns:
+      A picture `[h w 3]`, uint8 RGB.
+    """
+    sheet = ContactSheet(len(images))
+    for k, image in enumerate(images):
+        mask, truth = (
+            resize_to_fit(m[k].astype(np.uint8), TILE) > 0 for m in (masks, truths)
+        )
+        small = resize_to_fit(image, TILE)
+        picture = error_overlay(small, mask, truth, window_hu=(0.0, 1.0))
+        sheet.add(k, picture, review=False)
+    return sheet.picture()[..., ::-1]

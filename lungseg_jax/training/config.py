@@ -153,6 +153,15 @@ def snapshot_steps(c: ConfigDict) -> tuple[int, ...]:
     )
 
 
+def data_of(c: ConfigDict) -> dict[str, Any]:
+    """Return the arguments of `load_dataset` that say which data a run is trained on."""
+    return {
+        "folder": user_path(c.data.dir) if c.data.dir else None,
+        "phantom_slices": c.data.phantom_slices,
+        "phantom_seed": c.data.phantom_seed,
+    }
+
+
 def preprocessing_of(c: ConfigDict) -> dict[str, Any]:
     """Return the keyword arguments of `image_to_network`."""
     return {

@@ -3,6 +3,7 @@
 import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from lungseg_jax.runtime import distributed, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.steps import METRICS
+from lungseg_jax.training.tracking import Tracking
 
 
 class TrainingLog:
@@ -26,6 +28,7 @@ class TrainingLog:
       start: steps done before.
       notes: the notes saved with step `start`.
       batch_names: returns the slices of the update after a step.
+      tracking: also gets each row.
     """
 
     def __init__(
@@ -37,9 +40,10 @@ class TrainingLog:
         start: int,
         notes: Mapping[str, Sequence[float]],
         batch_names: Callable[[int], Sequence[str]],
+        tracking: Tracking,
     ):
         self._folder, self._schedule, self._total = folder, schedule, total
-        self._batch_names = batch_names
+        self._batch_names, self._tracking = batch_names, tracking
         if distributed.is_primary():
             folder.forget_metrics_after(start)
         self._values = {name: list(notes.get(name, ())) for name in METRICS}
@@ -112,10 +116,15 @@ class TrainingLog:
         if text:
             progress.say(f"step {done}  {kind}:{text}")
 
+    def draw(self, done: int, variables: Any) -> None:
+        """Send a picture of what the network does to the trackers."""
+        self._tracking.add_picture(done, variables)
+
     def _append(self, row: dict) -> None:
         """Append a row; one that the disk does not accept is kept for the next time."""
         if not distributed.is_primary():
             return
+        self._tracking.add(row)
         self._unwritten.append(row)
         try:
             self._folder.append_metrics(self._unwritten)

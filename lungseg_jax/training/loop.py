@@ -22,6 +22,7 @@ from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, progress, signals
 from lungseg_jax.training.batch_stats import make_precise_batch_stats
 from lungseg_jax.training.config import preprocessing_of, snapshot_steps
+from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.log import TrainingLog
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
@@ -29,6 +30,7 @@ from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import TrainState, make_init_fn
 from lungseg_jax.training.steps import make_train_steps
+from lungseg_jax.training.tracking import Tracking
 from lungseg_jax.training.validation import make_validate, network_arrays
 
 
@@ -51,6 +53,7 @@ def train(
     split: Split,
     extra: Dataset | None = None,
     initial: Any = None,
+    tracking: Tracking | None = None,
 ) -> None:
     """Train until `config.train.total_steps`, from the newest checkpoint on.
 
@@ -61,15 +64,19 @@ def train(
       split: the names of its slices.
       extra: further slices, all of which are mixed into the batches.
       initial: variables to start from; None for random ones.
+      tracking: follows the training.
 
     Raises:
       UserError: the training diverged, or the disk is full.
       Stopped: a signal asked for the end; the last update is saved.
     """
     training = _build(config, dataset, split, extra)
+    tracking = tracking or Tracking()
     with Checkpoints(folder.checkpoints, snapshots=snapshot_steps(config)) as saved:
-        training, state, log = _restore(training, folder, saved, initial)
-        _loop(training, state, log, saved)
+        training, state, log = _restore(training, folder, saved, initial, tracking)
+        options = flat(config.to_dict())
+        with tracking.following(folder, options, start=int(state.step)):
+            _loop(training, state, log, saved)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +165,11 @@ def _build(
 
 
 def _restore(
-    training: _Training, folder: RunFolder, saved: Checkpoints, initial: Any
+    training: _Training,
+    folder: RunFolder,
+    saved: Checkpoints,
+    initial: Any,
+    tracking: Tracking,
 ) -> tuple[_Training, TrainState, TrainingLog]:
     """Compile the step while the newest state is restored, or initialized."""
     c, shapes = training.config, training.init.eval_shape()
@@ -190,6 +201,7 @@ def _restore(
         start=step,
         notes=notes,
         batch_names=training.batch_names,
+        tracking=tracking,
     )
     return training, state, log
 
@@ -234,6 +246,8 @@ def _loop(
                 log.write(step, bar)
             if is_snapshot or step % c.train.validate_every == 0:
                 log.write_scores(step, is_snapshot, training.validate(state))
+            if is_snapshot:
+                log.draw(step, state.variables)
             must_stop = distributed.any_process(signals.requested, ask=row_due)
             if save_due or must_stop:
                 saved.save(step, state.arrays, log.notes())

@@ -39,7 +39,7 @@ class RunFolder:
             if not file.is_file():
                 raise UserError(
                     f"{self.path} is not a run folder: it has no {file.name}.",
-                    rule="--run=DIR names the --workdir of a training.",
+                    rule="a run folder is the --workdir of a training.",
                 )
         return self
 

@@ -11,7 +11,9 @@ from ml_collections import ConfigDict
 from lungseg_jax.data.dataset import Dataset, to_network_arrays
 from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.metrics.overlap import summarize
+from lungseg_jax.models import make_model
 from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.config import preprocessing_of
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.state import TrainState
@@ -51,6 +53,29 @@ def make_validate(
         return {"loss": float(np.mean(losses)), "iou_pooled": scores["iou_pooled"]}
 
     return validate
+
+
+def make_predict(
+    c: ConfigDict, dataset: Dataset, names: Sequence[str]
+) -> Callable[[Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Create `predict(variables) -> (images, masks, truths)` of some slices.
+
+    All are `[n s s]`, at the network's size: images in [0, 1], the masks boolean.
+    """
+    model = make_model(**c.model)
+    arrays = network_arrays(c, dataset, names)
+    images = np.asarray(to_unit(arrays["image"], **preprocessing_of(c)))
+
+    @jit
+    def segment(variables, images):
+        logits = model.apply(variables, images, train=False)
+        return jax.nn.sigmoid(logits) > c.evaluate.threshold
+
+    def predict(variables):
+        masks = np.asarray(segment(variables, images))
+        return images[..., 0], masks, arrays["mask"] >= 0.5
+
+    return predict
 
 
 def network_arrays(

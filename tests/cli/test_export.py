@@ -1,9 +1,12 @@
 """`lungseg export`: a bundle predicts as its run does, and damage to it is noticed."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from huggingface_hub import ModelCard
 
 
 @pytest.fixture
@@ -14,6 +17,28 @@ def scan(labelled_folder, tmp_path):
     volume = sitk.GetImageFromArray(stack)
     volume.SetSpacing((0.7, 0.8, 2.5))
     sitk.WriteImage(volume, str(tmp_path / "scan.nii.gz"))
+
+
+def test_pushes_a_bundle_with_its_license(
+    trained_run, lungseg_here, tmp_path, monkeypatch
+):
+    pushed = []
+    monkeypatch.setattr(
+        "lungseg_jax.inference.ensemble.hub.push_bundle",
+        lambda folder, repo: pushed.append((folder, repo)) or "https://hub/org/lungs",
+    )
+    words = ["--license=cc-by-4.0", "--dataset=org/a", "--dataset=org/b", "lungs"]
+    run = f"--run={trained_run}"
+    done = lungseg_here("export", run, "--push=lungs", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "--push=lungs does not name" in done.stderr
+    assert not (tmp_path / "lungs").exists()
+    done = lungseg_here("export", run, "--push=org/lungs", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("pushed to https://hub/org/lungs\n")
+    assert pushed == [(Path("lungs"), "org/lungs")]
+    data = ModelCard.load(tmp_path / "lungs/README.md").data
+    assert data.license == "cc-by-4.0" and data.datasets == ["org/a", "org/b"]
+    assert data.eval_results[0].dataset_name == "phantom slices, test split"
 
 
 def test_a_bundle_predicts_a_volume_as_its_run_does(

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.evaluation.comparison import compare_masks, format_scores, pair_masks
 from lungseg_jax.evaluation.slice_scores import write_slice_scores
+from lungseg_jax.metrics.surface_distance import surface_scores
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -19,9 +20,9 @@ def box(left, shape=(40, 40)):
 
 
 def comparison_of(truth, mask, tolerance=2.0):
-    total, pairs = pair_masks(truth, mask)
+    pairs = pair_masks(truth, mask)
     comparison = compare_masks(pairs, tolerance=tolerance)
-    assert comparison["scores"]["n"] == total
+    assert comparison["scores"]["n"] == pairs.count
     return comparison
 
 
@@ -83,6 +84,45 @@ def test_distances_of_volumes_are_in_millimetres(tmp_path):
     assert comparison["unit"] == "mm"
     assert comparison["slices"]["1"]["hd95"] == 2.0  # 4 pixels
     assert comparison["scores"]["iou_pooled"] == pytest.approx(36 / 44)
+
+
+def test_volumes_are_scored_in_3d(tmp_path):
+    """Against the same scores of the stacked masks, with the spacing of the slices."""
+    truth = write_volume(tmp_path / "t.nii.gz", (10, 10, 10))
+    mask = write_volume(tmp_path / "m.nii.gz", (10, 14, 11))
+    comparison = comparison_of(truth, mask, tolerance=1.0)
+    stacks = [np.stack([box(x) for x in xs]) > 0 for xs in ((10, 14, 11), (10,) * 3)]
+    expected = surface_scores(*stacks, spacing=(2.0, 0.5, 0.5), tolerance=1.0)
+    volume = comparison["volume"]
+    assert {name: volume[name] for name in expected} == expected
+    assert 0.5 < volume["nsd"] < 1 and volume["assd"] > 0
+    assert volume["dice"] == pytest.approx(55 / 60)
+    assert volume["iou"] == comparison["scores"]["iou_pooled"]
+    assert volume["area_error"] == comparison["pooled_area_error"] == 0.0
+    text = format_scores(comparison)
+    assert "in 3D" in text and f"{'Dice':14}    0.9167\n" in text
+    assert "volume error" in text and "all slices together" not in text
+
+
+@pytest.mark.parametrize("shown,dice,nsd", [(True, 0.0, 0.0), (False, None, None)])
+def test_empty_volumes(tmp_path, shown, dice, nsd):
+    empty = sitk.GetImageFromArray(np.zeros((2, 40, 40), np.uint8))
+    sitk.WriteImage(empty, str(tmp_path / "t.nii"))
+    if shown:
+        mask = write_volume(tmp_path / "m.nii", (10, 10), spacing=(1.0, 1.0, 1.0))
+    else:
+        mask = tmp_path / "t.nii"
+    comparison = comparison_of(tmp_path / "t.nii", mask)
+    assert comparison["volume"]["dice"] == dice and comparison["volume"]["nsd"] == nsd
+    diagonal = pytest.approx((2 * 40**2 + 2**2) ** 0.5) if shown else None
+    assert comparison["volume"]["hd95"] == diagonal
+    assert ("NSD                    -" in format_scores(comparison)) != shown
+
+
+def test_files_have_no_score_in_3d(tmp_path):
+    write_image(tmp_path / "a.png", box(10))
+    comparison = comparison_of(tmp_path / "a.png", tmp_path / "a.png")
+    assert comparison["volume"] is None and "3D" not in format_scores(comparison)
 
 
 def assert_refused(match, truth, mask):

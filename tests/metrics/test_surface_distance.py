@@ -1,4 +1,6 @@
-"""Surface distances, against values derived by hand and a second implementation."""
+"""Surface distances, against values derived by hand and two other implementations."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
+from surface_distance import metrics as reference
 
 from lungseg_jax.metrics.surface_distance import surface_scores
 
@@ -151,3 +154,80 @@ def test_agrees_with_distances_of_outline_points(seed, spacing):
     assert scores["assd"] == pytest.approx(walked["assd"], abs=0.3)
     assert scores["hd95"] == pytest.approx(walked["hd95"], abs=1.0)
     assert scores["nsd"] == pytest.approx(walked["nsd"], abs=0.06)
+
+
+# --- in 3D ---
+
+
+def by_library(predicted, truth, spacing, tolerance):
+    """The scores of the library surface-distance, by the authors of NSD."""
+    distances = reference.compute_surface_distances(truth, predicted, spacing)
+    there, back = reference.compute_average_surface_distance(distances)
+    sizes = [distances[f"surfel_areas_{name}"].sum() for name in ("gt", "pred")]
+    return {
+        "nsd": reference.compute_surface_dice_at_tolerance(distances, tolerance),
+        "hd95": reference.compute_robust_hausdorff(distances, 95),
+        "assd": np.average([there, back], weights=sizes),
+    }
+
+
+def blobs(seed, shape):
+    """Two similar random masks of many parts, holes and tunnels."""
+    rng = np.random.default_rng(seed)
+    field = gaussian_filter(rng.normal(size=(2, *shape)), (0, *[2.5] * len(shape)))
+    return field[0] > 0.02, field[0] + 0.4 * field[1] > 0.02
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.5, 0.7, 0.8), (0.6, 3.0, 1.1)])
+def test_agrees_with_the_library_in_3d(seed, spacing):
+    predicted, truth = blobs(seed, (22, 31, 27))
+    scores = surface_scores(predicted, truth, spacing=spacing, tolerance=1.5)
+    assert scores == pytest.approx(by_library(predicted, truth, spacing, 1.5), rel=1e-9)
+    assert 0.1 < scores["nsd"] < 0.99
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agrees_with_the_library_on_noise(seed):
+    """Every pattern of neighbours is in it, and voxels at the border of the volume."""
+    predicted, truth = np.random.default_rng(seed).random((2, 9, 8, 10)) > 0.7
+    spacing = (1.5, 0.6, 0.9)
+    scores = surface_scores(predicted, truth, spacing=spacing, tolerance=0.5)
+    assert scores == pytest.approx(by_library(predicted, truth, spacing, 0.5), rel=1e-9)
+
+
+def test_agrees_with_the_library_in_2d():
+    predicted, truth = blobs(0, (70, 60))
+    scores = surface_scores(predicted, truth, spacing=(0.7, 1.3), tolerance=1.0)
+    expected = by_library(predicted, truth, (0.7, 1.3), 1.0)
+    assert scores == pytest.approx(expected, rel=1e-9)
+
+
+def test_slices_that_are_far_apart_are_far_apart():
+    """Equal squares in neighbouring slices: the distance is that between the slices."""
+    predicted, truth = np.zeros((2, 5, 20, 20), bool)
+    predicted[1, 5:15, 5:15] = truth[2, 5:15, 5:15] = True
+    scores = surface_scores(predicted, truth, spacing=(6.0, 0.5, 0.5), tolerance=2.0)
+    assert scores["hd95"] == 6.0
+    assert surface_scores(predicted, truth, tolerance=2.0)["hd95"] == 1.0
+
+
+def test_empty_volumes():
+    empty, full = np.zeros((3, 4, 4), bool), np.ones((3, 4, 4), bool)
+    for masks in ((empty, full), (full, empty)):
+        scores = surface_scores(*masks, spacing=(4.0, 2.0, 1.0), tolerance=1.0)
+        assert scores["nsd"] == 0.0
+        assert scores["hd95"] == scores["assd"] == pytest.approx(224**0.5)
+    both = surface_scores(empty, empty, spacing=(4.0, 2.0, 1.0), tolerance=1.0)
+    assert all(np.isnan(value) for value in both.values())
+
+
+def test_a_large_volume_needs_little_memory():
+    """Two small masks in a volume whose distance transform would need a gigabyte."""
+    predicted, truth = np.zeros((2, 200, 256, 256), bool)
+    predicted[100:110, 50:90, 50:90] = truth[101:110, 50:90, 50:90] = True
+    tracemalloc.start()
+    surface_scores(predicted, truth, tolerance=1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * predicted.size

@@ -18,7 +18,7 @@ PLACES = {  # the function that is about to be called
     "statistics": "training.loop.make_precise_batch_stats",
     "row": "training.run_folder.RunFolder.append_metrics",
     "scores": "experiment.evaluate",
-    "report": "experiment.write_report",
+    "report": "experiment.write_run_page",
 }
 
 

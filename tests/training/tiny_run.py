@@ -44,7 +44,7 @@ class PowerCut(Exception):
     """Ends a run between two updates, or before its scores."""
 
 
-def stop_after(step, c, folder):
+def stop_after(step, c, folder, **options):
     """Train until `step` updates were applied, then raise, as a power cut would."""
     batch_indices = loop.mixed_batch_indices
 
@@ -56,10 +56,10 @@ def stop_after(step, c, folder):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(loop, "mixed_batch_indices", cut_off)
         with built_once(), pytest.raises(PowerCut):
-            experiment.run_experiment(c, str(folder.path))
+            experiment.run_experiment(c, str(folder.path), **options)
 
 
-def train(c, folder):
+def train(c, folder, **options):
     """Train to the end, but leave out the scores and the report."""
 
     def cut_off(*args):
@@ -68,7 +68,7 @@ def train(c, folder):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(experiment, "_finish", cut_off)
         with built_once(), pytest.raises(PowerCut):
-            experiment.run_experiment(c, str(folder.path))
+            experiment.run_experiment(c, str(folder.path), **options)
 
 
 _built = {}

@@ -47,7 +47,7 @@ def write_bundle(
       path: the folder, which must not exist.
       trained: the members.
       record: their origin: "name", "data", "versions" and "evaluation", whose slice names
-        are left out.
+        are left out; where they are known, "license" and "datasets" for the model card.
 
     Raises:
       UserError: the folder exists, or cannot be written.

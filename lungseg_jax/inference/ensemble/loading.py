@@ -8,7 +8,8 @@ from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.checkpointing.weights import read_weights
 from lungseg_jax.inference.ensemble.bundle import load_bundle
-from lungseg_jax.inference.ensemble.location import is_bundle, locate
+from lungseg_jax.inference.ensemble.hub import locate_or_download
+from lungseg_jax.inference.ensemble.location import is_bundle
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY, select_members
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
 from lungseg_jax.runtime import cache, compilation, progress
@@ -22,13 +23,14 @@ def load_ensemble(path: str | PathLike, *, members: str = "all") -> TrainedEnsem
     """Load members of a run folder or of a bundle.
 
     Args:
-      path: the folder, or "pretrained" for the weights of the package.
+      path: the folder, "pretrained" for the weights of the package, or hf://ORG/NAME for
+        a bundle on the Hugging Face Hub.
       members: see `select_members`.
 
     Raises:
-      UserError: the folder is neither, has no such members, or is damaged.
+      UserError: it cannot be downloaded, is neither, has no such members, or is damaged.
     """
-    folder = locate(path)
+    folder = locate_or_download(path)
     if is_bundle(folder):
         return load_bundle(folder, members)
     return load_run(Run.open(RunFolder(folder)), members)

@@ -1,12 +1,14 @@
 """The model card of a bundle: what the ensemble is, how good it is, how to use it.
 
 Headings follow Mitchell et al., Model cards for model reporting, FAT* 2019,
-arXiv:1810.03993; the first lines are metadata that model hubs read.
+arXiv:1810.03993; the first lines are metadata that the Hugging Face Hub reads.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 from lungseg_jax.metrics.registry import summary_scores
 
@@ -21,9 +23,7 @@ def render_model_card(description: Mapping[str, Any]) -> str:
     size = description["preprocessing"]["image_size"]
     low, high = description["preprocessing"]["window_hu"]
     return f"""---
-library_name: lungseg_jax
-tags: [image-segmentation, medical, ct, lung, jax]
----
+{_metadata(description)}---
 # {description["name"]}
 
 {_networks(description)} the lungs in axial CT slices. Trained with lungseg_jax
@@ -38,6 +38,8 @@ In Python:
 
     import lungseg_jax as ls
     segmentation = ls.load("THIS_FOLDER")(image)  # .mask, .probability, .uncertainty
+
+On the Hugging Face Hub, hf://ORG/NAME may be used for THIS_FOLDER.
 
 Without lungseg_jax, after `pip install jax flatbuffers numpy`:
 
@@ -80,6 +82,41 @@ masks before relying on them.
 
 `sha256sum -c SHA256SUMS` verifies them. Reading them executes no code.
 """
+
+
+def _metadata(description: Mapping[str, Any]) -> str:
+    """The card's metadata as YAML."""
+    metadata = {
+        "license": description.get("license"),
+        "library_name": "lungseg_jax",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["medical", "ct", "lung", "jax"],
+        "datasets": description.get("datasets"),
+        "model-index": _model_index(description),
+    }
+    stated = {key: value for key, value in metadata.items() if value}
+    return yaml.safe_dump(stated, sort_keys=False, allow_unicode=True)
+
+
+def _model_index(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores, as the Hub lists them; empty if there are none."""
+    evaluation, variant = description["evaluation"], description["data"]["variant"]
+    if not evaluation:
+        return []
+    scores, unit = evaluation["ensemble"], evaluation["unit"]
+    metrics = [
+        {"type": s.key, "name": s.label_with_unit(unit), "value": round(value, 6)}
+        for s in summary_scores()
+        if (value := scores.get(s.key)) is not None
+    ]
+    split = evaluation["split"]
+    dataset = {"name": f"{variant} slices, {split} split", "type": variant}
+    result = {
+        "task": {"type": "image-segmentation", "name": "lung segmentation"},
+        "dataset": dataset | {"split": split},
+        "metrics": metrics,
+    }
+    return [{"name": description["name"], "results": [result]}]
 
 
 def _networks(description: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The model card of a bundle: its text follows bundle.json and the metrics."""
 
 import pytest
+from huggingface_hub import ModelCard
 
 from lungseg_jax.inference.ensemble.model_card import render_model_card
 from lungseg_jax.metrics.registry import METRICS, Metric
@@ -66,6 +67,29 @@ def test_card_shows_an_added_metric(description, monkeypatch):
     assert "| mask width, mm | 12.5000 |  | columns with lung |" in render_model_card(
         description
     )
+
+
+def test_the_hub_reads_the_metadata(description):
+    description |= {"name": "lungs: v2 # ü", "license": "mit", "datasets": ["org/ct"]}
+    data = ModelCard(render_model_card(description)).data
+    assert (data.license, data.datasets) == ("mit", ["org/ct"])
+    assert data.pipeline_tag == "image-segmentation"
+    assert data.library_name == "lungseg_jax" and "lung" in data.tags
+    assert data.model_name == "lungs: v2 # ü"
+    scores = {r.metric_type: (r.metric_name, r.metric_value) for r in data.eval_results}
+    assert scores == {
+        "iou_pooled": ("IoU, pooled", 0.93034),
+        "hd95_mean": ("HD95, mm", 16.36543),
+    }
+    result = data.eval_results[0]
+    assert (result.dataset_type, result.dataset_split) == ("kaggle", "test")
+    assert result.task_type == "image-segmentation"
+
+
+def test_what_is_unknown_is_not_in_the_metadata(description):
+    description["evaluation"] = None
+    data = ModelCard(render_model_card(description)).data.to_dict()
+    assert data.keys() == {"library_name", "pipeline_tag", "tags"}
 
 
 def test_card_states_what_was_tuned(description):
