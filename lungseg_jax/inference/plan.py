@@ -18,15 +18,12 @@ from lungseg_jax.data.io.formats import (
     split_suffix,
     suffixes,
 )
-from lungseg_jax.data.io.segments import (
-    DICOM_SEGMENTATION,
-    is_dicom_segmentation,
-    require_highdicom,
-)
+from lungseg_jax.data.io.segments import DICOM_SEGMENTATION, is_dicom_segmentation
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
+from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import check_outputs
 
 OVERLAY = "overlay"
@@ -287,7 +284,12 @@ def _plan_input(source: Path, target: Path) -> PredictionTask:
             rule=f"a file that ends in {' or '.join(allowed)}, or a folder.",
         )
     if suffix == DICOM_SEGMENTATION:
-        require_highdicom()
+        require_library(
+            "highdicom",
+            extra="dicom",
+            needed_by=f"the DICOM segmentation {target}",
+            otherwise="name another format, such as .nii.gz.",
+        )
     return PredictionTask(source, target, is_volume=as_volume)
 
 

@@ -4,13 +4,13 @@ They are views of metrics.jsonl, which stays the record. A row becomes the scala
 "<kind>/<name>", such as "train/loss". Each library is imported when its tracker is opened.
 """
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from lungseg_jax.runtime.errors import UserError, unknown_name
+from lungseg_jax.runtime.errors import unknown_name
+from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import write_text
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -21,12 +21,12 @@ class Tracker(Protocol):
     """What follows a training. Any method may raise whatever its library raises.
 
     Attributes:
-      package: the module that it needs, and the name of the extra that installs it.
+      library: the module that it needs; the extra of its name installs it.
       shows_pictures: whether `add_picture` has an effect.
       is_new: whether it has no row of this run yet.
     """
 
-    package: ClassVar[tuple[str, str]]
+    library: ClassVar[str]
     shows_pictures: ClassVar[bool]
     is_new: bool
 
@@ -48,7 +48,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in RUN/tensorboard."""
 
-    package = "tensorboardX", "tensorboard"
+    library = "tensorboardX"
     shows_pictures = True
 
     def __init__(self, folder: RunFolder, config: Mapping[str, Any], start: int):
@@ -80,7 +80,7 @@ class WeightsAndBiases:
     a resumed training repeats.
     """
 
-    package = "wandb", "wandb"
+    library = "wandb"
     shows_pictures = False
 
     def __init__(self, folder: RunFolder, config: Mapping[str, Any], start: int):
@@ -115,7 +115,7 @@ class MLflow:
     MLflow keeps every value that it is given, so those that it has are left out.
     """
 
-    package = "mlflow", "mlflow"
+    library = "mlflow"
     shows_pictures = False
 
     def __init__(self, folder: RunFolder, config: Mapping[str, Any], start: int):
@@ -179,9 +179,4 @@ def require_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise unknown_name("tracker", name, TRACKERS)
-        module, extra = TRACKERS[name].package
-        if importlib.util.find_spec(module) is None:
-            raise UserError(
-                f"--track={name} needs {module}, which is not installed.",
-                remedy=f"pip install 'lungseg_jax[{extra}]'",
-            )
+        require_library(TRACKERS[name].library, extra=name, needed_by=f"--track={name}")

@@ -236,7 +236,7 @@ def test_only_dicom_becomes_a_dicom_segmentation(images, volume, series, tmp_pat
 
 def test_a_dicom_segmentation_needs_highdicom(series, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="highdicom is not installed") as e:
+    with pytest.raises(UserError, match="needs highdicom, which is not installed") as e:
         plan_outputs(series, tmp_path / "m.dcm")
     assert "[dicom]" in e.value.remedy
     assert plan_outputs(series, tmp_path / "m.nii.gz")

@@ -7,7 +7,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_run import stop_after, tiny_config, train, untimed_rows
 
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import trackers
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.trackers import TRACKERS, TensorBoard, scalars
 
@@ -120,7 +119,7 @@ def test_refuses_trackers_that_are_unknown_or_not_installed(
     with pytest.raises(UserError, match="unknown tracker 'tensorbord'") as e:
         train(tiny_config(tiny_cache), folder, track=["tensorbord"])
     assert "mlflow, tensorboard, wandb" in e.value.rule
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs tensorboardX, which is not") as e:
         train(tiny_config(tiny_cache), folder, track=["tensorboard"])
     assert e.value.remedy == "pip install 'lungseg_jax[tensorboard]'"

@@ -1,10 +1,7 @@
 """The segments of a mask, as formats that name them store them."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
-
-from lungseg_jax.runtime.errors import UserError
 
 DICOM_SEGMENTATION = ".dcm"  # the end of its name
 
@@ -26,10 +23,7 @@ class Segment:
     color: tuple[int, int, int]
 
 
-ANATOMY = (
-    "123037004",
-    "Anatomical Structure",
-)  # the category of all of them, in SNOMED CT
+ANATOMY = ("123037004", "Anatomical Structure")  # the category of all, in SNOMED CT
 LUNG = Segment(1, "Lung", "39607008", (197, 165, 145))
 RIGHT_LUNG = Segment(1, "Right lung", "3341006", (224, 97, 76))
 LEFT_LUNG = Segment(2, "Left lung", "44029006", (98, 153, 216))
@@ -38,18 +32,3 @@ LEFT_LUNG = Segment(2, "Left lung", "44029006", (98, 153, 216))
 def is_dicom_segmentation(path: Path) -> bool:
     """Return whether an output is a DICOM segmentation, by its name."""
     return path.name.lower().endswith(DICOM_SEGMENTATION)
-
-
-def require_highdicom() -> None:
-    """Refuse to write a DICOM segmentation without the library for it.
-
-    Raises:
-      UserError: it is not installed.
-    """
-    if importlib.util.find_spec("highdicom") is None:
-        raise UserError(
-            "highdicom is not installed.",
-            rule="an output that ends in .dcm is a DICOM segmentation, written by it.",
-            remedy="pip install highdicom, which the extra [dicom] does, or name another "
-            "format, such as .nii.gz.",
-        )

@@ -4,7 +4,6 @@ huggingface_hub, of the extra [hub], is imported when such an address is used. I
 what it has downloaded and asks the Hub only whether that is current.
 """
 
-import importlib.util
 import re
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from lungseg_jax.inference.ensemble.bundle import FILES, SUMS, verify_bundle
 from lungseg_jax.inference.ensemble.location import is_bundle, locate
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.extras import require_library
 
 SCHEME = "hf://"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -84,11 +84,7 @@ def require_hub(repo: str, *, option: str) -> None:
     """
     if not _REPO.fullmatch(repo):
         raise UserError(f"{option} does not name a repository.", rule="ORG/NAME.")
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(
-            f"{option} needs huggingface_hub, which is not installed.",
-            remedy="pip install 'lungseg_jax[hub]'",
-        )
+    require_library("huggingface_hub", extra="hub", needed_by=option)
 
 
 def _failed(what: str, error: Exception) -> UserError:
