@@ -59,24 +59,18 @@ def evaluate(
     """
     names = [name for name in trained.members if name != AVERAGE] or [AVERAGE]
     choices = _scored_choices(trained, names)
-    segmenter = LungSegmenter(trained.subset(names), flips=flips)
-    clean_up, threshold = segmenter.settings.postprocessing, trained.threshold
-    clean_ups = list(dict.fromkeys(["none", clean_up]))
-
+    stats = _EnsembleStats(LungSegmenter(trained.subset(names), flips=flips))
     member_scores, choice_scores = _MaskScores(names), _MaskScores(choices)
-    clean_up_scores, stats = _MaskScores(clean_ups), _EnsembleStats(segmenter)
     with progress.bar("scoring", total) as bar:
         for prediction in _predict(trained, slices, names, choices, flips=flips):
-            truth, members = prediction.truth, prediction.members
-            mask = members.mean(axis=0) > threshold
-            member_scores.add(zip(names, members > threshold, strict=True), truth)
+            truth, masks = prediction.truth, prediction.members > trained.threshold
+            member_scores.add(zip(names, masks, strict=True), truth)
             choice_scores.add(prediction.choices.items(), truth)
-            clean_up_scores.add(((c, postprocess(mask, c)) for c in clean_ups), truth)
             stats.add(prediction, (spacings or {}).get(prediction.name))
             bar.update()
 
     return {
-        "threshold": threshold,
+        "threshold": trained.threshold,
         "flips": flips,
         "n": total,
         "unit": stats.scores.unit,
@@ -88,10 +82,7 @@ def evaluate(
             choice: {"members": choices[choice], "scores": scores}
             for choice, scores in choice_scores.summarize(patients).items()
         },
-        "postprocessing": {
-            "chosen": clean_up,
-            "scores": clean_up_scores.summarize(patients),
-        },
+        "postprocessing": stats.clean_up(patients),
         "calibration": stats.calibration(),
         "uncertainty": stats.uncertainty(),
         "slices": stats.scores.slices,
@@ -202,6 +193,10 @@ class _MaskScores:
     def __init__(self, names: Iterable[str]):
         self._counts: dict[str, list[np.ndarray]] = {name: [] for name in names}
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._counts)
+
     def add(self, masks: Iterable[tuple[str, np.ndarray]], truth: np.ndarray) -> None:
         """Add a slice: names with masks `[h w]`, and the true mask."""
         for name, mask in masks:
@@ -216,7 +211,7 @@ class _MaskScores:
 
 
 class _EnsembleStats:
-    """Accumulates scores, calibration and uncertainty of the masks `predict` writes.
+    """Accumulates what is known of the masks `predict` writes: scores, calibration, doubt.
 
     Args:
       segmenter: the ensemble.
@@ -228,6 +223,7 @@ class _EnsembleStats:
     def __init__(self, segmenter: LungSegmenter):
         self.scores = SliceScores(TOLERANCE)
         self._segmenter = segmenter
+        self._clean_ups = _MaskScores(["none", segmenter.settings.postprocessing])
         self._histograms = {"image": 0, "boundary": 0}
 
     def add(self, prediction: _Prediction, spacing: tuple[float, float] | None) -> None:
@@ -236,9 +232,18 @@ class _EnsembleStats:
         band = calibration.boundary_band(truth)
         self._histograms["image"] += calibration.logit_histogram(mean, truth)
         self._histograms["boundary"] += calibration.logit_histogram(mean, truth, band)
+        raw = mean > self._segmenter.trained.threshold
+        self._clean_ups.add(
+            ((name, postprocess(raw, name)) for name in self._clean_ups.names), truth
+        )
         segmentation = self._segmenter.combine(prediction.members)
         row = self.scores.add(prediction.name, segmentation.mask, truth, spacing)
         row |= _doubt(segmentation)
+
+    def clean_up(self, groups: Sequence[str] | None) -> dict[str, Any]:
+        """The overlap scores with and without clean-up, see `_MaskScores.summarize`."""
+        chosen = self._segmenter.settings.postprocessing
+        return {"chosen": chosen, "scores": self._clean_ups.summarize(groups)}
 
     def calibration(self) -> dict[str, Any]:
         """Calibration before and after the temperature, of all and of boundary pixels."""

@@ -54,8 +54,7 @@ def tune(
     if not total:
         return _without_validation(choices)
     rows = {c: [names.index(name) for name in choices[c]] for c in choices}
-    predictions = _Predictions(trained, read)
-    threshold = trained.threshold
+    predictions, threshold = _Predictions(trained, read), trained.threshold
 
     member_iou, choice_iou, losses = _PooledIoU(threshold), _PooledIoU(threshold), []
     with progress.bar("tuning", total) as bar:
@@ -67,8 +66,8 @@ def tune(
             bar.update()
         weights = calibration.outlier_weights(np.array(losses))
         temperatures = _fit_temperatures(predictions, rows, weights)
-        all_predictions = [predictions, _Predictions(trained, lambda: stressed)]
-        reviews = _review_thresholds(all_predictions, rows, temperatures, threshold)
+        both = predictions, _Predictions(trained, lambda: stressed)
+        reviews = _review_thresholds(both, rows, temperatures, threshold)
 
     return {
         "n": total,

@@ -5,7 +5,7 @@ all inputs.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -132,28 +132,20 @@ def _predict_volume(
         volume = stack.enter_context(open_volume(task.source, series=task.series))
         _check_volume(segmenter, volume)
         writer = open_mask(task.target, volume, LABELS[labels])  # it may refuse
-        masks = np.zeros((volume.count, *volume.shape), np.uint8)
         sheet = ContactSheet(volume.count)
         shown = sheet.includes if task.overlay else lambda k: False
-        confidences, uncertainty = [], {}
-        segmented = _segment_volume(segmenter, task, volume, stack)
-        for k, (image, segmentation) in enumerate(segmented):
-            masks[k] = mark_air(image, segmentation.mask)
-            confidences.append(Confidence.of(segmentation))
-            if shown(k):
-                uncertainty[k] = segmentation.uncertainty
+        segmented = _segment_slices(segmenter, task, volume, stack)
+        masks, confidences, uncertainty = _collect(segmented, volume, shown)
         if volume_cleanup:
             clean_volume(masks, has_air=segmenter.trained.domain == "HU")
         np.minimum(masks, LUNG, out=masks)
         sides = label_sides(masks)
         confidences = _with_reasons(confidences, masks, sides)
         written = sides if labels == "sides" else masks
-        window = segmenter.trained.preprocessing["window_hu"]
         viewer = task.page and VolumeViewer(
-            sides, spacing_mm=volume.spacing_mm, window_hu=window
+            sides, spacing_mm=volume.spacing_mm, window_hu=_window(segmenter)
         )
         stack.enter_context(writer)
-        name = task.name
         for k, image in enumerate(volume.slices()):
             writer.write(k, written[k])
             mask, confidence = masks[k].astype(bool), confidences[k]
@@ -163,10 +155,10 @@ def _predict_volume(
             if viewer:
                 viewer.add(k, image, confidence.review, confidence.reasons)
             table.add_slice(
-                name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
+                task.name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
             )
         right, left = (np.count_nonzero(sides == side) for side in (RIGHT, LEFT))
-        table.end_volume(name, volume.spacing_mm, right=right, left=left)
+        table.end_volume(task.name, volume.spacing_mm, right=right, left=left)
     if not viewer:
         return None
     viewer.add_planes(sheet)
@@ -174,22 +166,7 @@ def _predict_volume(
     return viewer.view(task.name)
 
 
-def _with_reasons(
-    confidences: Sequence[Confidence], masks: np.ndarray, sides: np.ndarray
-) -> list[Confidence]:
-    """Add what the mask of the volume says against itself."""
-    found = {
-        review.NEIGHBOURS: review.unlike_neighbours(masks),
-        review.SIDES: review.sides_differ(sides),
-    }
-    confidences = list(confidences)
-    for reason, is_found in found.items():
-        for k in np.flatnonzero(is_found):
-            confidences[k] = confidences[k].with_reason(reason)
-    return confidences
-
-
-def _segment_volume(
+def _segment_slices(
     segmenter, task: PredictionTask, volume: Volume, stack: contextlib.ExitStack
 ) -> Iterator[tuple[np.ndarray, Segmentation]]:
     """Yield each slice with its segmentation, and write the maps of the task."""
@@ -205,6 +182,42 @@ def _segment_volume(
             writer.write(k, getattr(segmentation, field))
         yield image, segmentation
         bar.update()
+
+
+def _collect(
+    segmented: Iterable[tuple[np.ndarray, Segmentation]],
+    volume: Volume,
+    shown: Callable[[int], bool],
+) -> tuple[np.ndarray, list[Confidence], dict[int, np.ndarray]]:
+    """Keep what is needed of all slices.
+
+    Returns:
+      The masks `[n h w]` as `clean_volume` takes them, the confidence of each slice, and
+      the uncertainty `[h w]` of those that are shown, by slice.
+    """
+    masks = np.zeros((volume.count, *volume.shape), np.uint8)
+    confidences, uncertainty = [], {}
+    for k, (image, segmentation) in enumerate(segmented):
+        masks[k] = mark_air(image, segmentation.mask)
+        confidences.append(Confidence.of(segmentation))
+        if shown(k):
+            uncertainty[k] = segmentation.uncertainty
+    return masks, confidences, uncertainty
+
+
+def _with_reasons(
+    confidences: Sequence[Confidence], masks: np.ndarray, sides: np.ndarray
+) -> list[Confidence]:
+    """Add what the mask of the volume says against itself."""
+    found = {
+        review.NEIGHBOURS: review.unlike_neighbours(masks),
+        review.SIDES: review.sides_differ(sides),
+    }
+    confidences = list(confidences)
+    for reason, is_found in found.items():
+        for k in np.flatnonzero(is_found):
+            confidences[k] = confidences[k].with_reason(reason)
+    return confidences
 
 
 def _require_labels(labels: str, tasks: Sequence[PredictionTask]) -> None:
@@ -227,8 +240,11 @@ def _checked_slices(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:
 
 
 def _picture(segmenter, image, mask, uncertainty) -> np.ndarray:
-    window = segmenter.trained.preprocessing["window_hu"]
-    return overlay(image, mask, uncertainty, window_hu=window)
+    return overlay(image, mask, uncertainty, window_hu=_window(segmenter))
+
+
+def _window(segmenter: LungSegmenter) -> tuple[float, float]:
+    return segmenter.trained.preprocessing["window_hu"]
 
 
 def _check_slices(segmenter: LungSegmenter, tasks: Sequence[PredictionTask]) -> None:

@@ -57,9 +57,8 @@ def register_run(
                 f"--extend: {folder.path} does not hold a run.",
                 remedy="name the folder of the run with --workdir=DIR.",
             )
-        record = _describe(dataset, split) | {"config_sha256": [config_digest(config)]}
-        record["initial"] = initial
-        _write(folder, config, record)
+        start = {"config_sha256": [config_digest(config)], "initial": initial}
+        _write(folder, config, _describe(dataset, split) | start)
         return
     before, record = read_config_and_record(folder)
     changed = differences(before.to_dict(), config.to_dict())
@@ -71,24 +70,13 @@ def register_run(
             rule="a run is resumed with the settings that it was started with.",
             remedy=NEW_FOLDER,
         )
-    if record["data"]["fingerprint"] != dataset.fingerprint:
-        data = before.data.dir or "the phantom dataset"
-        raise UserError(
-            f"{folder.path} holds a run on other files: {data} has changed since.",
-            rule="a run is resumed on the files that it was started with.",
-            remedy=NEW_FOLDER,
-        )
-    if not done and initial != record.get("initial"):
-        raise UserError(
-            f"{folder.path} holds a run from other weights: {config.init} has changed.",
-            rule="a run is resumed from the weights that it was started with.",
-            remedy=NEW_FOLDER,
-        )
-    if not changed:
-        return
-    _require_same_beginning(before, config, changed, done)
-    digests = [config_digest(c) for c in (config, before)] + record["config_sha256"]
-    _write(folder, config, record | {"config_sha256": list(dict.fromkeys(digests))})
+    _require_same_files(before, record, folder, dataset)
+    if not done:
+        _require_same_weights(before, record, folder, initial)
+    if changed:
+        _require_same_beginning(before, config, changed, done)
+        digests = [config_digest(c) for c in (config, before)] + record["config_sha256"]
+        _write(folder, config, record | {"config_sha256": list(dict.fromkeys(digests))})
 
 
 def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
@@ -158,6 +146,32 @@ def versioned(content: dict[str, Any]) -> dict[str, Any]:
 def _write(folder: RunFolder, config: ConfigDict, record: dict[str, Any]) -> None:
     write_json(folder.run, versioned(record | {"schema_version": SCHEMA_VERSION}))
     write_json(folder.config, {"schema_version": SCHEMA_VERSION} | config.to_dict())
+
+
+def _require_same_files(
+    before: ConfigDict, record: dict[str, Any], folder: RunFolder, dataset: Dataset
+) -> None:
+    if record["data"]["fingerprint"] != dataset.fingerprint:
+        data = before.data.dir or "the phantom dataset"
+        raise UserError(
+            f"{folder.path} holds a run on other files: {data} has changed since.",
+            rule="a run is resumed on the files that it was started with.",
+            remedy=NEW_FOLDER,
+        )
+
+
+def _require_same_weights(
+    before: ConfigDict,
+    record: dict[str, Any],
+    folder: RunFolder,
+    initial: dict[str, str] | None,
+) -> None:
+    if initial != record.get("initial"):
+        raise UserError(
+            f"{folder.path} holds a run from other weights: {before.init} has changed.",
+            rule="a run is resumed from the weights that it was started with.",
+            remedy=NEW_FOLDER,
+        )
 
 
 def _require_same_beginning(before, config, changed: list[str], done: int) -> None:

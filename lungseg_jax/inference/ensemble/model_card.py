@@ -20,7 +20,6 @@ def render_model_card(description: Mapping[str, Any]) -> str:
       description: the content of bundle.json.
     """
     data = description["data"]
-    size = description["preprocessing"]["image_size"]
     low, high = description["preprocessing"]["window_hu"]
     return f"""---
 {_metadata(description)}---
@@ -29,32 +28,7 @@ def render_model_card(description: Mapping[str, Any]) -> str:
 {_networks(description)} the lungs in axial CT slices. Trained with lungseg_jax
 {description["versions"]["lungseg-jax"]}. **Not a medical device.**
 
-## Use
-
-    lungseg predict --run=THIS_FOLDER slice.tif mask.png
-    lungseg predict --run=THIS_FOLDER scan.nii.gz lungs.nii.gz
-
-In Python:
-
-    import lungseg_jax as ls
-    segmentation = ls.load("THIS_FOLDER")(image)  # .mask, .probability, .uncertainty
-
-On the Hugging Face Hub, hf://ORG/NAME may be used for THIS_FOLDER.
-
-Without lungseg_jax, after `pip install jax flatbuffers numpy`:
-
-    import pathlib, jax, numpy as np
-    program = jax.export.deserialize(pathlib.Path("program.stablehlo").read_bytes())
-    {_input(description)}
-    probability, mutual_information = program.call(images)
-    mask = probability > {_threshold(description):.4g}
-
-The program takes any number of slices of {size} x {size}. Clip a slice to {low:g} to
-{high:g}, scale it by area interpolation so that its longer side is {size}, centre it and
-pad it with {low:g}. The program contains the networks, their mean and the temperature.
-lungseg_jax also scales the probability to the size of the slice, bilinearly, and cleans
-up the mask.
-
+{_use(description)}
 ## Input
 
 {_domain(description["domain"])}, clipped to {low:g} to {high:g}.
@@ -81,6 +55,37 @@ masks before relying on them.
 ## Files
 
 `sha256sum -c SHA256SUMS` verifies them. Reading them executes no code.
+"""
+
+
+def _use(description: Mapping[str, Any]) -> str:
+    size = description["preprocessing"]["image_size"]
+    low, high = description["preprocessing"]["window_hu"]
+    return f"""## Use
+
+    lungseg predict --run=THIS_FOLDER slice.tif mask.png
+    lungseg predict --run=THIS_FOLDER scan.nii.gz lungs.nii.gz
+
+In Python:
+
+    import lungseg_jax as ls
+    segmentation = ls.load("THIS_FOLDER")(image)  # .mask, .probability, .uncertainty
+
+On the Hugging Face Hub, hf://ORG/NAME may be used for THIS_FOLDER.
+
+Without lungseg_jax, after `pip install jax flatbuffers numpy`:
+
+    import pathlib, jax, numpy as np
+    program = jax.export.deserialize(pathlib.Path("program.stablehlo").read_bytes())
+    {_input(description)}
+    probability, mutual_information = program.call(images)
+    mask = probability > {_threshold(description):.4g}
+
+The program takes any number of slices of {size} x {size}. Clip a slice to {low:g} to
+{high:g}, scale it by area interpolation so that its longer side is {size}, centre it and
+pad it with {low:g}. The program contains the networks, their mean and the temperature.
+lungseg_jax also scales the probability to the size of the slice, bilinearly, and cleans
+up the mask.
 """
 
 
