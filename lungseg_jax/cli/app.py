@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -26,18 +26,32 @@ class Command(click.Command):
 
     Args:
       when_interrupted: what is left and what to do, printed after Ctrl-C or SIGTERM.
+      groups: headings of the help, with the names of the options below them.
     """
 
     def __init__(
-        self, *args, when_interrupted: str = "nothing was written.", **settings
+        self,
+        *args,
+        when_interrupted: str = "nothing was written.",
+        groups: Mapping[str, Sequence[str]] | None = None,
+        **settings,
     ):
         super().__init__(*args, **settings)
-        self._when_interrupted = when_interrupted
+        self._when_interrupted, self._groups = when_interrupted, groups or {}
 
     def format_help(self, ctx, formatter) -> None:
         self.format_usage(ctx, formatter)
         formatter.write(f"\n{self.help}\n")
         self.format_options(ctx, formatter)
+
+    def format_options(self, ctx, formatter) -> None:
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        records = {option.name: option.get_help_record(ctx) for option in options}
+        for heading, names in self._groups.items():
+            with formatter.section(heading):
+                formatter.write_dl([records.pop(name) for name in names])
+        with formatter.section("Options"):
+            formatter.write_dl(list(records.values()))
 
     def invoke(self, ctx):
         with outcome.reported(self._when_interrupted):

@@ -8,8 +8,8 @@
 
 BUNDLE is a folder that does not exist yet: weights as safetensors, a JSON description, a
 model card, checksums, and a StableHLO program that runs without this package. `predict`,
-`evaluate` and `verify` accept it as --run. --push also uploads it to the Hugging Face Hub,
-as a private repository if it is new (pip install 'lungseg_jax[hub]'; `hf auth login`).
+`evaluate` and `verify` accept it as --run. --push also uploads it to the Hugging Face
+Hub, as a private repository if it is new; it needs the extra [hub] and `hf auth login`.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @app.output("BUNDLE", "a folder that does not exist yet.")
 @app.run_option("Run folder.")
 @app.members_option()
-@click.option("--push", metavar="ORG/NAME", help="Repository to upload it to, too.")
+@click.option("--push", metavar="ORG/NAME", help="Also upload it to this repository.")
 @click.option("--license", metavar="ID", help="For the model card, such as apache-2.0.")
 @click.option(
     "--dataset",

@@ -14,15 +14,16 @@ folder of a DICOM series, or a folder of such files and series. Volumes and seri
 at any depth, such as patients/PATIENT/STUDY/SERIES. OUTPUT is a file for one input and a
 folder for several, in which each mask has the place and the name of its input. Masks have
 the size and the geometry of their input, with values 0 and 255 for a slice and 0 and 1 for
-a volume. lungs.seg.nrrd is a segmentation for 3D Slicer and, from a DICOM input, lungs.dcm
-a DICOM Segmentation. Inputs are never written to. Of several volumes, one that cannot be
-used is skipped, and named at the end with exit status 2. Without --run, the weights are
-those of the package, which were trained on synthetic slices only.
+a volume. lungs.seg.nrrd is a segmentation for 3D Slicer and, from a DICOM input,
+lungs.seg.dcm a DICOM Segmentation, which needs the extra [dicom]. Inputs are never written
+to. Of several volumes, one that cannot be used is skipped, and named at the end with exit
+status 2. Without --run, the weights are those of the package, which were trained on
+synthetic slices only.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,6 +35,8 @@ from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 
 if TYPE_CHECKING:
     from lungseg_jax.inference.plan import PredictionTask
+    from lungseg_jax.inference.prediction_table import PredictionTable
+    from lungseg_jax.inference.segmenter import LungSegmenter
     from lungseg_jax.runtime.device_names import DeviceName
 
 INDEX = "index.html"  # of the pages of several volumes
@@ -52,6 +55,11 @@ def map_options(function):
 @app.command(
     __doc__,
     when_interrupted="the masks written so far are complete; --resume adds the rest.",
+    groups={
+        "Network": ("run", "members", "flips", "device"),
+        "Masks": ("labels", "postprocessing", "volume_cleanup", "format"),
+        "Further outputs": ("overlay", "csv", "json", *MAPS),
+    },
 )
 @click.argument("source", metavar="INPUT", type=app.PATH)
 @app.output("OUTPUT", "a file for one input, a folder for several.")
@@ -61,6 +69,18 @@ def map_options(function):
 )
 @app.members_option()
 @app.flips_option()
+@app.device_option()
+@click.option(
+    "--labels",
+    type=click.Choice(list(LABELS)),
+    default="lung",
+    help="Values of the masks of volumes; "
+    + "; ".join(
+        f"{name}: {', '.join(f'{s.value} {s.name.lower()}' for s in segments)}"
+        for name, segments in LABELS.items()
+    )
+    + ".",
+)
 @click.option(
     "--postprocessing",
     default="tuned",
@@ -73,17 +93,12 @@ def map_options(function):
     help="Drop what is not connected to a lung in a volume, and fill cavities.",
 )
 @click.option(
-    "--labels",
-    type=click.Choice(list(LABELS)),
-    default="lung",
-    help="Values of the masks of volumes; "
-    + "; ".join(
-        f"{name}: {', '.join(f'{s.value} {s.name.lower()}' for s in segments)}"
-        for name, segments in LABELS.items()
-    )
-    + ".",
+    "--format",
+    default="",
+    metavar="SUFFIX",
+    show_default=False,
+    help="Format of the masks in a folder: .png, .nii.gz, ...",
 )
-@map_options
 @click.option(
     "--overlay",
     is_flag=True,
@@ -99,26 +114,19 @@ def map_options(function):
     type=app.PATH,
     help="File for the same, the outputs, the weights and what was skipped.",
 )
-@click.option(
-    "--format",
-    default="",
-    metavar="SUFFIX",
-    show_default=False,
-    help="Format of the masks in a folder: .png, .nii.gz, ...",
-)
+@map_options
 @click.option(
     "--series",
     default="",
     metavar="UID",
     show_default=False,
-    help="Of a DICOM series, for a folder with several.",
+    help="The DICOM series to segment, for a folder with several.",
 )
 @click.option(
     "--resume",
     is_flag=True,
     help="Keep the masks that are there, with their rows in --csv, and predict the rest.",
 )
-@app.device_option()
 @app.overwrite_option()
 @app.quiet_option()
 @app.verbose_option()
@@ -129,79 +137,72 @@ def predict(
     run: str,
     members: str,
     flips: bool,
+    device: "DeviceName | None",
+    labels: str,
     postprocessing: str,
     volume_cleanup: bool,
-    labels: str,
+    format: str,
     overlay: bool,
     csv: Path | None,
     json: Path | None,
-    format: str,
     series: str,
     resume: bool,
-    device: "DeviceName | None",
     overwrite: bool,
     **maps: bool,
 ) -> None:
-    from lungseg_jax.inference.plan import plan_outputs
+    index = out / INDEX if overlay and source.is_dir() else None
+    files = [path for path in (csv, json, index) if path]
+    _require_table(csv, json, resume)
+    tasks = _plan(
+        source, out, files, maps, overlay, format, series, resume or overwrite
+    )
+    left, kept = _left_to_do(tasks, csv) if resume else (tasks, [])
+    segmenter = _load(run, device, members, flips, postprocessing)
+    options = {"volume_cleanup": volume_cleanup, "labels": labels}
+    table, skipped = _segment(segmenter, left, kept, csv, json is not None, options)
+    if json:
+        options |= {"run": run, "members": members, "flips": flips}
+        _write_json(json, segmenter, tasks, table, skipped, options)
+    if index:
+        _write_index(index, tasks, table)
+    progress.say(table.summary())
+    progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
+    if skipped:
+        inputs = pluralize(len(left), "input")
+        raise combine_errors(list(skipped.values()), f"{inputs}, skipped")
 
+
+def _require_table(csv: Path | None, json: Path | None, resume: bool) -> None:
     if json and resume and not csv:
         raise UserError(
             "--json with --resume needs --csv.",
             rule="the results of the masks that are kept are those of the table.",
             remedy="name the table of the command that is resumed.",
         )
-    index = out / INDEX if overlay and source.is_dir() else None
-    tasks = plan_outputs(
+
+
+def _plan(
+    source: Path,
+    out: Path,
+    files: Sequence[Path],
+    maps: Mapping[str, bool],
+    overlay: bool,
+    format: str,
+    series: str,
+    overwrite: bool,
+) -> list["PredictionTask"]:
+    from lungseg_jax.inference.plan import plan_outputs
+
+    return plan_outputs(
         source,
         out,
         format=format,
         series=series,
         maps=[name for name in MAPS if maps[name]],
         overlay=overlay,
-        extra_outputs=[path for path in (csv, json, index) if path],
-        overwrite=overwrite or resume,
+        extra_outputs=files,
+        overwrite=overwrite,
     )
-    left, kept = _left_to_do(tasks, csv) if resume else (tasks, [])
-    if run == PRETRAINED:
-        progress.say(
-            "weights: those of the package, trained on synthetic slices; for research only"
-        )
-    from lungseg_jax.inference.predict_files import predict_files
-    from lungseg_jax.inference.prediction_record import prediction_record
-    from lungseg_jax.inference.prediction_table import PredictionTable
-    from lungseg_jax.inference.segmenter import load
-    from lungseg_jax.reporting.index_page import write_index_page
-    from lungseg_jax.reporting.volume_page import write_volume_page
-    from lungseg_jax.runtime import devices
-    from lungseg_jax.runtime.files import write_json
-
-    devices.choose(device)
-    devices.require(device)
-    devices.warn_of_idle_gpu()
-    segmenter = load(run, members=members, flips=flips, postprocessing=postprocessing)
-    limit = segmenter.settings.review_below
-    domain = segmenter.trained.domain
-    options = {"volume_cleanup": volume_cleanup, "labels": labels}
-    with PredictionTable(
-        csv, domain=domain, review_below=limit, kept=kept, collect=json is not None
-    ) as table:
-        skipped = predict_files(
-            segmenter, left, table, **options, write_page=write_volume_page
-        )
-    if json:
-        options |= {"run": run, "members": members, "flips": flips}
-        record = prediction_record(
-            segmenter, tasks, table.rows, skipped, options=options
-        )
-        write_json(json, record)
-    pages = {task.name: task.page for task in tasks if task.page}
-    if index and len(pages) > 1:
-        write_index_page(index, pages, table.volumes)
-    progress.say(table.summary())
-    progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
-    if skipped:
-        inputs = pluralize(len(left), "input")
-        raise combine_errors(list(skipped.values()), f"{inputs}, skipped")
 
 
 def _left_to_do(
@@ -219,6 +220,78 @@ def _left_to_do(
     again = {task.name for task in left}
     kept = [row for name in rows if name not in again for row in rows[name]]
     return left, kept
+
+
+def _load(
+    run: str,
+    device: "DeviceName | None",
+    members: str,
+    flips: bool,
+    postprocessing: str,
+) -> "LungSegmenter":
+    if run == PRETRAINED:
+        progress.say(
+            "weights: those of the package, trained on synthetic slices; for research only"
+        )
+    from lungseg_jax.inference.segmenter import load
+    from lungseg_jax.runtime import devices
+
+    devices.choose(device)
+    devices.require(device)
+    devices.warn_of_idle_gpu()
+    return load(run, members=members, flips=flips, postprocessing=postprocessing)
+
+
+def _segment(
+    segmenter: "LungSegmenter",
+    tasks: Sequence["PredictionTask"],
+    kept: Sequence[Mapping[str, str]],
+    csv: Path | None,
+    collect: bool,
+    options: Mapping[str, Any],
+) -> tuple["PredictionTable", dict[str, UserError]]:
+    """Write the outputs of the tasks; return their results, and why some have none."""
+    from lungseg_jax.inference.predict_files import predict_files
+    from lungseg_jax.inference.prediction_table import PredictionTable
+    from lungseg_jax.reporting.volume_page import write_volume_page
+
+    with PredictionTable(
+        csv,
+        domain=segmenter.trained.domain,
+        review_below=segmenter.settings.review_below,
+        kept=kept,
+        collect=collect,
+    ) as table:
+        skipped = predict_files(
+            segmenter, tasks, table, **options, write_page=write_volume_page
+        )
+    return table, skipped
+
+
+def _write_json(
+    path: Path,
+    segmenter: "LungSegmenter",
+    tasks: Sequence["PredictionTask"],
+    table: "PredictionTable",
+    skipped: Mapping[str, UserError],
+    options: Mapping[str, Any],
+) -> None:
+    from lungseg_jax.inference.prediction_record import prediction_record
+    from lungseg_jax.runtime.files import write_json
+
+    record = prediction_record(segmenter, tasks, table.rows, skipped, options=options)
+    write_json(path, record)
+
+
+def _write_index(
+    path: Path, tasks: Sequence["PredictionTask"], table: "PredictionTable"
+) -> None:
+    """Write the page that links to those of the volumes, if there are several."""
+    from lungseg_jax.reporting.index_page import write_index_page
+
+    pages = {task.name: task.page for task in tasks if task.page}
+    if len(pages) > 1:
+        write_index_page(path, pages, table.volumes)
 
 
 def main() -> None:

@@ -3,16 +3,16 @@
     lungseg train
     lungseg train --config=incp_snapshot:long --config.data.dir=DIR
     lungseg train --config=configs/conv.py:notebook --workdir=runs/notebook
+    lungseg train --config.data.dir=DIR --preview=sheet.png
+    lungseg train --config.data.dir=DIR --init=RUN --track=tensorboard
+    lungseg train --extend --config.schedule.cycles=4 --config.train.total_steps=750
     lungseg train --list
 
-`python -m lungseg_jax.main` is the same command. Without --config.data.dir, it trains on
-the embedded phantom slices. DIR holds 2d_images/ and 2d_masks/ with equal file names, and
-optionally slices.csv with patients and pixel spacings. Re-running a command resumes the
-run that it started; on Ctrl-C or SIGTERM, training saves first. --extend makes a finished
-run longer, as in --extend --config.schedule.cycles=4 --config.train.total_steps=750.
---init=RUN starts from the weights of another run or of a bundle.
---preview=FILE.png shows what the network will see. --track=tensorboard follows a training;
---track=wandb,mlflow as well (pip install 'lungseg_jax[tensorboard,wandb,mlflow]').
+Without --config.data.dir, it trains on the embedded phantom slices. DIR holds 2d_images/
+and 2d_masks/ with equal file names, and optionally slices.csv with patients and pixel
+spacings. Re-running a command resumes the run that it started; on Ctrl-C or SIGTERM,
+training saves first. Each tracker of --track needs the extra of its name, such as
+[tensorboard]. `python -m lungseg_jax.main` is the same command.
 """
 
 import sys

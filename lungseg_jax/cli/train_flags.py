@@ -65,12 +65,9 @@ def command_line() -> str:
 
 
 def flag_help(command_flags: flags.FlagValues) -> str:
-    """Describe the flags and their defaults, a line each."""
-    return "".join(
-        f"\n  --{name}: {command_flags[name].help} "
-        f"(default: {command_flags[name].default!r})"
-        for name in sorted(command_flags)
-    )
+    """Describe the flags, a line each; all of them are off or empty by default."""
+    names = sorted(command_flags)
+    return "".join(f"\n  --{name}: {command_flags[name].help}" for name in names)
 
 
 def _join_config(argv: Sequence[str]) -> list[str]:
