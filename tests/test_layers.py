@@ -5,6 +5,7 @@ Inside a folder there are no circles, and some libraries have a fixed place.
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -108,36 +109,36 @@ def test_packages_hold_only_a_docstring(name):
     assert isinstance(docstring, ast.Expr)
 
 
+PLACES = {  # of libraries: the modules and folders that import them
+    "cv2": {"data", "inference.overlay"},
+    "SimpleITK": {"data.io"},
+    "nibabel": {"data.io.nifti", "data.io.in_memory"},
+    "highdicom": {"data.io.dicom_segmentation"},
+    "pydicom": {"data.io.dicom_segmentation"},
+    "tensorflow_datasets": {"data.dataset", "data.lung_ct"},
+    "orbax": {"checkpointing.checkpoints"},
+    "safetensors": {"checkpointing.weights"},
+    "matplotlib": {"reporting.figures"},
+    "jinja2": {"reporting.templates"},
+    "cc3d": {"inference.volume_cleanup", "inference.sides"},
+    "fill_voids": {"inference.volume_cleanup"},
+    "flax": {"models", "training.state"},
+    "optax": {"training"},
+    "ml_collections": {"training", "experiment", "cli.train"},
+    "absl": {"cli.train", "cli.train_flags", "checkpointing.checkpoints"},
+    "click": {"cli"},
+    "huggingface_hub": {"inference.ensemble.hub"},
+    "yaml": {"inference.ensemble.model_card"},
+    "tensorboardX": {"training.trackers"},
+    "wandb": {"training.trackers"},
+    "mlflow": {"training.trackers"},
+    "tqdm": {"runtime.progress"},
+}
+FORBIDDEN = ["tensorflow", "pickle", "dill", "cloudpickle", "shelve", "marshal"]
+
+
 @pytest.mark.parametrize(
-    "library,allowed",
-    [
-        ("cv2", {"data", "inference.overlay"}),
-        ("SimpleITK", {"data.io"}),
-        ("nibabel", {"data.io.nifti", "data.io.in_memory"}),
-        ("highdicom", {"data.io.dicom_segmentation"}),
-        ("pydicom", {"data.io.dicom_segmentation"}),
-        ("tensorflow_datasets", {"data.dataset", "data.lung_ct"}),
-        ("orbax", {"checkpointing.checkpoints"}),
-        ("safetensors", {"checkpointing.weights"}),
-        ("matplotlib", {"reporting.figures"}),
-        ("jinja2", {"reporting.templates"}),
-        ("cc3d", {"inference.volume_cleanup", "inference.sides"}),
-        ("fill_voids", {"inference.volume_cleanup"}),
-        ("flax", {"models", "training.state"}),
-        ("optax", {"training"}),
-        ("ml_collections", {"training", "experiment", "cli.train"}),
-        ("absl", {"cli.train", "cli.train_flags", "checkpointing.checkpoints"}),
-        ("click", {"cli"}),
-        ("huggingface_hub", {"inference.ensemble.hub"}),
-        ("yaml", {"inference.ensemble.model_card"}),
-        *(
-            (name, {"training.trackers"})
-            for name in ("tensorboardX", "wandb", "mlflow")
-        ),
-        ("tqdm", {"runtime.progress"}),
-        *((name, set()) for name in ("tensorflow", "pickle", "dill", "cloudpickle")),
-        *((name, set()) for name in ("shelve", "marshal")),
-    ],
+    "library,allowed", [*PLACES.items(), *((name, set()) for name in FORBIDDEN)]
 )
 def test_libraries_have_a_place(library, allowed):
     users = {name for name in FILES if library in libraries(name)}
@@ -148,6 +149,26 @@ def test_libraries_have_a_place(library, allowed):
     }
     assert not outside
     assert users or not allowed, f"nothing imports {library}: remove the row"
+
+
+def test_the_places_of_libraries_are_documented():
+    page = (ROOT.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*) \| (`.*`) \|$", page.partition("| library |")[2], re.M)
+    imported = {
+        "opencv": "cv2",
+        "connected-components-3d": "cc3d",
+        "pyyaml": "yaml",
+    }
+    documented = {}
+    for names, places in rows:
+        dotted = {
+            place.removeprefix("lungseg_jax/").removesuffix(".py").strip("/")
+            for place in re.findall("`(.*?)`", places)
+        }
+        for name in re.sub(r" \(.*\)", "", names).lower().split(", "):
+            name = imported.get(name, name.replace("-", "_"))
+            documented[name] = {place.replace("/", ".") for place in dotted}
+    assert documented == {name.lower(): places for name, places in PLACES.items()}
 
 
 def forbidden(tree):
