@@ -1,10 +1,10 @@
 """A prediction as one JSON object, which docs/reference/file_formats.md describes."""
 
-import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import lungseg_jax
 from lungseg_jax.checkpointing.checksums import array_digest, json_digest
 from lungseg_jax.checkpointing.manifest import named_leaves
 from lungseg_jax.inference.outputs import LABELS
@@ -42,7 +42,7 @@ def prediction_record(
     segments = LABELS[options["labels"]]
     return {
         "schema_version": SCHEMA_VERSION,
-        "lungseg_jax": importlib.metadata.version("lungseg_jax"),
+        "lungseg_jax": lungseg_jax.__version__,
         "weights": _weights(segmenter),
         "options": dict(options),
         "inputs": [

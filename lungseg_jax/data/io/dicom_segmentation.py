@@ -3,7 +3,6 @@
 Reference: DICOM PS3.3, A.51.
 """
 
-import importlib.metadata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import pydicom
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+import lungseg_jax
 from lungseg_jax.data.io.segments import ANATOMY, Segment
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
@@ -67,9 +67,8 @@ class DicomSegmentationWriter:
     def _build(
         self, sources: Sequence[pydicom.Dataset], labels: np.ndarray
     ) -> hd.seg.Segmentation:
-        version = importlib.metadata.version(NAME)
         algorithm = hd.AlgorithmIdentificationSequence(
-            NAME, codes.cid7162.ArtificialIntelligence, version
+            NAME, codes.cid7162.ArtificialIntelligence, lungseg_jax.__version__
         )
         try:
             with warnings.catch_warnings(action="ignore"):  # of values that it copies
@@ -84,7 +83,7 @@ class DicomSegmentationWriter:
                     instance_number=1,
                     manufacturer=NAME,
                     manufacturer_model_name=NAME,
-                    software_versions=version,
+                    software_versions=lungseg_jax.__version__,
                     device_serial_number="none",
                     series_description="Lung segmentation",
                     content_label="LUNGS",
