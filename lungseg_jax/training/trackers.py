@@ -23,12 +23,12 @@ class Tracker(Protocol):
     Attributes:
       library: the module that it needs; the extra of its name installs it.
       shows_pictures: whether `add_picture` has an effect.
-      is_new: whether it has no row of this run yet.
+      needs_history: whether it is to be sent the rows of metrics.jsonl first.
     """
 
     library: ClassVar[str]
     shows_pictures: ClassVar[bool]
-    is_new: bool
+    needs_history: bool
 
     def __init__(
         self, folder: RunFolder, config: Mapping[str, Any], start: int
@@ -55,9 +55,9 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         path = folder.path / "tensorboard"
-        self.is_new = not any(path.glob("events.*"))
+        self.needs_history = not any(path.glob("events.*"))
         # TensorBoard ignores what older files have of this step and later ones.
-        purge_step = None if self.is_new else start + 1
+        purge_step = None if self.needs_history else start + 1
         self._writer = SummaryWriter(str(path), purge_step=purge_step)
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -87,16 +87,16 @@ class WeightsAndBiases:
         import wandb
 
         file = folder.path / "wandb" / "id"
-        self.is_new = not file.exists()
+        self.needs_history = is_new = not file.exists()
         self._run = wandb.init(
             project=PROJECT,
             name=folder.path.name,
             dir=str(folder.path),
-            id=None if self.is_new else file.read_text(),
+            id=None if is_new else file.read_text(),
             resume="allow",
             config=dict(config),
         )
-        if self.is_new:
+        if is_new:
             write_text(file, self._run.id)
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -117,14 +117,14 @@ class MLflow:
 
     library = "mlflow"
     shows_pictures = False
+    needs_history = True
 
     def __init__(self, folder: RunFolder, config: Mapping[str, Any], start: int):
         from mlflow import MlflowClient
 
         self._client = MlflowClient()
         file = folder.path / "mlflow" / "id"
-        self.is_new = not file.exists()
-        if self.is_new:
+        if not file.exists():
             experiment = self._client.get_experiment_by_name(PROJECT)
             experiment_id = (
                 experiment.experiment_id

@@ -80,7 +80,7 @@ class Tracking:
 
     def _open(self, name: str, folder: RunFolder, config, start: int, rows) -> None:
         self._trackers[name] = tracker = TRACKERS[name](folder, config, start)
-        for row in rows if tracker.is_new else ():
+        for row in rows if tracker.needs_history else ():
             tracker.add(row)
 
     def _submit(self, name: str, call: Callable, *args) -> None:
