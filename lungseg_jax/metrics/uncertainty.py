@@ -134,7 +134,7 @@ def review_threshold(
     """Choose the confidence below which slices are flagged for review.
 
     It is the smallest threshold that catches at least `catch` of the slices whose IoU is
-    below `low`, as long as it flags at most `budget` of all slices: one slice with a wrong
+    below `low`, as long as it flags at most `budget` of the others: one slice with a wrong
     label, confident and of low IoU, could otherwise flag everything. If no slice has a low
     IoU, it is the 5th percentile of the confidence.
 
@@ -143,7 +143,7 @@ def review_threshold(
       iou: `[n]`.
       low: slices below it should be caught.
       catch: the share of them to catch, above 0 and at most 1.
-      budget: the share of all slices that may be flagged.
+      budget: the share of the other slices that may be flagged.
 
     Returns:
       "threshold"; "flagged", the share of slices below it; "n_low", the number of slices
@@ -161,12 +161,13 @@ def review_threshold(
             f"The smallest threshold that catches {needed} of the {n_low} validation "
             f"slices with an IoU below {low:g}."
         )
-        if (confidence < threshold).mean() > budget:
-            threshold = float(np.quantile(confidence, budget, method="lower"))
+        others = confidence[~is_low]
+        if (others < threshold).sum() > budget * len(others):
+            threshold = float(np.quantile(others, budget, method="lower"))
             rule = (
                 f"The largest threshold that flags at most {budget:.0%} of the validation "
-                f"slices: to catch {needed} of the {n_low} with an IoU below {low:g} more "
-                "would be flagged."
+                f"slices with an IoU of at least {low:g}: to catch {needed} of the {n_low} "
+                "others, more would be flagged."
             )
     else:
         threshold = float(np.percentile(confidence, 5))

@@ -158,11 +158,17 @@ def test_review_threshold_respects_its_budget():
     iou = np.full(24, 0.98)
     iou[[2, 23]] = 0.4
     found = review_threshold(confidence, iou)
-    assert found["flagged"] == 4 / 24 and found["caught"] == 1
+    assert found["flagged"] == 5 / 24 and found["caught"] == 1  # and 4 of the 22 others
     assert "at most 20%" in found["rule"]
     iou[23] = 0.98
     found = review_threshold(confidence, iou)
     assert (found["flagged"], found["caught"]) == (3 / 24, 1)
+
+
+def test_review_threshold_may_flag_many_slices_if_many_are_low():
+    confidence = np.linspace(0, 0.99, 100)
+    found = review_threshold(confidence, np.where(confidence < 0.5, 0.4, 0.98))
+    assert found["caught"] == 45 and found["flagged"] == 0.45
 
 
 def test_review_threshold_is_robust_to_rounding_of_the_share():
