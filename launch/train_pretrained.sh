@@ -14,7 +14,8 @@ cd "$ROOT"
 "$VENV/bin/python" -m lungseg_jax.main --config=configs/incp_snapshot.py:phantoms \
   --workdir="$WORKDIR" "$@"
 rm -rf "$WORKDIR/bundle"
-"$VENV/bin/python" -m lungseg_jax export --run="$WORKDIR" --members=last "$WORKDIR/bundle"
+"$VENV/bin/python" -m lungseg_jax export --run="$WORKDIR" --members=last \
+  --license=apache-2.0 "$WORKDIR/bundle"
 cp "$WORKDIR/metrics.jsonl" "$WORKDIR/bundle/metrics.jsonl"
 PACKAGED=lungseg_jax/inference/ensemble/pretrained
 rm -rf "$PACKAGED"

@@ -13,14 +13,10 @@ Hub, as a private repository if it is new; it needs the extra [hub] and `hf auth
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from lungseg_jax.cli import app
-
-if TYPE_CHECKING:
-    from lungseg_jax.training.run import Run
 
 
 @app.command(__doc__)
@@ -46,6 +42,7 @@ def export(
     license: str | None,
     datasets: tuple[str, ...],
 ) -> None:
+    from lungseg_jax.evaluation.results import scores_of
     from lungseg_jax.inference.ensemble.bundle import write_bundle
     from lungseg_jax.inference.ensemble.hub import push_bundle, require_hub
     from lungseg_jax.inference.ensemble.loading import load_run
@@ -59,31 +56,25 @@ def export(
         require_hub(push, option=f"--push={push}")
     opened = Run.open(RunFolder(user_path(run)))
     trained = load_run(opened, members)
-    record = _record(opened, list(trained.members))
-    if not record["evaluation"]:
+    scores = opened.evaluation and scores_of(opened.evaluation, list(trained.members))
+    if not scores:
         progress.say(
             "the run has no scores of these members, so the model card has none"
         )
-    stated = {"license": license, "datasets": list(datasets)}
-    write_bundle(out, trained, record | stated)
+    record = {
+        "name": opened.config.name,
+        "data": opened.record["data"],
+        "versions": opened.record["versions"],
+        "evaluation": scores,
+        "license": license,
+        "datasets": list(datasets),
+    }
+    write_bundle(out, trained, record)
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     networks = pluralize(len(trained.members), "network")
     progress.say(f"wrote {out}: {networks}, {size:.1f} MB")
     if push is not None:
         progress.say(f"pushed to {push_bundle(out, push)}")
-
-
-def _record(run: "Run", members: list[str]) -> dict[str, Any]:
-    """The origin of a bundle, with the scores if they are of these members."""
-    evaluation = run.evaluation
-    if evaluation and list(evaluation["members"]) != members:
-        evaluation = None
-    return {
-        "name": run.config.name,
-        "data": run.record["data"],
-        "versions": run.record["versions"],
-        "evaluation": evaluation,
-    }
 
 
 def main() -> None:

@@ -1,10 +1,21 @@
 """Views of evaluation.json that the command line and the page share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lungseg_jax.inference.ensemble.members import REMOVED
 from lungseg_jax.runtime.errors import pluralize
 
+SETTINGS = (  # of all scores of an evaluation
+    "schema_version",
+    "n",
+    "split",
+    "split_seed",
+    "threshold",
+    "unit",
+    "tolerance",
+    "intervals_over",
+)
 COLUMNS = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")  # of `format_summary`
 
 
@@ -17,6 +28,29 @@ def labelled_scores(evaluation: Mapping) -> list[tuple[str, Mapping]]:
             continue  # it is one of the snapshots
         rows.append((f"{choice} ({n})", result["scores"]))
     return [*rows, ("as predict writes it", evaluation["ensemble"])]
+
+
+def scores_of(
+    evaluation: Mapping[str, Any], members: Sequence[str]
+) -> Mapping[str, Any] | None:
+    """Return an evaluation as that of some of its members.
+
+    Args:
+      evaluation: content of evaluation.json.
+      members: their names.
+
+    Returns:
+      The evaluation itself if it is of these members. Otherwise its SETTINGS and, as
+      "ensemble", the scores of these members, which are of masks without clean-up; None if
+      they were not scored together.
+    """
+    if list(evaluation["members"]) == list(members):
+        return evaluation
+    for choice, result in evaluation["choices"].items():
+        if choice not in REMOVED and result["members"] == list(members):
+            settings = {key: evaluation[key] for key in SETTINGS if key in evaluation}
+            return settings | {"ensemble": result["scores"], "postprocessing": None}
+    return None
 
 
 def worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str]:

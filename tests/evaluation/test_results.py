@@ -2,7 +2,12 @@
 
 import pytest
 
-from lungseg_jax.evaluation.results import format_summary, labelled_scores, worst_first
+from lungseg_jax.evaluation.results import (
+    format_summary,
+    labelled_scores,
+    scores_of,
+    worst_first,
+)
 
 SCORES = {
     "iou_pooled": 0.9,
@@ -70,3 +75,16 @@ def test_format_summary(evaluation):
     lines = format_summary(evaluation).splitlines()
     assert lines[-2].endswith("averaged over mirror images")
     assert lines[-1].startswith("the run was trained on 2 of these 3 slices")
+
+
+def test_an_evaluation_is_reduced_to_the_members_of_a_choice(evaluation):
+    assert scores_of(evaluation, ["10", "20"]) is evaluation
+    last = SCORES | {"iou_pooled": 0.87}
+    evaluation["choices"]["last"]["scores"] = last
+    assert scores_of(evaluation, ["20"]) == {
+        "n": 3,
+        "threshold": 0.5,
+        "ensemble": last,
+        "postprocessing": None,
+    }
+    assert scores_of(evaluation, ["10"]) is None

@@ -160,12 +160,15 @@ def _scores(evaluation: Mapping[str, Any] | None) -> str:
     if not evaluation:
         return "None: this combination of members was not scored."
     unit, over = evaluation["unit"], evaluation["intervals_over"]
+    before = "" if evaluation.get("postprocessing", True) else ", before the clean-up"
+    scores = evaluation["ensemble"]
+    tolerance = f" NSD tolerates {evaluation['tolerance']:g} {unit}."
     return (
         f"{evaluation['n']} {evaluation['split']} slices from the distribution of the "
         f"training data (split seed {evaluation['split_seed']}) at full size, threshold "
-        f"{evaluation['threshold']:g}. Intervals are bootstrap intervals over {over}. "
-        f"NSD tolerates {evaluation['tolerance']:g} {unit}.\n\n"
-        f"{_score_table(evaluation['ensemble'], unit)}"
+        f"{evaluation['threshold']:g}{before}. Intervals are bootstrap intervals over "
+        f"{over}.{tolerance if 'nsd_mean' in scores else ''}\n\n"
+        f"{_score_table(scores, unit)}"
     )
 
 

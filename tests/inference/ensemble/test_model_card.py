@@ -69,6 +69,18 @@ def test_card_shows_an_added_metric(description, monkeypatch):
     )
 
 
+def test_card_of_scores_without_clean_up_and_distances(description):
+    scores = EVALUATION["ensemble"] | {"nsd_mean": 0.95}
+    description["evaluation"] = EVALUATION | {"ensemble": scores}
+    card = render_model_card(description)
+    assert "threshold 0.5. Intervals" in card and "NSD tolerates 2 mm" in card
+    kept = {"iou_pooled": 0.9}
+    without = EVALUATION | {"ensemble": kept, "postprocessing": None}
+    card = render_model_card(description | {"evaluation": without})
+    assert "threshold 0.5, before the clean-up. Intervals" in card
+    assert "NSD tolerates" not in card
+
+
 def test_the_hub_reads_the_metadata(description):
     description |= {"name": "lungs: v2 # ü", "license": "mit", "datasets": ["org/ct"]}
     data = ModelCard(render_model_card(description)).data
