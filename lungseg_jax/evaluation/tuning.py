@@ -51,9 +51,9 @@ def tune(
     """
     names = list(trained.members)
     choices = _members_by_choice(names)
+    rows = {c: [names.index(name) for name in choices[c]] for c in choices}
     if not total:
         return _without_validation(choices)
-    rows = {c: [names.index(name) for name in choices[c]] for c in choices}
     predictions, threshold = _Predictions(trained, read), trained.threshold
 
     member_iou, choice_iou, losses = _PooledIoU(threshold), _PooledIoU(threshold), []
@@ -78,8 +78,7 @@ def tune(
                 "members": members,
                 "iou_pooled": choice_iou.scores()[choice],
                 "temperature": temperatures[choice],
-                "review_below": reviews[choice]["threshold"],
-                "review": reviews[choice],
+                **reviews[choice],
             }
             for choice, members in choices.items()
         },
@@ -122,7 +121,7 @@ def _review_thresholds(
     temperatures: Mapping[str, float],
     threshold: float,
 ) -> dict[str, dict[str, Any]]:
-    """`uncertainty.review_threshold` for each choice, of the masks `predict` writes."""
+    """The limit of review for each choice, of the masks that `predict` writes."""
     confidence = {choice: [] for choice in rows}
     ious = {choice: [] for choice in rows}
     for members, truth in itertools.chain.from_iterable(predictions):
@@ -132,12 +131,13 @@ def _review_thresholds(
             iou = float(overlap.iou(overlap.count_pixels(mask, truth)))
             ious[choice].append(1.0 if np.isnan(iou) else iou)  # both are empty
             confidence[choice].append(uncertainty.expected_iou(calibrated, mask))
-    return {
+    chosen = {
         choice: uncertainty.review_threshold(
             np.array(confidence[choice]), np.array(ious[choice]), low=LOW_IOU
         )
         for choice in rows
     }
+    return {c: {"review_below": r["threshold"], "review": r} for c, r in chosen.items()}
 
 
 def _without_validation(choices: Mapping[str, list[str]]) -> dict[str, Any]:

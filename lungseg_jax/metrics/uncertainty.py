@@ -152,34 +152,37 @@ def review_threshold(
     """
     confidence, iou = np.asarray(confidence, float), np.asarray(iou, float)
     is_low = iou < low
-    n_low = int(is_low.sum())
-    if n_low:
-        needed = int(np.ceil(catch * n_low - 1e-9))  # 0.55 * 100 is above 55
-        last = np.sort(confidence[is_low])[needed - 1]
-        threshold = float(np.nextafter(last, np.inf))  # it is itself below
-        rule = (
-            f"The smallest threshold that catches {needed} of the {n_low} validation "
-            f"slices with an IoU below {low:g}."
-        )
-        others = confidence[~is_low]
-        if (others < threshold).sum() > budget * len(others):
-            threshold = float(np.quantile(others, budget, method="lower"))
-            rule = (
-                f"The largest threshold that flags at most {budget:.0%} of the validation "
-                f"slices with an IoU of at least {low:g}: to catch {needed} of the {n_low} "
-                "others, more would be flagged."
-            )
-    else:
-        threshold = float(np.percentile(confidence, 5))
-        rule = (
-            "The 5th percentile of the confidence, since no validation slice had an IoU "
-            f"below {low:g}."
-        )
+    threshold, rule = _threshold_and_rule(confidence, is_low, low, catch, budget)
     flagged = confidence < threshold
     return {
         "threshold": threshold,
         "flagged": float(flagged.mean()),
-        "n_low": n_low,
+        "n_low": int(is_low.sum()),
         "caught": int((flagged & is_low).sum()),
         "rule": rule,
     }
+
+
+def _threshold_and_rule(
+    confidence: np.ndarray, is_low: np.ndarray, low: float, catch: float, budget: float
+) -> tuple[float, str]:
+    n_low = int(is_low.sum())
+    if not n_low:
+        return float(np.percentile(confidence, 5)), (
+            "The 5th percentile of the confidence, since no validation slice had an IoU "
+            f"below {low:g}."
+        )
+    needed = int(np.ceil(catch * n_low - 1e-9))  # 0.55 * 100 is above 55
+    last = np.sort(confidence[is_low])[needed - 1]
+    threshold = float(np.nextafter(last, np.inf))  # it is itself below
+    others = confidence[~is_low]
+    if (others < threshold).sum() <= budget * len(others):
+        return threshold, (
+            f"The smallest threshold that catches {needed} of the {n_low} validation "
+            f"slices with an IoU below {low:g}."
+        )
+    return float(np.quantile(others, budget, method="lower")), (
+        f"The largest threshold that flags at most {budget:.0%} of the validation "
+        f"slices with an IoU of at least {low:g}: to catch {needed} of the {n_low} "
+        "others, more would be flagged."
+    )

@@ -75,11 +75,10 @@ def move(
         rows, columns = _collapse(rows, columns, mask, numbers[7:], collapse)
     planes = jnp.concatenate([image, mask[..., None].astype(image.dtype)], axis=-1)
     moved = sample(planes, rows, columns)
-    image, mask = moved[..., :-1], moved[..., -1]
     if scale:
-        image = jnp.where(outside[..., None], OUTSIDE_HU, image)
-        mask = jnp.where(outside, 0.0, mask)
-    return image, mask
+        air = jnp.full(planes.shape[-1], OUTSIDE_HU, planes.dtype).at[-1].set(0)
+        moved = jnp.where(outside[..., None], air, moved)
+    return moved[..., :-1], moved[..., -1]
 
 
 def random_affine(

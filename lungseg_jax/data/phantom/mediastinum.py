@@ -14,6 +14,35 @@ WIDE = 0.055  # a radius: vessels and nodes of at least 15 mm are not lung
 HERNIA_CHANCE, GOITRE_CHANCE, MASS_CHANCE = 0.06, 0.04, 0.04
 
 Organ = tuple[list[np.ndarray], float]  # outlines [points 2], HU
+Radii = np.ndarray | list[float] | float
+Line = tuple[list[list[float]], Radii]  # points (x, y, level) of a vessel, and radii
+
+VEINS: list[Line] = [  # upper caval, left brachiocephalic, lower caval
+    (
+        [
+            [-0.2, -0.25, 0.6],
+            [-0.2, -0.28, 0.3],
+            [-0.16, -0.4, 0.16],
+            [-0.27, -0.1, -0.5],
+        ],
+        [0.08, 0.075, 0.07, 0.06],
+    ),
+    ([[-0.16, -0.4, 0.2], [0.15, -0.45, 0.12], [0.27, -0.1, -0.5]], 0.055),
+    ([[-0.14, -0.1, 0.84], [-0.14, 0.02, 1.1], [-0.12, 0.12, 2.1]], 0.09),
+]
+PULMONARY_ARTERIES: list[Line] = [  # trunk and right one, left one
+    (
+        [
+            [0.13, -0.55, 0.6],
+            [0.14, -0.4, 0.49],
+            [0.06, -0.1, 0.46],
+            [-0.14, -0.02, 0.47],
+            [-0.3, 0.08, 0.5],
+        ],
+        [0.12, 0.12, 0.1, 0.09, 0.06],
+    ),
+    ([[0.12, -0.3, 0.47], [0.24, 0.02, 0.44], [0.3, 0.18, 0.5]], [0.11, 0.09, 0.06]),
+]
 
 
 def draw(section: Section) -> list[Organ]:
@@ -81,62 +110,43 @@ def draw_vessels(section: Section) -> list[Organ]:
 @functools.lru_cache(maxsize=16)
 def _trees(patient: Patient) -> tuple[list[Tube], list[Tube], list[Tube]]:
     """Return aorta and branches, veins, pulmonary arteries."""
-    rng, d, dx = patient.stream("trees"), patient.depth, patient.shift
-    height = patient.height
-    x, wide, arch = (
-        rng.uniform(0.12, 0.19),
-        rng.uniform(0.085, 0.125),
-        rng.uniform(-1, 1),
-    )
+    rng = patient.stream("trees")
+    x, wide, arch = rng.uniform([0.12, 0.085, 0.24], [0.19, 0.125, 0.3])
     winding = rng.normal(0, 0.04) + 0.02  # the descending aorta may reach into the lung
-    arch = 0.27 + 0.03 * arch
-
-    def tube(controls, radii):
-        controls = np.array(controls) * [1, d, 1]
-        controls[:, 0] += dx * np.clip(1 - np.abs(controls[:, 2] - 0.5), 0, 1)
-        return make_tube(controls, radii, height)
-
-    aorta = tube(
-        [
-            [0.02, -0.3, 0.62],
-            [-0.09, -0.42, 0.5],
-            [-0.07, -0.42, arch + 0.06],
-            [0.03, -0.3, arch],
-            [0.15, 0.05, arch],
-            [x, 0.34, arch + 0.09],
-            [x + winding, 0.36, 0.7],
-            [0.07, 0.3, 1.05],
-            [0.03, 0.12, 1.3],
-            [0.02, 0.12, 2.1],
-        ],
-        wide * np.array([1.3, 1.35, 1.3, 1.15, 1.1, 1, 0.95, 0.85, 0.75, 0.6]),
-    )
     branches = [
-        tube([[a, -0.3, arch], [b, -0.25, 0.08], [c, e, -0.5]], [0.06, 0.05, 0.04])
+        ([[a, -0.3, arch], [b, -0.25, 0.08], [c, e, -0.5]], [0.06, 0.05, 0.04])
         for a, b, c, e in (
             (-0.06, -0.14, -0.2, -0.05),
             (0.03, 0.1, 0.2, -0.05),
             (0.1, 0.2, 0.24, -0.1),
         )
     ]
-    cava = [[-0.2, -0.25, 0.6], [-0.2, -0.28, 0.3], [-0.16, -0.4, 0.16]]
-    veins = [
-        tube([*cava, [-0.27, -0.1, -0.5]], [0.08, 0.075, 0.07, 0.06]),
-        tube([[-0.16, -0.4, 0.2], [0.15, -0.45, 0.12], [0.27, -0.1, -0.5]], 0.055),
-        tube([[-0.14, -0.1, 0.84], [-0.14, 0.02, 1.1], [-0.12, 0.12, 2.1]], 0.09),
+    trees = [_aorta(x, wide, arch, winding), *branches], VEINS, PULMONARY_ARTERIES
+    return tuple([_vessel(patient, *line) for line in tree] for tree in trees)
+
+
+def _aorta(x: float, wide: float, arch: float, winding: float) -> Line:
+    points = [
+        [0.02, -0.3, 0.62],
+        [-0.09, -0.42, 0.5],
+        [-0.07, -0.42, arch + 0.06],
+        [0.03, -0.3, arch],
+        [0.15, 0.05, arch],
+        [x, 0.34, arch + 0.09],
+        [x + winding, 0.36, 0.7],
+        [0.07, 0.3, 1.05],
+        [0.03, 0.12, 1.3],
+        [0.02, 0.12, 2.1],
     ]
-    trunk = [[0.13, -0.55, 0.6], [0.14, -0.4, 0.49], [0.06, -0.1, 0.46]]
-    arteries = [
-        tube(
-            [*trunk, [-0.14, -0.02, 0.47], [-0.3, 0.08, 0.5]],
-            [0.12, 0.12, 0.1, 0.09, 0.06],
-        ),
-        tube(
-            [[0.12, -0.3, 0.47], [0.24, 0.02, 0.44], [0.3, 0.18, 0.5]],
-            [0.11, 0.09, 0.06],
-        ),
-    ]
-    return [aorta, *branches], veins, arteries
+    calibre = [1.3, 1.35, 1.3, 1.15, 1.1, 1, 0.95, 0.85, 0.75, 0.6]
+    return points, wide * np.array(calibre)
+
+
+def _vessel(patient: Patient, points: list, radii: Radii) -> Tube:
+    """Return a vessel, displaced with the mediastinum of the patient."""
+    points = np.array(points) * [1, patient.depth, 1]
+    points[:, 0] += patient.shift * np.clip(1 - np.abs(points[:, 2] - 0.5), 0, 1)
+    return make_tube(points, radii, patient.height)
 
 
 def draw_hila(section: Section, *, are_wide: bool) -> list[Organ]:
