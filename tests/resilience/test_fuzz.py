@@ -357,7 +357,7 @@ def places(tmp_path, monkeypatch, pair_folder):
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # or main restarts itself
     monkeypatch.setattr(
         "lungseg_jax.cli.train.run_experiment",
-        lambda c, w, extend: config.check_config(c),
+        lambda c, *args, **kwargs: config.check_config(c),
     )
     names = [*(p.name for p in tmp_path.iterdir()), "good/2d_images", "bad/2d_images"]
     names += ["good/2d_images/a.tif", "bad/2d_images/a.tif", "new", "new.png", "", "."]
@@ -425,16 +425,21 @@ def test_flags_are_reset_between_commands(places, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(
         "lungseg_jax.cli.train.run_experiment",
-        lambda c, workdir, extend: calls.append((c.name, c.seed, workdir, extend)),
+        lambda c, *args, **kwargs: calls.append((c.name, c.seed, *args, kwargs)),
     )
     recipe = f"--config={ROOT / 'configs/smoke.py'}"
-    for words in (["--config.seed=5", "--workdir=w", "--extend"], []):
+    changes = ["--config.seed=5", "--workdir=w", "--extend", "--track=mlflow"]
+    for words in (changes, []):
         done = run_command("train", [recipe, *words], monkeypatch)
         assert done.returncode == 0, done.stderr
-    assert calls == [("smoke", 5, "w", True), ("smoke", 0, "", False)]
+    defaults = {"extend": False, "track": []}
+    assert calls == [
+        ("smoke", 5, "w", {"extend": True, "track": ["mlflow"]}),
+        ("smoke", 0, "", defaults),
+    ]
     done = run_command("train", [], monkeypatch)
     assert done.returncode == 0, done.stderr
-    assert calls[-1] == ("incp_snapshot", 0, "", False)  # the recipe is forgotten
+    assert calls[-1] == ("incp_snapshot", 0, "", defaults)  # the recipe is forgotten
 
     masks, scores = ["good/2d_masks"] * 2, tmp_path / "scores.json"
     done = run_command("compare", ["--json=scores.json", *masks], monkeypatch)

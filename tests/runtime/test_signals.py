@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from in_process import run_command  # of tests/resilience/
 
+from lungseg_jax.runtime import signals
 from lungseg_jax.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +33,11 @@ COMMAND = [
 ]
 
 
+started = []
+
+
 def start(*words, cache=ROOT):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         cwd=ROOT,
         env=os.environ | {"XDG_CACHE_HOME": str(cache)},
@@ -41,6 +45,21 @@ def start(*words, cache=ROOT):
         stderr=subprocess.PIPE,
         text=True,
     )
+    started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def children_receive_signals():
+    """A child ignores what its parent ignores, as jobs in the background or under nohup."""
+    ignored = [n for n in signals.STATUS if signal.getsignal(n) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda number, frame: None)  # not inherited
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+    while started:
+        started.pop().kill()  # if a test has failed
 
 
 @pytest.fixture(scope="module")
