@@ -58,7 +58,10 @@ class TensorBoard:
         self.needs_history = not any(path.glob("events.*"))
         # TensorBoard ignores what older files have of this step and later ones.
         purge_step = None if self.needs_history else start + 1
-        self._writer = SummaryWriter(str(path), purge_step=purge_step)
+        # TensorBoard reads files in the order of their names, which have seconds only.
+        self._writer = SummaryWriter(
+            str(path), purge_step=purge_step, filename_suffix=f".{start:09d}"
+        )
 
     def add(self, row: Mapping[str, Any]) -> None:
         for name, value in scalars(row).items():
