@@ -34,8 +34,8 @@ from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 
 if TYPE_CHECKING:
-    from lungseg_jax.inference.plan import PredictionTask
     from lungseg_jax.inference.prediction_table import PredictionTable
+    from lungseg_jax.inference.prediction_task import PredictionTask
     from lungseg_jax.inference.segmenter import LungSegmenter
     from lungseg_jax.runtime.device_names import DeviceName
 
@@ -209,8 +209,8 @@ def _left_to_do(
     tasks: Sequence["PredictionTask"], csv: Path | None
 ) -> tuple[list["PredictionTask"], list[Mapping[str, str]]]:
     """Return the tasks that are left, and the rows of the table that are kept."""
-    from lungseg_jax.inference.plan import unfinished
     from lungseg_jax.inference.prediction_table import read_rows
+    from lungseg_jax.inference.prediction_task import unfinished
 
     rows = read_rows(csv) if csv and csv.exists() else {}
     left = unfinished(tasks, measured=rows if csv else None)

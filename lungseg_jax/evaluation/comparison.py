@@ -26,7 +26,7 @@ from lungseg_jax.data.io.images import as_mask
 from lungseg_jax.data.io.volumes import require_same_grid
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.evaluation.slice_scores import SliceScores
-from lungseg_jax.inference.plan import COMPANION_ENDINGS
+from lungseg_jax.inference.prediction_task import COMPANION_ENDINGS
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import (
     METRICS,

@@ -12,6 +12,7 @@ from lungseg_jax.data.intensity import require_intensity, values_of
 from lungseg_jax.data.metadata import SliceMetadata
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import true_mask
+from lungseg_jax.evaluation.mask_scores import MaskScores
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.evaluation.tuning import LOW_IOU
 from lungseg_jax.inference.ensemble.members import AVERAGE, CHOICES
@@ -19,7 +20,7 @@ from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
-from lungseg_jax.metrics import calibration, overlap, uncertainty
+from lungseg_jax.metrics import calibration, uncertainty
 from lungseg_jax.runtime import progress
 
 TOLERANCE = 2.0  # of NSD: pixels, or mm where the spacing is known
@@ -60,7 +61,7 @@ def evaluate(
     names = [name for name in trained.members if name != AVERAGE] or [AVERAGE]
     choices = _scored_choices(trained, names)
     stats = _EnsembleStats(LungSegmenter(trained.subset(names), flips=flips))
-    member_scores, choice_scores = _MaskScores(names), _MaskScores(choices)
+    member_scores, choice_scores = MaskScores(names), MaskScores(choices)
     with progress.bar("scoring", total) as bar:
         for prediction in _predict(trained, slices, names, choices, flips=flips):
             truth, masks = prediction.truth, prediction.members > trained.threshold
@@ -183,33 +184,6 @@ def _require_intensity(slices: Iterable[Slice], domain: str) -> Iterator[Slice]:
         yield image_slice
 
 
-class _MaskScores:
-    """Accumulates the overlap scores of several masks of the same slices.
-
-    Args:
-      names: of the masks.
-    """
-
-    def __init__(self, names: Iterable[str]):
-        self._counts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._counts)
-
-    def add(self, masks: Iterable[tuple[str, np.ndarray]], truth: np.ndarray) -> None:
-        """Add a slice: names with masks `[h w]`, and the true mask."""
-        for name, mask in masks:
-            self._counts[name].append(overlap.count_pixels(mask, truth))
-
-    def summarize(self, groups: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-        """The scores by name, see `overlap.summarize`."""
-        return {
-            name: overlap.summarize(np.reshape(rows, (-1, 3)), groups=groups)
-            for name, rows in self._counts.items()
-        }
-
-
 class _EnsembleStats:
     """Accumulates what is known of the masks `predict` writes: scores, calibration, doubt.
 
@@ -223,7 +197,7 @@ class _EnsembleStats:
     def __init__(self, segmenter: LungSegmenter):
         self.scores = SliceScores(TOLERANCE)
         self._segmenter = segmenter
-        self._clean_ups = _MaskScores(["none", segmenter.settings.postprocessing])
+        self._clean_ups = MaskScores(["none", segmenter.settings.postprocessing])
         self._histograms = {"image": 0, "boundary": 0}
 
     def add(self, prediction: _Prediction, spacing: tuple[float, float] | None) -> None:
@@ -241,7 +215,7 @@ class _EnsembleStats:
         row |= _doubt(segmentation)
 
     def clean_up(self, groups: Sequence[str] | None) -> dict[str, Any]:
-        """The overlap scores with and without clean-up, see `_MaskScores.summarize`."""
+        """The overlap scores with and without clean-up, see `MaskScores.summarize`."""
         chosen = self._segmenter.settings.postprocessing
         return {"chosen": chosen, "scores": self._clean_ups.summarize(groups)}
 

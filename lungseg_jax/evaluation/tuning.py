@@ -14,6 +14,7 @@ import numpy as np
 
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import true_mask
+from lungseg_jax.evaluation.mask_scores import MaskScores
 from lungseg_jax.inference import postprocessing
 from lungseg_jax.inference.ensemble.members import AVERAGE
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
@@ -55,13 +56,12 @@ def tune(
     if not total:
         return _without_validation(choices)
     predictions, threshold = _Predictions(trained, read), trained.threshold
-
-    member_iou, choice_iou, losses = _PooledIoU(threshold), _PooledIoU(threshold), []
+    member_scores, choice_scores, losses = MaskScores(names), MaskScores(choices), []
     with progress.bar("tuning", total) as bar:
         for members, truth in predictions:
             means = _mean_by_choice(members, rows)
-            member_iou.add(dict(zip(names, members, strict=True)), truth)
-            choice_iou.add(means, truth)
+            choice_scores.add(((c, m > threshold) for c, m in means.items()), truth)
+            member_scores.add(zip(names, members > threshold, strict=True), truth)
             losses.append(_loss(means["all"], truth))
             bar.update()
         weights = calibration.outlier_weights(np.array(losses))
@@ -72,11 +72,11 @@ def tune(
     return {
         "n": total,
         "damped": int((weights < 1).sum()),
-        "members": member_iou.scores(),
+        "members": member_scores.pooled_iou(),
         "choices": {
             choice: {
                 "members": members,
-                "iou_pooled": choice_iou.scores()[choice],
+                "iou_pooled": choice_scores.pooled_iou()[choice],
                 "temperature": temperatures[choice],
                 **reviews[choice],
             }
@@ -157,29 +157,6 @@ def _without_validation(choices: Mapping[str, list[str]]) -> dict[str, Any]:
         },
         "postprocessing": {"chosen": postprocessing.DEFAULT, "iou_pooled": {}},
     }
-
-
-class _PooledIoU:
-    """Accumulates the pooled IoU of several predictions of the same slices.
-
-    Args:
-      threshold: lung where the probability is above it.
-    """
-
-    def __init__(self, threshold: float):
-        self._threshold = threshold
-        self._counts: dict[str, np.ndarray] = {}
-
-    def add(self, probabilities: Mapping[str, np.ndarray], truth: np.ndarray) -> None:
-        """Add a slice: probabilities `[h w]` by name, and the true mask `[h w]`."""
-        for name, probability in probabilities.items():
-            counts = overlap.count_pixels(probability > self._threshold, truth)
-            self._counts[name] = self._counts.get(name, 0) + counts
-
-    def scores(self) -> dict[str, float | None]:
-        """The IoU by name; None where no slice has lung, in truth or prediction."""
-        ious = {name: float(overlap.iou(rows)) for name, rows in self._counts.items()}
-        return {name: None if np.isnan(iou) else iou for name, iou in ious.items()}
 
 
 class _Predictions:

@@ -1,8 +1,7 @@
 """Maps inputs to output files and validates all of them before writing any."""
 
 import dataclasses
-import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lungseg_jax.data.io.formats import (
@@ -18,53 +17,16 @@ from lungseg_jax.data.io.formats import (
     split_suffix,
     suffixes,
 )
-from lungseg_jax.data.io.segments import DICOM_SEGMENTATION, is_dicom_segmentation
+from lungseg_jax.data.io.segments import DICOM_SEGMENTATION
 from lungseg_jax.data.pairs import list_images
-from lungseg_jax.inference.outputs import MAPS
+from lungseg_jax.inference.prediction_task import PredictionTask, split_target
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import check_outputs
 
-OVERLAY = "overlay"
-# Maps and overlays are named like their mask, with one of these at the end of the stem.
-COMPANION_ENDINGS = tuple(f"_{name}" for name in (*MAPS, OVERLAY))
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
-MAP_SUFFIXES = {".seg.nrrd": ".nrrd", DICOM_SEGMENTATION: ".nii.gz"}  # by that of masks
 LISTED = 5  # folders that an error lists
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictionTask:
-    """An input and the files to write for it.
-
-    Attributes:
-      source: a file, or the folder of a DICOM series.
-      target: the file of the mask.
-      is_volume: whether it is read and written slice by slice.
-      series: UID of the DICOM series to read; "" if there is only one.
-      overlay: the picture of the mask on the image, or None.
-      page: the page of a volume, or None.
-      maps: further images, by the field of `Segmentation` that they hold.
-    """
-
-    source: Path
-    target: Path
-    is_volume: bool
-    series: str = ""
-    overlay: Path | None = None
-    page: Path | None = None
-    maps: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The input, as results name it."""
-        return f"{self.source} {self.series}" if self.series else str(self.source)
-
-    @property
-    def outputs(self) -> list[Path]:
-        views = [path for path in (self.overlay, self.page) if path]
-        return [self.target, *self.maps.values(), *views]
 
 
 def plan_outputs(
@@ -111,7 +73,7 @@ def plan_outputs(
         _check_single_input(source)
         task = _plan_input(source, _mask_path(source, target, format))
         tasks = [dataclasses.replace(task, series=series)]
-    tasks = [_add_companions(task, maps, overlay) for task in tasks]
+    tasks = [task.with_companions(maps, overlay=overlay) for task in tasks]
     check_outputs(
         [*(path for task in tasks for path in task.outputs), *extra_outputs],
         inputs=[task.source for task in tasks],
@@ -120,27 +82,10 @@ def plan_outputs(
     return tasks
 
 
-def unfinished(
-    tasks: Sequence[PredictionTask], *, measured: Container[str] | None
-) -> list[PredictionTask]:
-    """Return the tasks that an interrupted prediction has left.
-
-    Args:
-      tasks: all of them.
-      measured: names of the inputs that are in the table, if there is to be one.
-    """
-    return [
-        task
-        for task in tasks
-        if not all(path.exists() for path in task.outputs)
-        or (measured is not None and task.name not in measured)
-    ]
-
-
 def _plan_folder(
     source: Path, target: Path, format: str, series: str
 ) -> Iterator[PredictionTask]:
-    if _split_target(target)[1]:
+    if split_target(target)[1]:
         raise UserError(
             f"{source} is a folder, but {target} names a single file.",
             remedy="name a folder for the masks.",
@@ -203,7 +148,7 @@ def _plan_series(
         task = _plan_input(folder, mask)
         yield dataclasses.replace(task, series=series)
         return
-    stem, suffix = _split_target(mask)
+    stem, suffix = split_target(mask)
     for uid in uids:
         task = _plan_input(folder, target / stem / f"{uid}{suffix}")
         yield dataclasses.replace(task, series=uid)
@@ -251,15 +196,8 @@ def _mask_path(
     return target
 
 
-def _split_target(target: Path) -> tuple[str, str]:
-    """Split the name of an output as `split_suffix` does, and that of a DICOM file."""
-    if is_dicom_segmentation(target):
-        return re.sub(r"(?i)(\.seg)?\.dcm$", "", target.name), DICOM_SEGMENTATION
-    return split_suffix(target)
-
-
 def _plan_input(source: Path, target: Path) -> PredictionTask:
-    suffix = _split_target(target)[1]
+    suffix = split_target(target)[1]
     slices = suffixes(SLICE, EITHER, writable=True)
     volumes = suffixes(VOLUME, EITHER, writable=True)
     if source.is_dir():
@@ -291,20 +229,3 @@ def _plan_input(source: Path, target: Path) -> PredictionTask:
             otherwise="name another format, such as .nii.gz.",
         )
     return PredictionTask(source, target, is_volume=as_volume)
-
-
-def _add_companions(
-    task: PredictionTask, maps: Sequence[str], overlay: bool
-) -> PredictionTask:
-    """Return a task with maps and an overlay beside its mask."""
-    stem, suffix = _split_target(task.target)
-    # Maps are float32, which a PNG cannot store.
-    slice_or_volume = ".tif" if kind_of(task.target) == SLICE else suffix
-    suffix = MAP_SUFFIXES.get(suffix, slice_or_volume)
-    folder = task.target.parent
-    return dataclasses.replace(
-        task,
-        maps={name: folder / f"{stem}_{name}{suffix}" for name in maps},
-        overlay=folder / f"{stem}_{OVERLAY}.png" if overlay else None,
-        page=folder / f"{stem}_{OVERLAY}.html" if overlay and task.is_volume else None,
-    )

@@ -26,8 +26,8 @@ from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.outputs import LABELS
 from lungseg_jax.inference.overlay import ContactSheet, overlay
-from lungseg_jax.inference.plan import PredictionTask
 from lungseg_jax.inference.prediction_table import PredictionTable
+from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 from lungseg_jax.inference.volume_cleanup import LUNG, clean_volume, mark_air

@@ -8,8 +8,8 @@ import lungseg_jax
 from lungseg_jax.checkpointing.checksums import array_digest, json_digest
 from lungseg_jax.checkpointing.manifest import named_leaves
 from lungseg_jax.inference.outputs import LABELS
-from lungseg_jax.inference.plan import PredictionTask
 from lungseg_jax.inference.prediction_table import WHOLE
+from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
 

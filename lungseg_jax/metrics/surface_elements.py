@@ -32,7 +32,7 @@ def element_patterns(mask: np.ndarray) -> np.ndarray:
 
     Returns:
       uint8 of a size that is smaller by one; bit i is the i-th of the neighbours in the
-      order of memory. At 0 and at the largest number there is no boundary.
+      order of memory. The boundary passes where it is neither 0 nor the largest number.
     """
     patterns = np.zeros(np.subtract(mask.shape, 1), np.uint8)
     for i, corner in enumerate(itertools.product((0, 1), repeat=mask.ndim)):

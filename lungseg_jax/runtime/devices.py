@@ -47,7 +47,7 @@ def require(name: DeviceName | None) -> None:
     jax.config.update("jax_platforms", "")
     known = ", ".join(f"{device.platform}:{device.id}" for device in jax.devices())
     raise UserError(
-        f"there is no device {name}.",
+        f"the device {name} was not found.",
         rule=f"JAX finds {known}.",
         remedy="install the extra [gpu], [cuda12] or [tpu] if there is another one; "
         "lungseg doctor says more.",

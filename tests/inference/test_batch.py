@@ -8,16 +8,11 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data.phantom.volume import make_volume
-from lungseg_jax.inference.plan import plan_outputs, unfinished
+from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_table import PredictionTable, read_rows
-from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.inference.prediction_task import unfinished
 from lungseg_jax.runtime.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def segmenter(trained):
-    return LungSegmenter(trained)
 
 
 @pytest.fixture

@@ -16,16 +16,6 @@ from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def segmenter(trained):
-    return LungSegmenter(trained)
-
-
-@pytest.fixture
-def images(slices):
-    return np.stack([image_slice.image for image_slice in slices(5)])
-
-
 @pytest.fixture
 def scan(images):
     """An image of SimpleITK, stored head first, and its rows back to front."""

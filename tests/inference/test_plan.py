@@ -7,7 +7,8 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.data.io.images import write_image
-from lungseg_jax.inference.plan import PredictionTask, plan_outputs
+from lungseg_jax.inference.plan import plan_outputs
+from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.runtime.errors import UserError
 
 

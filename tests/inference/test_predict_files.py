@@ -25,16 +25,6 @@ from lungseg_jax.inference.volume_cleanup import clean_volume
 from lungseg_jax.runtime.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def segmenter(trained):
-    return LungSegmenter(trained)
-
-
-@pytest.fixture
-def images(slices):
-    return np.stack([image_slice.image for image_slice in slices(5)])
-
-
 def predict(
     segmenter, source, target, *, table=None, cleanup=False, labels="lung", **options
 ):

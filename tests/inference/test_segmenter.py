@@ -14,16 +14,6 @@ from lungseg_jax.metrics.uncertainty import entropy, expected_iou, mutual_inform
 from lungseg_jax.runtime.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def segmenter(trained):
-    return LungSegmenter(trained)
-
-
-@pytest.fixture
-def images(slices):
-    return np.stack([image_slice.image for image_slice in slices(5)])
-
-
 def test_a_slice_combines_threshold_clean_up_calibration_and_review(
     segmenter, trained, images
 ):

@@ -93,6 +93,6 @@ def has_accelerator():
 @pytest.mark.parametrize("text", ["gpu", "gpu:3", "tpu", "cpu:1"])
 def test_names_the_devices_that_are_there(text):
     what, rule, remedy = choose(text).splitlines()
-    assert what == f"error: there is no device {text}."
+    assert what == f"error: the device {text} was not found."
     assert rule == "rule:  JAX finds cpu:0."
     assert "[gpu]" in remedy

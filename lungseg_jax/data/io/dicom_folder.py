@@ -41,7 +41,7 @@ class DicomFolder:
         """Return the slices of the series with this UID, or with "" of the only one.
 
         Raises:
-          UserError: there is no such series, or "" does not choose one.
+          UserError: no series has this UID, or the UID is "" and there are several.
         """
         if not self.series:
             raise UserError(

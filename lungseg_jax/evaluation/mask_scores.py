@@ -1,0 +1,40 @@
+"""Overlap scores of several masks of the same slices."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lungseg_jax.metrics import overlap
+
+
+class MaskScores:
+    """Accumulates how masks overlap with the true ones.
+
+    Args:
+      names: of the masks.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self._counts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._counts)
+
+    def add(self, masks: Iterable[tuple[str, np.ndarray]], truth: np.ndarray) -> None:
+        """Add a slice: names with masks `[h w]`, and the true mask."""
+        for name, mask in masks:
+            self._counts[name].append(overlap.count_pixels(mask, truth))
+
+    def summarize(self, groups: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+        """Return the scores by name, see `overlap.summarize`."""
+        return {
+            name: overlap.summarize(np.reshape(rows, (-1, 3)), groups=groups)
+            for name, rows in self._counts.items()
+        }
+
+    def pooled_iou(self) -> dict[str, float | None]:
+        """Return the IoU by name; None where no slice has lung, in truth or mask."""
+        pooled = {name: float(overlap.iou(sum(n))) for name, n in self._counts.items()}
+        return {name: None if np.isnan(iou) else iou for name, iou in pooled.items()}
