@@ -26,13 +26,21 @@ from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.reporting.preview import draw_sheet, write_preview
 from lungseg_jax.reporting.run_page import write_run_page
-from lungseg_jax.runtime import cache, compilation, devices, distributed, progress
+from lungseg_jax.runtime import (
+    cache,
+    compilation,
+    devices,
+    distributed,
+    memory,
+    progress,
+)
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.scaling import memory_remedy
 from lungseg_jax.training.trackers import require_trackers
 from lungseg_jax.training.tracking import Tracking
 from lungseg_jax.training.validation import make_predict, network_arrays
@@ -135,7 +143,7 @@ def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
         c,
         dtype=dataset.dtype,
         training_slices=len(split["train"]),
-        devices=len(distributed.devices_for(c.train.batch_size)),
+        devices=len(distributed.devices_for(config.micro_batch_size(c))),
     )
     return dataset, split
 
@@ -231,9 +239,10 @@ def _tune(run: Run, dataset: Dataset, split: Split, extra: Dataset | None) -> No
     trained = load_run(run)
     if len(trained.members) > 1:
         images = network_arrays(c, dataset, split["train"], extra)["image"]
-        average = average_members(
-            trained, images, batch_size=c.train.batch_size, seed=c.seed
-        )
+        with memory.reported(memory_remedy(c)):
+            average = average_members(
+                trained, images, batch_size=config.micro_batch_size(c), seed=c.seed
+            )
         about = {"of": list(trained.members)}
         write_weights(folder.average, {AVERAGE: average}, about)
         members = {**trained.members, AVERAGE: average}

@@ -19,6 +19,7 @@ from lungseg_jax.training.config import differences
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.run import SCHEMA_VERSION, read_config_and_record
 from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.scaling import memory_knobs
 from lungseg_jax.training.schedules import make_schedule
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "lungseg-jax")
@@ -58,6 +59,7 @@ def register_run(
                 remedy="name the folder of the run with --workdir=DIR.",
             )
         start = {"config_sha256": [config_digest(config)], "initial": initial}
+        start |= {"memory": memory_knobs(config)}
         _write(folder, config, _describe(dataset, split) | start)
         return
     before, record = read_config_and_record(folder)

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from lungseg_jax.training import loop
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +24,22 @@ def test_trains_outside_the_checkout_and_prints_the_scores(trained_run, shared_f
     assert trained_run.is_dir()
     output = (shared_folder / "elsewhere/output").read_text()
     assert "as predict writes it" in output
+
+
+def test_a_device_without_memory_is_a_plain_error(
+    lungseg_here, tiny_recipe, tmp_path, monkeypatch
+):
+    def fail(*args):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 8796093022208 bytes."
+        )
+
+    monkeypatch.setattr(loop, "_restore", fail)
+    done = lungseg_here("train", *tiny_recipe, f"--workdir={tmp_path}/run")
+    assert done.returncode == 2
+    assert "out of memory: 8192.00 GiB were asked for." in done.stderr
+    assert "cpu has" in done.stderr
+    assert "train.accumulate=2, model.remat=true" in done.stderr
 
 
 def test_no_module_of_a_training_imports_tensorflow():
