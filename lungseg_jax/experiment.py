@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -40,7 +41,7 @@ from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.scaling import memory_remedy
+from lungseg_jax.training.scaling import memory_remedy, scale_to_devices
 from lungseg_jax.training.trackers import require_trackers
 from lungseg_jax.training.tracking import Tracking
 from lungseg_jax.training.validation import make_predict, network_arrays
@@ -76,6 +77,8 @@ def run_experiment(
     else:
         config.check_effects(c)
     devices.warn_of_idle_gpu()
+    used = run_record.scaled_to_devices(folder) or jax.device_count()
+    c = _scale(c, used)
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
     with contextlib.ExitStack() as stack:
@@ -88,7 +91,14 @@ def run_experiment(
             if distributed.is_primary():
                 stack.enter_context(folder.claimed())
             run_record.register_run(
-                c, folder, dataset, split, done=done, extend=extend, initial=about
+                c,
+                folder,
+                dataset,
+                split,
+                done=done,
+                extend=extend,
+                initial=about,
+                devices=used if c.train.batch_per_device else None,
             )
         tracking = Tracking(track, _make_draw(c, dataset, split))
         _train(c, folder, dataset, split, extra, initial, tracking)
@@ -110,6 +120,7 @@ def preview(c: ConfigDict, path: str) -> None:
       UserError: bad input.
     """
     config.check_config(c)
+    c = _scale(c, jax.device_count())
     target = user_path(path)
     if target.suffix != ".png":
         raise UserError(
@@ -126,6 +137,18 @@ def preview(c: ConfigDict, path: str) -> None:
     count = len(images) // columns * columns
     write_preview(target, images[:count], masks[:count], columns=columns)
     progress.say(f"the first {count} training slices: {target}")
+
+
+def _scale(c: ConfigDict, used: int) -> ConfigDict:
+    """Scale a configuration to the devices that are used, and say what that changes."""
+    scaled = scale_to_devices(c, used)
+    if scaled is not c:
+        changed = config.differences(c.to_dict(), scaled.to_dict())
+        progress.say(
+            f"a batch of {c.train.batch_per_device} for each of {used} devices: "
+            + (", ".join(changed) or "that of the recipe")
+        )
+    return scaled
 
 
 def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:

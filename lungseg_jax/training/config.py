@@ -39,8 +39,9 @@ def check_config(c: ConfigDict) -> None:
     if c.model.kernel_size % 2 == 0:
         raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
     _check_levels(c)
-    if c.train.batch_size % c.train.accumulate:
-        rule = f"a divisor of train.batch_size={c.train.batch_size}"
+    batch = "batch_per_device" if c.train.batch_per_device else "batch_size"
+    if c.train[batch] % c.train.accumulate:
+        rule = f"a divisor of train.{batch}={c.train[batch]}"
         raise _out_of_range("train.accumulate", c.train.accumulate, rule)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
@@ -113,7 +114,9 @@ def check_data_and_devices(
         raise UserError(
             f"train.batch_size={size} is larger than the training split.",
             rule=f"at most its {training_slices} slices.",
-            remedy=f"--config.train.batch_size={training_slices} or less.",
+            remedy=f"--config.train.batch_size={training_slices} or less."
+            if not c.train.batch_per_device
+            else "a smaller --config.train.batch_per_device, or fewer devices.",
         )
     if size % (parts * devices):
         step = parts * devices

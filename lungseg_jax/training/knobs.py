@@ -223,6 +223,13 @@ KNOBS: tuple[Knob, ...] = (
     Knob("train.total_steps", 600, "updates", (1, LARGE)),
     Knob("train.batch_size", 8, "slices per update, over all devices", (1, 100_000)),
     Knob(
+        "train.batch_per_device",
+        0,
+        "slices per update and device, with rates and steps scaled to that batch; 0: off",
+        (0, 100_000),
+        before=0,
+    ),
+    Knob(
         "train.accumulate",
         1,
         "micro-batches of an update, one after the other; batch norm sees each by itself",

@@ -79,6 +79,7 @@ def train(
     tracking, snapshots = tracking or Tracking(), snapshot_steps(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory.reported(memory_remedy(config)))
+        stack.enter_context(distributed.ending_together())
         training = _build(config, dataset, split, extra)
         saved = stack.enter_context(
             Checkpoints(folder.checkpoints, snapshots=snapshots)
@@ -147,7 +148,7 @@ def _build(
         config=c,
         names=[*split["train"], *extra_names],
         extra=len(extra_names),
-        arrays=jax.device_put(arrays, replicated),
+        arrays=distributed.place(arrays, replicated),
         schedule=schedule,
         init=make_init_fn(
             model,
@@ -205,7 +206,7 @@ def _restore(
         progress.say(f"resuming after step {step}")
         state = state.at(step, arrays)
     elif initial is not None:
-        state = state.replace(**jax.device_put(initial, state.step.sharding))
+        state = state.replace(**distributed.place(initial, state.step.sharding))
     log = TrainingLog(
         folder,
         training.schedule,
@@ -290,7 +291,7 @@ def _dispatch(training: _Training, state: TrainState, step: int, count: int):
         state,
         training.arrays["image"],
         training.arrays["mask"],
-        jax.device_put(indices, training.batch_sharding),
+        distributed.place(indices, training.batch_sharding),
         np.int32(count),
     )
 

@@ -235,7 +235,7 @@ def test_remat_recomputes_blocks_and_gives_the_same_gradients(name):
     assert_close(remat(variables["params"]), plain(variables["params"]))
     # XLA's CPU backend merges both computations again: only the program tells.
     barriers = [text.count("optimization_barrier") for text in (plain_text, remat_text)]
-    assert barriers[1] - barriers[0] == 8  # a block each
+    assert barriers[1] >= barriers[0] + 8  # one for each block
 
 
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])
