@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -41,7 +40,7 @@ from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.scaling import memory_remedy, scale_to_devices
+from lungseg_jax.training.scaling import fit_to_devices, memory_remedy
 from lungseg_jax.training.trackers import require_trackers
 from lungseg_jax.training.tracking import Tracking
 from lungseg_jax.training.validation import make_predict, network_arrays
@@ -77,8 +76,7 @@ def run_experiment(
     else:
         config.check_effects(c)
     devices.warn_of_idle_gpu()
-    used = run_record.scaled_to_devices(folder) or jax.device_count()
-    c = _scale(c, used)
+    c, used = fit_to_devices(c, folder)
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
     with contextlib.ExitStack() as stack:
@@ -98,7 +96,7 @@ def run_experiment(
                 done=done,
                 extend=extend,
                 initial=about,
-                devices=used if c.train.batch_per_device else None,
+                devices=used,
             )
         tracking = Tracking(track, _make_draw(c, dataset, split))
         _train(c, folder, dataset, split, extra, initial, tracking)
@@ -120,7 +118,7 @@ def preview(c: ConfigDict, path: str) -> None:
       UserError: bad input.
     """
     config.check_config(c)
-    c = _scale(c, jax.device_count())
+    c, _ = fit_to_devices(c)
     target = user_path(path)
     if target.suffix != ".png":
         raise UserError(
@@ -137,18 +135,6 @@ def preview(c: ConfigDict, path: str) -> None:
     count = len(images) // columns * columns
     write_preview(target, images[:count], masks[:count], columns=columns)
     progress.say(f"the first {count} training slices: {target}")
-
-
-def _scale(c: ConfigDict, used: int) -> ConfigDict:
-    """Scale a configuration to the devices that are used, and say what that changes."""
-    scaled = scale_to_devices(c, used)
-    if scaled is not c:
-        changed = config.differences(c.to_dict(), scaled.to_dict())
-        progress.say(
-            f"a batch of {c.train.batch_per_device} for each of {used} devices: "
-            + (", ".join(changed) or "that of the recipe")
-        )
-    return scaled
 
 
 def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
@@ -263,8 +249,10 @@ def _tune(run: Run, dataset: Dataset, split: Split, extra: Dataset | None) -> No
     if len(trained.members) > 1:
         images = network_arrays(c, dataset, split["train"], extra)["image"]
         with memory.reported(memory_remedy(c)):
+            # On one device, hence not more than its part of a batch.
+            size = c.train.batch_per_device or c.train.batch_size
             average = average_members(
-                trained, images, batch_size=config.micro_batch_size(c), seed=c.seed
+                trained, images, batch_size=size // c.train.accumulate, seed=c.seed
             )
         about = {"of": list(trained.members)}
         write_weights(folder.average, {AVERAGE: average}, about)

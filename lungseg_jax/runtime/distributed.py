@@ -153,7 +153,8 @@ def primary_first() -> Iterator[None]:
             yield
         done = True
     finally:
-        done = bool(multihost_utils.broadcast_one_to_all(np.array(done)))
+        with ending_together():
+            done = bool(multihost_utils.broadcast_one_to_all(np.array(done)))
     if not done:
         raise UserError(
             "the primary process has failed.", rule="its own error gives the reason."

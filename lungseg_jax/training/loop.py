@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -77,17 +77,23 @@ def train(
       Stopped: a signal asked for the end; the last update is saved.
     """
     tracking, snapshots = tracking or Tracking(), snapshot_steps(config)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(memory.reported(memory_remedy(config)))
-        stack.enter_context(distributed.ending_together())
+    with _reported(config):
         training = _build(config, dataset, split, extra)
-        saved = stack.enter_context(
-            Checkpoints(folder.checkpoints, snapshots=snapshots)
-        )
+    with (
+        Checkpoints(folder.checkpoints, snapshots=snapshots) as saved,
+        _reported(config),
+    ):
         training, state, log = _restore(training, folder, saved, initial, tracking)
         options = flat(config.to_dict())
         with tracking.following(folder, options, start=int(state.step)):
             _loop(training, state, log, saved)
+
+
+@contextlib.contextmanager
+def _reported(c: ConfigDict) -> Iterator[None]:
+    """Turn what fails on the devices in the block into plain errors."""
+    with distributed.ending_together(), memory.reported(memory_remedy(c)):
+        yield
 
 
 @dataclasses.dataclass(frozen=True)

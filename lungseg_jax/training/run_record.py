@@ -48,7 +48,7 @@ def register_run(
       done: the newest saved step.
       extend: accept a different length, if the finished steps remain valid.
       initial: what is recorded of the weights that the first step starts from.
-      devices: how many the configuration was scaled to; see `scale_to_devices`.
+      devices: how many the configuration was scaled to; see `fit_to_devices`.
 
     Raises:
       UserError: the folder holds another run or something else; nothing is changed.
@@ -117,16 +117,6 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     result = config.copy_and_resolve_references()
     result.update_from_flattened_dict(before)
     return result
-
-
-def scaled_to_devices(folder: RunFolder) -> int | None:
-    """Return how many devices a run was scaled to; None if it was not, or is new.
-
-    Raises:
-      UserError: run.json cannot be read.
-    """
-    record = read_json(folder.run) if folder.run.exists() else None
-    return record.get("scaled_to_devices") if isinstance(record, dict) else None
 
 
 def require_run_or_empty(folder: RunFolder) -> None:

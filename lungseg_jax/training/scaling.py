@@ -3,10 +3,14 @@
 import math
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
-from lungseg_jax.training.config import check_config, snapshot_steps
+from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.files import read_json
+from lungseg_jax.training.config import check_config, differences, snapshot_steps
 from lungseg_jax.training.knobs import flat
+from lungseg_jax.training.run_folder import RunFolder
 
 MEMORY_KNOBS = ("train.accumulate", "model.remat", "model.precision")
 STEPS = (  # knobs that count updates, but for the warm-up
@@ -18,6 +22,36 @@ STEPS = (  # knobs that count updates, but for the warm-up
 )
 RATES = ("schedule.peak", "schedule.floor")
 WARMUP = 0.05  # of the first cycle, at least, for a larger batch
+
+
+def fit_to_devices(
+    c: ConfigDict, folder: RunFolder | None = None
+) -> tuple[ConfigDict, int | None]:
+    """Scale a configuration to the devices of its run, or to those that there are.
+
+    Args:
+      c: passed `check_config`.
+      folder: of the run, which may be new.
+
+    Returns:
+      The configuration, and the number of devices. Without `train.batch_per_device`, the
+      first is `c` itself and the second None.
+
+    Raises:
+      UserError: see `scale_to_devices`; or run.json cannot be read.
+    """
+    if not c.train.batch_per_device:
+        return c, None
+    record = read_json(folder.run) if folder and folder.run.exists() else None
+    before = record.get("scaled_to_devices") if isinstance(record, dict) else None
+    devices = before or jax.device_count()
+    scaled = scale_to_devices(c, devices)
+    changed = differences(c.to_dict(), scaled.to_dict())
+    progress.say(
+        f"a batch of {c.train.batch_per_device} for each of {devices} devices: "
+        + (", ".join(changed) or "that of the recipe")
+    )
+    return scaled, devices
 
 
 def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
@@ -34,14 +68,12 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
       of Goyal et al., arXiv:1706.02677, section 2.2, which let a large rate start.
 
     Args:
-      c: passed `check_config`; without `train.batch_per_device`, it is returned itself.
+      c: passed `check_config`, with a `train.batch_per_device`.
       devices: how many share a batch.
 
     Raises:
       UserError: too few steps are left, or a rate is out of range.
     """
-    if not c.train.batch_per_device:
-        return c
     values, scaled = flat(c.to_dict()), c.copy_and_resolve_references()
     size = c.train.batch_per_device * devices
     ratio = size / c.train.batch_size

@@ -2,12 +2,13 @@
 
 import json
 
+import jax
 import pytest
 
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import config, run_record
+from lungseg_jax.training import config
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.scaling import memory_remedy, scale_to_devices
+from lungseg_jax.training.scaling import fit_to_devices, memory_remedy, scale_to_devices
 
 
 def recipe(**changes):
@@ -21,7 +22,7 @@ def recipe(**changes):
 
 def test_without_the_knob_nothing_changes():
     c = recipe()
-    assert scale_to_devices(c, 8) is c
+    assert fit_to_devices(c) == (c, None)
 
 
 def test_a_batch_sixteen_times_as_large():
@@ -71,12 +72,16 @@ def test_a_batch_for_each_device_is_what_accumulation_divides():
     assert e.value.rule == "a divisor of train.batch_per_device=9."
 
 
-@pytest.mark.parametrize("record,devices", [({}, None), ({"scaled_to_devices": 8}, 8)])
-def test_a_run_knows_the_devices_that_it_was_scaled_to(record, devices, tmp_path):
-    folder = RunFolder(tmp_path)
-    assert run_record.scaled_to_devices(folder) is None
-    folder.run.write_text(json.dumps(record))
-    assert run_record.scaled_to_devices(folder) == devices
+def test_a_run_stays_scaled_to_the_devices_that_it_was_started_on(tmp_path, capsys):
+    folder, c = RunFolder(tmp_path), recipe(**{"train.batch_per_device": 8})
+    here = jax.device_count()
+    new, devices = fit_to_devices(c, folder)
+    assert devices == here and new.train.batch_size == 8 * here
+    folder.run.write_text(json.dumps({"scaled_to_devices": 4 * here}))
+    resumed, devices = fit_to_devices(c, folder)
+    assert devices == 4 * here and resumed.train.batch_size == 32 * here
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith(f"a batch of 8 for each of {4 * here} devices: schedule.")
 
 
 def test_names_the_knobs_that_take_less_memory():
