@@ -6,9 +6,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lungseg_jax.runtime import progress
+from lungseg_jax.runtime import distributed, progress
 from lungseg_jax.runtime.files import read_json
-from lungseg_jax.training.config import check_config, differences, snapshot_steps
+from lungseg_jax.training.config import (
+    check_config,
+    differences,
+    micro_batch_size,
+    snapshot_steps,
+)
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -98,7 +103,8 @@ def memory_knobs(c: ConfigDict) -> dict[str, Any]:
 def memory_remedy(c: ConfigDict) -> str:
     """Name the knobs that make an update take less memory, the gentlest first."""
     size, parts = c.train.batch_size, c.train.accumulate
-    more = [n for n in range(parts + 1, size + 1) if size % n == 0]
+    devices = len(distributed.devices_for(micro_batch_size(c)))
+    more = [n for n in range(parts + 1, size + 1) if size % (n * devices) == 0]
     options = [f"--config.train.accumulate={more[0]}"] if more else []
     options += [] if c.model.remat else ["--config.model.remat=true"]
     is_short = c.model.dtype == "bfloat16"

@@ -166,19 +166,17 @@ def _accumulate(gradient, parts):
 
     The gradient is the mean over the micro-batches, and so are the batch statistics: each
     micro-batch is normalized by its own moments, over all devices, and moves the running
-    statistics of before the update; the mean of the results is kept. The running mean is
-    therefore that of one batch, and the running variance leaves out the variance between
+    statistics of before the update; the mean of the results is kept. A running mean is
+    thus the mean over the batch, and a running variance leaves out the variance between
     the means of the micro-batches. Without batch norm, an update is that of one batch, but
     for rounding and for the knee of the very first update with an `outlier_factor`, which
     is the median of a micro-batch.
     """
 
     def accumulated(state: TrainState, batch, truth):
-        def split(
-            array,
-        ):  # micro-batch i is every parts-th example: no device sends any
-            rows = array.reshape(-1, parts, *array.shape[1:])
-            return rows.swapaxes(0, 1)
+        def split(array):
+            # A micro-batch is every parts-th example, so that none leaves its device.
+            return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
 
         def add(total, part):
             grads, losses, batch_stats = gradient(state, *part)
