@@ -70,6 +70,7 @@ def make_train(c, arrays, held_out):
         augmentation=c.augment.to_dict(),
         normalize=normalize,
         seed=c.seed,
+        accumulate=c.train.accumulate,
     )
     apply_fn = model.apply
     precise = make_precise_batch_stats(model, normalize=normalize)

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Functions shared by the launch scripts, which source this file.
 
 # Create a virtual environment in $VENV and install the package with EXTRAS, such as "[test]".

@@ -24,7 +24,8 @@ if [ $dry_run = 0 ]; then
 fi
 program=$(run_or_show 1 "$VENV/bin/python" -m lungseg_jax.main --distributed \
   --config="$CONFIG" "$@")
-# Exit status 75: stopped by a signal after saving.
+# Exit status 75: stopped by a signal after saving. The job expands the variables.
+# shellcheck disable=SC2016
 again='{ status=$?; [ $status != 75 ] || scontrol requeue $SLURM_JOB_ID; exit $status; }'
 # Every process sees all GPUs of its node, and JAX assigns it the one of its local rank.
 run_or_show $dry_run sbatch --job-name=lungseg --nodes="$NODES" \

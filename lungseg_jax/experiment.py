@@ -26,13 +26,21 @@ from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.reporting.preview import draw_sheet, write_preview
 from lungseg_jax.reporting.run_page import write_run_page
-from lungseg_jax.runtime import cache, compilation, devices, distributed, progress
+from lungseg_jax.runtime import (
+    cache,
+    compilation,
+    devices,
+    distributed,
+    memory,
+    progress,
+)
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.scaling import fit_to_devices, memory_remedy
 from lungseg_jax.training.trackers import require_trackers
 from lungseg_jax.training.tracking import Tracking
 from lungseg_jax.training.validation import make_predict, network_arrays
@@ -68,6 +76,7 @@ def run_experiment(
     else:
         config.check_effects(c)
     devices.warn_of_idle_gpu()
+    c, used = fit_to_devices(c, folder)
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
     with contextlib.ExitStack() as stack:
@@ -80,7 +89,14 @@ def run_experiment(
             if distributed.is_primary():
                 stack.enter_context(folder.claimed())
             run_record.register_run(
-                c, folder, dataset, split, done=done, extend=extend, initial=about
+                c,
+                folder,
+                dataset,
+                split,
+                done=done,
+                extend=extend,
+                initial=about,
+                devices=used,
             )
         tracking = Tracking(track, _make_draw(c, dataset, split))
         _train(c, folder, dataset, split, extra, initial, tracking)
@@ -102,6 +118,7 @@ def preview(c: ConfigDict, path: str) -> None:
       UserError: bad input.
     """
     config.check_config(c)
+    c, _ = fit_to_devices(c)
     target = user_path(path)
     if target.suffix != ".png":
         raise UserError(
@@ -135,7 +152,7 @@ def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
         c,
         dtype=dataset.dtype,
         training_slices=len(split["train"]),
-        devices=len(distributed.devices_for(c.train.batch_size)),
+        devices=len(distributed.devices_for(config.micro_batch_size(c))),
     )
     return dataset, split
 
@@ -231,9 +248,12 @@ def _tune(run: Run, dataset: Dataset, split: Split, extra: Dataset | None) -> No
     trained = load_run(run)
     if len(trained.members) > 1:
         images = network_arrays(c, dataset, split["train"], extra)["image"]
-        average = average_members(
-            trained, images, batch_size=c.train.batch_size, seed=c.seed
-        )
+        with memory.reported(memory_remedy(c)):
+            # On one device, hence not more than its part of a batch.
+            size = c.train.batch_per_device or c.train.batch_size
+            average = average_members(
+                trained, images, batch_size=size // c.train.accumulate, seed=c.seed
+            )
         about = {"of": list(trained.members)}
         write_weights(folder.average, {AVERAGE: average}, about)
         members = {**trained.members, AVERAGE: average}

@@ -30,6 +30,7 @@ KEYS = {knob.name for knob in knobs.KNOBS}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 SPAN = re.compile(r"`([^`]+)`")
 PATH = re.compile(r"[\w./-]*\w\.(?:py|sh|md)\b")
+LAUNCHERS = [f"launch/{name}.sh" for name in ("gpus", "local", "slurm", "tpu_pod")]
 PLACEHOLDERS = {"COMMAND", "FILE", "NAME", "X"}
 
 
@@ -131,7 +132,7 @@ def known_flags(words, page):
             return flags_of(command) if command in COMMANDS else {"help", "version"}
         case ["python", "-m", "lungseg_jax.main", *_]:
             return flags_of("train")
-        case ["launch/slurm.sh" | "launch/tpu_pod.sh" | "launch/local.sh", *_]:
+        case [script, *_] if script in LAUNCHERS:
             return {*flags_of("train"), "dry-run"}
         case ["python", script, *_] | [script, *_] if script.endswith(".py"):
             folders = ROOT, page.parent, ROOT / "benchmarks"

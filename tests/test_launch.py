@@ -2,10 +2,18 @@
 
 import os
 import shlex
+import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
+
+from lungseg_jax.cli import train
+from lungseg_jax.training import knobs
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 
@@ -17,6 +25,109 @@ def launch(script, *words, **environment):
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in LAUNCH.glob("*.sh")))
+def test_scripts_have_no_faults_that_shellcheck_finds(script):
+    places = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shellcheck = shutil.which("shellcheck", path=places)
+    words = [shellcheck, "-x"] if shellcheck else ["bash", "-n"]
+    result = subprocess.run(
+        [*words, f"launch/{script}"], cwd=LAUNCH.parent, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_gpus_starts_one_process_per_gpu():
+    result = launch("gpus.sh", "--dry-run", "--config.name=two words", GPUS="3")
+    assert result.returncode == 0, result.stderr
+    commands = [shlex.split(line) for line in result.stdout.splitlines()]
+    assert len(commands) == 3
+    for i, (env, *words) in enumerate(commands):
+        assert env == "env" and "JAX_NUM_PROCESSES=3" in words
+        assert {f"JAX_PROCESS_ID={i}", f"JAX_LOCAL_DEVICE_IDS={i}"} <= set(words)
+        assert "--distributed" in words and words[-1] == "--config.name=two words"
+
+
+@pytest.fixture
+def start_gpus(tmp_path):
+    """`start_gpus(program)`: gpus.sh with two processes that run a program of the shell."""
+    bin_folder = tmp_path / "venv/bin"
+    bin_folder.mkdir(parents=True)
+    for name in ("pip", "python"):
+        (bin_folder / name).touch()
+        (bin_folder / name).chmod(0o755)
+    (tmp_path / "venv/.installed[gpu]").touch()  # newer than pyproject.toml
+
+    def start_gpus(program):
+        (bin_folder / "python").write_text(f"#!/bin/bash\n{program}\n")
+        names = {"GPUS": "2", "VENV": str(tmp_path / "venv"), "PYTHON": sys.executable}
+        return subprocess.Popen(
+            [LAUNCH / "gpus.sh"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"]} | names,
+        )
+
+    return start_gpus
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_gpus_ends_with_the_status_of_a_process_that_fails(start_gpus, failing):
+    process = start_gpus(f"[ $JAX_PROCESS_ID != {failing} ] || exit 2")
+    assert process.wait(timeout=60) == 2
+
+
+def test_gpus_passes_signals_on_and_waits(start_gpus, tmp_path):
+    process = start_gpus(
+        "trap 'sleep 0.3; touch saved-$JAX_PROCESS_ID; exit 75' TERM\n"
+        "touch ready-$JAX_PROCESS_ID\n"
+        "while true; do sleep 0.1; done"
+    )
+    while len(list(tmp_path.glob("ready-*"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 75
+    assert len(list(tmp_path.glob("saved-*"))) == 2
+
+
+def test_the_jobset_describes_a_job_that_can_start_and_resume():
+    jobset = yaml.safe_load((LAUNCH / "kubernetes.yaml").read_text())
+    assert jobset["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert jobset["kind"] == "JobSet" and jobset["spec"]["failurePolicy"]["maxRestarts"]
+    assert jobset["spec"]["network"]["enableDNSHostnames"]
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {row["name"]: row for row in container["env"]}
+    assert replicated["replicas"] == 1 and job["completionMode"] == "Indexed"
+    assert job["parallelism"] == job["completions"]
+    assert variables["JAX_NUM_PROCESSES"]["value"] == str(job["parallelism"])
+    # JobSet starts pods again, and all of them together.
+    assert pod["restartPolicy"] == "Never" and job["backoffLimit"] == 0
+    # Pods are called JOBSET-JOB-REPLICA-INDEX, in the domain of the JobSet.
+    name = jobset["metadata"]["name"]
+    host, port = variables["JAX_COORDINATOR_ADDRESS"]["value"].split(":")
+    assert host == f"{name}-{replicated['name']}-0-0.{name}"
+    assert container["ports"] == [{"containerPort": int(port)}]
+    index = variables["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert index == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    mounted = {volume["name"] for volume in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_jobset_gives_options_that_exist_and_shared_folders():
+    text = (LAUNCH / "kubernetes.yaml").read_text()
+    words = [
+        line.strip()[2:] for line in text.splitlines() if line.strip()[:4] == "- --"
+    ]
+    options = dict(word[2:].partition("=")[::2] for word in words)
+    keys = {f"config.{knob.name}" for knob in knobs.KNOBS}
+    assert options.keys() <= {*train.FLAGS, "config", *keys}
+    assert "distributed" in options
+    for name in ("workdir", "config.data.dir", "config.cache_dir"):
+        assert options[name].startswith("/shared/")
 
 
 def test_slurm_starts_one_process_per_gpu():
@@ -64,10 +175,11 @@ def test_tpu_pod_starts_one_process_per_host():
         ("slurm.sh", [], "sbatch is not installed"),
         ("tpu_pod.sh", ["pod", "zone"], "gcloud is not installed"),
         ("tpu_pod.sh", [], "NAME ZONE"),
+        ("gpus.sh", [], "nvidia-smi finds no GPU here"),
     ],
 )
 def test_reports_a_missing_tool_or_argument(script, words, message, tmp_path):
-    for tool in ("bash", "dirname"):  # a PATH without sbatch and gcloud
+    for tool in ("bash", "dirname", "wc"):  # a PATH without sbatch and gcloud
         (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
     result = launch(script, *words, PATH=str(tmp_path))
     assert result.returncode == 2

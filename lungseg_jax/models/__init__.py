@@ -33,6 +33,8 @@ def make_model(
     norm: str = "batch",
     dtype: str = "float32",
     bn_momentum: float = 0.9,
+    remat: bool = False,
+    precision: str = "default",
 ) -> UNet:
     """Create a U-Net; nothing is computed yet.
 
@@ -44,6 +46,8 @@ def make_model(
       norm: a key of NORMS.
       dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
       bn_momentum: weight of the past in the running batch statistics.
+      remat: compute the activations of blocks again in the backward pass.
+      precision: of products and convolutions, "default", "high" or "highest".
 
     Raises:
       UserError: the name of the model or of the norm is unknown.
@@ -62,4 +66,6 @@ def make_model(
         norm=norm,
         dtype=dtype,
         bn_momentum=bn_momentum,
+        remat=remat,
+        precision=precision,
     )

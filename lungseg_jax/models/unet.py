@@ -1,5 +1,7 @@
 """One U-Net body; the block is injected."""
 
+import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,21 @@ from lungseg_jax.models.norms import make_norm
 from lungseg_jax.models.operators import SkipConcat, max_pool
 
 FACTORS = (1, 2, 4, 8)  # filters of the first levels, in units of the first
+PRECISIONS = ("default", "high", "highest")  # of products and convolutions, in jax.lax
+
+
+def _at_precision(call):
+    """Decorate the `__call__` of a module that has a `precision`; gradients inherit it."""
+
+    @functools.wraps(call)
+    def at_precision(self, *args, **kwargs):
+        precision = contextlib.nullcontext()
+        if self.precision != "default":
+            precision = jax.default_matmul_precision(self.precision)
+        with precision:
+            return call(self, *args, **kwargs)
+
+    return at_precision
 
 
 class UNet(nn.Module):
@@ -32,6 +49,10 @@ class UNet(nn.Module):
       dtype: dtype of the computation; parameters and statistics are float32, and so is the
         head, whose logits would otherwise have the 8 bits of a bfloat16.
       bn_momentum: weight of the past in the running batch statistics.
+      remat: in training, keep only the inputs of blocks and compute the rest of their
+        activations again for the gradient (Chen et al., arXiv:1604.06174).
+      precision: one of PRECISIONS. It matters to float32 on accelerators, whose default
+        has fewer bits: bfloat16 products on a TPU, TensorFloat-32 on a GPU.
     """
 
     block: Callable[..., nn.Module]
@@ -40,29 +61,35 @@ class UNet(nn.Module):
     norm: str = "batch"
     dtype: Any = jnp.float32
     bn_momentum: float = 0.9
+    remat: bool = False
+    precision: str = "default"
 
     @nn.compact
+    @_at_precision
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        def level(name, factor):
-            return self.block(
+        def level(name, factor, x):
+            block = self.block(
                 filters=self.filters * factor,
                 norm=make_norm(self.norm, momentum=self.bn_momentum),
                 name=name,
             )
+            if self.remat and train:
+                return nn.remat(lambda block, x: block(x, train=True))(block, x)
+            return block(x, train=train)
 
         factors = [FACTORS[min(i, len(FACTORS) - 1)] for i in range(self.levels)]
         height, width = images.shape[1:3]
         x = pad_to_multiple(images.astype(self.dtype), 2**self.levels)
         skips = []
         for i, factor in enumerate(factors, start=1):
-            x = level(f"down_{i}", factor)(x, train=train)
+            x = level(f"down_{i}", factor, x)
             if i == 1:
                 skips.append(x)
             x = max_pool(x)
             if i < self.levels:
                 skips.append(x)
         for i, factor in enumerate(reversed(factors), start=1):
-            x = level(f"up_{i}", factor)(x, train=train)
+            x = level(f"up_{i}", factor, x)
             x = SkipConcat(x, skips.pop())
         x = jax.tree.map(lambda a: a.astype(jnp.float32), x)
         logits, bias = Conv(1, kernel_size=3, name="head")(x)

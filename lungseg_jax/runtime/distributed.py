@@ -11,7 +11,9 @@ same program serves any number of devices.
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,6 +49,45 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_example(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
     """Return the sharding of batches: the example axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec(*axis * [None], "batch"))
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Place arrays that every process holds; each process places what its devices need.
+
+    `jax.device_put` would first compare the arrays of all processes, at every call.
+    """
+
+    def place_array(array):
+        array = np.asarray(array)
+        return jax.make_array_from_callback(
+            array.shape, sharding, lambda index: array[index]
+        )
+
+    return jax.tree.map(place_array, tree)
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """End this process with a plain error if another one has ended during the block.
+
+    An exchange with a process that is gone fails when its connections are closed. This
+    process then ends at once, with exit status 2: leaving the job in order, or finishing a
+    checkpoint, would wait for the other one. JAX itself ends the processes of a job in
+    which one has been silent for 100 seconds.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if jax.process_count() == 1:
+            raise
+        error = UserError(
+            f"an exchange with the other processes failed: {str(e).splitlines()[0]}",
+            rule="a job ends when one of its processes does.",
+            remedy="the output of the others gives the reason; the same command resumes, "
+            "with any number of processes.",
+        )
+        print(error, file=sys.stderr, flush=True)
+        os._exit(2)
 
 
 def initialize() -> None:
@@ -112,7 +153,8 @@ def primary_first() -> Iterator[None]:
             yield
         done = True
     finally:
-        done = bool(multihost_utils.broadcast_one_to_all(np.array(done)))
+        with ending_together():
+            done = bool(multihost_utils.broadcast_one_to_all(np.array(done)))
     if not done:
         raise UserError(
             "the primary process has failed.", rule="its own error gives the reason."

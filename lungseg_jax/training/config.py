@@ -39,6 +39,10 @@ def check_config(c: ConfigDict) -> None:
     if c.model.kernel_size % 2 == 0:
         raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
     _check_levels(c)
+    batch = "batch_per_device" if c.train.batch_per_device else "batch_size"
+    if c.train[batch] % c.train.accumulate:
+        rule = f"a divisor of train.{batch}={c.train[batch]}"
+        raise _out_of_range("train.accumulate", c.train.accumulate, rule)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
     _check_window(c.data.window_hu)
@@ -105,19 +109,23 @@ def check_data_and_devices(
             rule="the window is within the values of the images.",
             remedy="--config.data.window_hu=0,255.",
         )
-    size = c.train.batch_size
+    size, parts = c.train.batch_size, c.train.accumulate
     if size > training_slices:
         raise UserError(
             f"train.batch_size={size} is larger than the training split.",
             rule=f"at most its {training_slices} slices.",
-            remedy=f"--config.train.batch_size={training_slices} or less.",
+            remedy=f"--config.train.batch_size={training_slices} or less."
+            if not c.train.batch_per_device
+            else "a smaller --config.train.batch_per_device, or fewer devices.",
         )
-    if size % devices:
-        low = size // devices * devices
-        near = [str(s) for s in (low, low + devices) if 0 < s <= training_slices]
+    if size % (parts * devices):
+        step = parts * devices
+        low = size // step * step
+        near = [str(s) for s in (low, low + step) if 0 < s <= training_slices]
+        times = f" {parts} times" if parts > 1 else ""
         raise UserError(
-            f"train.batch_size={size} cannot be divided among {devices} devices.",
-            rule=f"a multiple of {devices}.",
+            f"train.batch_size={size} cannot be divided{times} among {devices} devices.",
+            rule=f"a multiple of {step}.",
             remedy=f"try {', '.join(near)}." if near else "use fewer devices.",
         )
 
@@ -151,6 +159,11 @@ def snapshot_steps(c: ConfigDict) -> tuple[int, ...]:
         cycles=c.schedule.cycles,
         growth=c.schedule.growth,
     )
+
+
+def micro_batch_size(c: ConfigDict) -> int:
+    """Return the slices that the network sees at once in training, over all devices."""
+    return c.train.batch_size // c.train.accumulate
 
 
 def data_of(c: ConfigDict) -> dict[str, Any]:

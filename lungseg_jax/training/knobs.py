@@ -13,6 +13,7 @@ from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import MODELS
 from lungseg_jax.models.norms import NORMS
+from lungseg_jax.models.unet import PRECISIONS
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import OPTIMIZERS
 from lungseg_jax.training.schedules import SCHEDULES
@@ -176,6 +177,19 @@ KNOBS: tuple[Knob, ...] = (
         "weight of the past in running batch statistics",
         (0.0, 0.9999),
     ),
+    Knob(
+        "model.remat",
+        False,
+        "compute activations again for the gradient: less memory on accelerators",
+        before=False,
+    ),
+    Knob(
+        "model.precision",
+        "default",
+        "precision of float32 products on accelerators; CPUs always have all bits",
+        choices=PRECISIONS,
+        before="default",
+    ),
     Knob("optimizer.name", "muon", "optimizer", choices=OPTIMIZERS),
     Knob(
         "optimizer.weight_decay", 1e-4, "decoupled decay of muon and adamw", (0.0, 1.0)
@@ -208,6 +222,20 @@ KNOBS: tuple[Knob, ...] = (
     Knob("schedule.floor", 0.0, "rate that the cosine decays towards", (0.0, 10.0)),
     Knob("train.total_steps", 600, "updates", (1, LARGE)),
     Knob("train.batch_size", 8, "slices per update, over all devices", (1, 100_000)),
+    Knob(
+        "train.batch_per_device",
+        0,
+        "slices per update and device, with rates and steps scaled to that batch; 0: off",
+        (0, 100_000),
+        before=0,
+    ),
+    Knob(
+        "train.accumulate",
+        1,
+        "micro-batches of an update, one after the other; batch norm sees each by itself",
+        (1, 100_000),
+        before=1,
+    ),
     Knob("train.loss", "bce_dice", "loss", choices=LOSSES),
     Knob(
         "train.outlier_knee",

@@ -1,8 +1,9 @@
 """Training: build the functions, restore the newest checkpoint, loop over updates."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,14 +20,19 @@ from lungseg_jax.data.sampling import mixed_batch_indices, whole_batches
 from lungseg_jax.data.splits import Split
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
-from lungseg_jax.runtime import distributed, progress, signals
+from lungseg_jax.runtime import distributed, memory, progress, signals
 from lungseg_jax.training.batch_stats import make_precise_batch_stats
-from lungseg_jax.training.config import preprocessing_of, snapshot_steps
+from lungseg_jax.training.config import (
+    micro_batch_size,
+    preprocessing_of,
+    snapshot_steps,
+)
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.log import TrainingLog
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.scaling import memory_remedy
 from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import TrainState, make_init_fn
 from lungseg_jax.training.steps import make_train_steps
@@ -67,16 +73,27 @@ def train(
       tracking: follows the training.
 
     Raises:
-      UserError: the training diverged, or the disk is full.
+      UserError: the training diverged, or the memory or the disk is full.
       Stopped: a signal asked for the end; the last update is saved.
     """
-    training = _build(config, dataset, split, extra)
-    tracking = tracking or Tracking()
-    with Checkpoints(folder.checkpoints, snapshots=snapshot_steps(config)) as saved:
+    tracking, snapshots = tracking or Tracking(), snapshot_steps(config)
+    with _reported(config):
+        training = _build(config, dataset, split, extra)
+    with (
+        Checkpoints(folder.checkpoints, snapshots=snapshots) as saved,
+        _reported(config),
+    ):
         training, state, log = _restore(training, folder, saved, initial, tracking)
         options = flat(config.to_dict())
         with tracking.following(folder, options, start=int(state.step)):
             _loop(training, state, log, saved)
+
+
+@contextlib.contextmanager
+def _reported(c: ConfigDict) -> Iterator[None]:
+    """Turn what fails on the devices in the block into plain errors."""
+    with distributed.ending_together(), memory.reported(memory_remedy(c)):
+        yield
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +145,7 @@ def _build(
 ) -> _Training:
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
-    mesh = distributed.make_mesh(distributed.devices_for(c.train.batch_size))
+    mesh = distributed.make_mesh(distributed.devices_for(micro_batch_size(c)))
     replicated = distributed.replicated(mesh)
     arrays = network_arrays(c, dataset, split["train"], extra)
     extra_names = extra.names if extra else []
@@ -137,7 +154,7 @@ def _build(
         config=c,
         names=[*split["train"], *extra_names],
         extra=len(extra_names),
-        arrays=jax.device_put(arrays, replicated),
+        arrays=distributed.place(arrays, replicated),
         schedule=schedule,
         init=make_init_fn(
             model,
@@ -154,6 +171,7 @@ def _build(
             augmentation=c.augment.to_dict(),
             normalize=normalize,
             seed=c.seed,
+            accumulate=c.train.accumulate,
             sharding=replicated,
         ),
         precise_batch_stats=make_precise_batch_stats(
@@ -177,11 +195,12 @@ def _restore(
     devices = f"{used} {backend}"
     if used < jax.device_count():
         devices += f" of {jax.device_count()}, which divide the batch evenly"
+    parts = f" in {c.train.accumulate} parts" if c.train.accumulate > 1 else ""
     progress.say(
         f"{c.model.name} U-Net, "
         f"{count_parameters((shapes.params, shapes.batch_stats)):,} parameters; "
         f"{len(training.names)} slices at {c.data.image_size}x{c.data.image_size}; "
-        f"{c.train.total_steps} steps of {c.train.batch_size} on {devices}"
+        f"{c.train.total_steps} steps of {c.train.batch_size}{parts} on {devices}"
     )
     saved.check_room(shapes.arrays)
     with ThreadPoolExecutor(1) as compiler:  # XLA does not hold the interpreter lock
@@ -193,7 +212,7 @@ def _restore(
         progress.say(f"resuming after step {step}")
         state = state.at(step, arrays)
     elif initial is not None:
-        state = state.replace(**jax.device_put(initial, state.step.sharding))
+        state = state.replace(**distributed.place(initial, state.step.sharding))
     log = TrainingLog(
         folder,
         training.schedule,
@@ -218,7 +237,7 @@ def _loop(
     """
     c, total = training.config, training.config.train.total_steps
     snapshots = snapshot_steps(c)
-    fixed_batches = whole_batches(len(training.names), c.train.batch_size, seed=c.seed)
+    fixed_batches = whole_batches(len(training.names), micro_batch_size(c), seed=c.seed)
     step = int(state.step)
     with (
         signals.defer_signals(),
@@ -278,7 +297,7 @@ def _dispatch(training: _Training, state: TrainState, step: int, count: int):
         state,
         training.arrays["image"],
         training.arrays["mask"],
-        jax.device_put(indices, training.batch_sharding),
+        distributed.place(indices, training.batch_sharding),
         np.int32(count),
     )
 

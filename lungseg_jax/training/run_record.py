@@ -19,6 +19,7 @@ from lungseg_jax.training.config import differences
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.run import SCHEMA_VERSION, read_config_and_record
 from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.scaling import memory_knobs
 from lungseg_jax.training.schedules import make_schedule
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "lungseg-jax")
@@ -35,6 +36,7 @@ def register_run(
     done: int = 0,
     extend: bool = False,
     initial: dict[str, str] | None = None,
+    devices: int | None = None,
 ) -> None:
     """Write config.json and run.json, or verify that they are of the same run.
 
@@ -46,6 +48,7 @@ def register_run(
       done: the newest saved step.
       extend: accept a different length, if the finished steps remain valid.
       initial: what is recorded of the weights that the first step starts from.
+      devices: how many the configuration was scaled to; see `fit_to_devices`.
 
     Raises:
       UserError: the folder holds another run or something else; nothing is changed.
@@ -58,6 +61,7 @@ def register_run(
                 remedy="name the folder of the run with --workdir=DIR.",
             )
         start = {"config_sha256": [config_digest(config)], "initial": initial}
+        start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
         _write(folder, config, _describe(dataset, split) | start)
         return
     before, record = read_config_and_record(folder)

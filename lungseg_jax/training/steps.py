@@ -28,6 +28,7 @@ def make_train_steps(
     augmentation: Mapping[str, Any],
     normalize: Callable[[jax.Array], jax.Array] = lambda images: images,
     seed: int,
+    accumulate: int = 1,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Callable:
     """Create `steps(state, images, masks, indices, count) -> (state, metrics)`.
@@ -44,6 +45,8 @@ def make_train_steps(
       augmentation: the keyword arguments of `augment`.
       normalize: makes augmented images the input of the network; see `to_unit`.
       seed: together with the step, it determines the augmentation.
+      accumulate: micro-batches of an update, one after the other; it divides b. Each has
+        its own moments in batch norm; see `_accumulate`.
       sharding: sharding of the results. If None, the compiler may choose another one than
         the first state has, and the second call would compile again.
 
@@ -54,7 +57,10 @@ def make_train_steps(
       `count`.
     """
     prepare = make_prepare(augmentation, normalize, seed)
-    update = _make_update(loss, outlier_knee, outlier_factor, prepare)
+    gradient = _make_gradient(loss, outlier_knee, outlier_factor)
+    if accumulate > 1:
+        gradient = _accumulate(gradient, accumulate)
+    update = _make_update(prepare, gradient, tracks_median=outlier_factor > 0)
 
     def steps(state: TrainState, images, masks, indices, count):
         if len(indices) == 1:  # XLA's CPU backend runs the body of a loop more slowly
@@ -113,21 +119,31 @@ def make_prepare(
     return prepare
 
 
-def _make_update(loss, outlier_knee, outlier_factor, prepare):
-    def knee_and_median(median, losses):
-        """Return the knee for these losses, and the running median after them."""
-        if not outlier_factor:
-            return outlier_knee, None
-        losses = jax.lax.stop_gradient(losses)
-        moved = track_median(median, losses)
-        # The knee does not depend on the losses that it damps, except the very first.
-        current = jnp.where(median > 0, median, moved)
-        floor = max(outlier_knee, SMALLEST_KNEE)
-        return jnp.maximum(outlier_factor * current, floor), moved
-
+def _make_update(prepare, gradient, *, tracks_median):
     def update(state: TrainState, images, masks, indices):
         batch, truth = prepare(images, masks, indices, state.step)
+        grads, losses, batch_stats = gradient(state, batch, truth)
+        median = track_median(state.loss_median, losses) if tracks_median else None
+        state = state.apply_gradients(
+            grads=grads, batch_stats=batch_stats, loss_median=median
+        )
+        return state, {"loss": losses.mean(), "grad_norm": optax.tree.norm(grads)}
 
+    return update
+
+
+def _make_gradient(loss, outlier_knee, outlier_factor):
+    """Create `gradient(state, images, masks) -> (gradient, losses [b], batch_stats)`."""
+
+    def knee_of(median, losses):
+        if not outlier_factor:
+            return outlier_knee
+        # The knee does not depend on the losses that it damps, except the very first.
+        losses = jax.lax.stop_gradient(losses)
+        current = jnp.where(median > 0, median, track_median(median, losses))
+        return jnp.maximum(outlier_factor * current, max(outlier_knee, SMALLEST_KNEE))
+
+    def gradient(state: TrainState, batch, truth):
         def mean_loss(params):
             logits, updated = state.apply_fn(
                 state.variables | {"params": params},
@@ -136,16 +152,39 @@ def _make_update(loss, outlier_knee, outlier_factor, prepare):
                 mutable=["batch_stats"],
             )
             losses = loss(logits, truth)
-            knee, median = knee_and_median(state.loss_median, losses)
-            damped = damp_outliers(losses, knee).mean()
-            return damped, (losses.mean(), updated.get("batch_stats"), median)
+            damped = damp_outliers(losses, knee_of(state.loss_median, losses)).mean()
+            return damped, (losses, updated.get("batch_stats"))
 
-        (_, (value, batch_stats, median)), grads = jax.value_and_grad(
-            mean_loss, has_aux=True
-        )(state.params)
-        state = state.apply_gradients(
-            grads=grads, batch_stats=batch_stats, loss_median=median
-        )
-        return state, {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        grads, (losses, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
+        return grads, losses, batch_stats
 
-    return update
+    return gradient
+
+
+def _accumulate(gradient, parts):
+    """Return `gradient` over `parts` micro-batches, which holds the activations of one.
+
+    The gradient is the mean over the micro-batches, and so are the batch statistics: each
+    micro-batch is normalized by its own moments, over all devices, and moves the running
+    statistics of before the update; the mean of the results is kept. A running mean is
+    thus the mean over the batch, and a running variance leaves out the variance between
+    the means of the micro-batches. Without batch norm, an update is that of one batch, but
+    for rounding and for the knee of the very first update with an `outlier_factor`, which
+    is the median of a micro-batch.
+    """
+
+    def accumulated(state: TrainState, batch, truth):
+        def split(array):
+            # A micro-batch is every parts-th example, so that none leaves its device.
+            return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
+
+        def add(total, part):
+            grads, losses, batch_stats = gradient(state, *part)
+            return jax.tree.map(jnp.add, total, (grads, batch_stats)), losses
+
+        zeros = jax.tree.map(jnp.zeros_like, (state.params, state.batch_stats))
+        total, losses = jax.lax.scan(add, zeros, (split(batch), split(truth)))
+        grads, batch_stats = jax.tree.map(lambda a: a / parts, total)
+        return grads, losses.swapaxes(0, 1).ravel(), batch_stats
+
+    return accumulated

@@ -44,7 +44,7 @@ def make_validate(
         for batch in batches:
             images = to_unit(arrays["image"][batch], **preprocessing_of(c))
             inputs = images, arrays["mask"][batch]
-            inputs = jax.device_put(inputs, distributed.by_example(mesh))
+            inputs = distributed.place(inputs, distributed.by_example(mesh))
             batch_losses, counts = jax.device_get(eval_step(state.variables, *inputs))
             unpadded = len(np.unique(batch))
             losses += batch_losses[:unpadded].tolist()

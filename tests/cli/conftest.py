@@ -21,11 +21,15 @@ TINY_RECIPE = [
 
 @pytest.fixture(scope="session")
 def start(shared_folder):
-    """`start(*words, cwd=, cache=, **environment)` starts a command."""
+    """`start(*words, cwd=, cache=, code=, **environment)` starts a command.
 
-    def start(*words, cwd=ROOT, cache=shared_folder / "cache", **environment):
+    With `code`, a program that ends in `lungseg_jax.__main__.main()`.
+    """
+
+    def start(*words, cwd=ROOT, cache=shared_folder / "cache", code="", **environment):
+        program = ["-c", code] if code else ["-m", "lungseg_jax"]
         return subprocess.Popen(
-            [sys.executable, "-m", "lungseg_jax", *map(str, words)],
+            [sys.executable, *program, *map(str, words)],
             cwd=cwd,
             env=os.environ | {"XDG_CACHE_HOME": str(cache)} | environment,
             stdout=subprocess.PIPE,

@@ -1,5 +1,6 @@
 """The same training on one device and on eight."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -31,44 +32,59 @@ images = (masks[..., None] + noise).astype(np.float32)
 images, masks = jax.device_put((images, masks), replicated)
 augmentation = dict(zoom=0.1, shift=0.1, rotation_deg=5.0, flip_lr=True, flip_ud=True)
 step = make_train_steps(
-    loss=bce_dice, augmentation=augmentation, seed=0, sharding=replicated
+    loss=bce_dice,
+    augmentation=augmentation,
+    seed=0,
+    accumulate=int(sys.argv[2]),
+    sharding=replicated,
 )
 losses = []
 for i in range(8):
-    indices = jax.device_put(((np.arange(8) + i) % 10)[None], by_example)
+    indices = distributed.place(((np.arange(8) + i) % 10)[None], by_example)
     state, metrics = step(state, images, masks, indices, 1)
     losses.append(float(metrics["loss"][0]))
 leaves = jax.tree.leaves((state.params, state.batch_stats))
 np.savez(sys.argv[1], np.array(losses), *leaves)
-print(jax.device_count(), step._cache_size())
+cached = step._cache_size()
+text = step.lower(state, images, masks, indices, 1).compile().as_text()
+moves = [x for x in ("all-gather", "all-to-all", "collective-permute") if x in text]
+print(jax.device_count(), cached, *moves)
 """
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    def train(devices):
+    @functools.cache
+    def train(devices, accumulate=1):
         file = tmp_path_factory.mktemp("devices") / "state.npz"
         count = f"--xla_force_host_platform_device_count={devices}"
         flags = f"{os.environ['XLA_FLAGS']} {count}"
         done = subprocess.run(
-            [sys.executable, "-c", CHILD, str(file)],
+            [sys.executable, "-c", CHILD, str(file), str(accumulate)],
             env=os.environ | {"XLA_FLAGS": flags},
             capture_output=True,
             text=True,
             check=True,
         )
-        assert done.stdout.split() == [str(devices), "1"]  # compiled once
+        # Compiled once; and no slice leaves its device.
+        assert done.stdout.split() == [str(devices), "1"]
         with np.load(file) as arrays:
             return [arrays[name] for name in arrays.files]
 
-    return {devices: train(devices) for devices in (1, 8)}
+    return train
 
 
 def test_eight_devices_train_as_one(trained):
     """The means over a batch are global: losses, parameters and batch statistics agree."""
-    for one, eight in zip(trained[1], trained[8], strict=True):
+    for one, eight in zip(trained(1), trained(8), strict=True):
         np.testing.assert_allclose(eight, one, rtol=2e-3, atol=2e-4)
-    assert trained[1][0][-1] < trained[1][0][0]  # the loss fell
+    assert trained(1)[0][-1] < trained(1)[0][0]  # the loss fell
+
+
+def test_micro_batches_are_divided_among_devices(trained):
+    """Each is that of one device, so that batch norm sees the same slices."""
+    for one, four in zip(trained(1, 2), trained(4, 2), strict=True):
+        np.testing.assert_allclose(four, one, rtol=2e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize(

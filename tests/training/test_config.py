@@ -144,6 +144,8 @@ def test_notebook_schedule_changes_once_an_epoch():
         ("model.kernel_size", 2, "odd"),
         ("train.loss", "mse", "bce_dice"),
         ("train.batch_size", 0, "train.batch_size=0"),
+        ("train.accumulate", 3, "train.accumulate=3"),
+        ("model.precision", "low", "default, high, highest"),
         ("schedule.cycles", 0, "schedule.cycles=0"),
         ("schedule.cycles", 601, "cycle without a step"),
         ("schedule.warmup_steps", 200, "200 steps"),

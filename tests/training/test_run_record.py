@@ -158,6 +158,15 @@ def test_refuses_to_extend_without_a_run(tiny_cache, tmp_path):
         run_experiment(tiny_config(tiny_cache), str(tmp_path / "typo"), extend=True)
 
 
+def test_run_json_records_the_knobs_of_memory(finished_run):
+    record = json.loads(finished_run.run.read_text())
+    assert record["memory"] == {
+        "train.accumulate": 1,
+        "model.remat": False,
+        "model.precision": "default",
+    }
+
+
 def test_files_of_a_run_have_a_schema_version_and_a_checksum(finished_run):
     for file in (finished_run.run, finished_run.tuning, finished_run.evaluation):
         content = json.loads(file.read_text())

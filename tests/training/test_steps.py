@@ -1,6 +1,7 @@
 """The compiled steps: one program, a falling loss, seeded augmentation, damped outliers."""
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import optax
 import pytest
 
 from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import abstract_variables, init_variables
 from lungseg_jax.runtime import distributed
 from lungseg_jax.training.losses import bce, bce_dice
 from lungseg_jax.training.state import make_init_fn
@@ -136,3 +138,121 @@ def test_eval_step_counts_by_hand():
     assert counts.tolist() == [[1, 1, 1]]  # tp, fp, fn
     # log(1+e^-5) twice; the others by p log p: 5(1-0.2) and 5*0.5 above it.
     assert losses[0] == pytest.approx(np.log1p(np.exp(-5)) + (4.0 + 2.5) / 4, rel=1e-5)
+
+
+def updates_of(model, data, accumulate):
+    """Train three updates of six slices, in float32."""
+    copied = distributed.replicated(distributed.make_mesh())
+    init = make_init_fn(model, optax.sgd(0.1), channels=1, seed=0, sharding=copied)
+    step = make_train_steps(
+        loss=bce_dice,
+        augmentation=ON,
+        seed=0,
+        accumulate=accumulate,
+        sharding=copied,
+    )
+    state, losses = init(), []
+    for i in range(3):
+        state, metrics = step(state, *data, ((np.arange(6) + i) % 6)[None], 1)
+        losses.append(jax.device_get(metrics))
+    return state, losses
+
+
+def assert_close(first, second):
+    check = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6)
+    jax.tree.map(check, first, second)
+
+
+def test_accumulated_updates_are_those_of_one_batch(data):
+    """Without batch norm, whose moments depend on the batch; augmentation included."""
+    model = make_model("conv", filters=1, norm="group")
+    one, losses = updates_of(model, data, 1)
+    three, same_losses = updates_of(model, data, 3)
+    assert_close(three.params, one.params)
+    assert_close(same_losses, losses)
+
+
+def test_accumulation_takes_less_memory(data):
+    init = make_init_fn(
+        make_model("conv", filters=1), optax.sgd(0.1), channels=1, seed=0
+    )
+
+    def temporaries(accumulate):
+        step = make_train_steps(
+            loss=bce_dice, augmentation={}, seed=0, accumulate=accumulate
+        )
+        lowered = step.lower(init.eval_shape(), *data, np.arange(6)[None], 1)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(6) < temporaries(1) / 2
+
+
+def test_batch_norm_sees_each_micro_batch_by_itself(data):
+    """One update: the means of the gradients and of the statistics of the halves."""
+    copied = distributed.replicated(distributed.make_mesh())
+    model = make_model("conv", filters=1)
+    init = make_init_fn(model, optax.sgd(1.0), channels=1, seed=0, sharding=copied)
+
+    def update(indices, accumulate):
+        step = make_train_steps(
+            loss=bce_dice,
+            augmentation={},
+            seed=0,
+            accumulate=accumulate,
+            sharding=copied,
+        )
+        state, metrics = step(init(), *data, np.array([indices]), 1)
+        return state.params, state.batch_stats, metrics["loss"]
+
+    whole = update([0, 1, 2, 3], 2)
+    halves = update([0, 2], 1), update([1, 3], 1)
+    assert_close(whole, jax.tree.map(lambda a, b: (a + b) / 2, *halves))
+
+
+@pytest.mark.parametrize("name", ["conv", "inception"])
+def test_remat_recomputes_blocks_and_gives_the_same_gradients(name):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 64, 64, 1)).astype(np.float32)
+    masks = (rng.random((2, 64, 64)) > 0.5).astype(np.float32)
+    variables = init_variables(make_model(name, filters=2), channels=1, seed=0)
+
+    def gradient(remat):
+        model = make_model(name, filters=2, remat=remat)
+
+        def mean_loss(params):
+            logits, updated = model.apply(
+                variables | {"params": params},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return bce_dice(logits, masks).mean(), updated
+
+        compiled = jax.jit(jax.grad(mean_loss, has_aux=True)).lower(variables["params"])
+        return compiled.compile(), str(compiled.as_text())
+
+    (plain, plain_text), (remat, remat_text) = gradient(False), gradient(True)
+    assert_close(remat(variables["params"]), plain(variables["params"]))
+    # XLA's CPU backend merges both computations again: only the program tells.
+    barriers = [text.count("optimization_barrier") for text in (plain_text, remat_text)]
+    assert barriers[1] >= barriers[0] + 8  # one for each block
+
+
+@pytest.mark.parametrize("precision", ["default", "high", "highest"])
+def test_the_precision_reaches_every_product_of_the_lowered_program(precision):
+    model = make_model("inception", filters=1, precision=precision)
+    variables = abstract_variables(model, channels=1)
+    images = jax.ShapeDtypeStruct((1, 16, 16, 1), np.float32)
+
+    def total(variables, images):
+        logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return logits.sum()
+
+    text = jax.jit(jax.grad(total)).lower(variables, images).as_text()
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution)\b.*", text)
+    assert len(products) > 50
+    other = {"HIGH", "HIGHEST", "DEFAULT"} - {precision.upper()}
+    for product in products:
+        found = set(re.findall(r"\b(?:DEFAULT|HIGHEST|HIGH)\b", product))
+        assert not found & other, product
+        assert found or precision == "default", product

@@ -14,7 +14,8 @@ from lungseg_jax.training.knobs import KNOBS
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
-FREE = ("dtype", "bn_momentum")  # may differ: they change no shape
+# Options of a model that may differ: they change no shape.
+FREE = ("dtype", "bn_momentum", "remat", "precision")
 
 
 def load_initial_weights(

@@ -11,8 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lungseg_jax.data.preprocessing import image_to_network, to_slice, to_unit
+from lungseg_jax.runtime import memory
 from lungseg_jax.runtime.compilation import jit
 
+LESS_MEMORY = (
+    "fewer networks at once, with --members=last; the memory of the host, with "
+    "--device=cpu; in a training, a smaller --config.evaluate.batch_size."
+)
 FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
 
 
@@ -55,6 +60,9 @@ class EnsemblePredictor:
         """For each image `[h w]`, yield the members' probabilities of lung, `[m h w]`.
 
         Memory holds one batch at a time, whatever the number of images.
+
+        Raises:
+          UserError: the memory of the device is too small.
         """
         images = iter(images)
         while batch := list(islice(images, self._batch_size)):
@@ -62,7 +70,8 @@ class EnsemblePredictor:
             if len(inputs) > 1:
                 inputs += [inputs[-1]] * (self._batch_size - len(batch))
             inputs = np.stack(inputs)
-            outputs = [np.asarray(self._predict(m, inputs)) for m in self._members]
+            with memory.reported(LESS_MEMORY):
+                outputs = [np.asarray(self._predict(m, inputs)) for m in self._members]
             outputs = np.concatenate(outputs)
             for image, squares in zip(batch, outputs.swapaxes(0, 1), strict=False):
                 yield np.stack([to_slice(square, image.shape) for square in squares])

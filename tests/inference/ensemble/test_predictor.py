@@ -14,6 +14,7 @@ from lungseg_jax.inference.ensemble.predictor import (
 )
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
+from lungseg_jax.runtime.errors import UserError
 
 PREPROCESSING = {
     "preprocessing": "window",
@@ -30,6 +31,20 @@ def model():
 @pytest.fixture(scope="module")
 def members(model):
     return [init_variables(model, channels=1, seed=seed) for seed in range(3)]
+
+
+def test_a_device_without_memory_is_a_plain_error(model, members, monkeypatch):
+    predictor = EnsemblePredictor(model, members, preprocessing=PREPROCESSING)
+
+    def fail(*args):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 8796093022208 bytes."
+        )
+
+    monkeypatch.setattr(predictor, "_predict", fail)
+    with pytest.raises(UserError, match="8192.00 GiB were asked for") as e:
+        next(predictor.probabilities([np.zeros((32, 32), np.int16)]))
+    assert "--members=last" in e.value.remedy
 
 
 @pytest.mark.parametrize("vectorize", [True, False])

@@ -1,0 +1,75 @@
+"""A device that runs out of memory: what was asked for, what there is, what to do."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+import jax
+
+from lungseg_jax.runtime.errors import UserError
+
+# In the messages of XLA: bytes that were asked for and, on a TPU, those of the device or
+# those that are free.
+_SIZE = r"([\d.]+[KMGT]?)"
+_MESSAGES = (
+    rf"Out of memory (?:while trying to allocate|allocating) {_SIZE} bytes",
+    rf"Used {_SIZE} of {_SIZE} hbm",
+    rf"\({_SIZE}\) exceeds available HBM \({_SIZE}\)",
+    rf"Attempting to (?:allocate|reserve) {_SIZE}\b.*?There are {_SIZE} free",
+)
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@contextlib.contextmanager
+def reported(remedy: str) -> Iterator[None]:
+    """Turn the error of a device without enough memory in the block into one of ours.
+
+    Args:
+      remedy: what needs less memory.
+
+    Raises:
+      UserError: a device ran out of memory.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        raise _out_of_memory(str(e), remedy) from e
+
+
+def _out_of_memory(message: str, remedy: str) -> UserError:
+    asked, available = _amounts(message)
+    device = jax.local_devices()[0]
+    available = available or _memory_of(device)
+    rule = f"{device.device_kind} has {_format(available)}." if available else ""
+    if asked and "free" in message:
+        rule = f"{device.device_kind} has {_format(available)} left."
+    what = f"{_format(asked)} were asked for." if asked else message.splitlines()[0]
+    return UserError(f"out of memory: {what}", rule=rule, remedy=remedy)
+
+
+def _amounts(message: str) -> tuple[float, float]:
+    """Return the bytes that were asked for, and those there are; 0 for unknown."""
+    for pattern in _MESSAGES:
+        if match := re.search(pattern, message, re.S):
+            asked, *available = map(_bytes, match.groups())
+            return asked, *(available or [0])
+    return 0, 0
+
+
+def _bytes(text: str) -> float:
+    number = text.rstrip("KMGT")
+    return float(number) * _UNITS.get(text[len(number) :], 1)
+
+
+def _memory_of(device: jax.Device) -> float:
+    """Return the bytes that JAX may use of a device, 0 if they are unknown."""
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (device.memory_stats() or {}).get("bytes_limit", 0)
+
+
+def _format(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.2f} MiB"

@@ -1,0 +1,113 @@
+"""How a run fits its devices: a batch for each of them, and knobs that trade memory."""
+
+import math
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lungseg_jax.runtime import distributed, progress
+from lungseg_jax.runtime.files import read_json
+from lungseg_jax.training.config import (
+    check_config,
+    differences,
+    micro_batch_size,
+    snapshot_steps,
+)
+from lungseg_jax.training.knobs import flat
+from lungseg_jax.training.run_folder import RunFolder
+
+MEMORY_KNOBS = ("train.accumulate", "model.remat", "model.precision")
+STEPS = (  # knobs that count updates, but for the warm-up
+    "schedule.hold_steps",
+    "train.total_steps",
+    "train.save_every",
+    "train.validate_every",
+    "train.log_every",
+)
+RATES = ("schedule.peak", "schedule.floor")
+WARMUP = 0.05  # of the first cycle, at least, for a larger batch
+
+
+def fit_to_devices(
+    c: ConfigDict, folder: RunFolder | None = None
+) -> tuple[ConfigDict, int | None]:
+    """Scale a configuration to the devices of its run, or to those that there are.
+
+    Args:
+      c: passed `check_config`.
+      folder: of the run, which may be new.
+
+    Returns:
+      The configuration, and the number of devices. Without `train.batch_per_device`, the
+      first is `c` itself and the second None.
+
+    Raises:
+      UserError: see `scale_to_devices`; or run.json cannot be read.
+    """
+    if not c.train.batch_per_device:
+        return c, None
+    record = read_json(folder.run) if folder and folder.run.exists() else None
+    before = record.get("scaled_to_devices") if isinstance(record, dict) else None
+    devices = before or jax.device_count()
+    scaled = scale_to_devices(c, devices)
+    changed = differences(c.to_dict(), scaled.to_dict())
+    progress.say(
+        f"a batch of {c.train.batch_per_device} for each of {devices} devices: "
+        + (", ".join(changed) or "that of the recipe")
+    )
+    return scaled, devices
+
+
+def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
+    """Return the configuration for a batch of `train.batch_per_device` on each device.
+
+    The numbers of `c` are for its own `train.batch_size`. For a batch r times as large:
+
+    - Steps are divided by r, so that a run sees as many slices.
+    - Rates are multiplied by sqrt(r). For Adam and AdamW: Malladi et al.,
+      arXiv:2205.10287, whose scaling of beta and epsilon is left out. For Muon, whose
+      updates do not grow with the gradient either, the same follows as long as noise
+      dominates the gradient (Su, kexue.fm/archives/11285, 2025).
+    - If r > 1, the warm-up takes at least WARMUP of the first cycle, as the 5 of 90 epochs
+      of Goyal et al., arXiv:1706.02677, section 2.2, which let a large rate start.
+
+    Args:
+      c: passed `check_config`, with a `train.batch_per_device`.
+      devices: how many share a batch.
+
+    Raises:
+      UserError: too few steps are left, or a rate is out of range.
+    """
+    values, scaled = flat(c.to_dict()), c.copy_and_resolve_references()
+    size = c.train.batch_per_device * devices
+    ratio = size / c.train.batch_size
+    changes = {"train.batch_size": size, "schedule.warmup_steps": 0}
+    changes |= {name: max(1, round(values[name] / ratio)) for name in STEPS}
+    changes |= {name: float(f"{values[name] * ratio**0.5:.4g}") for name in RATES}
+    scaled.update_from_flattened_dict(changes)
+    check_config(scaled)
+    first_cycle = snapshot_steps(scaled)[0]
+    least = math.ceil(WARMUP * first_cycle) if ratio > 1 else 0
+    warmup = max(round(c.schedule.warmup_steps / ratio), least)
+    scaled.schedule.warmup_steps = min(warmup, first_cycle - 1)
+    return scaled
+
+
+def memory_knobs(c: ConfigDict) -> dict[str, Any]:
+    """Return the values of MEMORY_KNOBS, for run.json."""
+    values = flat(c.to_dict())
+    return {name: values[name] for name in MEMORY_KNOBS}
+
+
+def memory_remedy(c: ConfigDict) -> str:
+    """Name the knobs that make an update take less memory, the gentlest first."""
+    size, parts = c.train.batch_size, c.train.accumulate
+    devices = len(distributed.devices_for(micro_batch_size(c)))
+    more = [n for n in range(parts + 1, size + 1) if size % (n * devices) == 0]
+    options = [f"--config.train.accumulate={more[0]}"] if more else []
+    options += [] if c.model.remat else ["--config.model.remat=true"]
+    is_short = c.model.dtype == "bfloat16"
+    options += [] if is_short else ["--config.model.dtype=bfloat16"]
+    options.append("a smaller --config.data.image_size")
+    return f"{', '.join(options)}; another --workdir, as it is another run."
