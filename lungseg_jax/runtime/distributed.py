@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -47,6 +48,47 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_example(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
     """Return the sharding of batches: the example axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec(*axis * [None], "batch"))
+
+
+def gather_sharded(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Create `gather(array [n ...], indices [b]) -> [b ...]` for an array by example.
+
+    Each device reads from its part the rows that every device needs, and sends each device
+    its own: b rows for each device, of which one in `mesh.size` is the right one. That
+    moves bytes and computes nothing, so that the rows are exact whatever their dtype.
+    """
+
+    def gather(part, indices):
+        needed = jax.lax.all_gather(indices, "batch", tiled=True)
+        first = jax.lax.axis_index("batch") * len(part)
+        rows = part[jnp.clip(needed - first, 0, len(part) - 1)]
+        by_receiver = rows.reshape(mesh.size, len(indices), *rows.shape[1:])
+        by_sender = jax.lax.all_to_all(by_receiver, "batch", 0, 0)
+        return by_sender[indices // len(part), jnp.arange(len(indices))]
+
+    return _by_device(gather, mesh)
+
+
+def gather_local(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Create `gather(array [n ...], indices [b]) -> [b ...]` without communication.
+
+    The array is by example, and an index is that of a row in the part of its own device.
+    """
+    return _by_device(lambda part, indices: part[indices], mesh)
+
+
+def _by_device(gather: Callable, mesh: Mesh) -> Callable:
+    example = PartitionSpec("batch")
+    return jax.shard_map(
+        gather, mesh=mesh, in_specs=(example, example), out_specs=example
+    )
+
+
+def lowest(value: int) -> int:
+    """Return the smallest value of all processes; all of them must call this."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.float64(value)).min())
 
 
 def initialize() -> None:
