@@ -64,7 +64,11 @@ class Dataset:
         """
         try:
             record = self._source[self._index_by_name[name]]
-        except (RuntimeError, TypeError, ValueError) as e:  # of array_record, or of tfds
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as e:  # of array_record, or of tfds
             raise UserError(
                 f"{name} cannot be read from the prepared data {self._folder}: {e}",
                 rule="they are as they were written.",

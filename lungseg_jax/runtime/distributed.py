@@ -4,7 +4,8 @@ Every process runs the same command and takes every step; only the primary proce
 files and prints. The processes share the run folder and read the same data, on a common
 file system or from copies.
 
-Batches are split over one mesh of all devices; everything else is replicated. Under `jit`
+Batches are split over one mesh of all devices, and so are training slices that do not fit
+on each of them; everything else is replicated. Under `jit`
 the mean over a sharded batch is global, so batch norm and losses need no axis name and the
 same program serves any number of devices.
 """

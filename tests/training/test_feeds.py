@@ -99,8 +99,8 @@ def test_a_stream_keeps_nothing_on_the_device(feed_of):
 
 def test_a_slice_that_cannot_be_read_ends_the_step_that_needs_it(feed_of, monkeypatch):
     """It is read ahead, while the steps before are still to be saved."""
-    feed, spoilt = feed_of("streamed"), feed_of("streamed").batch(2)[0]
-    read = NetworkSlices.__getitem__
+    feed, read = feed_of("streamed"), NetworkSlices.__getitem__
+    spoilt = feed.batch(2)[0]
 
     def fail(self, i):
         if i == spoilt:
