@@ -36,8 +36,7 @@ def augmented_slices(
     Returns:
       Images `[n s s]`, in [0, 1] over the window, and masks `[n s s]`, in [0, 1].
     """
-    arrays = network_slices(c, dataset, names, extra).stack()
-    images, masks = jax.device_put((arrays["image"], arrays["mask"]))
+    slices = network_slices(c, dataset, names, extra)
     normalize = functools.partial(to_unit, **preprocessing_of(c))
     prepare = jit(make_prepare(c.augment.to_dict(), normalize, c.seed))
     batches = []
@@ -50,6 +49,8 @@ def augmented_slices(
             batch_size=c.train.batch_size,
             seed=c.seed,
         )
-        batches.append(jax.device_get(prepare(images, masks, batch, step)))
+        arrays, rows = slices.stack(batch), np.arange(len(batch))
+        prepared = prepare(arrays["image"], arrays["mask"], rows, step)
+        batches.append(jax.device_get(prepared))
     images, masks = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return images.mean(axis=-1), masks

@@ -61,8 +61,8 @@ def choose_placement(
         fitting = []
     name = fitting[0] if fitting else "streamed"
     reason = (
-        f"because all of them take {_gigabytes(needed['copied'])}, and "
-        f"{_gigabytes(room)} of each device are for slices"
+        f"because they take {_gigabytes(n * size)} and each device has "
+        f"{_gigabytes(room)} for slices"
     )
     return Placement(name, reason, size)
 

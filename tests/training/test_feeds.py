@@ -3,6 +3,7 @@
 import functools
 import operator
 import os
+import socket
 import subprocess
 import sys
 
@@ -212,3 +213,70 @@ def test_eight_devices_that_share_the_slices_train_as_one(train_on):
     """19 slices are not divisible by 8. Batches are exact, and the results to rounding."""
     for one, eight in zip(train_on(1), train_on(8), strict=True):
         np.testing.assert_allclose(eight, one, rtol=2e-3, atol=2e-4)
+
+
+PROCESS = """
+import functools, sys
+from pathlib import Path
+import jax, numpy as np
+from lungseg_jax.data.dataset import load_dataset
+from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.sampling import batch_indices
+from lungseg_jax.runtime import distributed
+from lungseg_jax.training.feeds import make_feed
+
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+distributed.initialize()
+dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
+slices = NetworkSlices(
+    [(dataset, dataset.names)],
+    preprocessing="hu", image_size=16, window_hu=(-1000.0, 400.0), soft_masks=True,
+)
+batch = functools.partial(batch_indices, n=len(slices), batch_size=8, seed=0)
+mesh = distributed.make_mesh()
+by_example = distributed.by_example(mesh)
+read, reads = NetworkSlices.__getitem__, []
+for placement in ("copied", "sharded", "streamed"):
+    NetworkSlices.__getitem__ = lambda self, i: reads.append(i) or read(self, i)
+    feed = make_feed(placement, slices, batch, mesh, steps_per_dispatch=1, total_steps=2)
+    gather = jax.jit(lambda array, i: feed.gather(array, i[0]), out_shardings=by_example)
+    batches = []
+    for step in range(2):
+        images, _, indices = feed.take(step, 1)
+        batches.append(gather(images, indices))
+    feed.close()
+    NetworkSlices.__getitem__ = read
+    for step, found in enumerate(batches):
+        expected = slices.stack(batch(step))["image"]
+        for shard in found.addressable_shards:
+            np.testing.assert_array_equal(shard.data, expected[shard.index])
+    print(placement, len(reads))
+    reads.clear()
+"""
+
+
+def test_two_processes_read_their_own_slices(pair_folder, tmp_path):
+    """Each has two devices, and all batches are those of one process."""
+    folder = pair_folder([f"s{i:02}" for i in range(16)], size=32)
+    load_dataset(folder, cache=tmp_path / "cache")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, folder, tmp_path / "cache"],
+            env=os.environ | job | {"XLA_FLAGS": flags, "JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in processes:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        lines = [line for line in output.splitlines() if line.split()[0] in PLACEMENTS]
+        # All 16 slices, a half of them, and a half of two batches of 8.
+        assert lines == ["copied 16", "sharded 8", "streamed 8"]
