@@ -249,8 +249,7 @@ def _loop(
         while step < total:
             # Up to the next step after which something is due, in one dispatch.
             count = _updates_at_once(step, c)
-            inputs = training.feed.take(step, count)
-            state, metrics = training.train_steps(state, *inputs, np.int32(count))
+            state, metrics = _dispatch(training, state, step, count)
             step += count
             if step < total:
                 training.feed.prepare(step, _updates_at_once(step, c), metrics)
@@ -295,6 +294,12 @@ def _compile(training: _Training, state: TrainState) -> Callable:
     indices = jax.ShapeDtypeStruct(shape, np.int32, sharding=by_example)
     steps = training.train_steps
     return steps.lower(state, images, masks, indices, np.int32(1)).compile()
+
+
+def _dispatch(training: _Training, state: TrainState, step: int, count: int):
+    """Apply `count` updates after `step`."""
+    inputs = training.feed.take(step, count)
+    return training.train_steps(state, *inputs, np.int32(count))
 
 
 def _updates_at_once(step: int, c: ConfigDict) -> int:
