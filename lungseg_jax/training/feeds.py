@@ -62,14 +62,13 @@ class ResidentFeed:
     ):
         self.slices, self.batch, self._k = slices, batch, steps_per_dispatch
         self._indices = distributed.by_example(mesh, axis=1)
-        self.gather = (
-            distributed.gather_sharded(mesh) if is_sharded else operator.getitem
-        )
-        sharding = (distributed.by_example if is_sharded else distributed.replicated)(
-            mesh
-        )
-        rows = -(-len(slices) // mesh.size) * mesh.size if is_sharded else len(slices)
-        arrays = _place(slices, rows, sharding)
+        if is_sharded:
+            self.gather = distributed.gather_sharded(mesh)
+            rows = -(-len(slices) // mesh.size) * mesh.size
+            arrays = _place(slices, rows, distributed.by_example(mesh))
+        else:
+            self.gather = operator.getitem
+            arrays = _place(slices, len(slices), distributed.replicated(mesh))
         self.images, self.masks = arrays["image"], arrays["mask"]
 
     def take(self, step: int, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -120,18 +119,16 @@ class StreamedFeed:
         rows = np.arange(self._k * self._share, dtype=np.int32)
         indices = np.tile(rows.reshape(self._k, self._share), mesh.size)
         self._indices = _put(indices, distributed.by_example(mesh, axis=1))
-        self._stream, self._next = None, -1
+        self._stream: Any = None
+        self._next: int | None = None  # the step that the stream gives next
         self._mover: ThreadPoolExecutor | None = None
         self._ahead: tuple[tuple[int, int], Future] | None = None
         self._running: Any = None
 
     def take(self, step: int, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         ahead, self._ahead = self._ahead, None
-        if ahead and ahead[0] == (step, count):
-            arrays = ahead[1].result()
-        else:
-            if ahead:
-                ahead[1].result()
+        arrays = ahead[1].result() if ahead else None
+        if not ahead or ahead[0] != (step, count):
             arrays = self._read(step, count)
         return arrays["image"], arrays["mask"], self._indices
 
@@ -160,15 +157,16 @@ class StreamedFeed:
             self._mover.shutdown(cancel_futures=True)
         if self._stream:
             self._stream.close()
-        self._stream = self._mover = self._ahead = self._running = None
+        self._stream = self._next = self._mover = self._ahead = self._running = None
 
     def _read(self, step: int, count: int) -> dict[str, jax.Array]:
-        if self._stream is None or self._next != step:
+        if self._next != step:
             if self._stream:
                 self._stream.close()
             self._stream = stream_batches(
                 self.slices, self._my_batch, start=step, stop=self._total
             )
+        self._next = None  # where the stream is if reading fails
         batches = [next(self._stream) for _ in range(count)]
         self._next = step + count
         return {
