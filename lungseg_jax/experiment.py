@@ -15,6 +15,7 @@ from lungseg_jax.checkpointing.weights import write_weights
 from lungseg_jax.data import preflight
 from lungseg_jax.data.dataset import Dataset, load_dataset
 from lungseg_jax.data.pairs import Slice
+from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.data.splits import Split, split_names
 from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
 from lungseg_jax.evaluation.results import format_summary
@@ -38,12 +39,17 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
+from lungseg_jax.training.placement import (
+    Placement,
+    choose_placement,
+    room_for_slices,
+)
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import fit_to_devices, memory_remedy
 from lungseg_jax.training.trackers import require_trackers
 from lungseg_jax.training.tracking import Tracking
-from lungseg_jax.training.validation import make_predict, network_arrays
+from lungseg_jax.training.validation import make_predict, network_slices
 
 PREVIEWED = 32  # slices of a preview, about
 DRAWN = 8  # validation slices that trackers show, at most
@@ -79,10 +85,12 @@ def run_experiment(
     c, used = fit_to_devices(c, folder)
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
+    room = room_for_slices()
     with contextlib.ExitStack() as stack:
         with distributed.primary_first():
             dataset, split = _load(c, cache_root)
             extra = _load_extra_phantoms(c, cache_root)
+            placement = _choose_placement(c, dataset, split, extra, room)
             run_record.require_run_or_empty(folder)
             done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
             initial, about = _load_initial(c, dataset, split, done=done)
@@ -93,15 +101,16 @@ def run_experiment(
                 folder,
                 dataset,
                 split,
+                placement,
                 done=done,
                 extend=extend,
                 initial=about,
                 devices=used,
             )
         tracking = Tracking(track, _make_draw(c, dataset, split))
-        _train(c, folder, dataset, split, extra, initial, tracking)
+        _train(c, folder, dataset, split, placement, extra, initial, tracking)
         with distributed.primary_first():
-            _finish(folder, dataset, split, extra)
+            _finish(folder, dataset, split, placement, extra)
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return read_json(folder.evaluation)
@@ -169,6 +178,18 @@ def _load_extra_phantoms(c: ConfigDict, cache_root: Path) -> Dataset | None:
     )
 
 
+def _choose_placement(
+    c: ConfigDict, dataset: Dataset, split: Split, extra: Dataset | None, room: int
+) -> Placement:
+    return choose_placement(
+        c.data.placement,
+        network_slices(c, dataset, split["train"], extra),
+        batch_size=c.train.batch_size,
+        devices=len(distributed.devices_for(config.micro_batch_size(c))),
+        room=room,
+    )
+
+
 def _load_initial(
     c: ConfigDict, dataset: Dataset, split: Split, *, done: int
 ) -> tuple[Any, dict | None]:
@@ -187,6 +208,7 @@ def _train(
     folder: RunFolder,
     dataset: Dataset,
     split: Split,
+    placement: Placement,
     extra: Dataset | None,
     initial: Any,
     tracking: Tracking,
@@ -199,7 +221,8 @@ def _train(
     if loop.is_finished(c, folder):
         progress.say("the training is finished; nothing is trained again")
     else:
-        loop.train(c, folder, dataset, split, extra, initial, tracking)
+        progress.say(str(placement))
+        loop.train(c, folder, dataset, split, placement.name, extra, initial, tracking)
 
 
 def _make_draw(
@@ -215,7 +238,11 @@ def _make_draw(
 
 
 def _finish(
-    folder: RunFolder, dataset: Dataset, split: Split, extra: Dataset | None
+    folder: RunFolder,
+    dataset: Dataset,
+    split: Split,
+    placement: Placement,
+    extra: Dataset | None,
 ) -> None:
     """Tune, evaluate and report, unless that is done for all snapshots."""
     run = Run.open(folder)
@@ -226,7 +253,7 @@ def _finish(
         return
     trained = _load_tuned(run)
     if trained is None:
-        _tune(run, dataset, split, extra)
+        _tune(run, dataset, split, placement, extra)
         trained = load_run(Run.open(folder), EVERY)
     evaluation = _evaluate(run, trained, dataset, split)
     _report(run, trained, evaluation, dataset)
@@ -242,18 +269,26 @@ def _load_tuned(run: Run) -> TrainedEnsemble | None:
         return None
 
 
-def _tune(run: Run, dataset: Dataset, split: Split, extra: Dataset | None) -> None:
+def _tune(
+    run: Run,
+    dataset: Dataset,
+    split: Split,
+    placement: Placement,
+    extra: Dataset | None,
+) -> None:
     """Write tuning.json, and the average of several snapshots."""
     c, folder = run.config, run.folder
     trained = load_run(run)
     if len(trained.members) > 1:
-        images = network_arrays(c, dataset, split["train"], extra)["image"]
+        slices = network_slices(c, dataset, split["train"], extra)
+        # On one device, hence not more than its part of a batch.
+        size = (c.train.batch_per_device or c.train.batch_size) // c.train.accumulate
+        batches = whole_batches(len(slices), size, seed=c.seed)
+        parts = slices.image_batches(batches)
+        if placement.name != "streamed":
+            parts = [(slices.stack()["image"], batches)]
         with memory.reported(memory_remedy(c)):
-            # On one device, hence not more than its part of a batch.
-            size = c.train.batch_per_device or c.train.batch_size
-            average = average_members(
-                trained, images, batch_size=size // c.train.accumulate, seed=c.seed
-            )
+            average = average_members(trained, parts)
         about = {"of": list(trained.members)}
         write_weights(folder.average, {AVERAGE: average}, about)
         members = {**trained.members, AVERAGE: average}

@@ -116,6 +116,7 @@ PLACES = {  # of libraries: the modules and folders that import them
     "highdicom": {"data.io.dicom_segmentation"},
     "pydicom": {"data.io.dicom_segmentation"},
     "tensorflow_datasets": {"data.dataset", "data.lung_ct"},
+    "grain": {"data.streaming"},
     "orbax": {"checkpointing.checkpoints"},
     "safetensors": {"checkpointing.weights"},
     "matplotlib": {"reporting.figures"},

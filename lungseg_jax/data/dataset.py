@@ -42,16 +42,44 @@ class Dataset:
     checked: CheckedFolder
     _index_by_name: Mapping[str, int]
     _source: Sequence[Mapping[str, np.ndarray]]
+    _folder: Path
 
     @property
     def names(self) -> list[str]:
         return list(self._index_by_name)
 
     def slices(self, names: Iterable[str]) -> Iterator[Slice]:
-        """Yield the named slices, in this order, at their original size."""
-        for name in names:
+        """Yield the named slices, in this order, at their original size.
+
+        Raises:
+          UserError: see `read`.
+        """
+        return map(self.read, names)
+
+    def read(self, name: str) -> Slice:
+        """Read a slice at its original size. Threads may call this at the same time.
+
+        Raises:
+          UserError: the prepared data are damaged.
+        """
+        try:
             record = self._source[self._index_by_name[name]]
-            yield Slice(name, record["image"][..., 0], record["mask"][..., 0])
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as e:  # of array_record, or of tfds
+            raise UserError(
+                f"{name} cannot be read from the prepared data {self._folder}: {e}",
+                rule="they are as they were written.",
+                remedy=f"delete {self._folder}, which is prepared again from the files.",
+            ) from e
+        return Slice(name, record["image"][..., 0], record["mask"][..., 0])
+
+    def shapes(self, names: Iterable[str]) -> set[tuple[int, int]]:
+        """Return the different heights and widths of the named slices."""
+        slices = (self.checked.slices[self._index_by_name[name]] for name in names)
+        return {(info.height, info.width) for info in slices}
 
 
 def load_dataset(
@@ -84,6 +112,7 @@ def load_dataset(
         checked=checked,
         _index_by_name={pair.name: i for i, pair in enumerate(checked.pairs)},
         _source=builder.as_data_source(split=SPLIT),
+        _folder=cache / "tfds" / checked.fingerprint,
     )
 
 

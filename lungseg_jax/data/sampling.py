@@ -1,11 +1,16 @@
 """The slices of each batch, as a function of (seed, step) and nothing else."""
 
+import functools
+
 import numpy as np
 
 
+@functools.lru_cache(maxsize=4)  # two epochs of two sets: a batch may be of both
 def epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of `n` slices in an epoch, a permutation `[n]`."""
-    return np.random.default_rng([seed, epoch]).permutation(n)
+    """Return the order of `n` slices in an epoch, a read-only permutation `[n]`."""
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    order.flags.writeable = False
+    return order
 
 
 def batch_indices(step: int, *, n: int, batch_size: int, seed: int) -> np.ndarray:

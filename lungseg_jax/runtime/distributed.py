@@ -4,7 +4,8 @@ Every process runs the same command and takes every step; only the primary proce
 files and prints. The processes share the run folder and read the same data, on a common
 file system or from copies.
 
-Batches are split over one mesh of all devices; everything else is replicated. Under `jit`
+Batches are split over one mesh of all devices, and so are training slices that do not fit
+on each of them; everything else is replicated. Under `jit`
 the mean over a sharded batch is global, so batch norm and losses need no axis name and the
 same program serves any number of devices.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -88,6 +90,47 @@ def ending_together() -> Iterator[None]:
         )
         print(error, file=sys.stderr, flush=True)
         os._exit(2)
+
+
+def gather_sharded(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Create `gather(array [n ...], indices [b]) -> [b ...]` for an array by example.
+
+    Each device reads from its part the rows that every device needs, and sends each device
+    its own: b rows for each device, of which one in `mesh.size` is the right one. That
+    moves bytes and computes nothing, so that the rows are exact whatever their dtype.
+    """
+
+    def gather(part, indices):
+        needed = jax.lax.all_gather(indices, "batch", tiled=True)
+        first = jax.lax.axis_index("batch") * len(part)
+        rows = part[jnp.clip(needed - first, 0, len(part) - 1)]
+        by_receiver = rows.reshape(mesh.size, len(indices), *rows.shape[1:])
+        by_sender = jax.lax.all_to_all(by_receiver, "batch", 0, 0)
+        return by_sender[indices // len(part), jnp.arange(len(indices))]
+
+    return _by_device(gather, mesh)
+
+
+def gather_local(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Create `gather(array [n ...], indices [b]) -> [b ...]` without communication.
+
+    The array is by example, and an index is that of a row in the part of its own device.
+    """
+    return _by_device(lambda part, indices: part[indices], mesh)
+
+
+def _by_device(gather: Callable, mesh: Mesh) -> Callable:
+    example = PartitionSpec("batch")
+    return jax.shard_map(
+        gather, mesh=mesh, in_specs=(example, example), out_specs=example
+    )
+
+
+def lowest(value: int) -> int:
+    """Return the smallest value of all processes; all of them must call this."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.float64(value)).min())
 
 
 def initialize() -> None:

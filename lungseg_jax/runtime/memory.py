@@ -1,14 +1,20 @@
-"""A device that runs out of memory: what was asked for, what there is, what to do."""
+"""The memory of this machine and its devices, and a plain error where it ends."""
 
 import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 
 from lungseg_jax.runtime.errors import UserError
 
+# What a container may use, in version 2 and version 1 of control groups.
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 # In the messages of XLA: bytes that were asked for and, on a TPU, those of the device or
 # those that are free.
 _SIZE = r"([\d.]+[KMGT]?)"
@@ -19,6 +25,22 @@ _MESSAGES = (
     rf"Attempting to (?:allocate|reserve) {_SIZE}\b.*?There are {_SIZE} free",
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def host_bytes() -> int:
+    """Return the memory that this machine has, or that its container may use."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [file.read_text().strip() for file in CGROUP_LIMITS if file.is_file()]
+    return min([physical, *(int(limit) for limit in limits if limit.isdecimal())])
+
+
+def device_bytes(device: jax.Device) -> int:
+    """Return the memory that arrays on a device of this process may fill.
+
+    Devices that do not say so are CPUs, which share the memory of the host.
+    """
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return limit or host_bytes() // jax.local_device_count()
 
 
 @contextlib.contextmanager
@@ -42,7 +64,7 @@ def reported(remedy: str) -> Iterator[None]:
 def _out_of_memory(message: str, remedy: str) -> UserError:
     asked, available = _amounts(message)
     device = jax.local_devices()[0]
-    available = available or _memory_of(device)
+    available = available or device_bytes(device)
     rule = f"{device.device_kind} has {_format(available)}." if available else ""
     if asked and "free" in message:
         rule = f"{device.device_kind} has {_format(available)} left."
@@ -62,13 +84,6 @@ def _amounts(message: str) -> tuple[float, float]:
 def _bytes(text: str) -> float:
     number = text.rstrip("KMGT")
     return float(number) * _UNITS.get(text[len(number) :], 1)
-
-
-def _memory_of(device: jax.Device) -> float:
-    """Return the bytes that JAX may use of a device, 0 if they are unknown."""
-    if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return (device.memory_stats() or {}).get("bytes_limit", 0)
 
 
 def _format(size: float) -> str:

@@ -13,7 +13,7 @@ from lungseg_jax.data.sampling import mixed_batch_indices
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.config import preprocessing_of
 from lungseg_jax.training.steps import make_prepare
-from lungseg_jax.training.validation import network_arrays
+from lungseg_jax.training.validation import network_slices
 
 
 def augmented_slices(
@@ -36,8 +36,7 @@ def augmented_slices(
     Returns:
       Images `[n s s]`, in [0, 1] over the window, and masks `[n s s]`, in [0, 1].
     """
-    arrays = network_arrays(c, dataset, names, extra)
-    images, masks = jax.device_put((arrays["image"], arrays["mask"]))
+    slices = network_slices(c, dataset, names, extra)
     normalize = functools.partial(to_unit, **preprocessing_of(c))
     prepare = jit(make_prepare(c.augment.to_dict(), normalize, c.seed))
     batches = []
@@ -50,6 +49,8 @@ def augmented_slices(
             batch_size=c.train.batch_size,
             seed=c.seed,
         )
-        batches.append(jax.device_get(prepare(images, masks, batch, step)))
+        arrays, rows = slices.stack(batch), np.arange(len(batch))
+        prepared = prepare(arrays["image"], arrays["mask"], rows, step)
+        batches.append(jax.device_get(prepared))
     images, masks = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return images.mean(axis=-1), masks

@@ -1,9 +1,10 @@
 """Batch statistics re-estimated over a training set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from lungseg_jax.runtime.compilation import jit
 
@@ -39,6 +40,43 @@ def make_precise_batch_stats(
         return _map_norms(_to_variance, averaged)
 
     return jit(estimate, out_shardings=sharding)
+
+
+def pool_batch_stats(
+    estimate: Callable,
+    variables: Mapping[str, Any],
+    parts: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> Any:
+    """Return `estimate` over a training set of which one part is in memory at a time.
+
+    Args:
+      estimate: of `make_precise_batch_stats`.
+      variables: its first argument.
+      parts: its other arguments, images and batches; equally many batches in each. One part
+        gives exactly its own estimate, several that of all batches to rounding.
+    """
+    parts = iter(parts)
+    first = estimate(variables, *next(parts))
+    total, n = None, 1
+    for part in parts:
+        if total is None:
+            total = _moments_on_host(first)
+        moments = _moments_on_host(estimate(variables, *part))
+        total, n = jax.tree.map(np.add, total, moments), n + 1
+    if total is None:
+        return first
+    pooled = _map_norms(_to_variance, jax.tree.map(lambda a: a / n, total))
+    return jax.tree.map(
+        lambda a, like: jax.device_put(a.astype(like.dtype), like.sharding),
+        pooled,
+        first,
+    )
+
+
+def _moments_on_host(stats):
+    """Convert means and variances to means and second moments, in float64."""
+    stats = jax.tree.map(lambda a: np.asarray(a, np.float64), stats)
+    return _map_norms(_to_second_moment, stats)
 
 
 def _map_norms(fn, stats):

@@ -16,6 +16,7 @@ from lungseg_jax.models.norms import NORMS
 from lungseg_jax.models.unet import PRECISIONS
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import OPTIMIZERS
+from lungseg_jax.training.placement import AUTO, PLACEMENTS
 from lungseg_jax.training.schedules import SCHEDULES
 
 
@@ -112,6 +113,14 @@ KNOBS: tuple[Knob, ...] = (
         "share of every batch that the extra phantoms fill",
         (0.0, 1.0),
         before=0.25,
+    ),
+    Knob(
+        "data.placement",
+        AUTO,
+        "where training slices are; auto: the first of the others that fits",
+        choices=(AUTO, *PLACEMENTS),
+        before=AUTO,
+        is_cosmetic=True,
     ),
     Knob(
         "data.soft_masks",

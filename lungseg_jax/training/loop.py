@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,12 +21,13 @@ from lungseg_jax.data.splits import Split
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, memory, progress, signals
-from lungseg_jax.training.batch_stats import make_precise_batch_stats
+from lungseg_jax.training.batch_stats import make_precise_batch_stats, pool_batch_stats
 from lungseg_jax.training.config import (
     micro_batch_size,
     preprocessing_of,
     snapshot_steps,
 )
+from lungseg_jax.training.feeds import ResidentFeed, StreamedFeed, make_feed
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.log import TrainingLog
 from lungseg_jax.training.losses import LOSSES
@@ -37,7 +38,7 @@ from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import TrainState, make_init_fn
 from lungseg_jax.training.steps import make_train_steps
 from lungseg_jax.training.tracking import Tracking
-from lungseg_jax.training.validation import make_validate, network_arrays
+from lungseg_jax.training.validation import make_validate, network_slices
 
 
 def is_finished(config: ConfigDict, folder: RunFolder) -> bool:
@@ -57,6 +58,7 @@ def train(
     folder: RunFolder,
     dataset: Dataset,
     split: Split,
+    placement: str,
     extra: Dataset | None = None,
     initial: Any = None,
     tracking: Tracking | None = None,
@@ -68,6 +70,7 @@ def train(
       folder: the run folder.
       dataset: the data.
       split: the names of its slices.
+      placement: of the training slices, a key of `placement.PLACEMENTS`.
       extra: further slices, all of which are mixed into the batches.
       initial: variables to start from; None for random ones.
       tracking: follows the training.
@@ -78,7 +81,7 @@ def train(
     """
     tracking, snapshots = tracking or Tracking(), snapshot_steps(config)
     with _reported(config):
-        training = _build(config, dataset, split, extra)
+        training = _build(config, dataset, split, placement, extra)
     with (
         Checkpoints(folder.checkpoints, snapshots=snapshots) as saved,
         _reported(config),
@@ -102,59 +105,45 @@ class _Training:
 
     Attributes:
       config: the configuration.
-      names: the slices of the training split, and then the extra ones.
-      extra: the number of extra slices.
-      arrays: all of them on the device, "image" `[n s s c]` and "mask" `[n s s]`.
+      feed: the slices of the training split, and then the extra ones.
       schedule: learning rate by step.
       init: returns the state before the first update.
       train_steps: see `make_train_steps`.
       precise_batch_stats: see `make_precise_batch_stats`.
       validate: returns the scores of a state on the validation split.
-      batch_sharding: sharding of the indices `[k b]`.
+      mesh: the devices that share a batch.
     """
 
     config: ConfigDict
-    names: Sequence[str]
-    extra: int
-    arrays: Mapping[str, jax.Array]
+    feed: ResidentFeed | StreamedFeed
     schedule: Callable
     init: Callable[[], TrainState]
     train_steps: Callable
     precise_batch_stats: Callable
     validate: Callable[[TrainState], dict[str, float]]
-    batch_sharding: jax.sharding.Sharding
-
-    def batch(self, step: int) -> np.ndarray:
-        """Return the indices `[b]` of the update after `step`."""
-        return mixed_batch_indices(
-            step,
-            n=len(self.names) - self.extra,
-            extra=self.extra,
-            share=self.config.data.extra_share,
-            batch_size=self.config.train.batch_size,
-            seed=self.config.seed,
-        )
+    mesh: jax.sharding.Mesh
 
     def batch_names(self, step: int) -> list[str]:
         """Return the slices of the update after `step`."""
-        return [self.names[i] for i in self.batch(step)]
+        return [self.feed.slices.names[i] for i in self.feed.batch(step)]
 
 
 def _build(
-    c: ConfigDict, dataset: Dataset, split: Split, extra: Dataset | None
+    c: ConfigDict,
+    dataset: Dataset,
+    split: Split,
+    placement: str,
+    extra: Dataset | None,
 ) -> _Training:
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
     mesh = distributed.make_mesh(distributed.devices_for(micro_batch_size(c)))
     replicated = distributed.replicated(mesh)
-    arrays = network_arrays(c, dataset, split["train"], extra)
-    extra_names = extra.names if extra else []
+    feed = _make_feed(c, dataset, split, placement, extra, mesh)
     normalize = functools.partial(to_unit, **preprocessing_of(c))
     return _Training(
         config=c,
-        names=[*split["train"], *extra_names],
-        extra=len(extra_names),
-        arrays=distributed.place(arrays, replicated),
+        feed=feed,
         schedule=schedule,
         init=make_init_fn(
             model,
@@ -172,13 +161,42 @@ def _build(
             normalize=normalize,
             seed=c.seed,
             accumulate=c.train.accumulate,
+            gather=feed.gather,
             sharding=replicated,
         ),
         precise_batch_stats=make_precise_batch_stats(
             model, normalize=normalize, sharding=replicated
         ),
-        validate=make_validate(c, model, mesh, dataset, split["validation"]),
-        batch_sharding=distributed.by_example(mesh, axis=1),
+        validate=make_validate(
+            c, model, mesh, dataset, split["validation"], placement != "streamed"
+        ),
+        mesh=mesh,
+    )
+
+
+def _make_feed(
+    c: ConfigDict,
+    dataset: Dataset,
+    split: Split,
+    placement: str,
+    extra: Dataset | None,
+    mesh: jax.sharding.Mesh,
+) -> ResidentFeed | StreamedFeed:
+    batch = functools.partial(
+        mixed_batch_indices,
+        n=len(split["train"]),
+        extra=len(extra.names) if extra else 0,
+        share=c.data.extra_share,
+        batch_size=c.train.batch_size,
+        seed=c.seed,
+    )
+    return make_feed(
+        placement,
+        network_slices(c, dataset, split["train"], extra),
+        batch,
+        mesh,
+        steps_per_dispatch=c.train.steps_per_dispatch,
+        total_steps=c.train.total_steps,
     )
 
 
@@ -191,7 +209,7 @@ def _restore(
 ) -> tuple[_Training, TrainState, TrainingLog]:
     """Compile the step while the newest state is restored, or initialized."""
     c, shapes = training.config, training.init.eval_shape()
-    used, backend = training.batch_sharding.mesh.size, jax.default_backend()
+    used, backend = training.mesh.size, jax.default_backend()
     devices = f"{used} {backend}"
     if used < jax.device_count():
         devices += f" of {jax.device_count()}, which divide the batch evenly"
@@ -199,7 +217,7 @@ def _restore(
     progress.say(
         f"{c.model.name} U-Net, "
         f"{count_parameters((shapes.params, shapes.batch_stats)):,} parameters; "
-        f"{len(training.names)} slices at {c.data.image_size}x{c.data.image_size}; "
+        f"{len(training.feed.slices)} slices at {c.data.image_size}x{c.data.image_size}; "
         f"{c.train.total_steps} steps of {c.train.batch_size}{parts} on {devices}"
     )
     saved.check_room(shapes.arrays)
@@ -237,17 +255,22 @@ def _loop(
     """
     c, total = training.config, training.config.train.total_steps
     snapshots = snapshot_steps(c)
-    fixed_batches = whole_batches(len(training.names), micro_batch_size(c), seed=c.seed)
+    fixed_batches = whole_batches(
+        len(training.feed.slices), micro_batch_size(c), seed=c.seed
+    )
     step = int(state.step)
     with (
+        contextlib.closing(training.feed),
         signals.defer_signals(),
         progress.bar("training", total, done=step, unit="step") as bar,
     ):
         while step < total:
             # Up to the next step after which something is due, in one dispatch.
-            count = min(c.train.steps_per_dispatch, _next_due(step, c) - step)
+            count = _updates_at_once(step, c)
             state, metrics = _dispatch(training, state, step, count)
             step += count
+            if step < total:
+                training.feed.prepare(step, _updates_at_once(step, c), metrics)
             log.add(metrics, count)
             bar.update(count)
 
@@ -256,9 +279,10 @@ def _loop(
             row_due = save_due or step % c.train.log_every == 0
             has_stats = state.batch_stats is not None
             if is_snapshot and c.train.population_stats and has_stats:
-                images = training.arrays["image"]
-                stats = training.precise_batch_stats(
-                    state.variables, images, fixed_batches
+                stats = pool_batch_stats(
+                    training.precise_batch_stats,
+                    state.variables,
+                    training.feed.parts(fixed_batches),
                 )
                 state = state.replace(batch_stats=stats)
             if row_due:
@@ -277,29 +301,28 @@ def _loop(
 
 def _compile(training: _Training, state: TrainState) -> Callable:
     """Compile `train_steps` for the shapes that it will be called with."""
-    images, masks = training.arrays["image"], training.arrays["mask"]
-    state = jax.tree.map(lambda leaf: leaf.update(sharding=images.sharding), state)
+    images, masks = training.feed.images, training.feed.masks
+    replicated = distributed.replicated(training.mesh)
+    state = jax.tree.map(lambda leaf: leaf.update(sharding=replicated), state)
     shape = (
         training.config.train.steps_per_dispatch,
         training.config.train.batch_size,
     )
-    indices = jax.ShapeDtypeStruct(shape, np.int32, sharding=training.batch_sharding)
+    by_example = distributed.by_example(training.mesh, axis=1)
+    indices = jax.ShapeDtypeStruct(shape, np.int32, sharding=by_example)
     steps = training.train_steps
     return steps.lower(state, images, masks, indices, np.int32(1)).compile()
 
 
 def _dispatch(training: _Training, state: TrainState, step: int, count: int):
     """Apply `count` updates after `step`."""
-    batches = [training.batch(s) for s in range(step, step + count)]
-    padding = training.config.train.steps_per_dispatch - count
-    indices = np.stack(batches + padding * batches[-1:]).astype(np.int32)
-    return training.train_steps(
-        state,
-        training.arrays["image"],
-        training.arrays["mask"],
-        distributed.place(indices, training.batch_sharding),
-        np.int32(count),
-    )
+    inputs = training.feed.take(step, count)
+    return training.train_steps(state, *inputs, np.int32(count))
+
+
+def _updates_at_once(step: int, c: ConfigDict) -> int:
+    """Return the updates of the dispatch after `step`."""
+    return min(c.train.steps_per_dispatch, _next_due(step, c) - step)
 
 
 def _next_due(step: int, c: ConfigDict) -> int:

@@ -1,5 +1,6 @@
 """Writing config.json and run.json: the identity of a run, which owns its folder."""
 
+import dataclasses
 import platform
 from importlib import metadata
 from typing import Any
@@ -17,6 +18,7 @@ from lungseg_jax.runtime.files import read_json, write_json
 from lungseg_jax.training import knobs
 from lungseg_jax.training.config import differences
 from lungseg_jax.training.knobs import flat
+from lungseg_jax.training.placement import Placement
 from lungseg_jax.training.run import SCHEMA_VERSION, read_config_and_record
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import memory_knobs
@@ -32,6 +34,7 @@ def register_run(
     folder: RunFolder,
     dataset: Dataset,
     split: Split,
+    placement: Placement,
     *,
     done: int = 0,
     extend: bool = False,
@@ -45,6 +48,7 @@ def register_run(
       folder: the run folder.
       dataset: the data.
       split: the names of its slices.
+      placement: of the training slices at the first start.
       done: the newest saved step.
       extend: accept a different length, if the finished steps remain valid.
       initial: what is recorded of the weights that the first step starts from.
@@ -62,6 +66,7 @@ def register_run(
             )
         start = {"config_sha256": [config_digest(config)], "initial": initial}
         start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
+        start["placement"] = dataclasses.asdict(placement)
         _write(folder, config, _describe(dataset, split) | start)
         return
     before, record = read_config_and_record(folder)

@@ -3,6 +3,7 @@
 What is closed over is static; what is passed is traced.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from lungseg_jax.data.augmentation.transforms import augment
+from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.metrics.overlap import count_pixels
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.losses import Loss, damp_outliers, track_median
@@ -29,13 +31,14 @@ def make_train_steps(
     normalize: Callable[[jax.Array], jax.Array] = lambda images: images,
     seed: int,
     accumulate: int = 1,
+    gather: Callable[[jax.Array, jax.Array], jax.Array] = operator.getitem,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Callable:
     """Create `steps(state, images, masks, indices, count) -> (state, metrics)`.
 
-    It applies several updates in one dispatch. The training split stays on the device;
-    batches are gathered and augmented inside the program, so that the host sends only
-    indices. The old state is donated.
+    It applies several updates in one dispatch. Batches are gathered and augmented inside
+    the program: if the training split stays on the device, the host sends only indices. The
+    old state is donated.
 
     Args:
       loss: a function of `losses.LOSSES`.
@@ -47,16 +50,17 @@ def make_train_steps(
       seed: together with the step, it determines the augmentation.
       accumulate: micro-batches of an update, one after the other; it divides b. Each has
         its own moments in batch norm; see `_accumulate`.
+      gather: returns the rows `[b ...]` of an array `[n ...]` at indices `[b]`.
       sharding: sharding of the results. If None, the compiler may choose another one than
         the first state has, and the second call would compile again.
 
     Returns:
-      A compiled function of `state`, `images` `[n h w c]`, `masks` `[n h w]`, `indices`
-      `[k b]` and `count` >= 1, the number of rows of `indices` to use. The metrics METRICS
-      are `[k]`, zero for unused rows, and left on the device. One program serves every
-      `count`.
+      A compiled function of `state`, `images` `[n h w c]`, `masks` `[n h w]` (see
+      `pack_mask`), `indices` `[k b]` and `count` >= 1, the number of rows of `indices` to
+      use. The metrics METRICS are `[k]`, zero for unused rows, and left on the device. One
+      program serves every `count`.
     """
-    prepare = make_prepare(augmentation, normalize, seed)
+    prepare = make_prepare(augmentation, normalize, seed, gather)
     gradient = _make_gradient(loss, outlier_knee, outlier_factor)
     if accumulate > 1:
         gradient = _accumulate(gradient, accumulate)
@@ -103,6 +107,7 @@ def make_prepare(
     augmentation: Mapping[str, Any],
     normalize: Callable[[jax.Array], jax.Array],
     seed: int,
+    gather: Callable[[jax.Array, jax.Array], jax.Array] = operator.getitem,
 ) -> Callable:
     """Create `prepare(images, masks, indices [b], step) -> (images, masks)`.
 
@@ -112,8 +117,9 @@ def make_prepare(
 
     def prepare(images, masks, indices, step):
         key = jax.random.fold_in(jax.random.key(seed), step)
-        batch = images[indices].astype(jnp.float32)
-        batch, truth = augment(batch, masks[indices], key, **augmentation)
+        batch = gather(images, indices).astype(jnp.float32)
+        truth = unpack_masks(gather(masks, indices))
+        batch, truth = augment(batch, truth, key, **augmentation)
         return normalize(batch), truth
 
     return prepare

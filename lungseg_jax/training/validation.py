@@ -1,6 +1,5 @@
 """Validation during training, at the network's size."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +7,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lungseg_jax.data.dataset import Dataset, to_network_arrays
+from lungseg_jax.data.dataset import Dataset
+from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.metrics.overlap import summarize
 from lungseg_jax.models import make_model
@@ -21,12 +22,21 @@ from lungseg_jax.training.steps import make_eval_step
 
 
 def make_validate(
-    c: ConfigDict, model: Any, mesh, dataset: Dataset, names: Sequence[str]
+    c: ConfigDict,
+    model: Any,
+    mesh,
+    dataset: Dataset,
+    names: Sequence[str],
+    in_memory: bool,
 ) -> Callable[[TrainState], dict[str, float]]:
-    """Create `validate(state) -> {"loss", "iou_pooled"}`, at the network's size."""
+    """Create `validate(state) -> {"loss", "iou_pooled"}`, at the network's size.
+
+    The slices are kept in the memory of the host, or read from disk at each validation.
+    """
     if not names:
         return lambda state: {}
-    arrays = network_arrays(c, dataset, names)
+    slices = network_slices(c, dataset, names)
+    arrays = slices.stack() if in_memory else None
     eval_step = make_eval_step(
         model,
         loss=LOSSES[c.train.loss],
@@ -42,8 +52,9 @@ def make_validate(
     def validate(state: TrainState) -> dict[str, float]:
         losses, rows = [], []
         for batch in batches:
-            images = to_unit(arrays["image"][batch], **preprocessing_of(c))
-            inputs = images, arrays["mask"][batch]
+            part = slices.stack(batch) if arrays is None else _rows(arrays, batch)
+            images = to_unit(part["image"], **preprocessing_of(c))
+            inputs = images, unpack_masks(part["mask"])
             inputs = distributed.place(inputs, distributed.by_example(mesh))
             batch_losses, counts = jax.device_get(eval_step(state.variables, *inputs))
             unpadded = len(np.unique(batch))
@@ -63,7 +74,8 @@ def make_predict(
     All are `[n s s]`, at the network's size: images in [0, 1], the masks boolean.
     """
     model = make_model(**c.model)
-    arrays = network_arrays(c, dataset, names)
+    arrays = network_slices(c, dataset, names).stack()
+    truths = unpack_masks(arrays["mask"]) >= 0.5
     images = np.asarray(to_unit(arrays["image"], **preprocessing_of(c)))
 
     @jit
@@ -73,24 +85,21 @@ def make_predict(
 
     def predict(variables):
         masks = np.asarray(segment(variables, images))
-        return images[..., 0], masks, arrays["mask"] >= 0.5
+        return images[..., 0], masks, truths
 
     return predict
 
 
-def network_arrays(
+def network_slices(
     c: ConfigDict,
     dataset: Dataset,
     names: Sequence[str],
     extra: Dataset | None = None,
-) -> dict[str, np.ndarray]:
-    """Return slices as they are kept on the device, and then all of another dataset.
+) -> NetworkSlices:
+    """Return slices as they are kept on the device, and then all of another dataset."""
+    parts = [(dataset, names)] + ([(extra, extra.names)] if extra else [])
+    return NetworkSlices(parts, soft_masks=c.data.soft_masks, **preprocessing_of(c))
 
-    "image" `[n s s c]` is that of `image_to_network`, and "mask" is `[n s s]`.
-    """
-    slices = dataset.slices(names)
-    if extra:
-        slices = itertools.chain(slices, extra.slices(extra.names))
-    return to_network_arrays(
-        slices, soft_masks=c.data.soft_masks, **preprocessing_of(c)
-    )
+
+def _rows(arrays: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: array[indices] for name, array in arrays.items()}

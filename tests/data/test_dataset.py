@@ -1,5 +1,6 @@
 """Data are prepared once, again when a file changes, and read by name."""
 
+import os
 import subprocess
 import sys
 
@@ -138,6 +139,15 @@ def test_reports_faults_before_anything_is_prepared(tmp_path):
     with pytest.raises(UserError, match=r"s1\.tif is damaged"):
         dataset.load_dataset(folder, cache=tmp_path / "c")
     assert prepared(tmp_path / "c") == []
+
+
+def test_reports_prepared_data_that_are_damaged(tmp_path):
+    loaded = dataset.load_dataset(write_pairs(tmp_path / "d"), cache=tmp_path / "c")
+    (records,) = (tmp_path / "c").rglob("*.array_record*")
+    os.truncate(records, records.stat().st_size // 2)
+    with pytest.raises(UserError, match="s1 cannot be read from the prepared") as e:
+        loaded.read("s1")
+    assert f"delete {tmp_path / 'c' / 'tfds' / loaded.fingerprint}" in e.value.remedy
 
 
 def test_converts_slices_to_network_arrays(tmp_path):

@@ -46,7 +46,7 @@ def test_a_real_error_of_jax_says_how_much_there_is():
     ],
 )
 def test_reads_the_amounts_from_messages(message, asked, available, monkeypatch):
-    monkeypatch.setattr(memory, "_memory_of", lambda device: 3 * 2**30)
+    monkeypatch.setattr(memory, "device_bytes", lambda device: 3 * 2**30)
     with pytest.raises(UserError) as e, memory.reported("turn a knob."):
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {message}")
     assert e.value.what == f"out of memory: {asked} were asked for."
@@ -54,7 +54,7 @@ def test_reads_the_amounts_from_messages(message, asked, available, monkeypatch)
 
 
 def test_an_unknown_message_is_quoted(monkeypatch):
-    monkeypatch.setattr(memory, "_memory_of", lambda device: 0)
+    monkeypatch.setattr(memory, "device_bytes", lambda device: 0)
     with pytest.raises(UserError) as e, memory.reported("turn a knob."):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no more\nbuffers")
     assert e.value.what == "out of memory: RESOURCE_EXHAUSTED: no more"

@@ -5,7 +5,10 @@ import numpy as np
 
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
-from lungseg_jax.training.batch_stats import make_precise_batch_stats
+from lungseg_jax.training.batch_stats import (
+    make_precise_batch_stats,
+    pool_batch_stats,
+)
 
 
 def test_first_layer_statistics_are_those_of_the_whole_set():
@@ -30,3 +33,24 @@ def test_first_layer_statistics_are_those_of_the_whole_set():
     # The running statistics, still at their initial values, are far from them.
     running = variables["batch_stats"]["down_1"]["layer"]["norm"]
     assert (running["var"] == 1).all() and (abs(norm["var"] - 1) > 0.1).all()
+
+
+def test_parts_of_a_set_are_pooled():
+    """One part is its own estimate, bit for bit; several are that of all batches."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, (6, 32, 32, 1)).astype(np.float32)
+    images[:2] += 5  # the means of the batches differ, which the variance includes
+    model = make_model("conv", filters=1)
+    variables = init_variables(model, channels=1, seed=0)
+    estimate = make_precise_batch_stats(model)
+    batches = np.arange(6).reshape(3, 2)
+    together = estimate(variables, images, batches)
+    same = pool_batch_stats(estimate, variables, [(images, batches)])
+    jax.tree.map(np.testing.assert_array_equal, same, together)
+    parts = ((images[batch], np.array([[0, 1]])) for batch in batches)
+    pooled = pool_batch_stats(estimate, variables, parts)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        pooled,
+        together,
+    )

@@ -155,6 +155,7 @@ def test_notebook_schedule_changes_once_an_epoch():
         ("data.image_size", 8, "data.image_size=8"),
         ("model.levels", 9, "model.levels=9"),
         ("model.norm", "layer", "batch, group, instance"),
+        ("data.placement", "disk", "auto, copied, sharded, streamed"),
         ("data.test_fraction", 1.0, "data.test_fraction=1.0"),
         ("data.test_fraction", 0.0, "data.test_fraction=0.0"),
         ("evaluate.threshold", 1.5, "evaluate.threshold=1.5"),

@@ -84,6 +84,19 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert untimed_rows(folder) == untimed_rows(finished_run)
 
 
+def test_a_streamed_run_that_is_resumed_equals_the_resident_one(
+    finished_run, tiny_cache, tmp_path
+):
+    """Stopped in the middle of an epoch, and resumed there by the stream."""
+    folder = RunFolder(tmp_path / "run")
+    c = tiny_config(tiny_cache, **{"data.placement": "streamed"})
+    stop_after(3, c, folder)
+    assert checkpoints.saved_steps(folder.checkpoints) == [2]
+    train(c, folder)
+    assert_equal_variables(folder, finished_run)
+    assert untimed_rows(folder) == untimed_rows(finished_run)
+
+
 def test_a_resumed_run_continues_the_running_median(tiny_cache, tmp_path):
     """Stopped in the middle of a cycle, with two steps a dispatch."""
     changes = {"train.outlier_factor": 2.0, "train.outlier_knee": 0.0}

@@ -8,7 +8,7 @@ from lungseg_jax import experiment
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
-from lungseg_jax.training import config, loop
+from lungseg_jax.training import config, feeds, loop
 from lungseg_jax.training.recipes import without_variety
 
 SNAPSHOTS = (4, 7)  # 7 steps in 2 cycles: they end at 4 (3.5 rounded to even) and 7
@@ -46,15 +46,18 @@ class PowerCut(Exception):
 
 def stop_after(step, c, folder, **options):
     """Train until `step` updates were applied, then raise, as a power cut would."""
-    batch_indices = loop.mixed_batch_indices
 
-    def cut_off(at, **kwargs):
-        if at == step:
-            raise PowerCut
-        return batch_indices(at, **kwargs)
+    def cut_off(take):
+        def take_until(feed, at, count):
+            if at <= step < at + count:
+                raise PowerCut
+            return take(feed, at, count)
+
+        return take_until
 
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(loop, "mixed_batch_indices", cut_off)
+        for feed in (feeds.ResidentFeed, feeds.StreamedFeed):
+            m.setattr(feed, "take", cut_off(feed.take))
         with built_once(), pytest.raises(PowerCut):
             experiment.run_experiment(c, str(folder.path), **options)
 
@@ -79,9 +82,9 @@ def built_once():
     """Trace and compile the functions of a training once per configuration."""
     build, compile_steps = loop._build, loop._compile
 
-    def build_once(c, dataset, split, extra):
+    def build_once(c, *args):
         if c.to_json() not in _built:
-            _built[c.to_json()] = build(c, dataset, split, extra)
+            _built[c.to_json()] = build(c, *args)
         return _built[c.to_json()]
 
     def compile_once(training, state):

@@ -8,28 +8,27 @@ generalization, UAI 2018, arXiv:1803.05407, section 3.2.
 """
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
 from lungseg_jax.data.preprocessing import to_unit
-from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
-from lungseg_jax.training.batch_stats import make_precise_batch_stats
+from lungseg_jax.training.batch_stats import make_precise_batch_stats, pool_batch_stats
 
 
 def average_members(
-    trained: TrainedEnsemble, images: np.ndarray, *, batch_size: int, seed: int
+    trained: TrainedEnsemble, parts: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> Any:
     """Return variables with the mean parameters of all members.
 
     Args:
       trained: the members.
-      images: the training split at the network's size, `[n s s c]`.
-      batch_size: size of the batches whose statistics are averaged.
-      seed: seed of their order.
+      parts: of the training split at the network's size, images `[n s s c]` and the batches
+        `[k b]` whose statistics are averaged; see `pool_batch_stats`.
     """
     mean = jax.tree.map(_mean, *trained.members.values())
     if "batch_stats" not in mean:
@@ -39,8 +38,8 @@ def average_members(
         make_model(**trained.model),
         normalize=functools.partial(to_unit, **trained.preprocessing),
     )
-    batches = whole_batches(len(images), batch_size, seed=seed)
-    return mean | {"batch_stats": jax.device_get(estimate(mean, images, batches))}
+    stats = pool_batch_stats(estimate, mean, parts)
+    return mean | {"batch_stats": jax.device_get(stats)}
 
 
 def _mean(*leaves) -> np.ndarray:

@@ -1,0 +1,107 @@
+"""Slices of one or more datasets as network arrays, converted when they are read."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from lungseg_jax.data.dataset import Dataset
+from lungseg_jax.data.packed_masks import pack_mask, packed_dtype
+from lungseg_jax.data.preprocessing import (
+    PREPROCESSING,
+    image_to_network,
+    mask_to_network,
+)
+
+
+class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
+    """A sequence of `{"image": [s s c], "mask": [s s]}`, as they are kept on devices.
+
+    Nothing is kept in memory: an item is read and converted whenever it is asked for, which
+    threads may do at the same time.
+
+    Attributes:
+      names: of the slices.
+      shapes: the shapes of both arrays of an item.
+      dtypes: their dtypes; masks are packed (`packed_masks`) if that is exact for all.
+    """
+
+    def __init__(
+        self,
+        parts: Iterable[tuple[Dataset, Sequence[str]]],
+        *,
+        preprocessing: str,
+        image_size: int,
+        window_hu: tuple[float, float],
+        soft_masks: bool,
+    ):
+        """Create a sequence of slices by name, one dataset after the other.
+
+        Args:
+          parts: datasets, each with the names of its slices.
+          preprocessing, image_size, window_hu: those of `image_to_network`.
+          soft_masks: whether masks hold shares of lung; see `mask_to_network`.
+        """
+        parts = list(parts)
+        self._sources = [(data, name) for data, names in parts for name in names]
+        self._image_options = {
+            "preprocessing": preprocessing,
+            "image_size": image_size,
+            "window_hu": window_hu,
+        }
+        self._mask_options = {"preprocessing": preprocessing, "image_size": image_size}
+        self._soft = soft_masks
+        self.names = [name for _, name in self._sources]
+        channels = PREPROCESSING[preprocessing]
+        self.shapes = {
+            "image": (image_size, image_size, channels),
+            "mask": (image_size, image_size),
+        }
+        shapes = itertools.chain(*(data.shapes(names) for data, names in parts))
+        self.dtypes = {
+            "image": np.dtype(np.int16 if preprocessing == "hu" else np.float32),
+            "mask": packed_dtype(shapes, soft_masks=soft_masks, **self._mask_options),
+        }
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        """Read and convert a slice.
+
+        Raises:
+          UserError: see `Dataset.read`.
+        """
+        dataset, name = self._sources[i]
+        image_slice = dataset.read(name)
+        image = image_to_network(image_slice.image, **self._image_options)
+        mask = mask_to_network(image_slice.mask, soft=self._soft, **self._mask_options)
+        return {"image": image, "mask": pack_mask(mask, self.dtypes["mask"])}
+
+    @property
+    def slice_bytes(self) -> int:
+        """The memory of one item."""
+        return sum(
+            math.prod(shape) * self.dtypes[name].itemsize
+            for name, shape in self.shapes.items()
+        )
+
+    def image_batches(
+        self, batches: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the images `[b s s c]` of each batch `[b]`, and their indices `[1 b]`."""
+        for batch in batches:
+            yield self.stack(batch)["image"], np.arange(len(batch))[None]
+
+    def stack(self, indices: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """Return the items at `indices`, by default all, `[n s s c]` and `[n s s]`."""
+        indices = range(len(self)) if indices is None else indices
+        arrays = {
+            name: np.empty((len(indices), *shape), self.dtypes[name])
+            for name, shape in self.shapes.items()
+        }
+        for row, i in enumerate(indices):
+            for name, array in self[i].items():
+                arrays[name][row] = array
+        return arrays

@@ -1,0 +1,54 @@
+"""Masks in one byte a pixel, where that loses nothing, as they are kept on devices.
+
+A mask that was averaged over blocks of 2, 4 or 8 pixels a side holds multiples of 1/64. In
+steps of 1/128 it fits in uint8, and because 128 is a power of two, both ways are exact:
+trainings on packed masks have the same bits as on float32 ones.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import numpy as np
+
+STEPS = 128  # from 0 to 1
+EXACT_RATIOS = (1, 2, 4, 8)  # of a slice's longer side to the network's
+
+Array = TypeVar("Array")  # of NumPy or of JAX
+
+
+def packed_dtype(
+    shapes: Iterable[tuple[int, int]],
+    *,
+    preprocessing: str,
+    image_size: int,
+    soft_masks: bool,
+) -> np.dtype:
+    """Return uint8 if the masks of such slices can be packed exactly, or float32.
+
+    Args:
+      shapes: height and width of the slices.
+      preprocessing, image_size, soft_masks: those of `mask_to_network`.
+    """
+    is_exact = not soft_masks or (
+        preprocessing != "seed"  # which blurs masks
+        and all(_averages_blocks(shape, image_size) for shape in set(shapes))
+    )
+    return np.dtype(np.uint8 if is_exact else np.float32)
+
+
+def pack_mask(mask: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Convert a float32 mask in [0, 1] to a dtype of `packed_dtype`."""
+    return (mask * STEPS).astype(dtype) if dtype == np.uint8 else mask
+
+
+def unpack_masks(masks: Array) -> Array:
+    """Convert masks of `pack_mask`, of any shape, back to float32 in [0, 1]."""
+    if masks.dtype != np.uint8:
+        return masks
+    return masks.astype(np.float32) * np.float32(1 / STEPS)
+
+
+def _averages_blocks(shape: tuple[int, int], image_size: int) -> bool:
+    """Whether a slice is scaled by a whole ratio that is a power of two."""
+    ratio, rest = divmod(max(shape), image_size)
+    return rest == 0 and ratio in EXACT_RATIOS and not any(n % ratio for n in shape)

@@ -1,0 +1,55 @@
+"""Network arrays that are converted when they are read, of one or two datasets."""
+
+import numpy as np
+import pytest
+
+from lungseg_jax.data.dataset import load_dataset, to_network_arrays
+from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.packed_masks import unpack_masks
+
+OPTIONS = {
+    "preprocessing": "hu",
+    "image_size": 20,
+    "window_hu": (-1000.0, 400.0),
+    "soft_masks": True,
+}
+
+
+@pytest.fixture
+def parts(pair_folder, tmp_path):
+    """Two datasets of 40x40 pixels, with the names of some of their slices."""
+    first = load_dataset(pair_folder(["a", "b", "c"]), cache=tmp_path / "cache")
+    second = load_dataset(pair_folder(["x", "y"], folder="2"), cache=tmp_path / "cache")
+    return [(first, ["c", "a"]), (second, ["y"])]
+
+
+def test_items_are_those_of_the_datasets_one_after_the_other(parts):
+    slices = NetworkSlices(parts, **OPTIONS)
+    assert slices.names == ["c", "a", "y"] and len(slices) == 3
+    for i, (dataset, name) in enumerate(
+        [(parts[0][0], "c"), (parts[0][0], "a"), (parts[1][0], "y")]
+    ):
+        expected = to_network_arrays(dataset.slices([name]), **OPTIONS)
+        np.testing.assert_array_equal(slices[i]["image"], expected["image"][0])
+        mask = unpack_masks(slices[i]["mask"])
+        np.testing.assert_array_equal(mask, expected["mask"][0])
+
+
+def test_shapes_dtypes_and_memory_are_known_before_anything_is_read(parts):
+    slices = NetworkSlices(parts, **OPTIONS)
+    arrays = slices.stack()
+    assert {name: a.shape[1:] for name, a in arrays.items()} == slices.shapes
+    assert {name: a.dtype for name, a in arrays.items()} == slices.dtypes
+    assert slices.dtypes == {"image": np.int16, "mask": np.uint8}
+    assert slices.slice_bytes * 3 == sum(a.nbytes for a in arrays.values())
+
+
+def test_batches_of_images_hold_their_own_rows(parts):
+    slices = NetworkSlices(parts, **OPTIONS)
+    everything = slices.stack()["image"]
+    batches = np.array([[2, 0], [1, 1]])
+    for batch, (images, indices) in zip(
+        batches, slices.image_batches(batches), strict=True
+    ):
+        assert indices.shape == (1, 2)
+        np.testing.assert_array_equal(images[indices[0]], everything[batch])

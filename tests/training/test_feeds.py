@@ -1,0 +1,282 @@
+"""Every placement gives the steps the same slices, bit for bit."""
+
+import functools
+import operator
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lungseg_jax.data.dataset import load_dataset
+from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.sampling import batch_indices
+from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training.feeds import make_feed
+from lungseg_jax.training.placement import PLACEMENTS
+
+OPTIONS = {
+    "preprocessing": "hu",
+    "image_size": 16,
+    "window_hu": (-1000.0, 400.0),
+    "soft_masks": True,
+}
+
+
+@pytest.fixture
+def slices(pair_folder, tmp_path):
+    """Seven slices."""
+    dataset = load_dataset(pair_folder("abcdefg", size=32), cache=tmp_path / "cache")
+    return NetworkSlices([(dataset, dataset.names)], **OPTIONS)
+
+
+@pytest.fixture
+def feed_of(slices):
+    """`make(placement, k=1)`: a feed of batches of 3, in epochs of 7."""
+    feeds = []
+
+    def make(placement, k=1):
+        batch = functools.partial(batch_indices, n=7, batch_size=3, seed=5)
+        mesh = distributed.make_mesh(distributed.devices_for(1))
+        options = {"steps_per_dispatch": k, "total_steps": 12}
+        feeds.append(make_feed(placement, slices, batch, mesh, **options))
+        return feeds[-1]
+
+    yield make
+    for feed in feeds:
+        feed.close()
+
+
+def assert_holds(feed, inputs, step, count):
+    """Check the batches of a `take`."""
+    images, masks, indices = inputs
+    assert indices.shape == (feed.images.shape[0] // 3, 3) or feed.images is images
+    for i in range(count):
+        expected = feed.slices.stack(feed.batch(step + i))
+        for name, array in (("image", images), ("mask", masks)):
+            assert array.dtype == expected[name].dtype
+            found = feed.gather(array, indices[i])
+            np.testing.assert_array_equal(found, expected[name])
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_batches_are_those_of_the_seed(feed_of, placement):
+    """From any step, in any order, and beyond the end of an epoch."""
+    feed = feed_of(placement)
+    for step in (0, 1, 2, 3, 9, 4, 5, 11):
+        assert_holds(feed, feed.take(step, 1), step, 1)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_dispatch_holds_several_batches(feed_of, placement):
+    feed = feed_of(placement, k=3)
+    for step, count in ((0, 3), (3, 1), (4, 2), (6, 3)):
+        inputs = feed.take(step, count)
+        assert inputs[0].shape == feed.images.shape
+        assert inputs[2].shape == (3, 3)
+        assert_holds(feed, inputs, step, count)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_batches_that_were_made_ready_are_the_same(feed_of, placement):
+    """Also if something else is asked for, and after the feed was closed."""
+    feed = feed_of(placement, k=2)
+    for step in (0, 2, 4):
+        assert_holds(feed, feed.take(step, 2), step, 2)
+        feed.prepare(step + 2, 2, running=())
+    assert_holds(feed, feed.take(8, 1), 8, 1)
+    feed.prepare(9, 1, running=())
+    feed.close()
+    assert_holds(feed, feed.take(9, 1), 9, 1)
+
+
+def test_a_stream_keeps_nothing_on_the_device(feed_of):
+    assert feed_of("streamed").images.shape == (3, 16, 16, 1)
+    assert feed_of("copied").images.shape == (7, 16, 16, 1)
+
+
+def test_a_slice_that_cannot_be_read_ends_the_step_that_needs_it(feed_of, monkeypatch):
+    """It is read ahead, while the steps before are still to be saved."""
+    feed, read = feed_of("streamed"), NetworkSlices.__getitem__
+    spoilt = feed.batch(2)[0]
+
+    def fail(self, i):
+        if i == spoilt:
+            raise UserError(f"{i} is damaged.")
+        return read(self, i)
+
+    step = next(s for s in range(12) if spoilt in feed.batch(s))
+    monkeypatch.setattr(NetworkSlices, "__getitem__", fail)
+    for earlier in range(step):
+        feed.take(earlier, 1)
+        feed.prepare(earlier + 1, 1, running=())
+    with pytest.raises(UserError, match="is damaged"):
+        feed.take(step, 1)
+
+
+def test_one_device_gathers_without_a_program_of_its_own(feed_of):
+    assert {feed_of(placement).gather for placement in PLACEMENTS} == {operator.getitem}
+
+
+CHILD = """
+import functools, sys
+from pathlib import Path
+import jax, numpy as np, optax
+from lungseg_jax.data.dataset import load_dataset
+from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.sampling import batch_indices, whole_batches
+from lungseg_jax.models import make_model
+from lungseg_jax.runtime import distributed
+from lungseg_jax.training.batch_stats import make_precise_batch_stats, pool_batch_stats
+from lungseg_jax.training.feeds import make_feed
+from lungseg_jax.training.losses import bce_dice
+from lungseg_jax.training.state import make_init_fn
+from lungseg_jax.training.steps import make_train_steps
+
+dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
+slices = NetworkSlices(
+    [(dataset, dataset.names)],
+    preprocessing="hu", image_size=16, window_hu=(-1000.0, 400.0), soft_masks=True,
+)
+n, k = len(slices), 2
+batch = functools.partial(batch_indices, n=n, batch_size=8, seed=0)
+mesh = distributed.make_mesh()
+replicated = distributed.replicated(mesh)
+model = make_model("conv", filters=1, levels=2)
+normalize = lambda images: (images + 1000.0) / 1400
+results = {}
+for placement in ("copied", "sharded", "streamed"):
+    feed = make_feed(
+        placement, slices, batch, mesh, steps_per_dispatch=k, total_steps=9
+    )
+    state = make_init_fn(
+        model, optax.sgd(0.1), channels=1, seed=0, sharding=replicated
+    )()
+    steps = make_train_steps(
+        loss=bce_dice, augmentation={"flip_lr": True}, normalize=normalize, seed=0,
+        gather=feed.gather, sharding=replicated,
+    )
+    gather = jax.jit(feed.gather)
+    for step in (0, 2, 4):
+        images, masks, indices = feed.take(step, k)
+        for i in range(k):
+            expected = slices.stack(batch(step + i))
+            found = gather(images, indices[i])
+            assert len(found.sharding.device_set) == mesh.size
+            np.testing.assert_array_equal(found, expected["image"])
+            np.testing.assert_array_equal(gather(masks, indices[i]), expected["mask"])
+        state, metrics = steps(state, images, masks, indices, k)
+        feed.prepare(step + k, k, metrics)
+    held = {shard.data.shape[0] for shard in images.addressable_shards}
+    whole = {"copied": n, "sharded": -(-n // mesh.size), "streamed": 8 * k // mesh.size}
+    assert held == {whole[placement]}, (placement, held)
+    stats = pool_batch_stats(
+        make_precise_batch_stats(model, normalize=normalize, sharding=replicated),
+        state.variables, feed.parts(whole_batches(n, 8, seed=0)),
+    )
+    feed.close()
+    results[placement] = jax.tree.leaves((state.params, stats))
+for placement in ("sharded", "streamed"):
+    for a, b in zip(results["copied"], results[placement], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=placement)
+np.savez(sys.argv[3], *results["sharded"])
+print(jax.device_count())
+"""
+
+
+@pytest.fixture
+def train_on(pair_folder, tmp_path):
+    """`train(devices)`: the leaves after six steps, from slices that were sharded."""
+    folder = pair_folder([f"s{i:02}" for i in range(19)], size=32)
+
+    def train(devices):
+        count = f"--xla_force_host_platform_device_count={devices}"
+        file = tmp_path / f"{devices}.npz"
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, folder, tmp_path / "cache", file],
+            env=os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {count}"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] == str(devices)
+        with np.load(file) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    return train
+
+
+def test_eight_devices_that_share_the_slices_train_as_one(train_on):
+    """19 slices are not divisible by 8. Batches are exact, and the results to rounding."""
+    for one, eight in zip(train_on(1), train_on(8), strict=True):
+        np.testing.assert_allclose(eight, one, rtol=2e-3, atol=2e-4)
+
+
+PROCESS = """
+import functools, sys
+from pathlib import Path
+import jax, numpy as np
+from lungseg_jax.data.dataset import load_dataset
+from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.sampling import batch_indices
+from lungseg_jax.runtime import distributed
+from lungseg_jax.training.feeds import make_feed
+
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+distributed.initialize()
+dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
+slices = NetworkSlices(
+    [(dataset, dataset.names)],
+    preprocessing="hu", image_size=16, window_hu=(-1000.0, 400.0), soft_masks=True,
+)
+batch = functools.partial(batch_indices, n=len(slices), batch_size=8, seed=0)
+mesh = distributed.make_mesh()
+by_example = distributed.by_example(mesh)
+read, reads = NetworkSlices.__getitem__, []
+for placement in ("copied", "sharded", "streamed"):
+    NetworkSlices.__getitem__ = lambda self, i: reads.append(i) or read(self, i)
+    feed = make_feed(placement, slices, batch, mesh, steps_per_dispatch=1, total_steps=2)
+    gather = jax.jit(lambda array, i: feed.gather(array, i[0]), out_shardings=by_example)
+    batches = []
+    for step in range(2):
+        images, _, indices = feed.take(step, 1)
+        batches.append(gather(images, indices))
+    feed.close()
+    NetworkSlices.__getitem__ = read
+    for step, found in enumerate(batches):
+        expected = slices.stack(batch(step))["image"]
+        for shard in found.addressable_shards:
+            np.testing.assert_array_equal(shard.data, expected[shard.index])
+    print(placement, len(reads))
+    reads.clear()
+"""
+
+
+def test_two_processes_read_their_own_slices(pair_folder, tmp_path):
+    """Each has two devices, and all batches are those of one process."""
+    folder = pair_folder([f"s{i:02}" for i in range(16)], size=32)
+    load_dataset(folder, cache=tmp_path / "cache")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, folder, tmp_path / "cache"],
+            env=os.environ | job | {"XLA_FLAGS": flags, "JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in processes:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        lines = [line for line in output.splitlines() if line.split()[0] in PLACEMENTS]
+        # All 16 slices, a half of them, and a half of two batches of 8.
+        assert lines == ["copied 16", "sharded 8", "streamed 8"]
