@@ -124,7 +124,12 @@ PLACES = {  # of libraries: the modules and folders that import them
     "fill_voids": {"inference.volume_cleanup"},
     "flax": {"models", "training.state"},
     "optax": {"training"},
-    "ml_collections": {"training", "experiment", "cli.train"},
+    "ml_collections": {
+        "training",
+        "experiment",
+        "inference.ensemble.lowering",
+        "cli.train_flags",
+    },
     "absl": {"cli.train", "cli.train_flags", "checkpointing.checkpoints"},
     "click": {"cli"},
     "huggingface_hub": {"inference.ensemble.hub"},

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from lungseg_jax.runtime import progress, signals
 from lungseg_jax.runtime.errors import UserError
@@ -47,6 +47,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_example(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
     """Return the sharding of batches: the example axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec(*axis * [None], "batch"))
+
+
+def sharing_batch(sharding: Sharding | None) -> contextlib.AbstractContextManager:
+    """Let what is traced in the block know the devices that share the batch.
+
+    See `operators.conv2d`, which has them add gradients in float32.
+    """
+    if isinstance(sharding, NamedSharding):
+        return jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh)
+    return contextlib.nullcontext()
 
 
 def initialize() -> None:

@@ -14,22 +14,25 @@ from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.data.dataset import Dataset
-from lungseg_jax.data.preprocessing import PREPROCESSING, to_unit
+from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import mixed_batch_indices, whole_batches
 from lungseg_jax.data.splits import Split
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, progress, signals
+from lungseg_jax.runtime.compilation import platform_of
 from lungseg_jax.training.batch_stats import make_precise_batch_stats
 from lungseg_jax.training.config import preprocessing_of, snapshot_steps
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.log import TrainingLog
-from lungseg_jax.training.losses import LOSSES
-from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.programs import (
+    init_of,
+    schedule_of,
+    train_steps_arguments,
+    train_steps_of,
+)
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.schedules import make_schedule
-from lungseg_jax.training.state import TrainState, make_init_fn
-from lungseg_jax.training.steps import make_train_steps
+from lungseg_jax.training.state import TrainState
 from lungseg_jax.training.tracking import Tracking
 from lungseg_jax.training.validation import make_validate, network_arrays
 
@@ -126,38 +129,23 @@ class _Training:
 def _build(
     c: ConfigDict, dataset: Dataset, split: Split, extra: Dataset | None
 ) -> _Training:
-    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
-    model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
     mesh = distributed.make_mesh(distributed.devices_for(c.train.batch_size))
     replicated = distributed.replicated(mesh)
     arrays = network_arrays(c, dataset, split["train"], extra)
     extra_names = extra.names if extra else []
-    normalize = functools.partial(to_unit, **preprocessing_of(c))
+    model = make_model(**c.model)
     return _Training(
         config=c,
         names=[*split["train"], *extra_names],
         extra=len(extra_names),
         arrays=jax.device_put(arrays, replicated),
-        schedule=schedule,
-        init=make_init_fn(
-            model,
-            make_optimizer(schedule, image_channels=channels, **c.optimizer),
-            channels=channels,
-            seed=c.seed,
-            track_loss=c.train.outlier_factor > 0,
-            sharding=replicated,
-        ),
-        train_steps=make_train_steps(
-            loss=LOSSES[c.train.loss],
-            outlier_knee=c.train.outlier_knee,
-            outlier_factor=c.train.outlier_factor,
-            augmentation=c.augment.to_dict(),
-            normalize=normalize,
-            seed=c.seed,
-            sharding=replicated,
-        ),
+        schedule=schedule_of(c),
+        init=init_of(c, mesh),
+        train_steps=train_steps_of(c, mesh),
         precise_batch_stats=make_precise_batch_stats(
-            model, normalize=normalize, sharding=replicated
+            model,
+            normalize=functools.partial(to_unit, **preprocessing_of(c)),
+            sharding=replicated,
         ),
         validate=make_validate(c, model, mesh, dataset, split["validation"]),
         batch_sharding=distributed.by_example(mesh, axis=1),
@@ -173,8 +161,8 @@ def _restore(
 ) -> tuple[_Training, TrainState, TrainingLog]:
     """Compile the step while the newest state is restored, or initialized."""
     c, shapes = training.config, training.init.eval_shape()
-    used, backend = training.batch_sharding.mesh.size, jax.default_backend()
-    devices = f"{used} {backend}"
+    used = training.batch_sharding.mesh.size
+    devices = f"{used} {platform_of(training.batch_sharding)}"
     if used < jax.device_count():
         devices += f" of {jax.device_count()}, which divide the batch evenly"
     progress.say(
@@ -259,14 +247,9 @@ def _loop(
 def _compile(training: _Training, state: TrainState) -> Callable:
     """Compile `train_steps` for the shapes that it will be called with."""
     images, masks = training.arrays["image"], training.arrays["mask"]
-    state = jax.tree.map(lambda leaf: leaf.update(sharding=images.sharding), state)
-    shape = (
-        training.config.train.steps_per_dispatch,
-        training.config.train.batch_size,
-    )
-    indices = jax.ShapeDtypeStruct(shape, np.int32, sharding=training.batch_sharding)
-    steps = training.train_steps
-    return steps.lower(state, images, masks, indices, np.int32(1)).compile()
+    mesh = training.batch_sharding.mesh
+    arguments = train_steps_arguments(training.config, mesh, state, images, masks)
+    return training.train_steps.lower(*arguments).compile()
 
 
 def _dispatch(training: _Training, state: TrainState, step: int, count: int):

@@ -12,6 +12,7 @@ import optax
 
 from lungseg_jax.data.augmentation.transforms import augment
 from lungseg_jax.metrics.overlap import count_pixels
+from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.losses import Loss, damp_outliers, track_median
 from lungseg_jax.training.state import TrainState
@@ -54,7 +55,7 @@ def make_train_steps(
       `count`.
     """
     prepare = make_prepare(augmentation, normalize, seed)
-    update = _make_update(loss, outlier_knee, outlier_factor, prepare)
+    update = _make_update(loss, outlier_knee, outlier_factor, prepare, sharding)
 
     def steps(state: TrainState, images, masks, indices, count):
         if len(indices) == 1:  # XLA's CPU backend runs the body of a loop more slowly
@@ -113,7 +114,7 @@ def make_prepare(
     return prepare
 
 
-def _make_update(loss, outlier_knee, outlier_factor, prepare):
+def _make_update(loss, outlier_knee, outlier_factor, prepare, sharding):
     def knee_and_median(median, losses):
         """Return the knee for these losses, and the running median after them."""
         if not outlier_factor:
@@ -129,12 +130,13 @@ def _make_update(loss, outlier_knee, outlier_factor, prepare):
         batch, truth = prepare(images, masks, indices, state.step)
 
         def mean_loss(params):
-            logits, updated = state.apply_fn(
-                state.variables | {"params": params},
-                batch,
-                train=True,
-                mutable=["batch_stats"],
-            )
+            with distributed.sharing_batch(sharding):
+                logits, updated = state.apply_fn(
+                    state.variables | {"params": params},
+                    batch,
+                    train=True,
+                    mutable=["batch_stats"],
+                )
             losses = loss(logits, truth)
             knee, median = knee_and_median(state.loss_median, losses)
             damped = damp_outliers(losses, knee).mean()
