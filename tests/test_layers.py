@@ -176,6 +176,12 @@ def test_the_places_of_libraries_are_documented():
     assert documented == {name.lower(): places for name, places in PLACES.items()}
 
 
+def test_programs_do_not_depend_on_the_machine_that_lowers_them():
+    """Choices by platform ask the devices of a sharding, or `platform_dependent`."""
+    users = {name for name in FILES if "default_backend" in FILES[name].read_text()}
+    assert users == {"runtime.devices"}  # which asks about this process
+
+
 def forbidden(tree):
     """Yield (line, what) of everything that no file may contain."""
     for node in ast.walk(tree):

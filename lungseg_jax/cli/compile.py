@@ -121,7 +121,8 @@ def describe(report: "CompileReport") -> str:
         f"  {c.opcode}:  {c.count} of {c.dtype}, {c.bytes / 1e6:.3f} MB"
         for c in report.collectives
     ]
-    return "\n".join([*lines, f"  compilation: {report.compile_s:.0f} s"])
+    wall, cpu = report.compile_s, report.compile_cpu_s
+    return "\n".join([*lines, f"  compilation: {wall:.0f} s, {cpu:.0f} s of CPU"])
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ class CompileReport:
       fits: whether it fits in memory.
       refusal: the compiler's words, if it does not.
       compile_s: time of the compilation.
+      compile_cpu_s: time of all cores in it.
       flops: multiplications and additions of convolutions and products.
       arithmetic_s: their time at the chip's peak.
       peak_bytes: memory that is taken at once.
@@ -36,6 +37,7 @@ class CompileReport:
     fits: bool | None
     refusal: str
     compile_s: float
+    compile_cpu_s: float
     flops: float
     arithmetic_s: float | None
     peak_bytes: int | None = None
@@ -52,7 +54,7 @@ def report_compilation(
 ) -> CompileReport:
     """Compile a program for the devices that it was lowered for, and describe it."""
     flops = count_flops(lowered.as_text(), devices) / devices
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
@@ -60,15 +62,17 @@ def report_compilation(
             raise
         compiled, refusal = None, _refusal(str(e))
     seconds = time.perf_counter() - start
+    cpu_seconds = time.process_time() - cpu_start
     arithmetic = flops / chip.flops if chip.flops else None
     if compiled is None:
-        return CompileReport(False, refusal, seconds, flops, arithmetic)
+        return CompileReport(False, refusal, seconds, cpu_seconds, flops, arithmetic)
     traffic, memory = measure_traffic(compiled.as_text()), compiled.memory_analysis()
     limit = chip.memory * (SHARE_OF_GPU if chip.platform == "gpu" else 1)
     return CompileReport(
         fits=memory.peak_memory_in_bytes <= limit if limit else None,
         refusal="",
         compile_s=seconds,
+        compile_cpu_s=cpu_seconds,
         flops=flops,
         arithmetic_s=arithmetic,
         peak_bytes=memory.peak_memory_in_bytes,
