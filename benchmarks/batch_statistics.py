@@ -31,7 +31,7 @@ from lungseg_jax.data.augmentation.transforms import augment
 from lungseg_jax.data.dataset import to_network_arrays
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.data.preprocessing import image_to_network, to_unit
-from lungseg_jax.inference.ensemble.loading import load_run
+from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.metrics import overlap
 from lungseg_jax.models import make_model
 from lungseg_jax.training.batch_stats import make_precise_batch_stats

@@ -25,7 +25,7 @@ from robustness import UNCHANGED, change, held_out, thin_out
 from stress.anatomy import pixel_mm
 
 from lungseg_jax.data.pairs import find_pairs, read_slice
-from lungseg_jax.inference.ensemble.loading import load_run
+from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.metrics import overlap
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder

@@ -21,8 +21,8 @@ from lungseg_jax.evaluation.results import format_summary
 from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.averaging import average_members
 from lungseg_jax.inference.ensemble.initial_weights import load_initial_weights
-from lungseg_jax.inference.ensemble.loading import load_run
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY
+from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.reporting.preview import draw_sheet, write_preview
 from lungseg_jax.reporting.run_page import write_run_page

@@ -19,8 +19,8 @@ from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.evaluation.evaluator import evaluate
 from lungseg_jax.inference.ensemble.bundle import verify_bundle
-from lungseg_jax.inference.ensemble.loading import load_run
 from lungseg_jax.inference.ensemble.members import EVERY
+from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import abstract_members
 from lungseg_jax.reporting.run_page import rewrite_run_page
 from lungseg_jax.training import knobs

@@ -40,7 +40,7 @@ def write_weights(path: Path, networks: Trees, about: Mapping[str, Any]) -> None
     text = json.dumps(about)
     metadata = {"about": text, "sha256": _digest(tensors, text)}
     with atomic_write(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+        temporary.write_bytes(_with_sorted_metadata(save(tensors, metadata)))
 
 
 def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
@@ -84,6 +84,20 @@ def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
             raise UserError(f"{path}: {network} does not match its description.")
         networks[network] = _nested(tensors, prefix)
     return networks, json.loads(text)
+
+
+def _with_sorted_metadata(file: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order, which `save` leaves to chance.
+
+    So equal weights are equal files. The header is JSON, preceded by its length in eight
+    bytes, and spaces fill it up to a multiple of eight.
+    """
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text + file[8 + length :]
 
 
 def _nested(tensors: Mapping[str, np.ndarray], prefix: str) -> dict:

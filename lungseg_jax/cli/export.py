@@ -45,7 +45,7 @@ def export(
     from lungseg_jax.evaluation.results import scores_of
     from lungseg_jax.inference.ensemble.bundle import write_bundle
     from lungseg_jax.inference.ensemble.hub import push_bundle, require_hub
-    from lungseg_jax.inference.ensemble.loading import load_run
+    from lungseg_jax.inference.ensemble.run_members import load_run
     from lungseg_jax.runtime import progress
     from lungseg_jax.runtime.errors import pluralize
     from lungseg_jax.runtime.files import user_path

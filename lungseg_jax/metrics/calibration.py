@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
-from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 # Bins of the logit from -LARGEST to LARGEST; the outermost collect the rest. A bin is
@@ -87,6 +86,8 @@ def fit_temperature(counts: np.ndarray) -> float:
     Returns:
       The temperature; 1.0 if there is no lung or no background.
     """
+    from scipy.optimize import minimize_scalar  # 0.6 s, and predictions never fit
+
     if not counts.sum(axis=0).all():  # all lung or none: the likelihood has no maximum
         return 1.0
     best = minimize_scalar(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lungseg_jax.data.dataset import Dataset, load_dataset
-from lungseg_jax.inference.ensemble.loading import load_run
+from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.reporting.report import write_report

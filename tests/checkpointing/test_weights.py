@@ -47,6 +47,13 @@ def test_the_file_is_plain_safetensors(file):
     }
 
 
+def test_equal_weights_are_equal_files(file, tmp_path):
+    first = file.read_bytes()
+    for _ in range(8):  # the order would differ in every second one
+        write_weights(tmp_path / "again", NETWORKS, {"of": ["10", "20"]})
+        assert (tmp_path / "again").read_bytes() == first
+
+
 def test_refuses_networks_of_another_shape(file):
     with pytest.raises(UserError, match="does not match its description"):
         read_weights(file, variables(0, width=4))

@@ -101,6 +101,19 @@ def test_options_are_parsed_before_anything_heavy_is_imported(name):
     assert done.returncode == 0, done.stderr
 
 
+def test_weights_of_the_package_need_no_library_of_training():
+    """They would double the time until a mask."""
+    code = (
+        "import sys, numpy as np, lungseg_jax as ls\n"
+        "ls.load()(np.full((64, 64), -1000, np.int16))\n"
+        "unused = {'orbax', 'optax', 'tensorflow_datasets', 'scipy.stats'}\n"
+        "unused |= {'scipy.optimize', 'matplotlib', 'pandas'}\n"
+        "assert not unused & set(sys.modules), unused & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_shells_complete_commands_and_options(lungseg):
     def complete(*words):
         environment = {

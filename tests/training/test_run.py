@@ -6,7 +6,7 @@ import pytest
 from tiny_run import stop_after, tiny_config
 
 from lungseg_jax.checkpointing.checksums import with_checksum
-from lungseg_jax.inference.ensemble.loading import load_run
+from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import default_config
 from lungseg_jax.training.run import SCHEMA_VERSION, Run, read_intact

@@ -131,4 +131,5 @@ def zip_with_predictions(
 
 def stack(members: Sequence[Any]) -> Any:
     """Combine trees of equal structure, with a leading axis m on each array."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    # By NumPy: JAX would compile a program for each shape.
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *members)
