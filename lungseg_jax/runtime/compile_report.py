@@ -86,6 +86,7 @@ def report_compilation(
 
 
 def _refusal(message: str) -> str:
-    """Return how much was asked for, from the words of XLA."""
-    sizes = re.search(r"Used [\d.]+\w? of [\d.]+\w? hbm", message)
-    return sizes[0] if sizes else message.splitlines()[0]
+    """Return how much was asked for, and how much there is, from the words of XLA."""
+    words = r"([\d.]+[KMGT])\)? (?:of|exceeds available HBM) \(?([\d.]+[KMGT])"
+    sizes = re.search(words, message)
+    return "{}iB of {}iB".format(*sizes.groups()) if sizes else message.splitlines()[0]

@@ -12,6 +12,7 @@ from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import trace_init
 from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import check_config, prediction_preprocessing_of
 
 
@@ -29,9 +30,15 @@ def lower_predict(
       platforms: see `lower_train_steps`.
 
     Raises:
-      UserError: the configuration is faulty.
+      UserError: the configuration is faulty, or its batch does not suit the devices.
     """
     check_config(c)
+    batch_size, devices = c.evaluate.batch_size, mesh.size
+    if batch_size % devices:
+        raise UserError(
+            f"evaluate.batch_size={batch_size} cannot be divided among {devices} devices.",
+            rule=f"a multiple of {devices}.",
+        )
     model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
     shapes = jax.eval_shape(partial(trace_init, model, channels, 0))
     member = jax.tree.map(
@@ -42,7 +49,7 @@ def lower_predict(
     )
     size = prediction_preprocessing_of(c)["image_size"]
     images = jax.ShapeDtypeStruct(
-        (c.evaluate.batch_size, size, size, channels),
+        (batch_size, size, size, channels),
         jnp.float32,
         sharding=distributed.by_example(mesh),
     )
