@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
+from lungseg_jax.runtime import native_output
 from lungseg_jax.runtime.chips import CHIPS, Chip
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.extras import require_library
@@ -67,8 +68,10 @@ def devices_of(topology: Topology) -> list[jax.Device]:
     jax.config.update("jax_platforms", "cpu")
     platform, asked = topology.chip.platform, f"--topology={topology}"
     if platform == "cpu":
-        jax.config.update("jax_num_cpu_devices", topology.shape[0])
-        return jax.devices()
+        (count,) = topology.shape
+        if count > 1:
+            jax.config.update("jax_num_cpu_devices", count)
+        return jax.devices()[:count]
     try:
         if platform == "tpu":
             require_library("libtpu", extra="tpu", needed_by=asked)
@@ -88,9 +91,10 @@ def _tpus(topology: Topology) -> list[jax.Device]:
     is_single = topology.shape == (1,)
     name = f"{topology.kind}:{topology.chip.host}" if is_single else str(topology)
     options = {"chip_config_name": "megacore"} if topology.kind == "v4" else {}
-    described = topologies.get_topology_desc(
-        platform="tpu", topology_name=name, **options
-    )
+    with native_output.discarded():  # it looks for the TPU that is not there
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **options
+        )
     return described.devices[:1] if is_single else described.devices
 
 
