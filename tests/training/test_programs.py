@@ -126,7 +126,6 @@ def test_devices_exchange_sums_and_never_data(on_eight):
 
 def test_choices_by_platform_are_made_when_a_program_is_lowered(on_eight):
     assert " conditional(" not in on_eight["compiled"]
-    assert " while(" not in on_eight["compiled"]
 
 
 # --- for a platform ---
