@@ -83,10 +83,19 @@ def train_step(name, images, masks, forms):
     return call
 
 
-def ensemble(name, images, *, vectorize):
+def vectorized_predict(model):
+    """Return what `make_ensemble_predict` returns, with all members at once."""
+
+    def probabilities(variables, images):
+        return jax.nn.sigmoid(model.apply(variables, images, train=False))
+
+    return compilation.jit(jax.vmap(probabilities, in_axes=(0, None)))
+
+
+def ensemble(name, images, make_predict):
     model = make_model(name)
     members = stack([init_variables(model, channels=1, seed=i) for i in range(3)])
-    predict = make_ensemble_predict(model, vectorize=vectorize)
+    predict = make_predict(model)
 
     def call():
         predict(members, images).block_until_ready()
@@ -117,8 +126,8 @@ def main():
             args.model, images, masks, ("YNNPACK",)
         ),
         "step, padding fused": train_step(args.model, images, masks, ("padding",)),
-        "ensemble, sequential": ensemble(args.model, images, vectorize=False),
-        "ensemble, vmap": ensemble(args.model, images, vectorize=True),
+        "ensemble, sequential": ensemble(args.model, images, make_ensemble_predict),
+        "ensemble, vmap": ensemble(args.model, images, vectorized_predict),
     }
     times = {name: [] for name in calls}
     for _ in range(args.rounds):  # alternately, to spread the noise of the machine

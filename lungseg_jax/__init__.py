@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lungseg_jax.experiment import run_experiment
+    from lungseg_jax.inference.ensemble.lowering import lower_predict
     from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation, load
     from lungseg_jax.models import make_model
     from lungseg_jax.runtime.errors import UserError
     from lungseg_jax.training.config import default_config
+    from lungseg_jax.training.programs import lower_train_steps
 
     __version__: str
 
@@ -27,6 +29,8 @@ _MODULES = {
     "UserError": "lungseg_jax.runtime.errors",
     "default_config": "lungseg_jax.training.config",
     "load": "lungseg_jax.inference.segmenter",
+    "lower_predict": "lungseg_jax.inference.ensemble.lowering",
+    "lower_train_steps": "lungseg_jax.training.programs",
     "make_model": "lungseg_jax.models",
     "run_experiment": "lungseg_jax.experiment",
 }
@@ -37,6 +41,8 @@ __all__ = [
     "__version__",
     "default_config",
     "load",
+    "lower_predict",
+    "lower_train_steps",
     "make_model",
     "run_experiment",
 ]

@@ -17,6 +17,8 @@ NAMES = [
     "__version__",
     "default_config",
     "load",
+    "lower_predict",
+    "lower_train_steps",
     "make_model",
     "run_experiment",
 ]

@@ -125,7 +125,12 @@ PLACES = {  # of libraries: the modules and folders that import them
     "fill_voids": {"inference.volume_cleanup"},
     "flax": {"models", "training.state"},
     "optax": {"training"},
-    "ml_collections": {"training", "experiment", "cli.train"},
+    "ml_collections": {
+        "training",
+        "experiment",
+        "inference.ensemble.lowering",
+        "cli.train_flags",
+    },
     "absl": {"cli.train", "cli.train_flags", "checkpointing.checkpoints"},
     "click": {"cli"},
     "huggingface_hub": {"inference.ensemble.hub"},
@@ -170,6 +175,12 @@ def test_the_places_of_libraries_are_documented():
             name = imported.get(name, name.replace("-", "_"))
             documented[name] = {place.replace("/", ".") for place in dotted}
     assert documented == {name.lower(): places for name, places in PLACES.items()}
+
+
+def test_programs_do_not_depend_on_the_machine_that_lowers_them():
+    """Choices by platform ask the devices of a sharding, or `platform_dependent`."""
+    users = {name for name in FILES if "default_backend" in FILES[name].read_text()}
+    assert users == {"runtime.devices"}  # which asks about this process
 
 
 def forbidden(tree):

@@ -32,8 +32,7 @@ def train_step(model, images, masks, dtype):
 def predict(model, images, dtype, members):
     network = make_model(model, dtype=dtype)
     variables = [init_variables(network, channels=1, seed=i) for i in range(members)]
-    on_accelerator = jax.default_backend() != "cpu"
-    probabilities = make_ensemble_predict(network, vectorize=on_accelerator)
+    probabilities = make_ensemble_predict(network)
     members = stack(variables)
     images = jax.device_put(images)
     return lambda: probabilities(members, images).block_until_ready()

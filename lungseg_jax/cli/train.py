@@ -18,7 +18,6 @@ training saves first. Each tracker of --track needs the extra of its name, such 
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from lungseg_jax.cli import outcome, train_flags
 from lungseg_jax.cli.recipe_files import describe_recipes
@@ -94,19 +93,11 @@ def train() -> None:
 
 def main() -> None:
     argv = sys.argv[1:]
-    if "config" not in FLAGS:  # ml_collections reads the command line here
-        config_flags.DEFINE_config_file(
-            "config",
-            None,
-            "Recipe: NAME, NAME:VARIANT, or a file; by default incp_snapshot.",
-            sys_argv=train_flags.config_words(),
-            flag_values=FLAGS,
-        )
+    train_flags.define_config(FLAGS, sys.argv)
     with outcome.reported(f"resume with\n  {train_flags.command_line()}"):
         if {"-h", "--help", "-help"} & set(argv):
             print(f"{__doc__.strip()}\n\nFlags:{train_flags.flag_help(FLAGS)}\n")
             print(f"Config keys and their defaults:\n{knobs.knob_help()}")
             return
-        keys = [knob.name for knob in knobs.KNOBS]
-        train_flags.parse(argv, FLAGS, keys)
+        train_flags.parse(argv, FLAGS)
         train()

@@ -7,23 +7,47 @@ import sys
 from collections.abc import Sequence
 
 from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from lungseg_jax.cli.recipe_files import DEFAULT, find_recipe
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training.knobs import KNOBS
 
 
-def parse(
-    argv: Sequence[str],
-    command_flags: flags.FlagValues,
-    config_keys: Sequence[str],
-) -> None:
+def define_config(command_flags: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Define --config and --config.KEY, once; ml_collections reads the words here."""
+    if "config" in command_flags:
+        return
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Recipe: NAME, NAME:VARIANT, or a file; by default incp_snapshot.",
+        # It would open flag files.
+        sys_argv=[word for word in argv if not _is_flag_file(word)],
+        flag_values=command_flags,
+    )
+
+
+def read_config(words: Sequence[str]) -> ConfigDict:
+    """Return the configuration that --config and --config.KEY=VALUE describe.
+
+    Raises:
+      UserError: for a faulty word, or one that is something else.
+    """
+    command_flags = flags.FlagValues()
+    define_config(command_flags, ["lungseg", *words])
+    parse(words, command_flags)
+    return command_flags.config
+
+
+def parse(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
     """Parse flags.
 
     Raises:
       UserError: for every faulty flag, including unknown keys of a config, and for words
         that are not flags.
     """
-    argv = _with_recipe(argv)
+    argv, config_keys = _with_recipe(argv), [knob.name for knob in KNOBS]
     for word in argv:
         if _is_flag_file(word):
             raise UserError(
@@ -49,11 +73,6 @@ def parse(
         raise cause or UserError(f"--config: {e}") from e
     if words:
         raise UserError(f"got {words}, expected only flags.")
-
-
-def config_words() -> list[str]:
-    """Return the command line for ml_collections, which would open flag files."""
-    return [word for word in sys.argv if not _is_flag_file(word)]
 
 
 def command_line() -> str:

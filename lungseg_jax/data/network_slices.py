@@ -60,7 +60,7 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
         }
         shapes = itertools.chain(*(data.shapes(names) for data, names in parts))
         self.dtypes = {
-            "image": np.dtype(np.int16 if preprocessing == "hu" else np.float32),
+            "image": image_dtype(preprocessing),
             "mask": packed_dtype(shapes, soft_masks=soft_masks, **self._mask_options),
         }
 
@@ -105,3 +105,8 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
             for name, array in self[i].items():
                 arrays[name][row] = array
         return arrays
+
+
+def image_dtype(preprocessing: str) -> np.dtype:
+    """Return the dtype of images as they are kept on devices."""
+    return np.dtype(np.int16 if preprocessing == "hu" else np.float32)

@@ -20,11 +20,25 @@ def enable_compilation_cache(root: Path) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def jit(function: Callable, **options: Any) -> Callable:
-    """`jax.jit`, with our compiler options on the CPU."""
-    if jax.default_backend() == "cpu":
+def jit(
+    function: Callable,
+    *,
+    out_shardings: jax.sharding.Sharding | None = None,
+    **options: Any,
+) -> Callable:
+    """`jax.jit`, with our compiler options where the results are on the CPU."""
+    if platform_of(out_shardings) == "cpu":
         options["compiler_options"] = _cpu_options()
-    return jax.jit(function, **options)
+    return jax.jit(function, out_shardings=out_shardings, **options)
+
+
+def platform_of(sharding: jax.sharding.Sharding | None = None) -> str:
+    """Return the platform of a sharding's devices, or of the device that JAX prefers.
+
+    They differ where a program is compiled on one machine for another.
+    """
+    device, *_ = sharding.device_set if sharding else jax.local_devices()
+    return device.platform
 
 
 def jit_initializer(function: Callable, **options: Any) -> Callable:
@@ -62,7 +76,9 @@ def _cpu_options() -> dict[str, Any]:
     ]
     options = {name: v for name, v in options.items() if f"--{name}" not in theirs}
     try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+        cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        program = jax.jit(lambda: 0, out_shardings=cpu, compiler_options=options)
+        program.lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
     return options

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from lungseg_jax.runtime import progress, signals
 from lungseg_jax.runtime.errors import UserError
@@ -131,6 +131,16 @@ def lowest(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.process_allgather(np.float64(value)).min())
+
+
+def sharing_batch(sharding: Sharding | None) -> contextlib.AbstractContextManager:
+    """Let what is traced in the block know the devices that share the batch.
+
+    See `operators.conv2d`, which has them add gradients in float32.
+    """
+    if isinstance(sharding, NamedSharding):
+        return jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh)
+    return contextlib.nullcontext()
 
 
 def initialize() -> None:

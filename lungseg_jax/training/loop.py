@@ -15,12 +15,13 @@ from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.data.dataset import Dataset
-from lungseg_jax.data.preprocessing import PREPROCESSING, to_unit
+from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import mixed_batch_indices, whole_batches
 from lungseg_jax.data.splits import Split
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, memory, progress, signals
+from lungseg_jax.runtime.compilation import platform_of
 from lungseg_jax.training.batch_stats import make_precise_batch_stats, pool_batch_stats
 from lungseg_jax.training.config import (
     micro_batch_size,
@@ -30,13 +31,15 @@ from lungseg_jax.training.config import (
 from lungseg_jax.training.feeds import ResidentFeed, StreamedFeed, make_feed
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.log import TrainingLog
-from lungseg_jax.training.losses import LOSSES
-from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.programs import (
+    init_of,
+    schedule_of,
+    train_steps_arguments,
+    train_steps_of,
+)
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import memory_remedy
-from lungseg_jax.training.schedules import make_schedule
-from lungseg_jax.training.state import TrainState, make_init_fn
-from lungseg_jax.training.steps import make_train_steps
+from lungseg_jax.training.state import TrainState
 from lungseg_jax.training.tracking import Tracking
 from lungseg_jax.training.validation import make_validate, network_slices
 
@@ -135,37 +138,20 @@ def _build(
     placement: str,
     extra: Dataset | None,
 ) -> _Training:
-    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
-    model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
+    model = make_model(**c.model)
     mesh = distributed.make_mesh(distributed.devices_for(micro_batch_size(c)))
     replicated = distributed.replicated(mesh)
     feed = _make_feed(c, dataset, split, placement, extra, mesh)
-    normalize = functools.partial(to_unit, **preprocessing_of(c))
     return _Training(
         config=c,
         feed=feed,
-        schedule=schedule,
-        init=make_init_fn(
-            model,
-            make_optimizer(schedule, image_channels=channels, **c.optimizer),
-            channels=channels,
-            seed=c.seed,
-            track_loss=c.train.outlier_factor > 0,
-            sharding=replicated,
-        ),
-        train_steps=make_train_steps(
-            loss=LOSSES[c.train.loss],
-            outlier_knee=c.train.outlier_knee,
-            outlier_factor=c.train.outlier_factor,
-            augmentation=c.augment.to_dict(),
-            normalize=normalize,
-            seed=c.seed,
-            accumulate=c.train.accumulate,
-            gather=feed.gather,
-            sharding=replicated,
-        ),
+        schedule=schedule_of(c),
+        init=init_of(c, mesh),
+        train_steps=train_steps_of(c, mesh, gather=feed.gather),
         precise_batch_stats=make_precise_batch_stats(
-            model, normalize=normalize, sharding=replicated
+            model,
+            normalize=functools.partial(to_unit, **preprocessing_of(c)),
+            sharding=replicated,
         ),
         validate=make_validate(
             c, model, mesh, dataset, split["validation"], placement != "streamed"
@@ -209,8 +195,8 @@ def _restore(
 ) -> tuple[_Training, TrainState, TrainingLog]:
     """Compile the step while the newest state is restored, or initialized."""
     c, shapes = training.config, training.init.eval_shape()
-    used, backend = training.mesh.size, jax.default_backend()
-    devices = f"{used} {backend}"
+    used = training.mesh.size
+    devices = f"{used} {platform_of(distributed.replicated(training.mesh))}"
     if used < jax.device_count():
         devices += f" of {jax.device_count()}, which divide the batch evenly"
     parts = f" in {c.train.accumulate} parts" if c.train.accumulate > 1 else ""
@@ -301,17 +287,14 @@ def _loop(
 
 def _compile(training: _Training, state: TrainState) -> Callable:
     """Compile `train_steps` for the shapes that it will be called with."""
-    images, masks = training.feed.images, training.feed.masks
-    replicated = distributed.replicated(training.mesh)
-    state = jax.tree.map(lambda leaf: leaf.update(sharding=replicated), state)
-    shape = (
-        training.config.train.steps_per_dispatch,
-        training.config.train.batch_size,
+    arguments = train_steps_arguments(
+        training.config,
+        training.mesh,
+        state,
+        training.feed.images,
+        training.feed.masks,
     )
-    by_example = distributed.by_example(training.mesh, axis=1)
-    indices = jax.ShapeDtypeStruct(shape, np.int32, sharding=by_example)
-    steps = training.train_steps
-    return steps.lower(state, images, masks, indices, np.int32(1)).compile()
+    return training.train_steps.lower(*arguments).compile()
 
 
 def _dispatch(training: _Training, state: TrainState, step: int, count: int):

@@ -14,6 +14,7 @@ import optax
 from lungseg_jax.data.augmentation.transforms import augment
 from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.metrics.overlap import count_pixels
+from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.losses import Loss, damp_outliers, track_median
 from lungseg_jax.training.state import TrainState
@@ -61,7 +62,7 @@ def make_train_steps(
       program serves every `count`.
     """
     prepare = make_prepare(augmentation, normalize, seed, gather)
-    gradient = _make_gradient(loss, outlier_knee, outlier_factor)
+    gradient = _make_gradient(loss, outlier_knee, outlier_factor, sharding)
     if accumulate > 1:
         gradient = _accumulate(gradient, accumulate)
     update = _make_update(prepare, gradient, tracks_median=outlier_factor > 0)
@@ -138,7 +139,7 @@ def _make_update(prepare, gradient, *, tracks_median):
     return update
 
 
-def _make_gradient(loss, outlier_knee, outlier_factor):
+def _make_gradient(loss, outlier_knee, outlier_factor, sharding):
     """Create `gradient(state, images, masks) -> (gradient, losses [b], batch_stats)`."""
 
     def knee_of(median, losses):
@@ -151,12 +152,13 @@ def _make_gradient(loss, outlier_knee, outlier_factor):
 
     def gradient(state: TrainState, batch, truth):
         def mean_loss(params):
-            logits, updated = state.apply_fn(
-                state.variables | {"params": params},
-                batch,
-                train=True,
-                mutable=["batch_stats"],
-            )
+            with distributed.sharing_batch(sharding):
+                logits, updated = state.apply_fn(
+                    state.variables | {"params": params},
+                    batch,
+                    train=True,
+                    mutable=["batch_stats"],
+                )
             losses = loss(logits, truth)
             damped = damp_outliers(losses, knee_of(state.loss_median, losses)).mean()
             return damped, (losses, updated.get("batch_stats"))

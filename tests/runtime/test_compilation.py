@@ -1,5 +1,7 @@
 """Compiler options: known to this jaxlib, and without effect on initial weights."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -18,6 +20,20 @@ def test_keeps_the_options_in_the_flags_of_the_user(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_other=1")
     options = compilation._cpu_options.__wrapped__()
     assert "xla_backend_optimization_level" not in options
+
+
+@pytest.mark.parametrize(
+    "platform,has_options", [("cpu", True), ("gpu", False), ("tpu", False)]
+)
+def test_options_follow_the_devices_of_the_program(platform, has_options, monkeypatch):
+    """And not the process, which may lower it for others."""
+    sharding = SimpleNamespace(device_set=[SimpleNamespace(platform=platform)])
+    passed = []
+    with monkeypatch.context() as m:
+        m.setattr(compilation, "_cpu_options", lambda: {"an": "option"})
+        m.setattr(jax, "jit", lambda function, **options: passed.append(options))
+        compilation.jit(abs, out_shardings=sharding)
+    assert ("compiler_options" in passed[0]) == has_options
 
 
 def test_jit_passes_its_options_on():

@@ -1,4 +1,4 @@
-"""Prediction with all members of an ensemble, in one compiled call or one by one."""
+"""Prediction with the members of an ensemble, one after the other."""
 
 import functools
 from collections import deque
@@ -45,10 +45,9 @@ class EnsemblePredictor:
         batch_size: int = 4,
         flips: bool = False,
     ):
-        vectorize = jax.default_backend() != "cpu"
         # Called once per member, one program serves any number of members.
-        self._members = [stack(members)] if vectorize else [stack([m]) for m in members]
-        self._predict = make_ensemble_predict(model, vectorize=vectorize, flips=flips)
+        self._members = [stack([member]) for member in members]
+        self._predict = make_ensemble_predict(model, flips=flips)
         self._preprocessing = preprocessing
         self._batch_size = batch_size
 
@@ -79,17 +78,19 @@ class EnsemblePredictor:
 
 @functools.cache  # one process often makes many predictors of the same model
 def make_ensemble_predict(
-    model: Any, *, vectorize: bool, flips: bool = False
+    model: Any, *, flips: bool = False, sharding: jax.sharding.Sharding | None = None
 ) -> Callable:
     """Create `predict(members, images [b h w c]) -> probabilities [m b h w]`.
 
+    The members run one after the other: with `vmap`, their kernels become grouped
+    convolutions, which are 1.8 times slower on the CPU (`benchmarks/formulations.py --size
+    256`).
+
     Args:
       model: the network of every member.
-      vectorize: run all members at once with `vmap`, or one after the other. At once is
-        for accelerators: on the CPU the batched kernels become grouped convolutions,
-        which are 1.8 times slower (`benchmarks/formulations.py --size 256`).
       flips: average each member over the image and its three mirror images, at four
         times the cost.
+      sharding: placement of the probabilities.
 
     Returns:
       A compiled function of `members`, variables with a leading axis m on each array.
@@ -106,11 +107,9 @@ def make_ensemble_predict(
             pairs = zip(jax.lax.map(probabilities, mirrored), FLIPS, strict=True)
             return jnp.stack([jnp.flip(p, axes) for p, axes in pairs]).mean(0)
 
-        if vectorize:
-            return jax.vmap(predict_member)(members)
         return jax.lax.map(predict_member, members)
 
-    return jit(predict)
+    return jit(predict, out_shardings=sharding)
 
 
 def zip_with_predictions(

@@ -47,10 +47,9 @@ def test_a_device_without_memory_is_a_plain_error(model, members, monkeypatch):
     assert "--members=last" in e.value.remedy
 
 
-@pytest.mark.parametrize("vectorize", [True, False])
-def test_predict_equals_a_loop_over_members(model, members, vectorize):
+def test_predict_equals_a_loop_over_members(model, members):
     images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
-    outputs = make_ensemble_predict(model, vectorize=vectorize)(stack(members), images)
+    outputs = make_ensemble_predict(model)(stack(members), images)
     assert outputs.shape == (3, 2, 32, 32)
     for member, output in zip(members, outputs, strict=True):
         expected = jax.nn.sigmoid(model.apply(member, images, train=False))
@@ -89,10 +88,9 @@ def test_consumes_images_batch_by_batch(model, members):
     assert consumed == [0, 1]
 
 
-@pytest.mark.parametrize("vectorize", [True, False])
-def test_flips_average_over_mirror_images(model, members, vectorize):
+def test_flips_average_over_mirror_images(model, members):
     images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
-    predict = make_ensemble_predict(model, vectorize=vectorize, flips=True)
+    predict = make_ensemble_predict(model, flips=True)
     outputs = predict(stack(members), images)
     assert outputs.shape == (3, 2, 32, 32)
     for member, output in zip(members, outputs, strict=True):

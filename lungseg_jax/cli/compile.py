@@ -1,0 +1,129 @@
+"""Say how a recipe suits TPUs, GPUs or CPUs that need not be there, by compiling it.
+
+    lungseg compile --topology=v5e --config=incp_snapshot:full
+    lungseg compile --topology=v5e:4x4 --config.train.batch_size=64
+    lungseg compile --topology=h100:8 --config=conv:full --slices=10000 --json=report.json
+    lungseg compile --topology=cpu:8 --config=configs/smoke.py
+
+The update of a training, for all devices, and the prediction of a batch by a network, for
+one: whether they fit in memory, what they move, what the devices exchange, and the time
+that follows. Nothing is trained, and no data are read. A TPU needs the extra [tpu], a GPU
+the extra [gpu]; neither needs the hardware. A large recipe takes minutes. Times are lower
+limits or estimates, and no measurements.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lungseg_jax.cli import app
+
+if TYPE_CHECKING:
+    from lungseg_jax.runtime.compile_report import CompileReport
+
+OVERRIDES = {**app.SETTINGS, "ignore_unknown_options": True}
+PROGRAMS = ("train", "predict")
+
+
+@app.command(__doc__, context_settings=OVERRIDES)
+@click.option(
+    "--topology",
+    required=True,
+    metavar="CHIP[:SHAPE]",
+    help="Chips to compile for: cpu, h100, v4, v5e, v5p, v6e, and how many.",
+)
+@click.option(
+    "--config",
+    default="incp_snapshot",
+    metavar="NAME",
+    help="Recipe: NAME, NAME:VARIANT, or a file.",
+)
+@click.option(
+    "--slices",
+    type=click.IntRange(1, 10**8),
+    default=240,
+    help="Slices of the training split.",
+)
+@click.option(
+    "--program",
+    "programs",
+    type=click.Choice(PROGRAMS),
+    multiple=True,
+    help="Compile only this program.",
+)
+@click.option("--json", type=app.PATH, help="File for the report.")
+@app.overwrite_option()
+@app.quiet_option()
+@click.argument(
+    "words", metavar="[--config.KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED
+)
+def compile(
+    topology: str,
+    config: str,
+    slices: int,
+    programs: tuple[str, ...],
+    json: Path | None,
+    overwrite: bool,
+    words: tuple[str, ...],
+) -> None:
+    from lungseg_jax.cli import train_flags
+    from lungseg_jax.inference.ensemble.lowering import lower_predict
+    from lungseg_jax.runtime import distributed, progress, topologies
+    from lungseg_jax.runtime.compile_report import report_compilation
+    from lungseg_jax.runtime.files import check_outputs, write_json
+    from lungseg_jax.training.programs import lower_train_steps
+
+    check_outputs([json] if json else [], inputs=[], overwrite=overwrite)
+    asked = topologies.parse_topology(topology)
+    c = train_flags.read_config([f"--config={config}", *words])
+    devices = topologies.devices_of(asked)
+    every, first = distributed.make_mesh(devices), distributed.make_mesh(devices[:1])
+    lower = {
+        "train": lambda: lower_train_steps(c, every, slices),
+        "predict": lambda: lower_predict(c, first),
+    }
+    written = {"topology": str(asked), "devices": len(devices), "config": c.name}
+    for name in programs or PROGRAMS:
+        used, batch = len(devices), c.train.batch_size
+        if name == "predict":
+            used, batch = 1, c.evaluate.batch_size
+        progress.say(f"compiling {name} for {asked}: {batch} slices on {used}")
+        report = report_compilation(lower[name](), asked.chip, used)
+        progress.answer(describe(report))
+        written[name] = {"batch_size": batch} | dataclasses.asdict(report)
+    if json:
+        write_json(json, written)
+
+
+def describe(report: "CompileReport") -> str:
+    """Describe what one device does, as text."""
+    fits = {None: "", True: ", which fits", False: ", which does not fit"}[report.fits]
+    if report.refusal:
+        return f"  memory:      does not fit: {report.refusal}"
+    peak, arguments = report.peak_bytes / 1e9, report.argument_bytes / 1e9
+    logical, padded = report.moved.logical / 1e9, report.moved.padded / 1e9
+    lines = [
+        f"  memory:      {peak:.2f} GB at most{fits}; {arguments:.2f} GB are arguments",
+        f"  moved:       {padded:.2f} GB, {logical:.2f} GB without padding; "
+        f"{report.instructions} instructions",
+        f"  arithmetic:  {report.flops / 1e9:.1f} GFLOP",
+    ]
+    times = {
+        "at the bandwidth": report.bandwidth_s,
+        "at peak arithmetic": report.arithmetic_s,
+        "by the compiler": report.estimate_s,
+    }
+    shown = [f"{1e3 * s:.2f} ms {name}" for name, s in times.items() if s]
+    lines += [f"  time:        {', '.join(shown)}"] if shown else []
+    lines += [
+        f"  {c.opcode}:  {c.count} of {c.dtype}, {c.bytes / 1e6:.3f} MB"
+        for c in report.collectives
+    ]
+    wall, cpu = report.compile_s, report.compile_cpu_s
+    return "\n".join([*lines, f"  compilation: {wall:.0f} s, {cpu:.0f} s of CPU"])
+
+
+def main() -> None:
+    app.run(compile)

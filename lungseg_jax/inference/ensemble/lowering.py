@@ -1,0 +1,60 @@
+"""The program of predictions, lowered without any weights."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from lungseg_jax.data.preprocessing import PREPROCESSING
+from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
+from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import trace_init
+from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training.config import check_config, prediction_preprocessing_of
+
+
+def lower_predict(
+    c: ConfigDict,
+    mesh: jax.sharding.Mesh,
+    *,
+    platforms: Sequence[str] | None = None,
+) -> jax.stages.Lowered:
+    """Lower the prediction of a batch by one member; the devices need not be there.
+
+    Args:
+      c: the configuration of the run: a batch has `evaluate.batch_size` slices.
+      mesh: the devices that share the batch; `lungseg predict` uses one.
+      platforms: see `lower_train_steps`.
+
+    Raises:
+      UserError: the configuration is faulty, or its batch does not suit the devices.
+    """
+    check_config(c)
+    batch_size, devices = c.evaluate.batch_size, mesh.size
+    if batch_size % devices:
+        raise UserError(
+            f"evaluate.batch_size={batch_size} cannot be divided among {devices} devices.",
+            rule=f"a multiple of {devices}.",
+        )
+    model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
+    shapes = jax.eval_shape(partial(trace_init, model, channels, 0))
+    member = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (1, *leaf.shape), leaf.dtype, sharding=distributed.replicated(mesh)
+        ),
+        dict(shapes),
+    )
+    size = prediction_preprocessing_of(c)["image_size"]
+    images = jax.ShapeDtypeStruct(
+        (batch_size, size, size, channels),
+        jnp.float32,
+        sharding=distributed.by_example(mesh),
+    )
+    predict = make_ensemble_predict(
+        model, sharding=distributed.by_example(mesh, axis=1)
+    )
+    traced = predict.trace(member, images)
+    return traced.lower(lowering_platforms=platforms and tuple(platforms))

@@ -1,0 +1,92 @@
+"""How a program suits devices that need not be there, by what its compiler says."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Sequence
+
+import jax
+
+from lungseg_jax.runtime.arithmetic import count_flops
+from lungseg_jax.runtime.chips import Chip
+from lungseg_jax.runtime.hlo import Collective, Size, measure_traffic
+
+SHARE_OF_GPU = 0.75  # of its memory that JAX takes, unless it is told otherwise
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileReport:
+    """What one device does in one call of a program; None: the compiler does not say.
+
+    Attributes:
+      fits: whether it fits in memory.
+      refusal: the compiler's words, if it does not.
+      compile_s: time of the compilation.
+      compile_cpu_s: time of all cores in it.
+      flops: multiplications and additions of convolutions and products.
+      arithmetic_s: their time at the chip's peak.
+      peak_bytes: memory that is taken at once.
+      argument_bytes: of which the arguments.
+      moved: to and from memory.
+      bandwidth_s: their time at the chip's bandwidth, padding included.
+      estimate_s: the sum of the compiler's estimates of all instructions.
+      instructions: how many are started.
+      collectives: what the devices exchange.
+    """
+
+    fits: bool | None
+    refusal: str
+    compile_s: float
+    compile_cpu_s: float
+    flops: float
+    arithmetic_s: float | None
+    peak_bytes: int | None = None
+    argument_bytes: int | None = None
+    moved: Size | None = None
+    bandwidth_s: float | None = None
+    estimate_s: float | None = None
+    instructions: int | None = None
+    collectives: Sequence[Collective] = ()
+
+
+def report_compilation(
+    lowered: jax.stages.Lowered, chip: Chip, devices: int
+) -> CompileReport:
+    """Compile a program for the devices that it was lowered for, and describe it."""
+    flops = count_flops(lowered.as_text(), devices) / devices
+    start, cpu_start = time.perf_counter(), time.process_time()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        compiled, refusal = None, _refusal(str(e))
+    seconds = time.perf_counter() - start
+    cpu_seconds = time.process_time() - cpu_start
+    arithmetic = flops / chip.flops if chip.flops else None
+    if compiled is None:
+        return CompileReport(False, refusal, seconds, cpu_seconds, flops, arithmetic)
+    traffic, memory = measure_traffic(compiled.as_text()), compiled.memory_analysis()
+    limit = chip.memory * (SHARE_OF_GPU if chip.platform == "gpu" else 1)
+    return CompileReport(
+        fits=memory.peak_memory_in_bytes <= limit if limit else None,
+        refusal="",
+        compile_s=seconds,
+        compile_cpu_s=cpu_seconds,
+        flops=flops,
+        arithmetic_s=arithmetic,
+        peak_bytes=memory.peak_memory_in_bytes,
+        argument_bytes=memory.argument_size_in_bytes,
+        moved=traffic.moved,
+        bandwidth_s=traffic.moved.padded / chip.bandwidth if chip.bandwidth else None,
+        estimate_s=traffic.cycles / chip.clock if chip.clock else None,
+        instructions=traffic.instructions,
+        collectives=traffic.collectives,
+    )
+
+
+def _refusal(message: str) -> str:
+    """Return how much was asked for, and how much there is, from the words of XLA."""
+    words = r"([\d.]+[KMGT])\)? (?:of|exceeds available HBM) \(?([\d.]+[KMGT])"
+    sizes = re.search(words, message)
+    return "{}iB of {}iB".format(*sizes.groups()) if sizes else message.splitlines()[0]

@@ -1,0 +1,123 @@
+"""The programs of a training, as its configuration says, and lowered without any data."""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lungseg_jax.data.network_slices import image_dtype
+from lungseg_jax.data.packed_masks import packed_dtype
+from lungseg_jax.data.preprocessing import PREPROCESSING, to_unit
+from lungseg_jax.models import make_model
+from lungseg_jax.runtime import distributed
+from lungseg_jax.training.config import (
+    check_config,
+    check_data_and_devices,
+    preprocessing_of,
+)
+from lungseg_jax.training.losses import LOSSES
+from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.schedules import make_schedule
+from lungseg_jax.training.state import TrainState, make_init_fn
+from lungseg_jax.training.steps import make_train_steps
+
+SLICE = (512, 512)  # what a program without data is lowered for
+
+
+def schedule_of(c: ConfigDict) -> Callable[[int], float]:
+    """Return the learning rate by step."""
+    return make_schedule(total_steps=c.train.total_steps, **c.schedule)
+
+
+def init_of(c: ConfigDict, mesh: jax.sharding.Mesh) -> Callable[[], TrainState]:
+    """Return the function that makes the state before the first update."""
+    channels = PREPROCESSING[c.data.preprocessing]
+    return make_init_fn(
+        make_model(**c.model),
+        make_optimizer(schedule_of(c), image_channels=channels, **c.optimizer),
+        channels=channels,
+        seed=c.seed,
+        track_loss=c.train.outlier_factor > 0,
+        sharding=distributed.replicated(mesh),
+    )
+
+
+def train_steps_of(
+    c: ConfigDict, mesh: jax.sharding.Mesh, *, gather: Callable = operator.getitem
+) -> Callable:
+    """Return the function of `make_train_steps`."""
+    return make_train_steps(
+        loss=LOSSES[c.train.loss],
+        outlier_knee=c.train.outlier_knee,
+        outlier_factor=c.train.outlier_factor,
+        augmentation=c.augment.to_dict(),
+        normalize=functools.partial(to_unit, **preprocessing_of(c)),
+        seed=c.seed,
+        accumulate=c.train.accumulate,
+        gather=gather,
+        sharding=distributed.replicated(mesh),
+    )
+
+
+def train_steps_arguments(
+    c: ConfigDict, mesh: jax.sharding.Mesh, state: TrainState, images, masks
+) -> tuple:
+    """Return the arguments that `train_steps_of` is lowered for.
+
+    Args:
+      c: the configuration.
+      mesh: the devices that share a batch.
+      state: the `eval_shape()` of `init_of`.
+      images, masks: all slices, as arrays or as their shapes.
+    """
+    replicated = distributed.replicated(mesh)
+    state = jax.tree.map(lambda leaf: leaf.update(sharding=replicated), state)
+    indices = jax.ShapeDtypeStruct(
+        (c.train.steps_per_dispatch, c.train.batch_size),
+        np.int32,
+        sharding=distributed.by_example(mesh, axis=1),
+    )
+    return state, images, masks, indices, np.int32(1)
+
+
+def lower_train_steps(
+    c: ConfigDict,
+    mesh: jax.sharding.Mesh,
+    slices: int,
+    *,
+    platforms: Sequence[str] | None = None,
+) -> jax.stages.Lowered:
+    """Lower the updates of a training; neither data nor the devices need to be there.
+
+    Args:
+      c: the configuration.
+      mesh: the devices that share a batch: see `distributed.make_mesh`.
+      slices: size of the training split, all of which is on every device.
+      platforms: cpu, cuda or tpu; by default that of the mesh. A program for others can
+        be read, but not compiled.
+
+    Returns:
+      The program, whose `compile()` tells how it suits the devices.
+
+    Raises:
+      UserError: the configuration is faulty, or its batch does not suit the devices.
+    """
+    check_config(c)
+    check_data_and_devices(c, dtype="int16", training_slices=slices, devices=mesh.size)
+    replicated, size = distributed.replicated(mesh), c.data.image_size
+    kind = {"preprocessing": c.data.preprocessing, "image_size": size}
+    masks_dtype = packed_dtype([SLICE], soft_masks=c.data.soft_masks, **kind)
+    images, masks = (
+        jax.ShapeDtypeStruct((slices, size, size, *rest), dtype, sharding=replicated)
+        for rest, dtype in (
+            ((PREPROCESSING[c.data.preprocessing],), image_dtype(c.data.preprocessing)),
+            ((), masks_dtype),
+        )
+    )
+    state = init_of(c, mesh).eval_shape()
+    arguments = train_steps_arguments(c, mesh, state, images, masks)
+    steps = train_steps_of(c, mesh).trace(*arguments)
+    return steps.lower(lowering_platforms=platforms and tuple(platforms))

@@ -1,0 +1,40 @@
+"""Multiplications and additions of programs, against the textbook formula."""
+
+import jax
+import jax.numpy as jnp
+
+from lungseg_jax.runtime.arithmetic import count_flops
+
+
+def flops(function, *shapes):
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
+    return count_flops(jax.jit(function).lower(*arguments).as_text())
+
+
+def test_matrix_product():
+    assert flops(lambda a, b: a @ b, (5, 7), (7, 3)) == 2 * 5 * 7 * 3
+
+
+def test_functions_count_as_often_as_they_are_called():
+    product = jax.jit(lambda a, b: a @ b)
+
+    def twice(a, b):
+        return product(product(a, b), b)
+
+    assert flops(twice, (4, 4), (4, 4)) == 2 * 2 * 4**3
+
+
+def test_a_convolution_and_its_gradients_cost_the_same():
+    def convolve(x, kernel):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=dimensions
+        )
+
+    def gradients(x, kernel):
+        return jax.vjp(convolve, x, kernel)[1](jnp.ones((2, 8, 8, 5), x.dtype))
+
+    shapes = (2, 8, 8, 3), (3, 3, 3, 5)
+    assert flops(convolve, *shapes) == 2 * (2 * 8 * 8 * 5) * (3 * 3 * 3)
+    # A sum over the pixels or over the channels: as many terms, padding included.
+    assert flops(gradients, *shapes) == 2 * flops(convolve, *shapes)

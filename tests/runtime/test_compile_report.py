@@ -1,0 +1,54 @@
+"""What a compilation says of a program, and of one that does not fit."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lungseg_jax.runtime.chips import CHIPS, Chip
+from lungseg_jax.runtime.compile_report import report_compilation
+
+TWICE = jax.ShapeDtypeStruct((256, 256), jnp.float32)
+REFUSALS = [
+    "RESOURCE_EXHAUSTED: Ran out of memory in hbm. Used 29.49G of 15.75G hbm. Exceeded",
+    "RESOURCE_EXHAUSTED: Size of inputs (29.49G) exceeds available HBM (15.75G)",
+]
+
+
+def test_reports_a_product_by_hand():
+    lowered = jax.jit(lambda a, b: a @ b).lower(TWICE, TWICE)
+    array = 256 * 256 * 4
+    chip = Chip("cpu", memory=4 * array, bandwidth=1e9, flops=1e9)
+    report = report_compilation(lowered, chip, 1)
+    assert report.fits and report.argument_bytes == 2 * array
+    assert report.moved.logical == report.moved.padded == 3 * array
+    assert report.bandwidth_s == pytest.approx(3 * array / 1e9)
+    assert report.flops == 2 * 256**3
+    assert report.arithmetic_s == pytest.approx(2 * 256**3 / 1e9)
+    assert report.estimate_s is None and not report.collectives
+    assert not report_compilation(lowered, chip._replace(memory=array), 1).fits
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_says_how_much_too_large_a_program_is(words):
+    class Lowered:
+        def as_text(self):
+            return ""
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(words)
+
+    report = report_compilation(Lowered(), CHIPS["v5e"], 1)
+    assert report.fits is False and report.refusal == "29.49GiB of 15.75GiB"
+    assert report.peak_bytes is None
+
+
+def test_other_failures_of_a_compiler_are_not_hidden():
+    class Lowered:
+        def as_text(self):
+            return ""
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        report_compilation(Lowered(), CHIPS["v5e"], 1)

@@ -1,0 +1,194 @@
+"""Programs for devices that are not there: exported for TPUs and GPUs, divided among eight.
+
+The operators, the augmentation and the gradients of each platform, without libtpu or CUDA.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from lungseg_jax.data.augmentation.transforms import TRANSFORMS
+from lungseg_jax.inference.ensemble.lowering import lower_predict
+from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import abstract_variables
+from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.hlo import measure_traffic
+from lungseg_jax.training.config import default_config
+from lungseg_jax.training.programs import lower_train_steps
+from lungseg_jax.training.steps import make_prepare
+
+ACCELERATORS = ("cuda", "tpu")
+
+
+def small_config(**changes) -> ConfigDict:
+    c = default_config()
+    c.data.image_size = 32
+    c.model.filters = 2
+    c.model.levels = 2
+    c.model.dtype = "bfloat16"
+    for name, value in changes.items():
+        group, key = name.split("__")
+        c[group][key] = value
+    return c
+
+
+# --- on eight devices ---
+
+CHILD = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from lungseg_jax.models.operators import SkipConcat, conv2d
+from lungseg_jax.runtime import distributed
+sys.path.insert(0, sys.argv[1])
+from test_programs import UNVARIED, lower_train_steps, small_config
+
+mesh = distributed.make_mesh()
+lowered = lower_train_steps(small_config(**UNVARIED), mesh, 24)
+
+def integers(*shape, seed):
+    return np.random.default_rng(seed).integers(-1, 2, shape).astype(np.float32)
+
+def gradient(k, outputs, joined, shared, copied):
+    def loss(kernel, x, coarse, weights):
+        x, coarse = x.astype(jnp.bfloat16), coarse.astype(jnp.bfloat16)
+        with distributed.sharing_batch(copied):
+            y = conv2d(SkipConcat(coarse, x) if joined else x, kernel)
+        return (y * weights.astype(jnp.bfloat16)).astype(jnp.float32).sum()
+    arguments = (
+        integers(k, k, 6 if joined else 4, outputs, seed=0),
+        integers(8, 4, 4, 4, seed=1),
+        integers(8, 2, 2, 2, seed=2),
+        integers(8, 4, 4, outputs, seed=3),
+    )
+    arguments = jax.device_put(arguments, (copied, shared, shared, shared))
+    return np.asarray(jax.jit(jax.grad(loss))(*arguments)).tolist()
+
+first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+places = {
+    "eight": (distributed.by_example(mesh), distributed.replicated(mesh)),
+    "one": (first, first),
+}
+cases = [(k, o, j) for k in (1, 3) for o in (1, 5) for j in (False, True)]
+result = {
+    name: [gradient(*case, *where) for case in cases] for name, where in places.items()
+}
+result["stablehlo"] = lowered.as_text()
+result["compiled"] = lowered.compile().as_text()
+json.dump(result, open(sys.argv[2], "w"))
+"""
+# On CPUs, the transforms take one example after the other, from all devices.
+UNVARIED = {f"augment__{name}": 0.0 for name in TRANSFORMS}
+
+
+@pytest.fixture(scope="module")
+def on_eight(tmp_path_factory):
+    """The train steps for eight devices as text, and gradients on eight and on one."""
+    file = tmp_path_factory.mktemp("eight") / "result.json"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    words = [sys.executable, "-c", CHILD, os.path.dirname(__file__), str(file)]
+    subprocess.run(words, env=os.environ | {"XLA_FLAGS": flags}, check=True)
+    return json.loads(file.read_text())
+
+
+def test_eight_devices_add_the_gradients_of_kernels_in_float32(on_eight):
+    """All parts of a bfloat16 network but the head, which is float32 anyway."""
+    reduced = re.findall(
+        r'"stablehlo.all_reduce".*?\) : \(tensor<[\dx]*x(\w+)>\)',
+        on_eight["stablehlo"],
+        re.S,
+    )
+    shapes = abstract_variables(make_model(**small_config().model), channels=1)
+    paths, _ = jax.tree_util.tree_flatten_with_path(shapes["params"])
+    kernels = [path for path, _ in paths if path[-1].key == "kernel"]
+    assert len(reduced) >= len(kernels) - 1 and {*reduced} == {"f32"}
+
+
+def test_gradients_on_eight_devices_equal_those_on_one(on_eight):
+    """Sums of small integers, which are exact on any number of devices."""
+    assert len(on_eight["one"]) == 8
+    for eight, one in zip(on_eight["eight"], on_eight["one"], strict=True):
+        np.testing.assert_array_equal(eight, one)
+        assert np.abs(one).max() > 4
+
+
+def test_devices_exchange_sums_and_never_data(on_eight):
+    collectives = measure_traffic(on_eight["compiled"]).collectives
+    assert {(c.opcode, c.dtype) for c in collectives} == {("all-reduce", "f32")}
+
+
+def test_choices_by_platform_are_made_when_a_program_is_lowered(on_eight):
+    assert " conditional(" not in on_eight["compiled"]
+
+
+# --- for a platform ---
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Programs as text, by name and platform, lowered here for each."""
+    mesh, c = distributed.make_mesh(jax.devices()[:1]), small_config()
+    shapes = (
+        jax.ShapeDtypeStruct((4, 32, 32, 1), np.int16),
+        jax.ShapeDtypeStruct((4, 32, 32), np.float32),
+    )
+    every = c.augment.to_dict() | {name: 0.5 for name in TRANSFORMS}
+    prepare = make_prepare(every, lambda images: images, seed=0)
+    result = {}
+    for platform in ("cpu", *ACCELERATORS):
+        steps = lower_train_steps(c, mesh, 24, platforms=[platform])
+        predict = lower_predict(c, mesh, platforms=[platform])
+        indices = jax.ShapeDtypeStruct((2,), np.int32)
+        prepared = jax.jit(prepare).trace(*shapes, indices, np.int32(1))
+        augmentation = prepared.lower(lowering_platforms=(platform,))
+        result["steps", platform] = steps.as_text()
+        result["predict", platform] = predict.as_text()
+        result["augmentation", platform] = augmentation.as_text()
+    return result
+
+
+@pytest.mark.parametrize("program", ["steps", "predict"])
+def test_only_the_cpu_has_barriers(texts, program):
+    assert "stablehlo.optimization_barrier" in texts[program, "cpu"]
+    for platform in ACCELERATORS:
+        assert "optimization_barrier" not in texts[program, platform]
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+@pytest.mark.parametrize("program", ["steps", "predict", "augmentation"])
+def test_nothing_is_computed_in_float64(texts, program, platform):
+    types = {*re.findall(r"tensor<(?:[\dx]+x)?(\w+)>", texts[program, platform])}
+    assert "f32" in types and not types & {"f64", "i64", "complex<f64>"}
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+def test_augmentation_has_no_matrix_products(texts, platform):
+    """At a TPU's default precision they would move pixels; see `data.augmentation`."""
+    text = texts["augmentation", platform]
+    assert "stablehlo.gather" in text and "dot_general" not in text
+    assert "dot_general" in texts["steps", platform]
+
+
+@pytest.mark.parametrize("platform", ACCELERATORS)
+def test_networks_compute_in_bfloat16(texts, platform):
+    """Only the head, with one output channel, is computed in float32."""
+    for program in ("steps", "predict"):
+        results = re.findall(
+            r"dot_general.*-> tensor<([\dx]+)x(\w+)>", texts[program, platform]
+        )
+        assert {dtype for shape, dtype in results} == {"bf16", "f32"}
+
+
+def test_faulty_requests_are_refused():
+    mesh = distributed.make_mesh(jax.devices()[:1])
+    with pytest.raises(UserError, match="larger than the training split"):
+        lower_train_steps(small_config(), mesh, 4)
+    with pytest.raises(UserError, match="model.filters"):
+        lower_predict(small_config(model__filters=0), mesh)
