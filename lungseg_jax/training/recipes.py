@@ -51,14 +51,18 @@ def fine_tuning() -> ConfigDict:
 
 
 def long() -> ConfigDict:
-    """Return a run of about an hour on two CPU cores, for masks on other scanners."""
+    """Return a run of about an hour on two CPU cores, for masks on other scanners.
+
+    It starts from the weights of the package, as `fine_tuning` does.
+    """
     c = _varied()
+    c.init = "pretrained"
     c.data.image_size = 160
-    c.data.extra_phantoms = 1500
-    c.model.levels = 5  # a receptive field of 412 pixels; predictions are made at 256
+    c.data.extra_phantoms = 600
     c.augment.scale = 2.0
-    c.train.total_steps = 9800  # cycles end after 5600, 8400 and 9800
-    c.train.save_every = c.train.validate_every = 700
+    c.schedule.peak = 3e-3
+    c.train.total_steps = 6300  # cycles end after 3600, 5400 and 6300
+    c.train.save_every = c.train.validate_every = 450
     c.train.log_every = 50
     c.evaluate.scale = 1.5
     return c
@@ -73,9 +77,9 @@ def phantoms_only() -> ConfigDict:
     c.data.phantom_slices = 3000
     c.data.phantom_seed = 1000  # other phantoms than any run that starts from them
     c.data.validation_fraction = c.data.test_fraction = 0.02
-    c.data.image_size = 128
+    c.data.image_size = 160
     c.augment.scale = 2.0
-    c.train.total_steps = 12_600  # cycles end after 7200, 10,800 and 12,600
+    c.train.total_steps = 8400  # cycles end after 4800, 7200 and 8400
     c.train.save_every = c.train.validate_every = 600
     c.train.log_every = 50
     c.evaluate.scale = 1.5

@@ -15,10 +15,10 @@ from lungseg_jax.data.augmentation.draws import between, draw, log_between
 from lungseg_jax.data.augmentation.fields import coordinates, smooth_noise
 from lungseg_jax.data.augmentation.geometry import moments, one_lung
 
-CONSOLIDATION_HU = (-50.0, 90.0)
+CONSOLIDATION_HU = (-20.0, 80.0)  # fat is darker
 GROUND_GLASS_HU = (-720.0, -350.0)
 FLUID_HU = (-10.0, 25.0)
-NODULE_HU = (-150.0, 100.0)
+NODULE_HU = (-40.0, 100.0)
 BULLA_HU = (-995.0, -930.0)
 NODULE_RADIUS, BULLA_RADIUS = (0.02, 0.16), (0.04, 0.3)  # in half sides
 BLOBS = 3  # nodules or bullae in a slice

@@ -45,13 +45,18 @@ def _draw_parenchyma(
 def _slope_edges(
     hu: np.ndarray, canvas: Canvas, grid: Grid, mask: np.ndarray
 ) -> np.ndarray:
-    """Fade the edge where the pleura is oblique to the slice, mainly at the base."""
-    air = cv2.resize(mask, hu.shape, interpolation=cv2.INTER_AREA)
-    unit_cells = canvas.unit_px * CELLS / canvas.size
-    air = cv2.GaussianBlur(air, (0, 0), max(0.04 * unit_cells, 0.3)) / 255
+    """Fade the edge where the pleura is oblique to the slice, mainly at the base.
+
+    The mask ends where half of the slice's thickness is lung, so fading starts there at one
+    half.
+    """
+    shape = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    depth = cv2.distanceTransform(shape, cv2.DIST_L2, 3)[1:-1, 1:-1] / canvas.unit_px
+    depth = cv2.resize(depth, hu.shape, interpolation=cv2.INTER_AREA)
     base = grid.section.progress(0.5, 0.9) + 1 - grid.section.progress(0, 0.15)
     oblique = np.clip(grid.field("oblique", 4) - 0.8 + base, 0, 1)
-    return hu + 1.3 * oblique * (1 - air) * (SOFT_HU - hu)
+    wide = 0.003 + 0.03 * oblique
+    return hu + np.clip(0.5 - 0.5 * depth / wide, 0, 0.5) * (SOFT_HU - hu)
 
 
 def _paint_fissures(lungs: Canvas, section: Section) -> None:

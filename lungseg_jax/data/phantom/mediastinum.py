@@ -10,6 +10,7 @@ from lungseg_jax.data.phantom.patient import SIDES, Patient, Section
 from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
 
 GULLET_AIR_HU = -960.0
+PAD_HU = (-120.0, -70.0)
 WIDE = 0.055  # a radius: vessels and nodes of at least 15 mm are not lung
 HERNIA_CHANCE, GOITRE_CHANCE, MASS_CHANCE = 0.06, 0.04, 0.04
 
@@ -47,11 +48,12 @@ PULMONARY_ARTERIES: list[Line] = [  # trunk and right one, left one
 
 def draw(section: Section) -> list[Organ]:
     """Return the organs, in the order of painting."""
-    organs = [([_waist(section)], section.stream("waist fat").uniform(-90, 20))]
+    organs = [([_waist(section)], section.stream("waist fat").uniform(-115, 20))]
     organs += [([_prevertebral(section)], MUSCLE_HU)]
     organs += _gullet(section) + draw_vessels(section)
     organs += (
-        _heart(section)
+        _fat_pads(section)
+        + _heart(section)
         + draw_hila(section, are_wide=True)
         + _masses(section)
         + _hernia(section)
@@ -163,6 +165,22 @@ def draw_hila(section: Section, *, are_wide: bool) -> list[Organ]:
     return organs
 
 
+def _fat_pads(section: Section) -> list[Organ]:
+    """Draw the fat that fills the angles between heart, chest wall and diaphragm."""
+    organs = []
+    for side in SIDES:
+        rng = section.stream("fat pad", side)
+        size = rng.uniform(0, 0.22 + 0.2 * section.patient.obesity)
+        x, y, level = rng.uniform([0.2, -0.95, 0.68], [0.5, -0.5, 0.95])
+        at = side * x + 0.1 + section.shift, y * section.depth, level
+        radii = size, size * rng.uniform(0.5, 1.1), rng.uniform(0.06, 0.2)
+        part = egg(section, rng, at, radii, wobble=0.2)
+        hu = rng.uniform(*PAD_HU)
+        if part is not None:
+            organs.append(([part], hu))
+    return organs
+
+
 def _heart(section: Section) -> list[Organ]:
     """Draw the heart and its fat, with chambers that contrast medium makes visible."""
     rng = section.stream("heart")
@@ -171,7 +189,7 @@ def _heart(section: Section) -> list[Organ]:
     right = np.array([[-0.95, 0.1], [-0.85, -0.55], [-0.35, -0.95], [0.3, -1.0]])
     left = np.array([[0.85, -0.75], [1.05, -0.2], [0.8, 0.4], [0.3, 0.85], [-0.4, 0.8]])
     shape = np.concatenate([right, left]) + rng.normal(0, 0.06, (9, 2))
-    width, fat_hu = rng.uniform(0.85, 1.2), rng.uniform(-90, 30)
+    width, fat_hu = rng.uniform(0.85, 1.2), rng.uniform(-115, 30)
     end = rng.uniform(0.95, 1.08)
     pericardium = rng.uniform(1.03, 1.12)
     chambers = [

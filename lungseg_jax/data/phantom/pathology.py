@@ -14,9 +14,9 @@ from lungseg_jax.data.phantom.patient import SIDES, Section
 from lungseg_jax.data.phantom.pleura import Pleura
 from lungseg_jax.data.phantom.solids import egg
 
-GROUND_GLASS_HU, CONSOLIDATION_HU = (-650.0, -350.0), (-150.0, 50.0)
-ATELECTASIS_HU, AIRLESS_HU = (-500.0, -50.0), (20.0, 60.0)
-NODULE_HU, BULLA_HU, EMPHYSEMA_HU = (-100.0, 70.0), -985.0, -970.0
+GROUND_GLASS_HU, CONSOLIDATION_HU = (-650.0, -350.0), (-40.0, 70.0)
+ATELECTASIS_HU, AIRLESS_HU = (-600.0, -150.0), (20.0, 60.0)
+NODULE_HU, BULLA_HU, EMPHYSEMA_HU = (-40.0, 70.0), -985.0, -970.0
 
 # How often each disease is found in a patient.
 CHANCES = {
@@ -91,7 +91,7 @@ def _clouds(hu, grid, rng):
 def _lobe(hu, grid, rng):
     """Consolidate what is below an oblique plane, on one side."""
     section, side = grid.section, rng.choice(SIDES)
-    target, slope, offset = rng.uniform([-120, 0.6, -0.35], [60, 1.3, 0.15])
+    target, slope, offset = rng.uniform([-40, 0.6, -0.35], [70, 1.3, 0.15])
     behind = grid.xy[..., 1] / section.depth + slope * (2 * section.level - 1)
     if rng.random() < 0.3:
         behind = -behind
@@ -164,7 +164,7 @@ def _airless(hu, grid, pleura):
 def _compressed(hu, grid, pleura):
     """Compress the lung above an effusion."""
     rng = grid.section.stream("compressed")
-    edge, target = 0.75 - 0.75 * pleura.size, rng.uniform(-200, 60)
+    edge, target = 0.75 - 0.75 * pleura.size, rng.uniform(-40, 60)
     weight = np.clip((grid.low - edge + 0.08 * grid.field("compressed", 10)) * 5, 0, 1)
     return _on_side(
         hu, grid, pleura.side, weight * grid.section.progress(0, 0.5), target

@@ -11,13 +11,13 @@ from lungseg_jax.data.phantom.patient import (
     Section,
 )
 
-# Ranges of levels, and how often: about 20 % of the slices show no lung.
+# Ranges of levels, and how often: about 22 % of the slices show no lung.
 LEVELS = {
-    (0.1, 1.0): 0.5,  # anywhere in the chest, mostly in its middle
+    (0.1, 1.0): 0.48,  # anywhere in the chest, mostly in its middle
     (0.72, 1.03): 0.21,  # the bases, with liver, spleen, stomach and colon
     (0.0, 0.2): 0.09,  # the apices
     (TOP_LEVEL, 0.0): 0.04,  # neck and shoulders
-    (1.03, 1.7): 0.13,  # the upper abdomen
+    (1.03, 1.7): 0.15,  # the upper abdomen
     (1.7, BOTTOM_LEVEL): 0.03,  # the lower abdomen and the pelvis
 }
 # Fields of view, and how often: as for a chest; large, for a small patient; tight, which

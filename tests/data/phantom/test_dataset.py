@@ -68,7 +68,7 @@ def test_size_changes_only_the_resolution(index):
 def test_slices_come_from_the_whole_body(many):
     masks = np.stack([mask for _, mask in many]) > 0
     share = masks.mean(axis=(1, 2))
-    assert 0.1 < (share == 0).mean() < 0.25  # neck, abdomen, pelvis
+    assert 0.15 < (share == 0).mean() < 0.3  # neck, abdomen, pelvis
     assert 0.1 < ((share > 0) & (share < 0.05)).mean()  # apices, bases, large fields
     assert 0.15 < (share > 0.2).mean()
     assert share.max() < 0.9
