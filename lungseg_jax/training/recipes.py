@@ -51,7 +51,7 @@ def fine_tuning() -> ConfigDict:
 
 
 def long() -> ConfigDict:
-    """Return a run of about an hour on two CPU cores, for masks on other scanners.
+    """Return a run of half an hour on two CPU cores, for masks on other scanners.
 
     It starts from the weights of the package, as `fine_tuning` does.
     """
@@ -61,8 +61,8 @@ def long() -> ConfigDict:
     c.data.extra_phantoms = 600
     c.augment.scale = 2.0
     c.schedule.peak = 3e-3
-    c.train.total_steps = 6300  # cycles end after 3600, 5400 and 6300
-    c.train.save_every = c.train.validate_every = 450
+    c.train.total_steps = 4200  # cycles end after 2400, 3600 and 4200
+    c.train.save_every = c.train.validate_every = 300
     c.train.log_every = 50
     c.evaluate.scale = 1.5
     return c
