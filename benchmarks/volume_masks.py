@@ -8,8 +8,9 @@ from other seeds than any that the weights were trained on. Each is scored as dr
 with its larger lung filled with tissue (still lung, and as a real consolidation may be,
 without a sign in the rest of the slice). Prints for each: pooled IoU of the masks slice by
 slice and after the cleaning, the error of the volume, lung found above and below the lungs;
-then how many slices with an IoU below 0.95 are flagged, and how many others, by the
-expected IoU, by the anatomy (neighbours, sides), and by either.
+what the patients with the largest errors have beside their lungs; then how many slices with
+an IoU below 0.95 are flagged, and how many others, by the expected IoU, by the anatomy
+(neighbours, sides), and by either.
 """
 
 import argparse
@@ -18,16 +19,19 @@ import numpy as np
 from stress import anatomy
 from stress.pathology import TISSUE_HU, TISSUE_NOISE_HU
 
+from lungseg_jax.data.phantom import pleura
+from lungseg_jax.data.phantom.patient import draw_patient
 from lungseg_jax.data.phantom.volume import make_volume
 from lungseg_jax.evaluation.tuning import LOW_IOU
 from lungseg_jax.inference import review
 from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.segmenter import LungSegmenter, load
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
-from lungseg_jax.inference.volume_cleanup import clean_volume
+from lungseg_jax.inference.volume_cleanup import clean_volume, mark_air
 
 FIRST_SEED = 7000
 SIZE = 256
+SHOWN = 4  # patients whose errors are named
 
 
 def fill_a_lung(image: np.ndarray, truth: np.ndarray, seed: int) -> np.ndarray:
@@ -54,8 +58,8 @@ def score(
     """Segment a volume as `lungseg predict` does, and compare it with the truth."""
     segmentations = list(segmenter.stream(image))
     by_slice = np.stack([s.mask for s in segmentations])
-    cleaned = by_slice.astype(np.uint8)
-    clean_volume(cleaned)
+    cleaned = np.stack([mark_air(i, m) for i, m in zip(image, by_slice, strict=True)])
+    clean_volume(cleaned, has_air=True)
     sides, mask = label_sides(cleaned), cleaned.astype(bool)
     empty = ~truth.any(axis=(1, 2))
     return {
@@ -72,7 +76,7 @@ def score(
     }
 
 
-def report(name: str, scores: list[dict]) -> None:
+def report(name: str, scores: list[dict], findings: list[str]) -> None:
     pooled = np.sum([s["counts"] for s in scores], axis=0)
     errors = np.abs([s["error"] for s in scores])
     false = np.array([s["false_ml"] for s in scores])
@@ -87,6 +91,9 @@ def report(name: str, scores: list[dict]) -> None:
             f"| {np.median(errors[:, i]):.1%} | {errors[:, i].max():.1%} "
             f"| {false[:, i].max():.1f} |"
         )
+    worst = np.argsort(-errors[:, 1])[:SHOWN]
+    shown = (f"{findings[i]} {scores[i]['error'][1]:+.1%}" for i in worst)
+    print(f"\nThe largest errors: {', '.join(shown)}")
     low, *flags = (
         np.concatenate([s[key] for s in scores])
         for key in ("low", "uncertain", "neighbours", "sides")
@@ -110,15 +117,16 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=48)
     args = parser.parse_args()
     segmenter = load(args.run)
-    whole, filled = [], []
+    whole, filled, findings = [], [], []
     for seed in range(FIRST_SEED, FIRST_SEED + args.patients):
         image, mask, spacing = make_volume(seed, slices=args.slices, size=SIZE)
         truth, voxel_ml = mask > 0, float(np.prod(spacing)) / 1000
+        findings.append(pleura.draw(draw_patient((seed, 0, 1))).finding or "nothing")
         whole.append(score(segmenter, image, truth, voxel_ml))
         image = fill_a_lung(image, truth, seed)
         filled.append(score(segmenter, image, truth, voxel_ml))
-    report(f"{args.patients} patients as drawn", whole)
-    report(f"{args.patients} patients, the larger lung filled", filled)
+    report(f"{args.patients} patients as drawn", whole, findings)
+    report(f"{args.patients} patients, the larger lung filled", filled, findings)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,17 @@ def pytest_configure(config):
     )
 
 
+@pytest.fixture(autouse=True)
+def same_platforms():
+    """What a test chooses as the devices of JAX ends with it."""
+    import jax  # after `pytest_configure`
+
+    before = jax.config.jax_platforms
+    yield
+    if jax.config.jax_platforms != before:
+        jax.config.update("jax_platforms", before)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The 240 slices of the notebooks' training split, which we may not distribute."""
