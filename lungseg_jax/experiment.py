@@ -56,6 +56,23 @@ DRAWN = 8  # validation slices that trackers show, at most
 STRESSED = 2  # times that each validation slice is changed for the limit of review
 
 
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What a run is trained, tuned and scored on.
+
+    Attributes:
+      dataset: all slices but the extra ones.
+      split: their names.
+      extra: phantoms in no split, which are mixed into the training; None without any.
+      placement: where the training slices are meanwhile.
+    """
+
+    dataset: Dataset
+    split: Split
+    extra: Dataset | None
+    placement: Placement
+
+
 def run_experiment(
     c: ConfigDict,
     workdir: str = "",
@@ -88,29 +105,11 @@ def run_experiment(
     room = room_for_slices()
     with contextlib.ExitStack() as stack:
         with distributed.primary_first():
-            dataset, split = _load(c, cache_root)
-            extra = _load_extra_phantoms(c, cache_root)
-            placement = _choose_placement(c, dataset, split, extra, room)
-            run_record.require_run_or_empty(folder)
-            done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
-            initial, about = _load_initial(c, dataset, split, done=done)
-            if distributed.is_primary():
-                stack.enter_context(folder.claimed())
-            run_record.register_run(
-                c,
-                folder,
-                dataset,
-                split,
-                placement,
-                done=done,
-                extend=extend,
-                initial=about,
-                devices=used,
-            )
-        tracking = Tracking(track, _make_draw(c, dataset, split))
-        _train(c, folder, dataset, split, placement, extra, initial, tracking)
+            data = _load_all(c, cache_root, room)
+            initial = _register(c, folder, data, stack, extend=extend, devices=used)
+        _train(c, folder, data, initial, track)
         with distributed.primary_first():
-            _finish(folder, dataset, split, placement, extra)
+            _finish(folder, data)
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return read_json(folder.evaluation)
@@ -178,51 +177,75 @@ def _load_extra_phantoms(c: ConfigDict, cache_root: Path) -> Dataset | None:
     )
 
 
-def _choose_placement(
-    c: ConfigDict, dataset: Dataset, split: Split, extra: Dataset | None, room: int
-) -> Placement:
-    return choose_placement(
+def _load_all(c: ConfigDict, cache_root: Path, room: int) -> _Data:
+    dataset, split = _load(c, cache_root)
+    extra = _load_extra_phantoms(c, cache_root)
+    placement = choose_placement(
         c.data.placement,
         network_slices(c, dataset, split["train"], extra),
         batch_size=c.train.batch_size,
         devices=len(distributed.devices_for(config.micro_batch_size(c))),
         room=room,
     )
+    return _Data(dataset, split, extra, placement)
 
 
-def _load_initial(
-    c: ConfigDict, dataset: Dataset, split: Split, *, done: int
-) -> tuple[Any, dict | None]:
+def _register(
+    c: ConfigDict,
+    folder: RunFolder,
+    data: _Data,
+    stack: contextlib.ExitStack,
+    *,
+    extend: bool,
+    devices: int | None,
+) -> Any:
+    """Claim and describe the run folder; return the weights to start from, or None."""
+    run_record.require_run_or_empty(folder)
+    done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
+    initial, about = _load_initial(c, data, done=done)
+    if distributed.is_primary():
+        stack.enter_context(folder.claimed())
+    run_record.register_run(
+        c,
+        folder,
+        data.dataset,
+        data.split,
+        data.placement,
+        done=done,
+        extend=extend,
+        initial=about,
+        devices=devices,
+    )
+    return initial
+
+
+def _load_initial(c: ConfigDict, data: _Data, *, done: int) -> tuple[Any, dict | None]:
     """Load the weights that the run starts from, unless it is under way."""
     if not c.init or done:
         return None, None
-    test = set(split["test"])
-    digests = {p: d for p, d in dataset.digests.items() if Path(p).stem in test}
+    test = set(data.split["test"])
+    digests = {p: d for p, d in data.dataset.digests.items() if Path(p).stem in test}
     initial, about = load_initial_weights(c.init, c.model.to_dict(), digests)
     progress.say(f"starting from the network {about['member']} of {c.init}")
     return initial, about
 
 
 def _train(
-    c: ConfigDict,
-    folder: RunFolder,
-    dataset: Dataset,
-    split: Split,
-    placement: Placement,
-    extra: Dataset | None,
-    initial: Any,
-    tracking: Tracking,
+    c: ConfigDict, folder: RunFolder, data: _Data, initial: Any, track: Sequence[str]
 ) -> None:
+    dataset, split = data.dataset, data.split
     progress.say(
         f"{dataset.variant} data: {len(split['train'])} slices to train, "
         f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
         f"run folder {folder.path}"
     )
+    tracking = Tracking(track, _make_draw(c, dataset, split))
     if loop.is_finished(c, folder):
         progress.say("the training is finished; nothing is trained again")
-    else:
-        progress.say(str(placement))
-        loop.train(c, folder, dataset, split, placement.name, extra, initial, tracking)
+        return
+    progress.say(str(data.placement))
+    placement = data.placement.name
+    loop.train(c, folder, dataset, split, placement, data.extra, initial, tracking)
 
 
 def _make_draw(
@@ -237,13 +260,7 @@ def _make_draw(
     return lambda variables: draw_sheet(*make_once()(variables))
 
 
-def _finish(
-    folder: RunFolder,
-    dataset: Dataset,
-    split: Split,
-    placement: Placement,
-    extra: Dataset | None,
-) -> None:
+def _finish(folder: RunFolder, data: _Data) -> None:
     """Tune, evaluate and report, unless that is done for all snapshots."""
     run = Run.open(folder)
     names = [str(step) for step in run.planned_snapshots]
@@ -253,10 +270,10 @@ def _finish(
         return
     trained = _load_tuned(run)
     if trained is None:
-        _tune(run, dataset, split, placement, extra)
+        _tune(run, data)
         trained = load_run(Run.open(folder), EVERY)
-    evaluation = _evaluate(run, trained, dataset, split)
-    _report(run, trained, evaluation, dataset)
+    evaluation = _evaluate(run, trained, data)
+    _report(run, trained, evaluation, data.dataset)
 
 
 def _load_tuned(run: Run) -> TrainedEnsemble | None:
@@ -269,23 +286,18 @@ def _load_tuned(run: Run) -> TrainedEnsemble | None:
         return None
 
 
-def _tune(
-    run: Run,
-    dataset: Dataset,
-    split: Split,
-    placement: Placement,
-    extra: Dataset | None,
-) -> None:
+def _tune(run: Run, data: _Data) -> None:
     """Write tuning.json, and the average of several snapshots."""
     c, folder = run.config, run.folder
+    dataset, split = data.dataset, data.split
     trained = load_run(run)
     if len(trained.members) > 1:
-        slices = network_slices(c, dataset, split["train"], extra)
+        slices = network_slices(c, dataset, split["train"], data.extra)
         # On one device, hence not more than its part of a batch.
         size = (c.train.batch_per_device or c.train.batch_size) // c.train.accumulate
         batches = whole_batches(len(slices), size, seed=c.seed)
         parts = slices.image_batches(batches)
-        if placement.name != "streamed":
+        if data.placement.name != "streamed":
             parts = [(slices.stack()["image"], batches)]
         with memory.reported(memory_remedy(c)):
             average = average_members(trained, parts)
@@ -317,13 +329,11 @@ def _stressed(c: ConfigDict, dataset: Dataset, split: Split) -> list[Slice]:
     ]
 
 
-def _evaluate(
-    run: Run, trained: TrainedEnsemble, dataset: Dataset, split: Split
-) -> dict:
+def _evaluate(run: Run, trained: TrainedEnsemble, data: _Data) -> dict:
     """Write evaluation.json for the run's test split."""
-    test = split["test"]
-    metadata = slice_metadata(dataset.checked.metadata, test)
-    evaluation = evaluate(trained, dataset.slices(test), len(test), **metadata)
+    test = data.split["test"]
+    metadata = slice_metadata(data.dataset.checked.metadata, test)
+    evaluation = evaluate(trained, data.dataset.slices(test), len(test), **metadata)
     evaluation |= {"split": "test", "split_seed": run.config.data.split_seed}
     progress.say(format_summary(evaluation))
     run.folder.page.unlink(missing_ok=True)

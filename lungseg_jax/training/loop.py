@@ -240,11 +240,7 @@ def _loop(
     its step.
     """
     c, total = training.config, training.config.train.total_steps
-    snapshots = snapshot_steps(c)
-    fixed_batches = whole_batches(
-        len(training.feed.slices), micro_batch_size(c), seed=c.seed
-    )
-    step = int(state.step)
+    snapshots, step = snapshot_steps(c), int(state.step)
     with (
         contextlib.closing(training.feed),
         signals.defer_signals(),
@@ -263,14 +259,8 @@ def _loop(
             is_snapshot = step in snapshots
             save_due = is_snapshot or step % c.train.save_every == 0
             row_due = save_due or step % c.train.log_every == 0
-            has_stats = state.batch_stats is not None
-            if is_snapshot and c.train.population_stats and has_stats:
-                stats = pool_batch_stats(
-                    training.precise_batch_stats,
-                    state.variables,
-                    training.feed.parts(fixed_batches),
-                )
-                state = state.replace(batch_stats=stats)
+            if is_snapshot and c.train.population_stats:
+                state = _with_population_stats(training, state)
             if row_due:
                 log.write(step, bar)
             if is_snapshot or step % c.train.validate_every == 0:
@@ -283,6 +273,18 @@ def _loop(
             if must_stop:
                 progress.say(f"saved after step {step} of {total}")
                 signals.stop()
+
+
+def _with_population_stats(training: _Training, state: TrainState) -> TrainState:
+    """Return the state with batch statistics re-estimated over the training split."""
+    if state.batch_stats is None:
+        return state
+    c, feed = training.config, training.feed
+    batches = whole_batches(len(feed.slices), micro_batch_size(c), seed=c.seed)
+    stats = pool_batch_stats(
+        training.precise_batch_stats, state.variables, feed.parts(batches)
+    )
+    return state.replace(batch_stats=stats)
 
 
 def _compile(training: _Training, state: TrainState) -> Callable:
