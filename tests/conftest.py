@@ -31,6 +31,9 @@ LONG = (
     "steps",
     "log",
     "distributed",
+    "feeds",
+    "programs",
+    "wheel",
     "fuzz",
 )
 

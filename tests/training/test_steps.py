@@ -209,7 +209,9 @@ def test_batch_norm_sees_each_micro_batch_by_itself(data):
     assert_close(whole, jax.tree.map(lambda a, b: (a + b) / 2, *halves))
 
 
-@pytest.mark.parametrize("name", ["conv", "inception"])
+@pytest.mark.parametrize(
+    "name", ["conv", pytest.param("inception", marks=pytest.mark.slow)]
+)
 def test_remat_recomputes_blocks_and_gives_the_same_gradients(name):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 64, 64, 1)).astype(np.float32)
