@@ -51,7 +51,7 @@ def fine_tuning() -> ConfigDict:
 
 
 def long() -> ConfigDict:
-    """Return a run of half an hour on two CPU cores, for masks on other scanners.
+    """Return a run of half an hour on two CPU cores, for sick lungs.
 
     It starts from the weights of the package, as `fine_tuning` does.
     """
