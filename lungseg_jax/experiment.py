@@ -12,11 +12,10 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.weights import write_weights
-from lungseg_jax.data import preflight
-from lungseg_jax.data.dataset import Dataset, load_dataset
+from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.sampling import whole_batches
-from lungseg_jax.data.splits import Split, split_names
+from lungseg_jax.data.splits import Split
 from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
 from lungseg_jax.evaluation.results import format_summary
 from lungseg_jax.evaluation.tuning import tune
@@ -39,38 +38,18 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
-from lungseg_jax.training.placement import (
-    Placement,
-    choose_placement,
-    room_for_slices,
-)
+from lungseg_jax.training.placement import room_for_slices
 from lungseg_jax.training.run import Run
+from lungseg_jax.training.run_data import RunData, load_run_data
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import fit_to_devices, memory_remedy
 from lungseg_jax.training.trackers import require_trackers
 from lungseg_jax.training.tracking import Tracking
-from lungseg_jax.training.validation import make_predict, network_slices
+from lungseg_jax.training.validation import make_predict
 
 PREVIEWED = 32  # slices of a preview, about
 DRAWN = 8  # validation slices that trackers show, at most
 STRESSED = 2  # times that each validation slice is changed for the limit of review
-
-
-@dataclasses.dataclass(frozen=True)
-class _Data:
-    """What a run is trained, tuned and scored on.
-
-    Attributes:
-      dataset: all slices but the extra ones.
-      split: their names.
-      extra: phantoms in no split, which are mixed into the training; None without any.
-      placement: where the training slices are meanwhile.
-    """
-
-    dataset: Dataset
-    split: Split
-    extra: Dataset | None
-    placement: Placement
 
 
 def run_experiment(
@@ -105,7 +84,7 @@ def run_experiment(
     room = room_for_slices()
     with contextlib.ExitStack() as stack:
         with distributed.primary_first():
-            data = _load_all(c, cache_root, room)
+            data = load_run_data(c, cache_root, room=room)
             initial = _register(c, folder, data, stack, extend=extend, devices=used)
         _train(c, folder, data, initial, track)
         with distributed.primary_first():
@@ -135,65 +114,21 @@ def preview(c: ConfigDict, path: str) -> None:
     check_outputs([target], inputs=[], overwrite=False)
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
-    dataset, split = _load(c, cache_root)
-    extra = _load_extra_phantoms(c, cache_root)
+    data = load_run_data(c, cache_root, room=room_for_slices())
     columns = min(c.train.batch_size, 8)
     rows = -(-PREVIEWED // c.train.batch_size)
-    images, masks = augmented_slices(c, dataset, split["train"], extra, steps=rows)
+    images, masks = augmented_slices(
+        c, data.dataset, data.split["train"], data.extra, steps=rows
+    )
     count = len(images) // columns * columns
     write_preview(target, images[:count], masks[:count], columns=columns)
     progress.say(f"the first {count} training slices: {target}")
 
 
-def _load(c: ConfigDict, cache_root: Path) -> tuple[Dataset, Split]:
-    """Load the data and split them."""
-    dataset = load_dataset(**config.data_of(c), cache=cache_root)
-    split = split_names(
-        dataset.names,
-        validation_fraction=c.data.validation_fraction,
-        test_fraction=c.data.test_fraction,
-        seed=c.data.split_seed,
-        patients=dataset.checked.metadata.patients,
-    )
-    preflight.check_split(dataset.checked, split)
-    config.check_data_and_devices(
-        c,
-        dtype=dataset.dtype,
-        training_slices=len(split["train"]),
-        devices=len(distributed.devices_for(config.micro_batch_size(c))),
-    )
-    return dataset, split
-
-
-def _load_extra_phantoms(c: ConfigDict, cache_root: Path) -> Dataset | None:
-    """Load phantoms that are in no split: they have the next seed."""
-    if not c.data.extra_phantoms:
-        return None
-    return load_dataset(
-        None,
-        cache=cache_root,
-        phantom_slices=c.data.extra_phantoms,
-        phantom_seed=c.data.phantom_seed + 1,
-    )
-
-
-def _load_all(c: ConfigDict, cache_root: Path, room: int) -> _Data:
-    dataset, split = _load(c, cache_root)
-    extra = _load_extra_phantoms(c, cache_root)
-    placement = choose_placement(
-        c.data.placement,
-        network_slices(c, dataset, split["train"], extra),
-        batch_size=c.train.batch_size,
-        devices=len(distributed.devices_for(config.micro_batch_size(c))),
-        room=room,
-    )
-    return _Data(dataset, split, extra, placement)
-
-
 def _register(
     c: ConfigDict,
     folder: RunFolder,
-    data: _Data,
+    data: RunData,
     stack: contextlib.ExitStack,
     *,
     extend: bool,
@@ -208,9 +143,7 @@ def _register(
     run_record.register_run(
         c,
         folder,
-        data.dataset,
-        data.split,
-        data.placement,
+        data,
         done=done,
         extend=extend,
         initial=about,
@@ -219,7 +152,9 @@ def _register(
     return initial
 
 
-def _load_initial(c: ConfigDict, data: _Data, *, done: int) -> tuple[Any, dict | None]:
+def _load_initial(
+    c: ConfigDict, data: RunData, *, done: int
+) -> tuple[Any, dict | None]:
     """Load the weights that the run starts from, unless it is under way."""
     if not c.init or done:
         return None, None
@@ -231,7 +166,7 @@ def _load_initial(c: ConfigDict, data: _Data, *, done: int) -> tuple[Any, dict |
 
 
 def _train(
-    c: ConfigDict, folder: RunFolder, data: _Data, initial: Any, track: Sequence[str]
+    c: ConfigDict, folder: RunFolder, data: RunData, initial: Any, track: Sequence[str]
 ) -> None:
     dataset, split = data.dataset, data.split
     progress.say(
@@ -244,8 +179,7 @@ def _train(
         progress.say("the training is finished; nothing is trained again")
         return
     progress.say(str(data.placement))
-    placement = data.placement.name
-    loop.train(c, folder, dataset, split, placement, data.extra, initial, tracking)
+    loop.train(c, folder, data, initial, tracking)
 
 
 def _make_draw(
@@ -260,7 +194,7 @@ def _make_draw(
     return lambda variables: draw_sheet(*make_once()(variables))
 
 
-def _finish(folder: RunFolder, data: _Data) -> None:
+def _finish(folder: RunFolder, data: RunData) -> None:
     """Tune, evaluate and report, unless that is done for all snapshots."""
     run = Run.open(folder)
     names = [str(step) for step in run.planned_snapshots]
@@ -286,18 +220,18 @@ def _load_tuned(run: Run) -> TrainedEnsemble | None:
         return None
 
 
-def _tune(run: Run, data: _Data) -> None:
+def _tune(run: Run, data: RunData) -> None:
     """Write tuning.json, and the average of several snapshots."""
     c, folder = run.config, run.folder
     dataset, split = data.dataset, data.split
     trained = load_run(run)
     if len(trained.members) > 1:
-        slices = network_slices(c, dataset, split["train"], data.extra)
+        slices = data.training_slices(c)
         # On one device, hence not more than its part of a batch.
         size = (c.train.batch_per_device or c.train.batch_size) // c.train.accumulate
         batches = whole_batches(len(slices), size, seed=c.seed)
         parts = slices.image_batches(batches)
-        if data.placement.name != "streamed":
+        if not data.is_streamed:
             parts = [(slices.stack()["image"], batches)]
         with memory.reported(memory_remedy(c)):
             average = average_members(trained, parts)
@@ -329,7 +263,7 @@ def _stressed(c: ConfigDict, dataset: Dataset, split: Split) -> list[Slice]:
     ]
 
 
-def _evaluate(run: Run, trained: TrainedEnsemble, data: _Data) -> dict:
+def _evaluate(run: Run, trained: TrainedEnsemble, data: RunData) -> dict:
     """Write evaluation.json for the run's test split."""
     test = data.split["test"]
     metadata = slice_metadata(data.dataset.checked.metadata, test)

@@ -12,8 +12,8 @@ from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import mixed_batch_indices
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.config import preprocessing_of
+from lungseg_jax.training.run_data import network_slices
 from lungseg_jax.training.steps import make_prepare
-from lungseg_jax.training.validation import network_slices
 
 
 def augmented_slices(

@@ -14,10 +14,8 @@ from ml_collections import ConfigDict
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
-from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import mixed_batch_indices, whole_batches
-from lungseg_jax.data.splits import Split
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, memory, progress, signals
@@ -37,11 +35,12 @@ from lungseg_jax.training.programs import (
     train_steps_arguments,
     train_steps_of,
 )
+from lungseg_jax.training.run_data import RunData
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import memory_remedy
 from lungseg_jax.training.state import TrainState
 from lungseg_jax.training.tracking import Tracking
-from lungseg_jax.training.validation import make_validate, network_slices
+from lungseg_jax.training.validation import make_validate
 
 
 def is_finished(config: ConfigDict, folder: RunFolder) -> bool:
@@ -59,10 +58,7 @@ def is_finished(config: ConfigDict, folder: RunFolder) -> bool:
 def train(
     config: ConfigDict,
     folder: RunFolder,
-    dataset: Dataset,
-    split: Split,
-    placement: str,
-    extra: Dataset | None = None,
+    data: RunData,
     initial: Any = None,
     tracking: Tracking | None = None,
 ) -> None:
@@ -71,10 +67,7 @@ def train(
     Args:
       config: the configuration.
       folder: the run folder.
-      dataset: the data.
-      split: the names of its slices.
-      placement: of the training slices, a key of `placement.PLACEMENTS`.
-      extra: further slices, all of which are mixed into the batches.
+      data: the data.
       initial: variables to start from; None for random ones.
       tracking: follows the training.
 
@@ -84,7 +77,7 @@ def train(
     """
     tracking, snapshots = tracking or Tracking(), snapshot_steps(config)
     with _reported(config):
-        training = _build(config, dataset, split, placement, extra)
+        training = _build(config, data)
     with (
         Checkpoints(folder.checkpoints, snapshots=snapshots) as saved,
         _reported(config),
@@ -131,17 +124,11 @@ class _Training:
         return [self.feed.slices.names[i] for i in self.feed.batch(step)]
 
 
-def _build(
-    c: ConfigDict,
-    dataset: Dataset,
-    split: Split,
-    placement: str,
-    extra: Dataset | None,
-) -> _Training:
+def _build(c: ConfigDict, data: RunData) -> _Training:
     model = make_model(**c.model)
     mesh = distributed.make_mesh(distributed.devices_for(micro_batch_size(c)))
     replicated = distributed.replicated(mesh)
-    feed = _make_feed(c, dataset, split, placement, extra, mesh)
+    feed = _make_feed(c, data, mesh)
     return _Training(
         config=c,
         feed=feed,
@@ -153,32 +140,25 @@ def _build(
             normalize=functools.partial(to_unit, **preprocessing_of(c)),
             sharding=replicated,
         ),
-        validate=make_validate(
-            c, model, mesh, dataset, split["validation"], placement != "streamed"
-        ),
+        validate=make_validate(c, model, mesh, data),
         mesh=mesh,
     )
 
 
 def _make_feed(
-    c: ConfigDict,
-    dataset: Dataset,
-    split: Split,
-    placement: str,
-    extra: Dataset | None,
-    mesh: jax.sharding.Mesh,
+    c: ConfigDict, data: RunData, mesh: jax.sharding.Mesh
 ) -> ResidentFeed | StreamedFeed:
     batch = functools.partial(
         mixed_batch_indices,
-        n=len(split["train"]),
-        extra=len(extra.names) if extra else 0,
+        n=len(data.split["train"]),
+        extra=len(data.extra.names) if data.extra else 0,
         share=c.data.extra_share,
         batch_size=c.train.batch_size,
         seed=c.seed,
     )
     return make_feed(
-        placement,
-        network_slices(c, dataset, split["train"], extra),
+        data.placement.name,
+        data.training_slices(c),
         batch,
         mesh,
         steps_per_dispatch=c.train.steps_per_dispatch,

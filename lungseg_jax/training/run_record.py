@@ -18,8 +18,8 @@ from lungseg_jax.runtime.files import read_json, write_json
 from lungseg_jax.training import knobs
 from lungseg_jax.training.config import differences
 from lungseg_jax.training.knobs import flat
-from lungseg_jax.training.placement import Placement
 from lungseg_jax.training.run import SCHEMA_VERSION, read_config_and_record
+from lungseg_jax.training.run_data import RunData
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import memory_knobs
 from lungseg_jax.training.schedules import make_schedule
@@ -32,9 +32,7 @@ NEW_FOLDER = "give this run a folder of its own with --workdir=DIR."
 def register_run(
     config: ConfigDict,
     folder: RunFolder,
-    dataset: Dataset,
-    split: Split,
-    placement: Placement,
+    data: RunData,
     *,
     done: int = 0,
     extend: bool = False,
@@ -46,9 +44,7 @@ def register_run(
     Args:
       config: the configuration asked for.
       folder: the run folder.
-      dataset: the data.
-      split: the names of its slices.
-      placement: of the training slices at the first start.
+      data: of the run; its placement is recorded at the first start.
       done: the newest saved step.
       extend: accept a different length, if the finished steps remain valid.
       initial: what is recorded of the weights that the first step starts from.
@@ -66,8 +62,8 @@ def register_run(
             )
         start = {"config_sha256": [config_digest(config)], "initial": initial}
         start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
-        start["placement"] = dataclasses.asdict(placement)
-        _write(folder, config, _describe(dataset, split) | start)
+        start["placement"] = dataclasses.asdict(data.placement)
+        _write(folder, config, _describe(data.dataset, data.split) | start)
         return
     before, record = read_config_and_record(folder)
     changed = differences(before.to_dict(), config.to_dict())
@@ -79,7 +75,7 @@ def register_run(
             rule="a run is resumed with the settings that it was started with.",
             remedy=NEW_FOLDER,
         )
-    _require_same_files(before, record, folder, dataset)
+    _require_same_files(before, record, folder, data.dataset)
     if not done:
         _require_same_weights(before, record, folder, initial)
     if changed:

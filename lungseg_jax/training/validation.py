@@ -8,7 +8,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.dataset import Dataset
-from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.metrics.overlap import summarize
@@ -17,26 +16,24 @@ from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.config import preprocessing_of
 from lungseg_jax.training.losses import LOSSES
+from lungseg_jax.training.run_data import RunData, network_slices
 from lungseg_jax.training.state import TrainState
 from lungseg_jax.training.steps import make_eval_step
 
 
 def make_validate(
-    c: ConfigDict,
-    model: Any,
-    mesh,
-    dataset: Dataset,
-    names: Sequence[str],
-    in_memory: bool,
+    c: ConfigDict, model: Any, mesh: jax.sharding.Mesh, data: RunData
 ) -> Callable[[TrainState], dict[str, float]]:
     """Create `validate(state) -> {"loss", "iou_pooled"}`, at the network's size.
 
-    The slices are kept in the memory of the host, or read from disk at each validation.
+    The slices are kept in the memory of the host, or if the training slices are streamed,
+    read from disk at each validation.
     """
+    names = data.split["validation"]
     if not names:
         return lambda state: {}
-    slices = network_slices(c, dataset, names)
-    arrays = slices.stack() if in_memory else None
+    slices = network_slices(c, data.dataset, names)
+    arrays = None if data.is_streamed else slices.stack()
     eval_step = make_eval_step(
         model,
         loss=LOSSES[c.train.loss],
@@ -88,17 +85,6 @@ def make_predict(
         return images[..., 0], masks, truths
 
     return predict
-
-
-def network_slices(
-    c: ConfigDict,
-    dataset: Dataset,
-    names: Sequence[str],
-    extra: Dataset | None = None,
-) -> NetworkSlices:
-    """Return slices as they are kept on the device, and then all of another dataset."""
-    parts = [(dataset, names)] + ([(extra, extra.names)] if extra else [])
-    return NetworkSlices(parts, soft_masks=c.data.soft_masks, **preprocessing_of(c))
 
 
 def _rows(arrays: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:

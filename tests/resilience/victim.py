@@ -11,7 +11,7 @@ import threading
 
 PLACES = {  # the function that is about to be called
     "start": "",
-    "data": "experiment._load",
+    "data": "experiment.load_run_data",
     "compilation": "training.loop._compile",
     "step": "training.loop._dispatch",
     "save": "checkpointing.checkpoints.Checkpoints.save",

@@ -1,0 +1,106 @@
+"""The data of a run: its slices, their split, and where the training slices are."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from lungseg_jax.data import preflight
+from lungseg_jax.data.dataset import Dataset, load_dataset
+from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.splits import Split, split_names
+from lungseg_jax.runtime import distributed
+from lungseg_jax.training.config import (
+    check_data_and_devices,
+    data_of,
+    micro_batch_size,
+    preprocessing_of,
+)
+from lungseg_jax.training.placement import Placement, choose_placement
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """What a run is trained, tuned and scored on.
+
+    Attributes:
+      dataset: all slices but the extra ones.
+      split: their names.
+      extra: phantoms in no split, which are mixed into the batches; None without any.
+      placement: where the training slices are meanwhile.
+    """
+
+    dataset: Dataset
+    split: Split
+    extra: Dataset | None
+    placement: Placement
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.placement.name == "streamed"
+
+    def training_slices(self, c: ConfigDict) -> NetworkSlices:
+        """Return the training split, and then the extra slices."""
+        return network_slices(c, self.dataset, self.split["train"], self.extra)
+
+
+def load_run_data(c: ConfigDict, cache: Path, *, room: int) -> RunData:
+    """Load and split the data of a configuration, and check that they suit it.
+
+    Args:
+      c: passed `check_config`.
+      cache: the root of the caches.
+      room: see `choose_placement`.
+
+    Raises:
+      UserError: the data are faulty, or do not suit the configuration or the devices.
+    """
+    dataset = load_dataset(**data_of(c), cache=cache)
+    split = split_names(
+        dataset.names,
+        validation_fraction=c.data.validation_fraction,
+        test_fraction=c.data.test_fraction,
+        seed=c.data.split_seed,
+        patients=dataset.checked.metadata.patients,
+    )
+    preflight.check_split(dataset.checked, split)
+    devices = len(distributed.devices_for(micro_batch_size(c)))
+    check_data_and_devices(
+        c,
+        dtype=dataset.dtype,
+        training_slices=len(split["train"]),
+        devices=devices,
+    )
+    extra = _load_extra_phantoms(c, cache)
+    placement = choose_placement(
+        c.data.placement,
+        network_slices(c, dataset, split["train"], extra),
+        batch_size=c.train.batch_size,
+        devices=devices,
+        room=room,
+    )
+    return RunData(dataset, split, extra, placement)
+
+
+def network_slices(
+    c: ConfigDict,
+    dataset: Dataset,
+    names: Sequence[str],
+    extra: Dataset | None = None,
+) -> NetworkSlices:
+    """Return slices as they are kept on the device, and then all of another dataset."""
+    parts = [(dataset, names)] + ([(extra, extra.names)] if extra else [])
+    return NetworkSlices(parts, soft_masks=c.data.soft_masks, **preprocessing_of(c))
+
+
+def _load_extra_phantoms(c: ConfigDict, cache: Path) -> Dataset | None:
+    """Load phantoms that are in no split: they have the next seed."""
+    if not c.data.extra_phantoms:
+        return None
+    return load_dataset(
+        None,
+        cache=cache,
+        phantom_slices=c.data.extra_phantoms,
+        phantom_seed=c.data.phantom_seed + 1,
+    )
