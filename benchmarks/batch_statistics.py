@@ -28,9 +28,12 @@ from robustness import UNCHANGED, change, held_out, thin_out
 from stress.families import FAMILIES
 
 from lungseg_jax.data.augmentation.transforms import augment
-from lungseg_jax.data.dataset import to_network_arrays
 from lungseg_jax.data.pairs import find_pairs, read_slice
-from lungseg_jax.data.preprocessing import image_to_network, to_unit
+from lungseg_jax.data.preprocessing import (
+    image_to_network,
+    mask_to_network,
+    to_unit,
+)
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.metrics import overlap
 from lungseg_jax.models import make_model
@@ -108,9 +111,11 @@ def main() -> None:
         return lambda v: estimate(v, images, in_batches(len(images)))
 
     pairs = {pair.name: pair for pair in find_pairs(args.data)}
-    training = (read_slice(pairs[name]) for name in run.record["split"]["train"])
-    arrays = to_network_arrays(training, soft_masks=True, **trained.preprocessing)
-    images, masks = arrays["image"], arrays["mask"]
+    training = [read_slice(pairs[name]) for name in run.record["split"]["train"]]
+    options = trained.preprocessing
+    kind = {name: options[name] for name in ("preprocessing", "image_size")}
+    images = np.stack([image_to_network(s.image, **options) for s in training])
+    masks = np.stack([mask_to_network(s.mask, soft=True, **kind) for s in training])
     knobs = run.config.augment.to_dict()
     ensembles = {
         "running": trained,

@@ -18,7 +18,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lungseg_jax.data.dataset import load_dataset, to_network_arrays
+from lungseg_jax.data.dataset import load_dataset
+from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import batch_indices, whole_batches
 from lungseg_jax.data.splits import split_names
@@ -29,6 +30,7 @@ from lungseg_jax.training.batch_stats import make_precise_batch_stats
 from lungseg_jax.training.config import check_config, default_config, preprocessing_of
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.run_data import network_slices
 from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import make_init_fn
 from lungseg_jax.training.steps import make_eval_step, make_train_steps
@@ -97,7 +99,8 @@ def make_train(c, arrays, held_out):
         rows = []
         for start in range(0, len(held_out["mask"]), BATCH):
             part = slice(start, start + BATCH)
-            inputs = normalize(held_out["image"][part]), held_out["mask"][part]
+            truth = unpack_masks(held_out["mask"][part])
+            inputs = normalize(held_out["image"][part]), truth
             rows += np.asarray(evaluate(state.variables, *inputs)[1]).tolist()
         scores = summarize(rows, resamples=0)
         last = float(np.mean(jax.device_get(losses[-50:])))
@@ -126,13 +129,11 @@ def main() -> None:
     baseline = None
     for value in values.split(","):
         c = config_of(args, f"{key}={value}")
-        arrays = [
-            to_network_arrays(
-                dataset.slices(split[part]), soft_masks=True, **preprocessing_of(c)
-            )
+        training, held_out = (
+            network_slices(c, dataset, split[part]).stack()
             for part in ("train", "test")
-        ]
-        train, rows = make_train(c, jax.device_put(arrays[0]), arrays[1]), []
+        )
+        train, rows = make_train(c, jax.device_put(training), held_out), []
         for seed in range(args.seeds):
             start = time.perf_counter()
             rows.append(train(seed))

@@ -20,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.data.dataset import load_dataset, to_network_arrays
+from lungseg_jax.data.dataset import load_dataset
+from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.data.preprocessing import image_to_network, to_slice
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.metrics import overlap
 from lungseg_jax.training.config import default_config, preprocessing_of
+from lungseg_jax.training.run_data import network_slices
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -67,15 +69,11 @@ def monai(args) -> dict:
             test_fraction=c.data.test_fraction,
             seed=c.data.split_seed,
         )
-        arrays = to_network_arrays(
-            dataset.slices(split["train"]),
-            soft_masks=c.data.soft_masks,
-            **preprocessing_of(c),
-        )
+        arrays = network_slices(c, dataset, split["train"]).stack()
         test = list(dataset.slices(split["test"]))
     predict, steps = monai_unet.train(
         arrays["image"],
-        arrays["mask"],
+        unpack_masks(arrays["mask"]),
         seconds=args.seconds,
         batch_size=c.train.batch_size,
         seed=args.seed,

@@ -16,7 +16,6 @@ from lungseg_jax.data.lung_ct.builder import SPLIT, LungCT
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.phantom import dataset as phantoms
 from lungseg_jax.data.preflight import CheckedFolder
-from lungseg_jax.data.preprocessing import image_to_network, mask_to_network
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.cache import exclusive_lock
 from lungseg_jax.runtime.errors import UserError
@@ -64,11 +63,7 @@ class Dataset:
         """
         try:
             record = self._source[self._index_by_name[name]]
-        except (
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as e:  # of array_record, or of tfds
+        except (RuntimeError, TypeError, ValueError) as e:  # array_record's, or tfds's
             raise UserError(
                 f"{name} cannot be read from the prepared data {self._folder}: {e}",
                 rule="they are as they were written.",
@@ -114,36 +109,6 @@ def load_dataset(
         _source=builder.as_data_source(split=SPLIT),
         _folder=cache / "tfds" / checked.fingerprint,
     )
-
-
-def to_network_arrays(
-    slices: Iterable[Slice],
-    *,
-    preprocessing: str,
-    image_size: int,
-    window_hu: tuple[float, float],
-    soft_masks: bool,
-) -> dict[str, np.ndarray]:
-    """Convert slices to arrays in memory: "image" `[n s s c]` and "mask" `[n s s]`."""
-    images, masks = [], []
-    for image_slice in slices:
-        images.append(
-            image_to_network(
-                image_slice.image,
-                preprocessing=preprocessing,
-                image_size=image_size,
-                window_hu=window_hu,
-            )
-        )
-        masks.append(
-            mask_to_network(
-                image_slice.mask,
-                preprocessing=preprocessing,
-                image_size=image_size,
-                soft=soft_masks,
-            )
-        )
-    return {"image": np.stack(images), "mask": np.stack(masks)}
 
 
 def _prepared_builder(

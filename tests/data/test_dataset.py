@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from lungseg_jax.data import dataset
 from lungseg_jax.data.lung_ct import builder as lung_ct_builder
 from lungseg_jax.data.lung_ct.builder import LungCT
+from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.runtime.errors import UserError
 
@@ -154,13 +155,13 @@ def test_converts_slices_to_network_arrays(tmp_path):
     loaded = dataset.load_dataset(
         write_pairs(tmp_path / "d", shapes=((24, 24), (10, 31))), cache=tmp_path / "c"
     )
-    arrays = dataset.to_network_arrays(
-        loaded.slices(loaded.names),
+    arrays = NetworkSlices(
+        [(loaded, loaded.names)],
         preprocessing="window",
         image_size=16,
         window_hu=(0.0, 200.0),
         soft_masks=True,
-    )
+    ).stack()
     assert arrays["image"].shape == (5, 16, 16, 1)
     assert arrays["mask"].shape == (5, 16, 16)
     assert arrays["image"].dtype == arrays["mask"].dtype == np.float32

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
-from lungseg_jax.data.dataset import load_dataset, to_network_arrays
+from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.packed_masks import unpack_masks
+from lungseg_jax.data.preprocessing import image_to_network, mask_to_network
 
-OPTIONS = {
+IMAGE_OPTIONS = {
     "preprocessing": "hu",
     "image_size": 20,
     "window_hu": (-1000.0, 400.0),
-    "soft_masks": True,
 }
+OPTIONS = {**IMAGE_OPTIONS, "soft_masks": True}
 
 
 @pytest.fixture
@@ -29,10 +30,13 @@ def test_items_are_those_of_the_datasets_one_after_the_other(parts):
     for i, (dataset, name) in enumerate(
         [(parts[0][0], "c"), (parts[0][0], "a"), (parts[1][0], "y")]
     ):
-        expected = to_network_arrays(dataset.slices([name]), **OPTIONS)
-        np.testing.assert_array_equal(slices[i]["image"], expected["image"][0])
-        mask = unpack_masks(slices[i]["mask"])
-        np.testing.assert_array_equal(mask, expected["mask"][0])
+        expected = dataset.read(name)
+        image = image_to_network(expected.image, **IMAGE_OPTIONS)
+        np.testing.assert_array_equal(slices[i]["image"], image)
+        mask = mask_to_network(
+            expected.mask, preprocessing="hu", image_size=20, soft=True
+        )
+        np.testing.assert_array_equal(unpack_masks(slices[i]["mask"]), mask)
 
 
 def test_shapes_dtypes_and_memory_are_known_before_anything_is_read(parts):
