@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -71,6 +73,24 @@ def same_platforms():
     yield
     if jax.config.jax_platforms != before:
         jax.config.update("jax_platforms", before)
+
+
+@pytest.fixture(scope="session")
+def run_on_devices():
+    """`run(count, program, *arguments)`: what a process with fake devices prints."""
+
+    def run(count, program, *arguments):
+        fake = f"--xla_force_host_platform_device_count={count}"
+        done = subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            env=os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {fake}"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """The same training on one device and on eight."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -53,21 +50,13 @@ print(jax.device_count(), cached, *moves)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(run_on_devices, tmp_path_factory):
     @functools.cache
     def train(devices, accumulate=1):
         file = tmp_path_factory.mktemp("devices") / "state.npz"
-        count = f"--xla_force_host_platform_device_count={devices}"
-        flags = f"{os.environ['XLA_FLAGS']} {count}"
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, str(file), str(accumulate)],
-            env=os.environ | {"XLA_FLAGS": flags},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        printed = run_on_devices(devices, CHILD, file, accumulate)
         # Compiled once; and no slice leaves its device.
-        assert done.stdout.split() == [str(devices), "1"]
+        assert printed.split() == [str(devices), "1"]
         with np.load(file) as arrays:
             return [arrays[name] for name in arrays.files]
 

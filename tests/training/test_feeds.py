@@ -188,21 +188,14 @@ print(jax.device_count())
 
 
 @pytest.fixture
-def train_on(pair_folder, tmp_path):
+def train_on(run_on_devices, pair_folder, tmp_path):
     """`train(devices)`: the leaves after six steps, from slices that were sharded."""
     folder = pair_folder([f"s{i:02}" for i in range(19)], size=32)
 
     def train(devices):
-        count = f"--xla_force_host_platform_device_count={devices}"
         file = tmp_path / f"{devices}.npz"
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, folder, tmp_path / "cache", file],
-            env=os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {count}"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split()[-1] == str(devices)
+        printed = run_on_devices(devices, CHILD, folder, tmp_path / "cache", file)
+        assert printed.split()[-1] == str(devices)
         with np.load(file) as arrays:
             return [arrays[name] for name in arrays.files]
 
