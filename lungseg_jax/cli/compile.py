@@ -21,7 +21,7 @@ import click
 from lungseg_jax.cli import app
 
 if TYPE_CHECKING:
-    from lungseg_jax.runtime.compile_report import CompileReport
+    from lungseg_jax.runtime.ahead_of_time.compile_report import CompileReport
 
 OVERRIDES = {**app.SETTINGS, "ignore_unknown_options": True}
 PROGRAMS = ("train", "predict")
@@ -70,8 +70,9 @@ def compile(
 ) -> None:
     from lungseg_jax.cli import train_flags
     from lungseg_jax.inference.ensemble.lowering import lower_predict
-    from lungseg_jax.runtime import distributed, progress, topologies
-    from lungseg_jax.runtime.compile_report import report_compilation
+    from lungseg_jax.runtime import distributed, progress
+    from lungseg_jax.runtime.ahead_of_time import topologies
+    from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
     from lungseg_jax.runtime.files import check_outputs, write_json
     from lungseg_jax.training.programs import lower_train_steps
 

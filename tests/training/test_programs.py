@@ -6,8 +6,6 @@ The operators, the augmentation and the gradients of each platform, without libt
 import json
 import os
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -19,8 +17,8 @@ from lungseg_jax.inference.ensemble.lowering import lower_predict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
 from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.hlo import measure_traffic
 from lungseg_jax.training.config import default_config
 from lungseg_jax.training.programs import lower_train_steps
 from lungseg_jax.training.steps import make_prepare
@@ -89,12 +87,10 @@ UNVARIED = {f"augment__{name}": 0.0 for name in TRANSFORMS}
 
 
 @pytest.fixture(scope="module")
-def on_eight(tmp_path_factory):
+def on_eight(run_on_devices, tmp_path_factory):
     """The train steps for eight devices as text, and gradients on eight and on one."""
     file = tmp_path_factory.mktemp("eight") / "result.json"
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    words = [sys.executable, "-c", CHILD, os.path.dirname(__file__), str(file)]
-    subprocess.run(words, env=os.environ | {"XLA_FLAGS": flags}, check=True)
+    run_on_devices(8, CHILD, os.path.dirname(__file__), file)
     return json.loads(file.read_text())
 
 

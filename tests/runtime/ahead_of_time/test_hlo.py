@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lungseg_jax.runtime.hlo import Collective, Size, measure_traffic, parse, size_of
+from lungseg_jax.runtime.ahead_of_time.hlo import (
+    Collective,
+    Size,
+    measure_traffic,
+    parse,
+    size_of,
+)
 
 
 @pytest.mark.parametrize(

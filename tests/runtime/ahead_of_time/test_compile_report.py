@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lungseg_jax.runtime.chips import CHIPS, Chip
-from lungseg_jax.runtime.compile_report import report_compilation
+from lungseg_jax.runtime.ahead_of_time.chips import CHIPS, Chip
+from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
 
 TWICE = jax.ShapeDtypeStruct((256, 256), jnp.float32)
 REFUSALS = [

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import jax
 
-from lungseg_jax.runtime.arithmetic import count_flops
-from lungseg_jax.runtime.chips import Chip
-from lungseg_jax.runtime.hlo import Collective, Size, measure_traffic
+from lungseg_jax.runtime.ahead_of_time.arithmetic import count_flops
+from lungseg_jax.runtime.ahead_of_time.chips import Chip
+from lungseg_jax.runtime.ahead_of_time.hlo import Collective, Size, measure_traffic
 
 SHARE_OF_GPU = 0.75  # of its memory that JAX takes, unless it is told otherwise
 

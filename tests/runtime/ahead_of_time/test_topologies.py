@@ -4,9 +4,13 @@ import importlib.util
 
 import pytest
 
-from lungseg_jax.runtime.chips import CHIPS
+from lungseg_jax.runtime.ahead_of_time.chips import CHIPS
+from lungseg_jax.runtime.ahead_of_time.topologies import (
+    Topology,
+    devices_of,
+    parse_topology,
+)
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.topologies import Topology, devices_of, parse_topology
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lungseg_jax.runtime.arithmetic import count_flops
+from lungseg_jax.runtime.ahead_of_time.arithmetic import count_flops
 
 
 def flops(function, *shapes):

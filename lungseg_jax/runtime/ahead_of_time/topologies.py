@@ -8,7 +8,7 @@ import jax
 from jax.experimental import topologies
 
 from lungseg_jax.runtime import native_output
-from lungseg_jax.runtime.chips import CHIPS, Chip
+from lungseg_jax.runtime.ahead_of_time.chips import CHIPS, Chip
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.extras import require_library
 

@@ -1,0 +1,1 @@
+"""What compilers say of programs for devices that need not be there."""
