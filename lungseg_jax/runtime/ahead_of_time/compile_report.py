@@ -10,6 +10,7 @@ import jax
 from lungseg_jax.runtime.ahead_of_time.arithmetic import count_flops
 from lungseg_jax.runtime.ahead_of_time.chips import Chip
 from lungseg_jax.runtime.ahead_of_time.hlo import Collective, Size, measure_traffic
+from lungseg_jax.runtime.errors import UserError
 
 SHARE_OF_GPU = 0.75  # of its memory that JAX takes, unless it is told otherwise
 
@@ -52,12 +53,23 @@ class CompileReport:
 def report_compilation(
     lowered: jax.stages.Lowered, chip: Chip, devices: int
 ) -> CompileReport:
-    """Compile a program for the devices that it was lowered for, and describe it."""
+    """Compile a program for the devices that it was lowered for, and describe it.
+
+    Raises:
+      UserError: the compiler of a GPU found no form of a product. Where there is the GPU,
+        it would try several.
+    """
     flops = count_flops(lowered.as_text(), devices) / devices
     start, cpu_start = time.perf_counter(), time.process_time()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
+        if "tile sizes" in str(e):
+            raise UserError(
+                f"the compiler gave up: {str(e).splitlines()[0]}",
+                remedy="let it take all products from cuBLAS: "
+                "XLA_FLAGS=--xla_gpu_enable_triton_gemm=false lungseg compile ...",
+            ) from e
         if "RESOURCE_EXHAUSTED" not in str(e):
             raise
         compiled, refusal = None, _refusal(str(e))

@@ -6,6 +6,7 @@ import pytest
 
 from lungseg_jax.runtime.ahead_of_time.chips import CHIPS, Chip
 from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
+from lungseg_jax.runtime.errors import UserError
 
 TWICE = jax.ShapeDtypeStruct((256, 256), jnp.float32)
 REFUSALS = [
@@ -28,27 +29,33 @@ def test_reports_a_product_by_hand():
     assert not report_compilation(lowered, chip._replace(memory=array), 1).fits
 
 
+class Lowered:
+    """A program that its compiler refuses with these words."""
+
+    def __init__(self, words):
+        self.words = words
+
+    def as_text(self):
+        return ""
+
+    def compile(self):
+        raise jax.errors.JaxRuntimeError(self.words)
+
+
 @pytest.mark.parametrize("words", REFUSALS)
 def test_says_how_much_too_large_a_program_is(words):
-    class Lowered:
-        def as_text(self):
-            return ""
-
-        def compile(self):
-            raise jax.errors.JaxRuntimeError(words)
-
-    report = report_compilation(Lowered(), CHIPS["v5e"], 1)
+    report = report_compilation(Lowered(words), CHIPS["v5e"], 1)
     assert report.fits is False and report.refusal == "29.49GiB of 15.75GiB"
     assert report.peak_bytes is None
 
 
+def test_says_what_to_do_if_a_product_has_no_form():
+    words = "INTERNAL: Couldn't find output tile sizes that satisfy hlo: %dot.560"
+    with pytest.raises(UserError, match="dot.560") as e:
+        report_compilation(Lowered(words), CHIPS["h100"], 1)
+    assert "xla_gpu_enable_triton_gemm=false" in e.value.remedy
+
+
 def test_other_failures_of_a_compiler_are_not_hidden():
-    class Lowered:
-        def as_text(self):
-            return ""
-
-        def compile(self):
-            raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
-
     with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
-        report_compilation(Lowered(), CHIPS["v5e"], 1)
+        report_compilation(Lowered("INTERNAL: a bug"), CHIPS["v5e"], 1)
