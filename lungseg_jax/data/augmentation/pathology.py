@@ -21,6 +21,8 @@ GROUND_GLASS_HU = (-720.0, -350.0)
 FLUID_HU = (-10.0, 25.0)
 NODULE_HU = (-40.0, 100.0)
 BULLA_HU = (-995.0, -930.0)
+ORGAN_HU = (-100.0, 130.0)  # from fat to an enhanced liver
+GAS_HU = (-1000.0, -850.0)
 NODULE_RADIUS, BULLA_RADIUS = (0.02, 0.16), (0.04, 0.3)  # in half sides
 BLOBS = 3  # nodules or bullae in a slice
 RAGGED = (1.0, 0.7, 0.5, 0.35, 0.25)  # octaves of an edge
@@ -90,6 +92,23 @@ def add_bullae(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:
     weight = _blobs(mask, where, BULLA_RADIUS)
     thinner = jnp.minimum(between(hu, *BULLA_HU) - image[..., 0], 0)
     return image + (weight * thinner)[..., None], mask
+
+
+def remove_lungs(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:
+    """Show organs and gas where the lungs are, as in a slice below them: nothing is lung.
+
+    Data of lungs may have no such slice, and a network that has seen consolidated lungs
+    would find one in the liver.
+    """
+    gas_key, number_key, texture_key, grain_key = jax.random.split(key, 4)
+    hu, texture, gas, has_gas = draw(number_key, 4)
+    hu = between(hu, *ORGAN_HU)
+    hu += 40 * texture * smooth_noise(texture_key, mask.shape, TEXTURE)
+    hu += 20 * jax.random.normal(grain_key, mask.shape)
+    bowel = _blobs(mask, gas_key, BULLA_RADIUS) * (has_gas < 0.5)
+    hu += bowel * (between(gas, *GAS_HU) - hu)
+    image = image + (mask * (hu - image[..., 0]))[..., None]
+    return image, jnp.zeros_like(mask)
 
 
 def _paint(image, weight, hu):

@@ -33,6 +33,7 @@ def painted(transform, cases=CASES):
         pathology.add_effusion,
         pathology.add_nodules,
         pathology.add_bullae,
+        pathology.remove_lungs,
     ],
 )
 def test_only_the_lung_changes(transform):
@@ -91,3 +92,13 @@ def test_consolidation_leaves_air_in_a_slice():
     _, mask, images, _ = painted(pathology.consolidate, cases=200)
     air = [(image[mask > 0] < -500).mean() for image in images]
     assert 0.1 < np.min(air) < 0.3
+
+
+def test_without_lung_there_are_organs_and_gas():
+    _, mask, images, masks = painted(pathology.remove_lungs)
+    assert not masks.any()
+    inside = images[:, mask > 0]
+    assert (images[:, mask == 0] == 40.0).all()
+    assert (np.abs(np.median(inside, axis=1)) < 200).all()
+    gas = (inside < -700).mean(1)
+    assert (gas == 0).any() and (gas > 0.02).any() and gas.max() < 0.5
