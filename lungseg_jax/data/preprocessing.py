@@ -117,9 +117,13 @@ def _to_hounsfield(image: np.ndarray, window: tuple[float, float]) -> np.ndarray
     """Clip a little beyond the window; see `image_to_network`."""
     low, high = window
     width = high - low
-    image = np.clip(image.astype(np.float32), low - 0.05 * width, high + 0.5 * width)
+    image = image.astype(np.float32)
+    np.clip(image, low - 0.05 * width, high + 0.5 * width, out=image)
     stored_low, stored_high = _stored_window(window)
-    return (image - low) * ((stored_high - stored_low) / width) + stored_low
+    image -= low
+    image *= (stored_high - stored_low) / width
+    image += stored_low
+    return image
 
 
 def _stored_window(window: tuple[float, float]) -> tuple[float, float]:

@@ -4,12 +4,12 @@ Densities are the mean and percentiles of the Hounsfield units in the mask. Perc
 are interpolated linearly between the two nearest values.
 """
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
 PERCENTILES = (5, 95)
+WIDE = 2**16  # from the smallest to the largest value: others are counted in a table
 
 
 def measure_slice(
@@ -31,14 +31,14 @@ def measure_slice(
     """
     inside = image[mask]
     area = int(inside.size)
-    low, high = np.percentile(inside, PERCENTILES) if area else (None, None)
+    low, high = _percentiles_of(inside) if area else (None, None)
     return {
         "area_px": area,
         "area_mm2": None if spacing_mm is None else area * float(np.prod(spacing_mm)),
         "area_fraction": area / mask.size,
         "mean_hu": float(inside.mean(dtype=np.float64)) if area else None,
-        "p05_hu": None if low is None else float(low),
-        "p95_hu": None if high is None else float(high),
+        "p05_hu": low,
+        "p95_hu": high,
     }
 
 
@@ -51,15 +51,20 @@ class VolumeMeasurements:
     """
 
     def __init__(self):
-        self._counts: Counter[int] = Counter()
+        self._values = self._counts = np.zeros(0, np.int64)
         self._sum = 0.0
 
     def add(self, image: np.ndarray, mask: np.ndarray) -> None:
         """Add a slice `[h w]`, in Hounsfield units, and its boolean mask `[h w]`."""
         inside = image[mask]
         self._sum += float(inside.sum(dtype=np.float64))
-        values, counts = np.unique(_round_to_int(inside), return_counts=True)
-        self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        values, counts = _count(inside)
+        self._values, position = np.unique(
+            np.concatenate([self._values, values]), return_inverse=True
+        )
+        together = np.concatenate([self._counts, counts])
+        self._counts = np.zeros(len(self._values), np.int64)
+        np.add.at(self._counts, position, together)
 
     def result(
         self, *, spacing_mm: tuple[float, float, float] | None = None
@@ -73,8 +78,10 @@ class VolumeMeasurements:
           "voxels"; "volume_ml", None without a spacing; "mean_hu", "p05_hu" and "p95_hu",
           None if all masks are empty.
         """
-        voxels = self._counts.total()
-        low, high = self._percentiles() if voxels else (None, None)
+        voxels = int(self._counts.sum())
+        low = high = None
+        if voxels:
+            low, high = _percentiles(self._values, self._counts)
         voxel_ml = None if spacing_mm is None else float(np.prod(spacing_mm)) / 1000
         return {
             "voxels": voxels,
@@ -84,18 +91,34 @@ class VolumeMeasurements:
             "p95_hu": high,
         }
 
-    def _percentiles(self) -> list[float]:
-        values = np.array(sorted(self._counts))
-        ends = np.cumsum([self._counts[value] for value in values.tolist()])
-        percentiles = []
-        for percent in PERCENTILES:
-            position = (ends[-1] - 1) * percent / 100  # among all voxels, sorted
-            neighbors = [int(position), int(np.ceil(position))]
-            below, above = values[np.searchsorted(ends, neighbors, "right")]
-            fraction = position - int(position)
-            percentiles.append(float(below + (above - below) * fraction))
-        return percentiles
+
+def _percentiles_of(values: np.ndarray) -> list[float]:
+    if values.dtype.kind in "iu":  # which need not be sorted
+        return _percentiles(*_count(values))
+    return np.percentile(values, PERCENTILES).tolist()
 
 
-def _round_to_int(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), -(2**31), 2**31).astype(np.int64)
+def _percentiles(values: np.ndarray, counts: np.ndarray) -> list[float]:
+    """Return the percentiles of values, ascending, that are there so many times."""
+    ends = np.cumsum(counts)
+    percentiles = []
+    for percent in PERCENTILES:
+        position = (ends[-1] - 1) * percent / 100  # among all voxels, sorted
+        neighbors = [int(position), int(np.ceil(position))]
+        below, above = values[np.searchsorted(ends, neighbors, "right")]
+        fraction = position - int(position)
+        percentiles.append(float(below + (above - below) * fraction))
+    return percentiles
+
+
+def _count(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values, ascending and rounded to integers, and their counts."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize > 4:
+        values = np.clip(np.rint(values), -(2**31), 2**31)
+    values = values.astype(np.int64)
+    low = values.min(initial=2**31)
+    if not values.size or values.max() - low >= WIDE:
+        return np.unique(values, return_counts=True)
+    counts = np.bincount(values - low)
+    present = np.flatnonzero(counts)
+    return present + low, counts[present]

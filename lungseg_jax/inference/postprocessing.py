@@ -9,6 +9,7 @@ removes 43, 32 and 16 % of the lung from three of them.
 import numpy as np
 from scipy import ndimage
 
+from lungseg_jax.inference.volume_cleanup import bounding_box
 from lungseg_jax.runtime.errors import unknown_name
 
 # Share of the largest component. True masks have specks up to 0.33 %, then one piece of
@@ -45,22 +46,28 @@ def postprocess(mask: np.ndarray, name: str) -> np.ndarray:
     """
     if name not in POSTPROCESSING:
         raise unknown_name("postprocessing", name, POSTPROCESSING)
+    cleaned = mask.copy()
+    box = bounding_box(mask[None])
+    if box is None:
+        return cleaned
+    inside = cleaned[box[1:]]  # what is outside is connected to the border of the image
     for step in name.split("+"):
-        mask = _STEPS[step](mask)
-    return mask
+        inside[:] = _STEPS[step](inside)
+    return cleaned
 
 
 def _none(mask):
-    return mask.copy()
+    return mask
 
 
 def _fill_holes(mask):
     labels, _ = ndimage.label(~mask)
     areas = np.bincount(labels.ravel())
-    is_hole = areas < HOLE * mask.sum()
+    is_hole = areas < HOLE * areas[0]  # label 0 is the mask itself
     edges = labels[0], labels[-1], labels[:, 0], labels[:, -1]
-    is_hole[np.unique(np.concatenate(edges))] = False
-    return mask | is_hole[labels]  # label 0 is the mask itself
+    is_hole[np.concatenate(edges)] = False
+    is_hole[0] = False
+    return mask | is_hole[labels] if is_hole.any() else mask
 
 
 def _drop_islands(mask):
@@ -74,7 +81,7 @@ def _two_largest(mask):
 def _keep_components(mask, is_kept):
     labels, count = ndimage.label(mask, _EIGHT)
     if count < 2:
-        return mask.copy()
+        return mask
     areas = np.bincount(labels.ravel())[1:]
     return np.concatenate([[False], is_kept(areas)])[labels]
 

@@ -17,6 +17,7 @@ RIGHT, LEFT = 1, 2  # labels of the patient's right and left lung
 OFF_CENTER = (
     0.2  # the cost of a row in which the seam is at the border, in pixels of lung
 )
+TOGETHER = 32  # slices that are cut at the same time
 ONE_SIDED = 0.9  # a component with this share on one side is wholly there
 
 
@@ -35,13 +36,14 @@ def label_sides(mask: np.ndarray) -> np.ndarray:
     box = bounding_box(mask)
     if box is None:
         return labels
-    inside = mask[box]
+    inside, sides = mask[box], labels[box]
     middle = _middle(inside, mask.shape[2] / 2 - box[2].start)
     columns = np.arange(inside.shape[2])
-    for k in range(len(inside)):
-        seam = _seam(inside[k], middle)
-        labels[box][k] = np.where(columns < seam[:, None], RIGHT, LEFT) * inside[k]
-    labels[box] = _unite_components(labels[box])
+    for k in range(0, len(inside), TOGETHER):
+        part = inside[k : k + TOGETHER]
+        is_right = columns < _seams(part, middle)[..., None]
+        sides[k : k + TOGETHER] = np.where(is_right, *np.uint8([RIGHT, LEFT])) * part
+    _unite_components(sides)
     return labels
 
 
@@ -58,28 +60,31 @@ def _middle(mask: np.ndarray, image_center: float) -> float:
     return image_center if at_image_center < at_center else center
 
 
-def _seam(mask: np.ndarray, middle: float) -> np.ndarray:
-    """Return the columns `[h]` of the best seam in a slice `[h w]`."""
-    h, w = mask.shape
+def _seams(masks: np.ndarray, middle: float) -> np.ndarray:
+    """Return the columns `[k h]` of the best seam in each slice of `[k h w]`."""
+    k, h, w = masks.shape
     away = np.abs(np.arange(w) - middle) / w
-    cost = mask.astype(np.float32) + OFF_CENTER * 2 * away.astype(np.float32)
-    step = np.empty((h, w), np.int8)  # to the column in the row above
-    total = cost[0]
+    off_center = OFF_CENTER * 2 * away.astype(np.float32)
+    # The least cost of a path to each pixel. No path comes from beyond the borders.
+    total = np.full((h, k, w + 2), np.inf, np.float32)
+    total[0, :, 1:-1] = masks[:, 0] + off_center
     for row in range(1, h):
-        padded = np.pad(total, 1, constant_values=np.inf)
-        above = np.stack([padded[1:-1], padded[:-2], padded[2:]])
-        choice = above.argmin(axis=0)
-        step[row] = np.array([0, -1, 1], np.int8)[choice]
-        total = np.take_along_axis(above, choice[None], axis=0)[0] + cost[row]
-    seam = np.empty(h, np.int64)
-    seam[-1] = total.argmin()
+        above = total[row - 1]
+        least = np.minimum(above[:, 1:-1], above[:, :-2])
+        np.minimum(least, above[:, 2:], out=least)
+        np.add(least, masks[:, row] + off_center, out=total[row, :, 1:-1])
+    seams = np.empty((k, h), np.int64)
+    seams[:, -1] = total[-1, :, 1:-1].argmin(axis=1)
+    steps, slices = np.array([0, -1, 1]), np.arange(k)[:, None]  # rather straight on
     for row in range(h - 1, 0, -1):
-        seam[row - 1] = seam[row] + step[row, seam[row]]
-    return seam
+        columns = seams[:, row, None] + steps
+        choice = total[row - 1, slices, columns + 1].argmin(axis=1)
+        seams[:, row - 1] = columns[slices[:, 0], choice]
+    return seams
 
 
-def _unite_components(labels: np.ndarray) -> np.ndarray:
-    """Give a component that is nearly all on one side the label of that side."""
+def _unite_components(labels: np.ndarray) -> None:
+    """Relabel components that are nearly all on one side as that side, in place."""
     components, count = cc3d.connected_components(
         labels > 0, connectivity=6, binary_image=True, return_N=True
     )
@@ -94,5 +99,4 @@ def _unite_components(labels: np.ndarray) -> np.ndarray:
     united[0] = 0
     for k in range(len(labels)):
         one = united[components[k]]
-        labels[k] = np.where(one, one, labels[k])
-    return labels
+        np.copyto(labels[k], one, where=one > 0)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy.special import xlogy
 
 
 def entropy(probability: np.ndarray) -> np.ndarray:
@@ -16,8 +15,9 @@ def entropy(probability: np.ndarray) -> np.ndarray:
       float32 of the same shape: 0 where p is 0 or 1, and 1 where p is 0.5.
     """
     p = np.asarray(probability, np.float32)
-    q = np.float32(1) - p
-    return np.abs(xlogy(p, p) + xlogy(q, q)) / np.float32(np.log(2))  # avoids -0.0
+    bits = _times_log2(p)
+    bits += _times_log2(np.float32(1) - p)
+    return np.abs(bits, out=bits)  # avoids -0.0
 
 
 def mutual_information(members: np.ndarray) -> np.ndarray:
@@ -34,6 +34,8 @@ def mutual_information(members: np.ndarray) -> np.ndarray:
     Returns:
       `[h w]`, in bits.
     """
+    if len(members) == 1:
+        return np.zeros_like(members[0])
     information = entropy(members.mean(axis=0)) - entropy(members).mean(axis=0)
     return np.maximum(information, 0)  # rounding errors are negative
 
@@ -58,7 +60,7 @@ def expected_iou(probability: np.ndarray, mask: np.ndarray) -> float:
         return float(1 - probability.max())
     intersection = probability[mask].sum(dtype=np.float64)
     outside = probability.sum(dtype=np.float64) - intersection
-    return float(intersection / (mask.sum() + max(outside, 0.0)))
+    return float(intersection / (np.count_nonzero(mask) + max(outside, 0.0)))
 
 
 def disagreement(masks: np.ndarray) -> float:
@@ -70,8 +72,10 @@ def disagreement(masks: np.ndarray) -> float:
     Args:
       masks: `[m h w]`, boolean.
     """
-    union = masks.any(axis=0).sum()
-    return float(1 - masks.all(axis=0).sum() / union) if union else 0.0
+    if len(masks) == 1:
+        return 0.0
+    union = np.count_nonzero(masks.any(axis=0))
+    return float(1 - np.count_nonzero(masks.all(axis=0)) / union) if union else 0.0
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
@@ -161,6 +165,13 @@ def review_threshold(
         "caught": int((flagged & is_low).sum()),
         "rule": rule,
     }
+
+
+def _times_log2(p: np.ndarray) -> np.ndarray:
+    """Return p log2(p), 0 where p is 0. SciPy's `xlogy` takes five times as long."""
+    logarithm = np.maximum(p, np.finfo(np.float32).tiny)
+    np.log2(logarithm, out=logarithm)
+    return np.multiply(p, logarithm, out=logarithm)
 
 
 def _threshold_and_rule(

@@ -1,6 +1,7 @@
 """The position of a volume's voxels in the patient, and its axial slices."""
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -31,7 +32,7 @@ class Geometry:
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: tuple[float, ...] = IDENTITY
 
-    @property
+    @functools.cached_property
     def axes(self) -> tuple[int, int, int]:
         """The axes of the file that run along slices, rows and columns."""
         cosines = np.abs(np.reshape(self.direction, (3, 3)))

@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
-from lungseg_jax.models import make_model
+from lungseg_jax.inference.ensemble.trained import make_network
 from lungseg_jax.models.variables import trace_init
 from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.compilation import platform_of
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import check_config, prediction_preprocessing_of
 
@@ -26,8 +27,9 @@ def lower_predict(
 
     Args:
       c: the configuration of the run: a batch has `evaluate.batch_size` slices.
-      mesh: the devices that share the batch; `lungseg predict` uses one.
-      platforms: see `lower_train_steps`.
+      mesh: the devices that share the batch.
+      platforms: see `lower_train_steps`; the first one decides on the dtype, see
+        `make_network`.
 
     Raises:
       UserError: the configuration is faulty, or its batch does not suit the devices.
@@ -39,7 +41,9 @@ def lower_predict(
             f"evaluate.batch_size={batch_size} cannot be divided among {devices} devices.",
             rule=f"a multiple of {devices}.",
         )
-    model, channels = make_model(**c.model), PREPROCESSING[c.data.preprocessing]
+    platform, *_ = platforms or [platform_of(distributed.replicated(mesh))]
+    model = make_network(c.model, platform)
+    channels = PREPROCESSING[c.data.preprocessing]
     shapes = jax.eval_shape(partial(trace_init, model, channels, 0))
     member = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(

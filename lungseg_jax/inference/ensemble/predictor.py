@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lungseg_jax.data.preprocessing import image_to_network, to_slice, to_unit
-from lungseg_jax.runtime import memory
+from lungseg_jax.runtime import distributed, memory
 from lungseg_jax.runtime.compilation import jit
 
 LESS_MEMORY = (
@@ -24,15 +24,17 @@ FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
 class EnsemblePredictor:
     """An ensemble of networks of one model that predicts slices of any size.
 
-    Two shapes are compiled, a single slice and a batch, whatever the size of the slices:
-    each is scaled to the network's square. Predictors of equal models share the compiled
-    programs. Nothing changes after `__init__`, so threads may share a predictor.
+    All devices of the process share a batch. Two shapes are compiled, a batch and a slice
+    for each device, whatever the size of the slices: each is scaled to the network's
+    square. Predictors of equal models share the compiled programs. Nothing changes after
+    `__init__`, so threads may share a predictor.
 
     Args:
       model: the network of every member.
       members: the variables of each, equal in structure and shapes.
       preprocessing: the keyword arguments of `image_to_network`.
-      batch_size: slices per compiled call; an incomplete batch is padded.
+      batch_size: slices per compiled call, rounded up to a multiple of the devices; an
+        incomplete batch is padded.
       flips: see `make_ensemble_predict`.
     """
 
@@ -45,11 +47,20 @@ class EnsemblePredictor:
         batch_size: int = 4,
         flips: bool = False,
     ):
+        # Not those of other processes, which may be about something else.
+        mesh = distributed.make_mesh(jax.local_devices())
+        self._by_example = distributed.by_example(mesh)
         # Called once per member, one program serves any number of members.
-        self._members = [stack([member]) for member in members]
-        self._predict = make_ensemble_predict(model, flips=flips)
+        self._members = [
+            distributed.place(stack([member]), distributed.replicated(mesh))
+            for member in members
+        ]
+        self._predict = make_ensemble_predict(
+            model, flips=flips, sharding=distributed.by_example(mesh, axis=1)
+        )
         self._preprocessing = preprocessing
-        self._batch_size = batch_size
+        self._devices = mesh.size
+        self._batch_size = -(-batch_size // mesh.size) * mesh.size
 
     def _input(self, image: np.ndarray) -> np.ndarray:
         stored = image_to_network(image, **self._preprocessing)
@@ -58,22 +69,41 @@ class EnsemblePredictor:
     def probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """For each image `[h w]`, yield the members' probabilities of lung, `[m h w]`.
 
-        Memory holds one batch at a time, whatever the number of images.
+        While the devices compute a batch, the next one is read and waits for them, and the
+        caller works on the results of the one before. Memory holds two batches, whatever
+        the number of images.
 
         Raises:
           UserError: the memory of the device is too small.
         """
         images = iter(images)
+        started = None
         while batch := list(islice(images, self._batch_size)):
-            inputs = [self._input(image) for image in batch]
-            if len(inputs) > 1:
-                inputs += [inputs[-1]] * (self._batch_size - len(batch))
-            inputs = np.stack(inputs)
-            with memory.reported(LESS_MEMORY):
-                outputs = [np.asarray(self._predict(m, inputs)) for m in self._members]
-            outputs = np.concatenate(outputs)
-            for image, squares in zip(batch, outputs.swapaxes(0, 1), strict=False):
-                yield np.stack([to_slice(square, image.shape) for square in squares])
+            outputs = self._start(batch)
+            if started:
+                yield from self._results(*started)
+            started = [image.shape for image in batch], outputs
+        if started:
+            yield from self._results(*started)
+
+    def _start(self, batch: Sequence[np.ndarray]) -> list[jax.Array]:
+        """Let the devices compute a batch, `[1 b s s]` for each member; do not wait."""
+        inputs = [self._input(image) for image in batch]
+        is_small = len(batch) <= self._devices
+        size = self._devices if is_small else self._batch_size
+        inputs += [inputs[-1]] * (size - len(batch))
+        with memory.reported(LESS_MEMORY):
+            placed = distributed.place(np.stack(inputs), self._by_example)
+            return [self._predict(member, placed) for member in self._members]
+
+    def _results(
+        self, shapes: Sequence[tuple[int, int]], outputs: Sequence[jax.Array]
+    ) -> Iterator[np.ndarray]:
+        """Wait for a batch, and yield its probabilities at the sizes of its slices."""
+        with memory.reported(LESS_MEMORY):
+            squares = np.concatenate([np.asarray(output) for output in outputs])
+        for i, shape in enumerate(shapes):
+            yield np.stack([to_slice(square, shape) for square in squares[:, i]])
 
 
 @functools.cache  # one process often makes many predictors of the same model

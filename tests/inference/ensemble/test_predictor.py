@@ -1,5 +1,7 @@
 """The compiled ensemble agrees with a loop over its members."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from lungseg_jax.inference.ensemble.predictor import (
     stack,
     zip_with_predictions,
 )
+from lungseg_jax.inference.ensemble.trained import make_network
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 from lungseg_jax.runtime.errors import UserError
@@ -73,7 +76,8 @@ def test_yields_slices_of_any_size_and_number_in_order(model, members):
         np.testing.assert_allclose(probabilities[2], expected, atol=1e-5)
 
 
-def test_consumes_images_batch_by_batch(model, members):
+def test_reads_one_batch_ahead(model, members):
+    """So that the devices have work while the caller has results."""
     consumed = []
 
     def images():
@@ -84,8 +88,89 @@ def test_consumes_images_batch_by_batch(model, members):
     predictor = EnsemblePredictor(
         model, members, preprocessing=PREPROCESSING, batch_size=2
     )
-    next(predictor.probabilities(images()))
-    assert consumed == [0, 1]
+    outputs = predictor.probabilities(images())
+    for expected in (4, 4, 6, 6, 8):
+        next(outputs)
+        assert len(consumed) == expected
+
+
+def test_a_batch_is_started_before_the_one_before_is_awaited(
+    model, members, monkeypatch
+):
+    predictor = EnsemblePredictor(
+        model, members[:1], preprocessing=PREPROCESSING, batch_size=2
+    )
+    events, predict = [], predictor._predict
+
+    class Output:
+        def __init__(self, array):
+            self.array, self.number = array, events.count("start")
+            events.append("start")
+
+        def __array__(self, dtype=None, copy=None):
+            events.append(f"wait for {self.number}")
+            return np.asarray(self.array)
+
+    monkeypatch.setattr(predictor, "_predict", lambda *args: Output(predict(*args)))
+    list(predictor.probabilities(np.zeros((5, 32, 32), np.int16)))
+    assert events == [
+        "start",
+        "start",
+        "wait for 0",
+        "start",
+        "wait for 1",
+        "wait for 2",
+    ]
+
+
+SHARED = """
+import sys
+import jax, numpy as np
+from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
+from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import init_variables
+
+model = make_model("conv", filters=1)
+members = [init_variables(model, channels=1, seed=seed) for seed in range(2)]
+options = dict(preprocessing="window", image_size=32, window_hu=(-1000.0, 400.0))
+predictor = EnsemblePredictor(model, members, preprocessing=options, batch_size=6)
+rng = np.random.default_rng(0)
+images = [rng.integers(-1000, 400, (40, 36), np.int16) for _ in range(13)]
+np.save(sys.argv[1], np.stack(list(predictor.probabilities(images))))
+one = next(predictor.probabilities(images[:1]))
+np.save(sys.argv[2], one)
+(output,) = predictor._start(images[:6])[:1]
+print(*(len(part.data[0]) for part in output.addressable_shards))
+print(predictor._predict._cache_size())
+"""
+
+
+def test_all_devices_share_a_batch(run_on_devices, tmp_path):
+    """The masks are those of one device, and the probabilities to rounding."""
+    results = {}
+    for devices in (1, 4):
+        files = [tmp_path / f"{name}{devices}.npy" for name in ("all", "one")]
+        shares, programs = run_on_devices(devices, SHARED, *files).splitlines()
+        assert shares == {1: "6", 4: "2 2 2 2"}[devices]  # 6 are rounded up to 8
+        assert programs == "2"
+        results[devices] = [np.load(file) for file in files]
+    for one, four in zip(results[1], results[4], strict=True):
+        np.testing.assert_allclose(four, one, atol=1e-6)
+        np.testing.assert_array_equal(four.mean(-3) > 0.5, one.mean(-3) > 0.5)
+    assert results[1][0].shape == (13, 2, 40, 36)
+    assert 0.1 < (results[1][0] > 0.5).mean() < 0.9  # not trivial
+
+
+def test_a_cpu_predicts_in_float32(trained):
+    """Whatever the network was trained in."""
+    short = dataclasses.replace(trained, model={**trained.model, "dtype": "bfloat16"})
+    images = [np.random.default_rng(4).integers(-1000, 400, (32, 32), np.int16)]
+    (expected,), (actual,) = (
+        ensemble.predictor().probabilities(images) for ensemble in (trained, short)
+    )
+    np.testing.assert_array_equal(actual, expected)
+    dtypes = {p: make_network(short.model, p).dtype for p in ("cpu", "tpu", "cuda")}
+    assert dtypes == {"cpu": "float32", "tpu": "bfloat16", "cuda": "bfloat16"}
 
 
 def test_flips_average_over_mirror_images(model, members):
