@@ -110,7 +110,9 @@ def main() -> None:
             figures.setdefault(tree, []).append(row)
             print(f"  {tree}: host {row[0]:.1f} ms a slice, networks {row[1]:.1f}")
     for tree, rows in figures.items():
-        host, networks = (statistics.median(column) for column in zip(*rows, strict=True))
+        host, networks = (
+            statistics.median(column) for column in zip(*rows, strict=True)
+        )
         print(f"{tree}: host {host:.1f} ms a slice, networks {networks:.1f} (medians)")
 
 

@@ -148,7 +148,7 @@ class PredictionTable:
         if k is not None:
             self._measurements.add(image, mask)
         plane_mm = spacing_mm[1:] if spacing_mm else None
-        row = {"input": name, "slice": k} | dataclasses.asdict(confidence)
+        row = {"input": name, "slice": k} | vars(confidence)
         if confidence.review is not None:
             row["review"] = int(confidence.review)
         row["reasons"] = "; ".join(confidence.reasons)

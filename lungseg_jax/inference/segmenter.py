@@ -168,7 +168,7 @@ class LungSegmenter:
         return _stack(list(self.stream(images)))
 
     def stream(self, images: Iterable[np.ndarray]) -> Iterator[Segmentation]:
-        """Segment slices `[h w]` of any sizes, keeping only one batch in memory.
+        """Segment slices `[h w]` of any sizes, keeping two batches in memory.
 
         Units are not checked: the slices must have those that the run was trained on.
 

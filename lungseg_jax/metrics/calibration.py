@@ -181,7 +181,7 @@ def _binned(temperature: float, bins: int) -> tuple[np.ndarray, np.ndarray]:
 def _logit(probability: np.ndarray) -> np.ndarray:
     p = np.asarray(probability, np.float32)
     with np.errstate(divide="ignore"):  # 0 and 1 have infinite logits
-        return np.log(p) - np.log1p(-p)
+        return np.log(p / (1 - p))
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -1,5 +1,6 @@
 """Batch statistics re-estimated over a training set."""
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ def make_precise_batch_stats(
     model: Any,
     *,
     normalize: Callable[[jax.Array], jax.Array] = lambda images: images,
+    gather: Callable[[jax.Array, jax.Array], jax.Array] = operator.getitem,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Callable:
     """Create `estimate(variables, images [n h w c], batches [k b]) -> batch_stats`.
@@ -24,13 +26,16 @@ def make_precise_batch_stats(
 
     Source: Wu & Johnson, Rethinking "Batch" in BatchNorm, arXiv:2105.07576, section 3
     (PreciseBN).
+
+    Devices that share the examples of each batch share the work, as in training. For
+    `gather` and `sharding`, see `make_train_steps`.
     """
     # With momentum 0 the "running" statistics after a batch are those of the batch.
     model = model.clone(bn_momentum=0.0)
 
     def estimate(variables: Mapping[str, Any], images: jax.Array, batches: jax.Array):
         def moments(indices):
-            batch = normalize(images[indices])
+            batch = normalize(gather(images, indices))
             _, updated = model.apply(
                 variables, batch, train=True, mutable=["batch_stats"]
             )

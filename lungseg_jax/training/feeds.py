@@ -7,7 +7,7 @@ A feed has these attributes and methods:
   gather: takes rows of them; see `make_train_steps`.
   take(step, count): the images, masks and indices `[k b]` of `count` updates after `step`.
   prepare(step, count, running): makes ready what `take` will be asked for next.
-  parts(batches): see `batch_stats.pool_batch_stats`.
+  parts(batches): see `batch_stats.pool_batch_stats`; devices share each batch.
   close(): ends what runs in the background; a later `take` starts it again.
 
 `k` is the number of updates per dispatch, of which the first `count` are used.
@@ -79,8 +79,8 @@ class ResidentFeed:
     def prepare(self, step: int, count: int, running: Any) -> None:
         """Do nothing: all slices are there."""
 
-    def parts(self, batches: np.ndarray) -> Iterator[tuple[jax.Array, np.ndarray]]:
-        yield self.images, batches
+    def parts(self, batches: np.ndarray) -> Iterator[tuple[jax.Array, jax.Array]]:
+        yield self.images, distributed.place(batches.astype(np.int32), self._indices)
 
     def close(self) -> None:
         """Do nothing: nothing runs in the background."""
@@ -103,7 +103,6 @@ class StreamedFeed:
     ):
         self.slices, self.batch, self._total = slices, batch, total_steps
         self._k, self._devices = steps_per_dispatch, mesh.size
-        self._share = len(batch(0)) // mesh.size  # of a batch, for each device
         self._sharding = distributed.by_example(mesh)
         self._mine = _ranks(self._sharding, mesh.size)
         is_single = mesh.size == 1
@@ -116,8 +115,9 @@ class StreamedFeed:
             )
             for name in ("image", "mask")
         )
-        rows = np.arange(self._k * self._share, dtype=np.int32)
-        indices = np.tile(rows.reshape(self._k, self._share), mesh.size)
+        share = len(batch(0)) // mesh.size  # of a batch, for each device
+        rows = np.arange(self._k * share, dtype=np.int32)
+        indices = np.tile(rows.reshape(self._k, share), mesh.size)
         self._indices = distributed.place(indices, distributed.by_example(mesh, axis=1))
         self._stream: Any = None
         self._next: int | None = None  # the step that the stream gives next
@@ -149,8 +149,13 @@ class StreamedFeed:
         self._mover = self._mover or ThreadPoolExecutor(1)
         self._ahead = (step, count), self._mover.submit(read)
 
-    def parts(self, batches: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return self.slices.image_batches(batches)
+    def parts(self, batches: np.ndarray) -> Iterator[tuple[jax.Array, jax.Array]]:
+        share = batches.shape[1] // self._devices
+        rows = np.tile(np.arange(share, dtype=np.int32), self._devices)
+        indices = distributed.place(rows[None], self._indices.sharding)
+        for batch in batches:
+            images = self.slices.stack(self._my_part(batch))["image"]
+            yield self._put_batches([images], k=1), indices
 
     def close(self) -> None:
         if self._mover:
@@ -170,23 +175,26 @@ class StreamedFeed:
         batches = [next(self._stream) for _ in range(count)]
         self._next = step + count
         return {
-            name: self._put_batches([batch[name] for batch in batches])
+            name: self._put_batches([batch[name] for batch in batches], k=self._k)
             for name in ("image", "mask")
         }
 
     def _my_batch(self, step: int) -> np.ndarray:
         """Return the slices of an update that the devices of this process need."""
-        return self.batch(step).reshape(self._devices, self._share)[self._mine].ravel()
+        return self._my_part(self.batch(step))
 
-    def _put_batches(self, batches: list[np.ndarray]) -> jax.Array:
-        """Put batches `[b' ...]` of this process on its devices, as `[k*b ...]`."""
-        per_device = self._k * self._share
-        shape = (self._devices * per_device, *batches[0].shape[1:])
+    def _my_part(self, batch: np.ndarray) -> np.ndarray:
+        return batch.reshape(self._devices, -1)[self._mine].ravel()
+
+    def _put_batches(self, batches: list[np.ndarray], *, k: int) -> jax.Array:
+        """Put up to `k` batches `[b' ...]` of this process on its devices, `[k*b ...]`."""
+        share = len(batches[0]) // len(self._mine)
+        shape = (self._devices * k * share, *batches[0].shape[1:])
 
         def part(index):
-            first = self._mine.index((index[0].start or 0) // per_device) * self._share
-            rows = [batch[first : first + self._share] for batch in batches]
-            return np.concatenate(_padded(rows, self._k))
+            first = self._mine.index((index[0].start or 0) // (k * share)) * share
+            rows = [batch[first : first + share] for batch in batches]
+            return np.concatenate(_padded(rows, k))
 
         return jax.make_array_from_callback(shape, self._sharding, part)
 

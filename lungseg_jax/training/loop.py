@@ -138,6 +138,7 @@ def _build(c: ConfigDict, data: RunData) -> _Training:
         precise_batch_stats=make_precise_batch_stats(
             model,
             normalize=functools.partial(to_unit, **preprocessing_of(c)),
+            gather=feed.gather,
             sharding=replicated,
         ),
         validate=make_validate(c, model, mesh, data),

@@ -134,3 +134,13 @@ def test_true_masks_hardly_change(real_data):
     assert slices == 39 and share < 4.6e-5 and most < 0.0034
     slices, share, most = changed("two_largest")
     assert slices == 18 and share > 0.0065 and most > 0.42
+
+
+def test_a_bay_at_the_edge_of_the_lung_is_not_a_hole():
+    """Only the part of a slice with lung is looked at, and a bay ends at its border."""
+    lung = np.zeros((120, 120), bool)
+    lung[10:110, 10:110] = True
+    lung[10:13, 50] = False
+    with_hole = lung.copy()
+    with_hole[60, 60] = False
+    np.testing.assert_array_equal(postprocess(with_hole, "fill_holes"), lung)

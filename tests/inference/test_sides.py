@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lungseg_jax.inference import sides
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 
 SHAPE = (6, 60, 80)
@@ -69,3 +70,13 @@ def test_mirrored_lungs_have_mirrored_labels():
     mask = ellipses(RIGHT_LUNG, (34, 59))
     swapped = np.array([0, LEFT, RIGHT])[label_sides(mask[..., ::-1])]
     np.testing.assert_array_equal(label_sides(mask), swapped[..., ::-1])
+
+
+def test_slices_are_cut_one_by_one(monkeypatch):
+    """Also if several are cut at the same time."""
+    rng = np.random.default_rng(0)
+    mask = (rng.random((9, 30, 40)) < 0.5).astype(np.uint8)
+    together = label_sides(mask)
+    monkeypatch.setattr(sides, "TOGETHER", 2)
+    np.testing.assert_array_equal(label_sides(mask), together)
+    assert (together == RIGHT).any() and (together == LEFT).any()

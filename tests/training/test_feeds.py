@@ -173,10 +173,15 @@ for placement in ("copied", "sharded", "streamed"):
     held = {shard.data.shape[0] for shard in images.addressable_shards}
     whole = {"copied": n, "sharded": -(-n // mesh.size), "streamed": 8 * k // mesh.size}
     assert held == {whole[placement]}, (placement, held)
-    stats = pool_batch_stats(
-        make_precise_batch_stats(model, normalize=normalize, sharding=replicated),
-        state.variables, feed.parts(whole_batches(n, 8, seed=0)),
+    estimate = make_precise_batch_stats(
+        model, normalize=normalize, gather=feed.gather, sharding=replicated
     )
+    parts = list(feed.parts(whole_batches(n, 8, seed=0)))
+    # No device computes the statistics of a batch by itself.
+    text = estimate.lower(state.variables, *parts[0]).compile().as_text()
+    assert f"f32[{8 // mesh.size},16,16,1]" in text
+    assert ("f32[8,16,16,1]" in text) == (mesh.size == 1)
+    stats = pool_batch_stats(estimate, state.variables, parts)
     feed.close()
     results[placement] = jax.tree.leaves((state.params, stats))
 for placement in ("sharded", "streamed"):

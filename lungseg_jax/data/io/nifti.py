@@ -6,14 +6,15 @@ Reference: nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h.
 import contextlib
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
+from nibabel.fileslice import fileslice
 from nibabel.quaternions import quat2mat
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 
 from lungseg_jax.data.io.decompression import (
     BLOCK,
@@ -64,16 +65,23 @@ def open_volume(path: Path) -> Iterator[Volume]:
                     path=path,
                 )
         require_length(path, plain.stat().st_size, stop)
-        # Not mapped: mapped pages count as memory.
-        spec = geometry.size, dtype, start, slope, inter
-        voxels = ArrayProxy(str(plain), spec, mmap=False)
-        yield Volume(
-            str(path),
-            geometry,
-            _plane_reader(voxels, dtype=_value_dtype(dtype, slope, inter)),
-            header=header,
-            is_placed=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
-        )
+        with plain.open("rb") as file:
+
+            def read(where: tuple) -> np.ndarray:
+                # As ArrayProxy does, which takes a millisecond longer. Not mapped: mapped
+                # pages count as memory.
+                voxels = fileslice(file, where, geometry.size, dtype, start, order="F")
+                return apply_read_scaling(voxels, slope, inter)
+
+            yield Volume(
+                str(path),
+                geometry,
+                _plane_reader(
+                    read, geometry.size, dtype, _value_dtype(dtype, slope, inter)
+                ),
+                header=header,
+                is_placed=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
+            )
 
 
 def volume_header(volume: Volume, dtype: np.dtype) -> bytes:
@@ -233,20 +241,31 @@ def _value_dtype(stored: np.dtype, slope: float, inter: float) -> np.dtype:
     return np.dtype(np.float32)
 
 
-def _plane_reader(voxels: ArrayProxy, *, dtype: np.dtype):
-    """Return (axis, index) -> `[slower axis, faster axis]` of scaled values."""
+def _plane_reader(
+    read: Callable[[tuple], np.ndarray],
+    size: tuple[int, int, int],
+    stored: np.dtype,
+    values: np.dtype,
+) -> Callable[[int, int], np.ndarray]:
+    """Return (axis, index) -> `[slower axis, faster axis]` of scaled values.
+
+    Args:
+      read: returns scaled voxels by their indices `[x y z]`.
+      size: voxels along x, y, z.
+      stored, values: the dtypes of voxels in the file, and of the result.
+    """
 
     def read_plane(axis: int, index: int) -> np.ndarray:
         if axis == 2:
-            plane = voxels[..., index]
+            plane = read((..., index))
         elif axis == 1:
-            plane = voxels[:, index]
+            plane = read((slice(None), index))
         else:  # reading every row is faster than seeking to a voxel in each
             starts = range(0, depth, step)
-            blocks = [voxels[..., z : z + step][index].copy() for z in starts]
+            blocks = [read((..., slice(z, z + step)))[index].copy() for z in starts]
             plane = np.concatenate(blocks, axis=-1)
-        return plane.T.astype(dtype, copy=False)  # a file's first axis is its fastest
+        return plane.T.astype(values, copy=False)  # a file's first axis is its fastest
 
-    width, height, depth = voxels.shape
-    step = max(1, BLOCK // (width * height * voxels.dtype.itemsize))
+    width, height, depth = size
+    step = max(1, BLOCK // (width * height * stored.itemsize))
     return read_plane
