@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 PERCENTILES = (5, 95)
-WIDE = 2**16  # from the smallest to the largest value: others are counted in a table
+WIDE = 2**16  # a range of values that is too large for a counter of each
 
 
 def measure_slice(

@@ -15,9 +15,7 @@ def entropy(probability: np.ndarray) -> np.ndarray:
       float32 of the same shape: 0 where p is 0 or 1, and 1 where p is 0.5.
     """
     p = np.asarray(probability, np.float32)
-    bits = _times_log2(p)
-    bits += _times_log2(np.float32(1) - p)
-    return np.abs(bits, out=bits)  # avoids -0.0
+    return np.abs(_times_log2(p) + _times_log2(np.float32(1) - p))  # avoids -0.0
 
 
 def mutual_information(members: np.ndarray) -> np.ndarray:
@@ -169,9 +167,7 @@ def review_threshold(
 
 def _times_log2(p: np.ndarray) -> np.ndarray:
     """Return p log2(p), 0 where p is 0. SciPy's `xlogy` takes five times as long."""
-    logarithm = np.maximum(p, np.finfo(np.float32).tiny)
-    np.log2(logarithm, out=logarithm)
-    return np.multiply(p, logarithm, out=logarithm)
+    return p * np.log2(np.maximum(p, np.finfo(np.float32).tiny))
 
 
 def _threshold_and_rule(
