@@ -17,6 +17,7 @@ from lungseg_jax.data.lung_ct.shards import make_shards, write_shards
 from lungseg_jax.data.pairs import Pair, Slice
 from lungseg_jax.data.phantom import dataset as phantoms
 from lungseg_jax.data.preflight import CheckedFolder
+from lungseg_jax.data.remote_folder import local_data_folder
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.cache import exclusive_lock
 from lungseg_jax.runtime.errors import UserError
@@ -87,7 +88,7 @@ def load_dataset(
     again when they change.
 
     Args:
-      folder: holds 2d_images/ and 2d_masks/.
+      folder: holds 2d_images/ and 2d_masks/, on this machine or on object storage.
       cache: folder for prepared data.
       phantom_slices, phantom_seed: the phantoms to draw if there is no folder.
 
@@ -97,6 +98,7 @@ def load_dataset(
     is_phantom = folder is None
     if is_phantom:
         folder = _phantom_folder(cache, slices=phantom_slices, seed=phantom_seed)
+    folder = local_data_folder(folder, cache)
     checked = preflight.check_folder(folder, cache=cache)
     variant = "phantom" if is_phantom else _variant(checked)
     builder = _prepared_builder(folder, checked, variant=variant, cache=cache)
