@@ -72,7 +72,13 @@ def run_experiment(
     """
     config.check_config(c)
     require_trackers(track)
-    folder = RunFolder(user_path(workdir) if workdir else config.default_workdir(c))
+    folder = RunFolder(workdir or config.default_workdir(c))
+    if track and folder.is_remote:
+        raise UserError(
+            f"--track={','.join(track)} writes files, and {folder.path} is not on this "
+            "machine.",
+            remedy="leave --track out: metrics.jsonl has every row; or a local --workdir.",
+        )
     if folder.run.exists():
         c = run_record.as_started(c, folder)
     else:

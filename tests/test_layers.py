@@ -117,7 +117,7 @@ PLACES = {  # of libraries: the modules and folders that import them
     "pydicom": {"data.io.dicom_segmentation"},
     "tensorflow_datasets": {"data.dataset", "data.lung_ct"},
     "grain": {"data.streaming"},
-    "orbax": {"checkpointing.checkpoints"},
+    "orbax": {"checkpointing.checkpoints", "checkpointing.local_checkpoints"},
     "safetensors": {"checkpointing.weights"},
     "matplotlib": {"reporting.figures"},
     "jinja2": {"reporting.templates"},
@@ -139,6 +139,8 @@ PLACES = {  # of libraries: the modules and folders that import them
     "wandb": {"training.trackers"},
     "mlflow": {"training.trackers"},
     "tqdm": {"runtime.progress"},
+    "etils": {"runtime.object_storage"},
+    "fsspec": {"runtime.object_storage", "data.remote_folder"},
 }
 FORBIDDEN = ["tensorflow", "pickle", "dill", "cloudpickle", "shelve", "marshal"]
 

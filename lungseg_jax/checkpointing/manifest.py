@@ -37,6 +37,7 @@ class CorruptCheckpointError(UserError):
             remedy="restore the folder from a copy; or delete it and those of later "
             "steps, and run the training command again: it recreates them.",
         )
+        self.why = why
 
 
 def make_manifest(step: int, tree: Any, notes: Mapping[str, Any]) -> dict:

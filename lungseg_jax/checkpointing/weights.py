@@ -18,6 +18,7 @@ from lungseg_jax.checkpointing.checksums import array_digest, json_digest
 from lungseg_jax.checkpointing.manifest import dtype_and_shape, named_leaves
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import atomic_write
+from lungseg_jax.runtime.object_storage import local_copy
 
 Trees = Mapping[str, Any]  # variables by the name of a network
 
@@ -59,7 +60,7 @@ def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
         remedy="restore it from a copy, or create it again.",
     )
     try:
-        with safe_open(path, framework="numpy") as file:
+        with local_copy(path) as copy, safe_open(copy, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as e:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,7 +12,7 @@ from lungseg_jax.cli import outcome
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.device_names import HELP, parse_device
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import user_path
+from lungseg_jax.runtime.files import folder_path, user_path
 
 SETTINGS = {
     "help_option_names": ["-h", "--help"],
@@ -59,22 +59,29 @@ class Command(click.Command):
 
 
 class UserPath(click.ParamType):
-    """A path as users type it: `~` is a home folder."""
+    """A path as users type it: `~` is a home folder.
+
+    Args:
+      to_path: `user_path`; or `folder_path`, for what may be on object storage.
+    """
 
     name = "path"
 
+    def __init__(self, to_path: Callable[[str], Path]):
+        self._to_path = to_path
+
     def convert(self, value, param, ctx) -> Path:
-        if isinstance(value, Path):
+        if not isinstance(value, str):
             return value
         if not value:
             raise UserError(f"{_name(param, ctx)} is empty.", rule="a path.")
-        return user_path(value)
+        return self._to_path(value)
 
     def shell_complete(self, ctx, param, incomplete) -> list[CompletionItem]:
         return [CompletionItem(incomplete, type="file")]
 
 
-PATH = UserPath()
+PATH, FOLDER = UserPath(user_path), UserPath(folder_path)
 
 
 def command(doc: str, **settings):

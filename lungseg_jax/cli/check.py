@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @app.command(__doc__)
-@click.argument("folder", metavar="DIR", type=app.PATH)
+@click.argument("folder", metavar="DIR", type=app.FOLDER)
 @click.option(
     "--cache_dir",
     type=app.PATH,
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 )
 def check(folder: Path, cache_dir: Path | None) -> None:
     from lungseg_jax.data import preflight
+    from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.runtime import cache
 
     root = None
     with contextlib.suppress(UserError):  # without a cache, files are always decoded
         root = cache.cache_root(str(cache_dir or ""))
-    print(describe_folder(preflight.check_folder(folder, cache=root)))
+    local = local_data_folder(folder, root)
+    print(describe_folder(preflight.check_folder(local, cache=root)))
 
 
 def describe_folder(checked: "CheckedFolder") -> str:

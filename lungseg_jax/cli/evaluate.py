@@ -21,6 +21,7 @@ from lungseg_jax.inference.ensemble.location import PRETRAINED, is_bundle
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, write_json
+from lungseg_jax.runtime.object_storage import is_remote
 
 if TYPE_CHECKING:
     from lungseg_jax.data.preflight import CheckedFolder
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
 @app.command(__doc__)
 @app.run_option(
-    "Run folder, bundle, or hf://ORG/NAME; by default the weights of the package.",
+    "Run or bundle: a folder, gs://, s3:// or hf://; by default that of the package.",
     default=PRETRAINED,
 )
 @click.option(
-    "--data", type=app.PATH, required=True, help="Folder of slices and masks."
+    "--data", type=app.FOLDER, required=True, help="Folder of slices and masks."
 )
 @app.members_option()
 @app.flips_option()
@@ -58,6 +59,7 @@ def evaluate(
         overwrite=overwrite,
     )
     from lungseg_jax.data import preflight
+    from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.evaluation.results import format_summary
     from lungseg_jax.inference.ensemble.loading import load_ensemble
     from lungseg_jax.inference.ensemble.members import EVERY
@@ -66,7 +68,8 @@ def evaluate(
     root = None
     with contextlib.suppress(UserError):  # without a cache, files are always decoded
         root = cache.cache_root()
-    checked = preflight.check_folder(data, cache=root)
+    checked = preflight.check_folder(local_data_folder(data, root), cache=root)
+    data = data if is_remote(data) else data.absolute()
     # With all members, every choice of them is worth a row.
     trained = load_ensemble(run, members=EVERY if members == "all" else members)
     evaluation = _evaluate(trained, checked, data, flips=flips)
@@ -93,7 +96,7 @@ def _evaluate(
         flips=flips,
         **evaluator.slice_metadata(checked.metadata, names),
     )
-    evaluation["run"], evaluation["data"] = str(trained.path), str(data.absolute())
+    evaluation["run"], evaluation["data"] = str(trained.path), str(data)
     evaluation["fingerprint"] = checked.fingerprint
     if not is_bundle(trained.path):  # a bundle does not list its training slices
         run = Run.open(RunFolder(trained.path))
@@ -120,7 +123,7 @@ def _report(
         page,
         evaluation,
         LungSegmenter(scored, flips=flips),
-        title=f"{trained.path.name} on {data.absolute().name}",
+        title=f"{trained.path.name} on {data.name}",
         read=lambda names: [read_slice(pairs[name]) for name in names],
     )
     progress.say(f"report: {page / 'index.html'}")

@@ -21,7 +21,7 @@ from lungseg_jax.cli import app
 
 @app.command(__doc__)
 @app.output("BUNDLE", "a folder that does not exist yet.")
-@app.run_option("Run folder.")
+@app.run_option("Run folder, also on gs:// or s3://.")
 @app.members_option()
 @click.option("--push", metavar="ORG/NAME", help="Also upload it to this repository.")
 @click.option("--license", metavar="ID", help="For the model card, such as apache-2.0.")
@@ -48,13 +48,13 @@ def export(
     from lungseg_jax.inference.ensemble.run_members import load_run
     from lungseg_jax.runtime import progress
     from lungseg_jax.runtime.errors import pluralize
-    from lungseg_jax.runtime.files import user_path
+    from lungseg_jax.runtime.files import folder_path
     from lungseg_jax.training.run import Run
     from lungseg_jax.training.run_folder import RunFolder
 
     if push is not None:
         require_hub(push, option=f"--push={push}")
-    opened = Run.open(RunFolder(user_path(run)))
+    opened = Run.open(RunFolder(folder_path(run)))
     trained = load_run(opened, members)
     scores = opened.evaluation and scores_of(opened.evaluation, list(trained.members))
     if not scores:

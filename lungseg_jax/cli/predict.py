@@ -64,7 +64,7 @@ def map_options(function):
 @click.argument("source", metavar="INPUT", type=app.PATH)
 @app.output("OUTPUT", "a file for one input, a folder for several.")
 @app.run_option(
-    "Run folder, bundle, or hf://ORG/NAME; by default the weights of the package.",
+    "Run or bundle: a folder, gs://, s3:// or hf://; by default that of the package.",
     default=PRETRAINED,
 )
 @app.members_option()

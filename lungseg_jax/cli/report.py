@@ -17,8 +17,8 @@ from lungseg_jax.cli import app
 
 
 @app.command(__doc__, when_interrupted="the page is as it was before.")
-@click.argument("run", metavar="RUN", type=app.PATH)
-@click.option("--data", type=app.PATH, help="Folder of the data, if it has moved.")
+@click.argument("run", metavar="RUN", type=app.FOLDER)
+@click.option("--data", type=app.FOLDER, help="Folder of the data, if it has moved.")
 @app.quiet_option()
 @app.verbose_option()
 def report(run: Path, data: Path | None) -> None:

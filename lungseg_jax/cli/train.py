@@ -29,7 +29,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "workdir",
     "",
-    "Run folder; by default runs/<recipe>-<data>.",
+    "Run folder, also on gs:// or s3://; by default runs/<recipe>-<data>.",
     flag_values=FLAGS,
 )
 flags.DEFINE_bool(
@@ -47,7 +47,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "init",
     "",
-    "Run, bundle or hf://ORG/NAME that the training starts from: --config.init.",
+    "Run or bundle (or hf://, gs://, s3://) that the training starts from: --config.init.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list(

@@ -13,9 +13,11 @@ import tensorflow_datasets as tfds
 
 from lungseg_jax.data import preflight
 from lungseg_jax.data.lung_ct.builder import SPLIT, LungCT
-from lungseg_jax.data.pairs import Slice
+from lungseg_jax.data.lung_ct.shards import make_shards, write_shards
+from lungseg_jax.data.pairs import Pair, Slice
 from lungseg_jax.data.phantom import dataset as phantoms
 from lungseg_jax.data.preflight import CheckedFolder
+from lungseg_jax.data.remote_folder import local_data_folder
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.cache import exclusive_lock
 from lungseg_jax.runtime.errors import UserError
@@ -86,7 +88,7 @@ def load_dataset(
     again when they change.
 
     Args:
-      folder: holds 2d_images/ and 2d_masks/.
+      folder: holds 2d_images/ and 2d_masks/, on this machine or on object storage.
       cache: folder for prepared data.
       phantom_slices, phantom_seed: the phantoms to draw if there is no folder.
 
@@ -96,6 +98,7 @@ def load_dataset(
     is_phantom = folder is None
     if is_phantom:
         folder = _phantom_folder(cache, slices=phantom_slices, seed=phantom_seed)
+    folder = local_data_folder(folder, cache)
     checked = preflight.check_folder(folder, cache=cache)
     variant = "phantom" if is_phantom else _variant(checked)
     builder = _prepared_builder(folder, checked, variant=variant, cache=cache)
@@ -126,10 +129,7 @@ def _prepared_builder(
         with _exclusive(cache, f"tfds/{checked.fingerprint}.lock"):
             if not is_ready():
                 shutil.rmtree(data_dir, ignore_errors=True)  # of an interrupted start
-                builder = LungCT(
-                    data_dir=data_dir, config=variant, file_format="array_record"
-                )
-                _prepare(builder, folder, len(checked.pairs))
+                _prepare(data_dir, variant, folder, checked.pairs)
                 variant_file.write_text(variant)
     variant = variant_file.read_text()
     return tfds.builder_from_directory(
@@ -137,16 +137,22 @@ def _prepared_builder(
     )
 
 
-def _prepare(builder: LungCT, folder: Path, total: int) -> None:
+def _prepare(data_dir: Path, variant: str, folder: Path, pairs: Sequence[Pair]) -> None:
+    """Prepare a data folder with tfds; what an interrupted call has written is kept."""
+    written = data_dir.with_name(f"{data_dir.name}-{variant}-{LungCT.VERSION}")
+    shards = make_shards(written, variant, pairs)
+    left = [shard for shard in shards if not shard.path.exists()]
+    slices_left = sum(len(shard.pairs) for shard in left)
+    with progress.bar("preparing", len(pairs), done=len(pairs) - slices_left) as bar:
+        write_shards(left, bar.update)
+    builder = LungCT(data_dir=data_dir, config=variant, file_format="array_record")
+    builder.written = [shard.path for shard in shards]
     tfds.disable_progress_bar()
-    with (
-        progress.bar("preparing", total) as bar,
-        contextlib.redirect_stdout(io.StringIO()),  # tfds prints what the bar shows
-    ):
-        builder.advance = bar.update
+    with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=folder.absolute())
         )
+    shutil.rmtree(written)
 
 
 def _variant(checked: CheckedFolder) -> str:

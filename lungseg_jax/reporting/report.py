@@ -21,7 +21,7 @@ from lungseg_jax.inference.overlay import (
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.reporting import figures
 from lungseg_jax.reporting.page import Case, render_page
-from lungseg_jax.runtime.files import csv_writer, write_text
+from lungseg_jax.runtime.files import atomic_write, csv_writer, write_text
 from lungseg_jax.training.run_folder import RunFolder
 
 BAD_SHOWN = 6
@@ -50,10 +50,8 @@ def write_report(
       title: the heading.
 
     Raises:
-      OSError: a picture or figure cannot be written.
-      UserError: another file cannot be written.
+      UserError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     cases = _write_cases(folder, evaluation, segmenter, read)
     drawn = _draw_figures(evaluation)
     is_own_split = "split" in evaluation
@@ -61,7 +59,8 @@ def write_report(
     if rows:
         drawn["curves"] = figures.to_png(figures.training_curves(rows))
     for name, png in drawn.items():
-        (folder / f"{name}.png").write_bytes(png)
+        with atomic_write(folder / f"{name}.png") as temporary:
+            temporary.write_bytes(png)
     slices_csv = folder / "slices.csv"
     _write_slices_csv(slices_csv, evaluation["slices"])
     page = render_page(

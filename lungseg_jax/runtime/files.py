@@ -13,14 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.runtime.object_storage import is_remote, remote_path, upload
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """Convert `text` to a path, expanding `~` and `~NAME` to a home folder.
 
     Raises:
-      UserError: there is no such user, or the text cannot be a path.
+      UserError: there is no such user, the text cannot be a path, or it is an address of
+        object storage; see `folder_path`.
     """
+    if is_remote(text):
+        raise UserError(
+            f"{text} is on object storage.",
+            rule="this is a path on the machine; only runs, bundles and data folders "
+            "have addresses.",
+            remedy="copy it with `gcloud storage cp` or `aws s3 cp`.",
+        )
     try:
         is_path = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:  # a lone surrogate, from a recipe
@@ -37,6 +46,18 @@ def user_path(text: str | os.PathLike[str]) -> Path:
             rule="~ is the folder that HOME names, ~NAME is that of a user.",
             remedy="write the path out.",
         ) from e
+
+
+def folder_path(text: str | os.PathLike[str]) -> Path:
+    """Convert what names a run, a bundle or a data folder to a path.
+
+    Returns:
+      A path on this machine, or an `epath.Path` for gs:// and s3://.
+
+    Raises:
+      UserError: see `user_path` and `remote_path`.
+    """
+    return remote_path(text) if is_remote(text) else user_path(text)
 
 
 def require_utf8(path: Path) -> str:
@@ -113,10 +134,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the complete new one. If the block raises, the temporary
     file is deleted and an existing file is left as it was. Missing parents are created.
+    An object of object storage is written at the end, from a temporary file.
 
     Raises:
       UserError: the file cannot be written (any OSError of the block).
     """
+    if is_remote(path):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                yield (temporary := Path(folder, path.name))
+                upload(temporary, path)
+        except OSError as e:
+            raise _unwritable(path, e) from e
+        return
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         try:
@@ -172,7 +202,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}.") from e
+        raise UserError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (ValueError, RecursionError) as e:
         raise UserError(
             f"{path} is damaged: {e}.", remedy="restore it from a copy."

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.augmentation.transforms import HU_GEOMETRY, TRANSFORMS
 from lungseg_jax.runtime.errors import UserError, bullet_list, unknown_name
-from lungseg_jax.runtime.files import user_path
+from lungseg_jax.runtime.files import folder_path
 from lungseg_jax.training import knobs
 from lungseg_jax.training.knobs import flat, nested
 from lungseg_jax.training.schedules import cycle_ends
@@ -169,7 +169,7 @@ def micro_batch_size(c: ConfigDict) -> int:
 def data_of(c: ConfigDict) -> dict[str, Any]:
     """Return the arguments of `load_dataset` that say which data a run is trained on."""
     return {
-        "folder": user_path(c.data.dir) if c.data.dir else None,
+        "folder": folder_path(c.data.dir) if c.data.dir else None,
         "phantom_slices": c.data.phantom_slices,
         "phantom_seed": c.data.phantom_seed,
     }
@@ -197,7 +197,7 @@ def default_workdir(c: ConfigDict) -> Path:
     """Return runs/<recipe>-<data folder>, so that each dataset gets its own run."""
     data = "phantom"
     if c.data.dir:  # resolved, so that "." and links have a name
-        data = os.path.basename(os.path.realpath(user_path(c.data.dir)))
+        data = os.path.basename(os.path.realpath(folder_path(c.data.dir)))
     return Path("runs") / f"{c.name}-{data}"
 
 

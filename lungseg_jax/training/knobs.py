@@ -77,7 +77,8 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "data.dir",
         "",
-        "folder with 2d_images/ and 2d_masks/; empty: the phantom dataset",
+        "folder with 2d_images/ and 2d_masks/, also on gs:// or s3://; empty: the phantom "
+        "dataset",
         is_cosmetic=True,
     ),
     Knob("data.phantom_slices", 240, "slices of the phantom dataset", (3, 100_000)),

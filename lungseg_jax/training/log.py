@@ -15,6 +15,8 @@ from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.steps import METRICS
 from lungseg_jax.training.tracking import Tracking
 
+SECONDS_BETWEEN_WRITES = 30  # to object storage, which has to be given the whole file
+
 
 class TrainingLog:
     """Accumulates metrics on the device and fetches them when a row is due.
@@ -49,7 +51,8 @@ class TrainingLog:
         self._values = {name: list(notes.get(name, ())) for name in METRICS}
         self._last_row = start - len(self._values["loss"])
         self._pending = []
-        self._unwritten = []
+        self._unwritten, self._has_failed = [], False
+        self._written = time.perf_counter()
         self._since = start, time.perf_counter()
         self._first_row = None  # step and time of the first row: compilation is over
 
@@ -121,18 +124,28 @@ class TrainingLog:
         self._tracking.add_picture(done, variables)
 
     def _append(self, row: dict) -> None:
-        """Append a row; one that the disk does not accept is kept for the next time."""
+        """Append a row, at once or, on object storage, with those that follow."""
         if not distributed.is_primary():
             return
         self._tracking.add(row)
         self._unwritten.append(row)
+        is_due = time.perf_counter() - self._written > SECONDS_BETWEEN_WRITES
+        if is_due or not self._folder.is_remote:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that are not written; should that fail, try again next time."""
+        if not self._unwritten:
+            return
+        self._written = time.perf_counter()
         try:
             self._folder.append_metrics(self._unwritten)
         except OSError as e:
-            if len(self._unwritten) == 1:
+            if not self._has_failed:
                 progress.say(f"{self._folder.metrics} cannot be written: {e.strerror}.")
+            self._has_failed = True
         else:
-            self._unwritten = []
+            self._unwritten, self._has_failed = [], False
 
     def _diverged(self, index: int) -> UserError:
         step = self._last_row + index + 1

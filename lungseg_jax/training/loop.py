@@ -12,8 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing import checkpoints
-from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
+from lungseg_jax.checkpointing.remote_checkpoints import (
+    AnyCheckpoints,
+    open_checkpoints,
+)
 from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import mixed_batch_indices, whole_batches
 from lungseg_jax.models import make_model
@@ -79,13 +82,16 @@ def train(
     with _reported(config):
         training = _build(config, data)
     with (
-        Checkpoints(folder.checkpoints, snapshots=snapshots) as saved,
+        open_checkpoints(folder.checkpoints, snapshots=snapshots) as saved,
         _reported(config),
     ):
         training, state, log = _restore(training, folder, saved, initial, tracking)
         options = flat(config.to_dict())
         with tracking.following(folder, options, start=int(state.step)):
-            _loop(training, state, log, saved)
+            try:
+                _loop(training, state, log, saved)
+            finally:
+                log.flush()
 
 
 @contextlib.contextmanager
@@ -170,7 +176,7 @@ def _make_feed(
 def _restore(
     training: _Training,
     folder: RunFolder,
-    saved: Checkpoints,
+    saved: AnyCheckpoints,
     initial: Any,
     tracking: Tracking,
 ) -> tuple[_Training, TrainState, TrainingLog]:
@@ -211,7 +217,7 @@ def _restore(
 
 
 def _loop(
-    training: _Training, state: TrainState, log: TrainingLog, saved: Checkpoints
+    training: _Training, state: TrainState, log: TrainingLog, saved: AnyCheckpoints
 ) -> None:
     """Apply the updates that are left.
 
@@ -250,6 +256,7 @@ def _loop(
                 log.draw(step, state.variables)
             must_stop = distributed.any_process(signals.requested, ask=row_due)
             if save_due or must_stop:
+                log.flush()
                 saved.save(step, state.arrays, log.notes())
             if must_stop:
                 progress.say(f"saved after step {step} of {total}")

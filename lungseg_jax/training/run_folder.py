@@ -9,15 +9,20 @@ import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lungseg_jax.runtime import object_storage, progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import write_text
+from lungseg_jax.runtime.files import folder_path, write_text
 
 
 class RunFolder:
-    """A run as plain files below `path`; docs/reference/run_folder.md describes each."""
+    """A run as plain files below `path`; docs/reference/run_folder.md describes each.
+
+    Args:
+      path: the folder, on this machine or on object storage.
+    """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+        self.path: Path = folder_path(path)
         self.config = self.path / "config.json"
         self.run = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -28,6 +33,11 @@ class RunFolder:
         self.report = self.path / "report"
         self.page = self.report / "index.html"  # written last
         self._lock = self.path / ".lock"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the folder is on object storage."""
+        return object_storage.is_remote(self.path)
 
     def require(self) -> "RunFolder":
         """Return the folder itself, if it holds a run.
@@ -47,9 +57,15 @@ class RunFolder:
     def claimed(self) -> Iterator[None]:
         """Hold the folder, so that no other process can; the claim dies with the process.
 
+        Object storage has no locks: there, a claim only names the process for others.
+
         Raises:
           UserError: another process holds it.
         """
+        if self.is_remote:
+            with self._announced():
+                yield
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = self._lock.open("a+", errors="replace")
@@ -70,22 +86,44 @@ class RunFolder:
                     remedy="wait for it, stop it, or name another with --workdir=DIR.",
                 )
             lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.write(_this_process())
             lock.flush()
             try:
                 yield
             finally:
                 self._lock.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def _announced(self) -> Iterator[None]:
+        """Name this process in the folder for the block, and say who was named before."""
+        if self._lock.exists():
+            progress.say(
+                f"{self.path} was in use by {self._lock.read_text()}, which is still "
+                "running or was killed. Two trainings must not write to one folder."
+            )
+        write_text(self._lock, _this_process())
+        try:
+            yield
+        finally:
+            with object_storage.as_os_errors():
+                self._lock.unlink(missing_ok=True)
+
     def append_metrics(self, rows: Sequence[dict]) -> None:
         """Append rows to metrics.jsonl: all of them or, if the disk is full, none.
+
+        On object storage, that writes the file again.
 
         Raises:
           OSError: none was written.
         """
+        text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        if self.is_remote:
+            with object_storage.as_os_errors():
+                before = self.metrics.read_bytes() if self.metrics.exists() else b""
+                self.metrics.write_bytes(before + text)
+            return
         with self.metrics.open("ab", buffering=0) as f:
             before = f.tell()
-            text = "".join(json.dumps(row) + "\n" for row in rows).encode()
             try:
                 written = f.write(text)
                 if written != len(text):
@@ -123,3 +161,7 @@ class RunFolder:
         """Drop the rows of updates that were lost and will be repeated."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from lungseg_jax.checkpointing import checkpoints
-from lungseg_jax.checkpointing.checkpoints import Checkpoints
+from lungseg_jax.checkpointing.local_checkpoints import LocalCheckpoints
 from lungseg_jax.models.blocks import Conv, ConvBlock
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.state import make_init_fn
@@ -68,7 +68,7 @@ def at(state, step):
     "last,kept", [(2, [2]), (4, [3, 4]), (6, [3, 4, 6]), (8, [3, 7, 8]), (9, [3, 7, 9])]
 )
 def test_keeps_snapshots_and_until_the_last_the_newest_two(tmp_path, state, last, kept):
-    with Checkpoints(tmp_path, snapshots=[3, 7, 9]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[3, 7, 9]) as saved:
         for step in (2, 3, 4, 6, 7, 8, 9):
             if step <= last:
                 save(saved, at(state, step), {})
@@ -76,10 +76,10 @@ def test_keeps_snapshots_and_until_the_last_the_newest_two(tmp_path, state, last
 
 
 def test_restores_the_newest_step_exactly(tmp_path, state):
-    with Checkpoints(tmp_path, snapshots=[3]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[3]) as saved:
         save(saved, at(state, 3), {})
         save(saved, at(state, 5), {})
-    with Checkpoints(tmp_path, snapshots=[3]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[3]) as saved:
         restored, _ = restore(saved, state)
     assert int(restored.step) == 5
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -90,23 +90,23 @@ def test_restores_the_newest_step_exactly(tmp_path, state):
 def test_a_save_is_not_disturbed_by_updates_that_donate_its_arrays(tmp_path, state):
     update = jax.jit(lambda tree: jax.tree.map(lambda a: a + 1, tree), donate_argnums=0)
     copy = jax.tree.map(jnp.copy, at(state, 1).params)
-    with Checkpoints(tmp_path, snapshots=[]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[]) as saved:
         save(saved, state.replace(step=jnp.int32(1), params=copy), {})
         for _ in range(50):
             copy = update(copy)
-    with Checkpoints(tmp_path, snapshots=[]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[]) as saved:
         restored, _ = restore(saved, state)
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(restored.params))
 
 
 def test_an_empty_folder_restores_the_given_state(tmp_path, state):
-    with Checkpoints(tmp_path, snapshots=[]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[]) as saved:
         assert restore(saved, state)[0] is state
     assert checkpoints.saved_steps(tmp_path / "none") == []
 
 
 def test_variables_are_restored_without_the_optimizer(tmp_path, state):
-    with Checkpoints(tmp_path, snapshots=[4]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[4]) as saved:
         save(saved, at(state, 4), {})
     like = {"params": state.params, "batch_stats": state.batch_stats}
     variables = checkpoints.restore_variables(tmp_path, 4, like)
@@ -117,10 +117,10 @@ def test_variables_are_restored_without_the_optimizer(tmp_path, state):
 
 
 def test_refuses_another_network_and_names_an_array(tmp_path, state):
-    with Checkpoints(tmp_path, snapshots=[]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[]) as saved:
         save(saved, at(state, 1), {})
     wider = make_state(filters=129)
-    with Checkpoints(tmp_path, snapshots=[]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[]) as saved:
         with pytest.raises(UserError, match="down_1/layer"):
             restore(saved, wider)
 
@@ -128,7 +128,7 @@ def test_refuses_another_network_and_names_an_array(tmp_path, state):
 @pytest.fixture(scope="module")
 def two_saved(tmp_path_factory, state):
     folder = tmp_path_factory.mktemp("saved")
-    with Checkpoints(folder, snapshots=[3, 5]) as saved:
+    with LocalCheckpoints(folder, snapshots=[3, 5]) as saved:
         save(saved, at(state, 3), {"loss": [0.5]})
         save(saved, at(state, 5), {"loss": [0.25, 0.125]})
     return folder
@@ -142,7 +142,7 @@ def outcome(folder, state) -> str:
     ensembles use.
     """
     like = {"params": state.params, "batch_stats": state.batch_stats}
-    with Checkpoints(folder, snapshots=[3, 5]) as saved:
+    with LocalCheckpoints(folder, snapshots=[3, 5]) as saved:
         restored, notes = restore(saved, state)
     step = int(restored.step)
     assert notes == {5: {"loss": [0.25, 0.125]}, 3: {"loss": [0.5]}}[step]
@@ -271,7 +271,7 @@ def test_a_damaged_step_is_reported_skipped_and_saved_again(
     two_saved, tmp_path, state, capsys
 ):
     folder = damage(two_saved, tmp_path, lambda at: (at / "seal/metadata").unlink())
-    with Checkpoints(folder, snapshots=[3, 5]) as saved:
+    with LocalCheckpoints(folder, snapshots=[3, 5]) as saved:
         assert int(restore(saved, state)[0].step) == 3
         assert capsys.readouterr().out.count("checkpoints/5 is damaged") == 1
         save(saved, at(state, 5), {"loss": [0.25, 0.125]})
@@ -280,7 +280,7 @@ def test_a_damaged_step_is_reported_skipped_and_saved_again(
 
 def test_refuses_to_save_a_state_that_is_not_finite(tmp_path, state):
     params = jax.tree.map(lambda a: a.at[(0,) * a.ndim].set(jnp.inf), state.params)
-    with Checkpoints(tmp_path, snapshots=[]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[]) as saved:
         with pytest.raises(UserError, match="diverged: after step 7 params/"):
             save(saved, state.replace(step=jnp.int32(7), params=params), {})
     assert checkpoints.saved_steps(tmp_path) == []
@@ -291,7 +291,7 @@ def test_refuses_a_disk_without_room_and_says_how_much_is_needed(
 ):
     usage = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with Checkpoints(tmp_path, snapshots=[3, 5]) as saved:
+    with LocalCheckpoints(tmp_path, snapshots=[3, 5]) as saved:
         with pytest.raises(UserError, match="has 0.0 MB free") as e:
             saved.check_room(state.arrays)
     assert "5 checkpoints of" in e.value.rule
@@ -321,7 +321,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_step(small_disk, state):
         return state.replace(step=jnp.int32(step), params=params)
 
     with pytest.raises(UserError, match="No space left on device") as e:
-        with Checkpoints(small_disk, snapshots=range(100)) as saved:
+        with LocalCheckpoints(small_disk, snapshots=range(100)) as saved:
             for step in range(100):
                 save(saved, noisy(step), {})
     good = checkpoints.saved_steps(small_disk)[-1]

@@ -11,7 +11,6 @@ import tensorflow_datasets as tfds
 
 from lungseg_jax.data import dataset
 from lungseg_jax.data.lung_ct import builder as lung_ct_builder
-from lungseg_jax.data.lung_ct.builder import LungCT
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.runtime.errors import UserError
@@ -84,20 +83,32 @@ def test_prepares_again_only_when_a_file_changes(tmp_path, monkeypatch):
     assert sorted(prepared(cache)) == sorted([first.fingerprint, second.fingerprint])
 
 
-def test_repeats_an_interrupted_preparation(tmp_path, monkeypatch):
-    folder, cache = write_pairs(tmp_path / "d"), tmp_path / "c"
+def test_continues_an_interrupted_preparation(tmp_path, monkeypatch):
+    monkeypatch.setattr(lung_ct_builder, "SLICES_PER_SHARD", 2)
+    folder, cache, read = write_pairs(tmp_path / "d"), tmp_path / "c", []
 
-    def interrupted(*args):
-        raise KeyboardInterrupt
+    def interrupted(pair):
+        if pair.name == "s3":
+            raise KeyboardInterrupt
+        return read_slice(pair)
+
+    def recorded(pair):
+        read.append(pair.name)
+        return read_slice(pair)
 
     with monkeypatch.context() as m:
-        m.setattr(LungCT, "_slices", interrupted)
+        m.setattr(lung_ct_builder, "read_slice", interrupted)
         with pytest.raises(KeyboardInterrupt):
             dataset.load_dataset(folder, cache=cache)
     assert prepared(cache) == []
-    assert (
-        len(list(dataset.load_dataset(folder, cache=cache).slices(["s0", "s1"]))) == 2
-    )
+    monkeypatch.setattr(lung_ct_builder, "read_slice", recorded)
+    loaded = dataset.load_dataset(folder, cache=cache)
+    assert read == ["s2", "s3", "s4"]  # the first shard was complete
+    assert [s.name for s in loaded.slices(loaded.names)] == loaded.names
+    assert {path.name for path in (cache / "tfds").iterdir()} == {
+        loaded.fingerprint,
+        f"{loaded.fingerprint}.lock",
+    }
 
 
 def test_never_writes_to_the_data_folder(tmp_path):

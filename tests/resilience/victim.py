@@ -14,7 +14,7 @@ PLACES = {  # the function that is about to be called
     "data": "experiment.load_run_data",
     "compilation": "training.loop._compile",
     "step": "training.loop._dispatch",
-    "save": "checkpointing.checkpoints.Checkpoints.save",
+    "save": "checkpointing.local_checkpoints.LocalCheckpoints.save",
     "statistics": "training.loop.make_precise_batch_stats",
     "row": "training.run_folder.RunFolder.append_metrics",
     "scores": "experiment.evaluate",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tiny_run import built_once, tiny_config, untimed_rows, variables_at
 
-from lungseg_jax.checkpointing.checkpoints import Checkpoints
 from lungseg_jax.checkpointing.checksums import has_valid_checksum
+from lungseg_jax.checkpointing.local_checkpoints import LocalCheckpoints
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import knobs, run_record
@@ -142,7 +142,7 @@ def test_a_mistaken_extension_can_be_taken_back(
     with pytest.MonkeyPatch.context() as m:
         # 7 is not a multiple of the cycle's length.
         m.setattr(run_record.np, "allclose", lambda *a, **k: True)
-        m.setattr(Checkpoints, "check_room", no_room)
+        m.setattr(LocalCheckpoints, "check_room", no_room)
         with pytest.raises(UserError, match="no room"):
             run_experiment(mistake, str(copied_run.path), extend=True)
     assert copied_run.evaluation.read_text() == scores and copied_run.page.exists()

@@ -109,7 +109,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     Raises:
       UserError: the file cannot be written; nothing is left behind.
     """
-    _write(Path(path), np.ascontiguousarray(picture), _PICTURE_OPTIONS)
+    _write(path, np.ascontiguousarray(picture), _PICTURE_OPTIONS)
 
 
 def _read_pixels(path: Path) -> np.ndarray:

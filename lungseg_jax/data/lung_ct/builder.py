@@ -6,17 +6,20 @@ feature.
 """
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.writer import ExampleWriter
 
-from lungseg_jax.data.pairs import find_pairs, read_slice
+from lungseg_jax.data.pairs import Pair, find_pairs, read_slice
 
 SPLIT = "slices"  # one split: train, validation and test are drawn by name, per run
-SLICES_PER_SHARD = 256  # tfds holds a shard in memory while it is written
+SLICES_PER_SHARD = 256
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,24 +57,11 @@ class LungCT(tfds.core.ShardBasedBuilder):
         ),
     ]
 
-    advance: Callable[[], object] | None = None  # called after each slice
+    written: Sequence[Path] = ()  # the shards, if they exist: they are moved
 
     def _info(self) -> tfds.core.DatasetInfo:
-        config = self.builder_config
-        shape = (config.side, config.side, 1)
-        tensor = tfds.features.Tensor
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tensor(
-                        shape=shape,
-                        dtype=np.dtype(config.image_dtype),
-                        encoding="bytes",
-                    ),
-                    "mask": tensor(shape=shape, dtype=np.uint8, encoding="bytes"),
-                    "name": tfds.features.Text(),
-                }
-            ),
+            features=make_features(self.builder_config),
             supervised_keys=("image", "mask"),
             homepage="https://www.kaggle.com/datasets/kmader/finding-lungs-in-ct-data",
             disable_shuffling=True,
@@ -79,22 +69,54 @@ class LungCT(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager):
         pairs = find_pairs(Path(dl_manager.manual_dir))
-        starts = range(0, len(pairs), SLICES_PER_SHARD)
-        return {
-            SPLIT: [
-                partial(self._slices, start, pairs[start : start + SLICES_PER_SHARD])
-                for start in starts
-            ]
-        }
+        parts = [
+            (pairs[start : start + SLICES_PER_SHARD], start)
+            for start in range(0, len(pairs), SLICES_PER_SHARD)
+        ]
+        if self.written:  # tfds only counts the records
+            return {SPLIT: [partial(iter, part) for part, _ in parts]}
+        return {SPLIT: [partial(read_records, *part) for part in parts]}
 
-    def _slices(self, start: int, pairs):
-        for key, pair in enumerate(pairs, start):
-            image_slice = read_slice(pair)
-            record = {
-                "image": image_slice.image[..., None],
-                "mask": image_slice.mask[..., None],
-                "name": image_slice.name,
-            }
-            yield key, record
-            if self.advance:
-                self.advance()
+    def _example_writer(self):
+        return _Mover(self.written) if self.written else super()._example_writer()
+
+
+class _Mover(ExampleWriter):
+    """Moves files to where tfds would write them, in the same order."""
+
+    def __init__(self, files: Sequence[Path]):
+        self._files = iter(files)
+
+    def write(self, path, examples) -> None:
+        os.replace(next(self._files), path)
+
+
+def make_features(config: LungCTConfig) -> tfds.features.FeaturesDict:
+    """Return what a record of a variant holds."""
+    shape = (config.side, config.side, 1)
+    tensor = partial(tfds.features.Tensor, shape=shape, encoding="bytes")
+    return tfds.features.FeaturesDict(
+        {
+            "image": tensor(dtype=np.dtype(config.image_dtype)),
+            "mask": tensor(dtype=np.uint8),
+            "name": tfds.features.Text(),
+        }
+    )
+
+
+def read_records(
+    pairs: Sequence[Pair], start: int
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the records of pairs, with their keys, which count from `start`.
+
+    Raises:
+      UserError: a file cannot be read.
+    """
+    for key, pair in enumerate(pairs, start):
+        image_slice = read_slice(pair)
+        record = {
+            "image": image_slice.image[..., None],
+            "mask": image_slice.mask[..., None],
+            "name": image_slice.name,
+        }
+        yield key, record

@@ -3,7 +3,7 @@
 from os import PathLike
 from pathlib import Path
 
-from lungseg_jax.runtime.files import user_path
+from lungseg_jax.runtime.files import folder_path
 
 PRETRAINED = "pretrained"  # names the bundle of the package: weights of phantoms only
 DESCRIPTION = "bundle.json"
@@ -13,7 +13,7 @@ def locate(path: str | PathLike) -> Path:
     """Return the folder of a run or a bundle; PRETRAINED is that of the package."""
     if path == PRETRAINED:
         return Path(__file__).parent / PRETRAINED
-    return user_path(path)
+    return folder_path(path)
 
 
 def is_bundle(path: Path) -> bool:

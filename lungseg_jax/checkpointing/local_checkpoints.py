@@ -1,0 +1,214 @@
+"""The checkpoints of a run on this machine, as it writes them."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from lungseg_jax.checkpointing import manifest
+from lungseg_jax.checkpointing.checkpoints import (
+    MANIFEST,
+    STATE,
+    one_process,
+    read_step,
+    saved_steps,
+    silence_orbax,
+)
+from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
+from lungseg_jax.runtime import distributed, progress
+from lungseg_jax.runtime.errors import UserError
+
+NEWEST = 2  # steps kept besides the snapshots: one to fall back to
+
+
+class LocalCheckpoints:
+    """The checkpoints below `folder`: `snapshots` and, until the last, the newest two.
+
+    Writes continue in the background; leaving the context waits for the last of them.
+
+    Args:
+      folder: where they are, on this machine.
+      snapshots: steps that are kept for ever.
+      this_process_only: whether the other processes of the job do not take part; the
+        folder then has to exist.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        snapshots: Sequence[int],
+        this_process_only: bool = False,
+    ):
+        self._folder, self._snapshots = folder.absolute(), list(snapshots)
+        options = {"multiprocessing_options": one_process(), "create": False}
+        self._options = options if this_process_only else {}
+        self._damaged: set[int] = set()
+
+    def __enter__(self) -> "LocalCheckpoints":
+        silence_orbax()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_KeepSnapshots(self._snapshots),
+            cleanup_tmp_directories=True,
+            **self._options,
+        )
+        with self._report_write_errors():
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            with self._report_write_errors():
+                self._manager.close()
+        finally:
+            self._discard_unfinished()
+
+    def save(self, step: int, tree: Any, notes: Mapping[str, Any]) -> None:
+        """Save a tree of arrays under a step; an existing checkpoint is left untouched.
+
+        Returns once the arrays are copied, so that the next step may donate them.
+
+        Args:
+          step: the number of updates applied.
+          tree: what to save.
+          notes: JSON that `restore` returns.
+
+        Raises:
+          UserError: this save or the previous one could not be written.
+        """
+        with self._report_write_errors():
+            if step in self._damaged:
+                self._manager.delete(step)
+                self._damaged.remove(step)
+            if step in self._manager.all_steps():
+                return
+            items = {
+                STATE: ocp.args.PyTreeSave(tree),
+                MANIFEST: ocp.args.JsonSave(manifest.make_manifest(step, tree, notes)),
+            }
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def restore(self, like: Any) -> tuple[int, Any, dict]:
+        """Restore the newest intact tree, placed like `like`: step, tree and notes.
+
+        A damaged step is reported and skipped. If nothing was saved or nothing intact is
+        left, the result is step 0, `like` itself and no notes.
+
+        Raises:
+          UserError: the saved tree has other names, shapes or types than `like`.
+        """
+        return restore_newest(
+            self._manager.all_steps(),
+            lambda step: read_step(self._manager, self._folder, step, like),
+            like,
+            self._damaged,
+        )
+
+    def wait(self) -> None:
+        """Wait until everything that was saved is written.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        with self._report_write_errors():
+            self._manager.wait_until_finished()
+
+    def check_room(self, like: Any) -> None:
+        """Check that the disk can hold all checkpoints of a run.
+
+        Raises:
+          UserError: with the space needed and the space available.
+        """
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
+        kept = len(self._snapshots) + NEWEST + 1  # one more during a write
+        present = sum(
+            file.stat().st_size
+            for step in saved_steps(self._folder)
+            for file in (self._folder / str(step)).rglob("*")
+            if file.is_file()
+        )
+        # Includes Orbax's own files and the manifests; then metrics.jsonl and the page.
+        needed = kept * (1.1 * size + 2e5) + 1e6 - present
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise UserError(
+                f"the disk of {self._folder} has {_mb(free)} free.",
+                rule=f"{kept} checkpoints of {_mb(size)} need {_mb(needed)} more.",
+                remedy="free some space, or name another folder with --workdir=DIR.",
+            )
+
+    def _discard_unfinished(self) -> None:
+        """Delete what failed writes have left, after the last one has ended."""
+        if distributed.is_primary():
+            for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _report_write_errors(self) -> Iterator[None]:
+        """Turn the errors of a full or broken disk into UserError."""
+        try:
+            yield
+        except (OSError, ValueError) as e:
+            if isinstance(e, ValueError) and "os_error_code" not in str(e):
+                raise  # otherwise it is tensorstore's form of an errno
+            intact = [s for s in saved_steps(self._folder) if s not in self._damaged]
+            raise UserError(
+                f"a checkpoint could not be written to {self._folder}: "
+                f"{str(e).splitlines()[0]}",
+                rule=f"{_mb(shutil.disk_usage(self._folder).free)} are free there.",
+                remedy="free some space and run the command again"
+                + (f": it resumes from step {intact[-1]}." if intact else "."),
+            ) from e
+
+
+class _KeepSnapshots(policies.PreservationPolicy):
+    """Keep the snapshots and, until the last of them, the newest steps."""
+
+    def __init__(self, snapshots: Sequence[int]):
+        self._snapshots = snapshots
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        return preserved(
+            [checkpoint.step for checkpoint in checkpoints], self._snapshots
+        )
+
+
+def preserved(steps: Sequence[int], snapshots: Sequence[int]) -> list[bool]:
+    """Return which of the saved steps are kept: see `LocalCheckpoints`."""
+    is_finished = snapshots and steps[-1] == snapshots[-1]
+    newest = [] if is_finished else steps[-NEWEST:]
+    return [step in snapshots or step in newest for step in steps]
+
+
+def restore_newest(
+    steps: Sequence[int],
+    read: Callable[[int], tuple[Any, dict]],
+    otherwise: Any,
+    damaged: set[int],
+) -> tuple[int, Any, dict]:
+    """Read the newest intact step, and add those that are not to `damaged`.
+
+    Args:
+      steps: those that are there.
+      read: returns the tree and the notes of a step.
+      otherwise: the tree of step 0.
+      damaged: grows.
+    """
+    for step in sorted(steps, reverse=True):
+        try:
+            tree, notes = read(step)
+        except CorruptCheckpointError as e:
+            damaged.add(step)
+            progress.say(f"{e.what} Falling back to the previous checkpoint.")
+            continue
+        return step, tree, notes
+    return 0, otherwise, {}
+
+
+def _mb(n: float) -> str:
+    return f"{n / 1e6:.1f} MB"

@@ -1,0 +1,113 @@
+"""Checkpoints on object storage: complete or not there, written by one process."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lungseg_jax.checkpointing import checkpoints, remote_steps
+from lungseg_jax.checkpointing.remote_checkpoints import open_checkpoints
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import folder_path
+
+TREE = {"params": {"kernel": np.arange(3, dtype=np.float32)}}
+
+
+def remote_checkpoints(folder):
+    return open_checkpoints(folder, snapshots=[2, 9])
+
+
+def test_keeps_the_snapshots_and_the_newest(bucket):
+    folder = folder_path(f"{bucket}/kept")
+    with remote_checkpoints(folder) as saved:
+        saved.check_room(TREE)
+        for step in (2, 4, 6, 8):
+            saved.save(step, TREE, {})
+    assert checkpoints.saved_steps(folder) == [2, 6, 8]
+    with remote_checkpoints(folder) as saved:
+        saved.save(9, TREE, {})
+    assert checkpoints.saved_steps(folder) == [2, 9]
+    assert checkpoints.verify_checkpoint(folder, 9) == 1
+
+
+def test_a_damaged_checkpoint_is_skipped_and_replaced(bucket):
+    folder = folder_path(f"{bucket}/damaged")
+    with remote_checkpoints(folder) as saved:
+        for step in (2, 4):
+            saved.save(step, TREE, {"loss": [step]})
+    (folder / "4/seal/metadata").write_bytes(b"{}")
+    with pytest.raises(UserError, match=f"{folder}/4 is damaged"):
+        checkpoints.verify_checkpoint(folder, 4)
+    with remote_checkpoints(folder) as saved:
+        step, _, notes = saved.restore(TREE)
+        assert (step, notes) == (2, {"loss": [2]})
+        saved.save(4, TREE, {"loss": [5]})
+    with remote_checkpoints(folder) as saved:
+        step, _, notes = saved.restore(TREE)
+        assert (step, notes) == (4, {"loss": [5]})
+
+
+def test_half_a_copy_does_not_exist(bucket, monkeypatch):
+    folder, upload = folder_path(f"{bucket}/half"), remote_steps.upload
+
+    def fail(file, to):
+        if file.name == "manifest.ocdbt":
+            raise OSError(5, "the bucket is gone")
+        upload(file, to)
+
+    monkeypatch.setattr(remote_steps, "upload", fail)
+    with pytest.raises(UserError, match="the bucket is gone"):
+        with remote_checkpoints(folder) as saved:
+            saved.save(2, TREE, {})
+    assert (folder / "2").exists() and checkpoints.saved_steps(folder) == []
+    monkeypatch.setattr(remote_steps, "upload", upload)
+    with remote_checkpoints(folder) as saved:
+        assert saved.restore(TREE)[0] == 0
+        saved.save(2, TREE, {})
+    assert checkpoints.verify_checkpoint(folder, 2) == 1
+
+
+PROCESS = """
+import sys
+import jax, numpy as np
+from lungseg_jax.checkpointing.remote_checkpoints import open_checkpoints
+from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.files import folder_path
+
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+distributed.initialize()
+folder, sharding = folder_path(sys.argv[1]), distributed.replicated(distributed.make_mesh())
+tree = distributed.place({"kernel": np.arange(3, dtype=np.float32)}, sharding)
+zeros = distributed.place({"kernel": np.zeros(3, np.float32)}, sharding)
+with distributed.primary_first():
+    with open_checkpoints(folder, snapshots=[2]) as saved:
+        saved.save(2, tree, {"loss": [distributed.is_primary()]})
+with open_checkpoints(folder, snapshots=[2]) as saved:
+    step, restored, notes = saved.restore(zeros)
+assert restored["kernel"].sharding == sharding
+print("restored", step, np.asarray(restored["kernel"]).tolist(), notes["loss"])
+"""
+
+
+def test_one_process_writes_and_all_read(bucket):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, f"{bucket}/job"],
+            env=os.environ | job | {"JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in processes:
+        output, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+        assert "restored 2 [0.0, 1.0, 2.0] [True]" in output

@@ -1,0 +1,48 @@
+"""Shards are the same whichever process writes them; what fails there is told here."""
+
+import pytest
+
+from lungseg_jax.data.lung_ct import builder, shards
+from lungseg_jax.data.lung_ct.shards import make_shards, write_shards
+from lungseg_jax.data.pairs import find_pairs
+from lungseg_jax.runtime.errors import UserError
+
+
+@pytest.fixture
+def folder(pair_folder, monkeypatch):
+    monkeypatch.setattr(builder, "SLICES_PER_SHARD", 2)
+    return pair_folder(["a", "b", "c", "d", "e"])
+
+
+def test_any_number_of_processes_writes_the_same_bytes(folder, tmp_path):
+    pairs, written, advanced = find_pairs(folder), {}, []
+    for processes in (1, 2):
+        parts = make_shards(tmp_path / str(processes), "folder_int16", pairs)
+        write_shards(parts, lambda: advanced.append(1), processes=processes)
+        written[processes] = [shard.path.read_bytes() for shard in parts]
+    assert len(written[1]) == 3 and len(advanced) == 2 * len(pairs)
+    assert written[1] == written[2]
+
+
+def test_a_slice_that_cannot_be_read_is_a_plain_error(folder, tmp_path):
+    pairs = find_pairs(folder)
+    pairs[3].mask.write_bytes(b"no image")
+    parts = make_shards(tmp_path / "shards", "folder_int16", pairs)
+    with pytest.raises(UserError, match="d.tif is damaged") as e:
+        write_shards(parts, lambda: None, processes=2)
+    assert e.value.rule and e.value.remedy
+    assert not parts[1].path.exists()
+
+
+def test_a_process_that_fails_says_why(folder, tmp_path, monkeypatch):
+    parts = make_shards(tmp_path / "shards", "unknown", find_pairs(folder))
+    with pytest.raises(RuntimeError, match="KeyError: 'unknown'"):
+        write_shards(parts, lambda: None, processes=2)
+
+
+@pytest.mark.parametrize(
+    "cores,count,processes", [(8, 3, 1), (8, 7, 1), (8, 8, 2), (8, 196, 8), (1, 196, 1)]
+)
+def test_few_shards_are_written_by_few_processes(monkeypatch, cores, count, processes):
+    monkeypatch.setattr(shards.os, "cpu_count", lambda: cores)
+    assert shards.useful_processes(count) == processes
