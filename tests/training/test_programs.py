@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.inference.ensemble.lowering import lower_predict
+from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import compilation, distributed
 from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import default_config
@@ -43,7 +44,8 @@ def small_config(**changes) -> ConfigDict:
 CHILD = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
-from lungseg_jax.models.operators import SkipConcat, conv2d
+from lungseg_jax.models.layouts import SkipConcat
+from lungseg_jax.models.operators import conv2d
 from lungseg_jax.runtime import distributed
 sys.path.insert(0, sys.argv[1])
 from test_programs import UNVARIED, lower_train_steps, small_config
@@ -129,7 +131,7 @@ def test_choices_by_platform_are_made_when_a_program_is_lowered(on_eight):
 
 @pytest.fixture(scope="module")
 def texts():
-    """Programs as text, by name and platform, lowered here for each."""
+    """Programs as text, by name and platform, lowered here as for devices of each."""
     mesh, c = distributed.make_mesh(jax.devices()[:1]), small_config()
     shapes = (
         jax.ShapeDtypeStruct((4, 32, 32, 1), np.int16),
@@ -139,14 +141,18 @@ def texts():
     prepare = make_prepare(every, lambda images: images, seed=0)
     result = {}
     for platform in ("cpu", *ACCELERATORS):
-        steps = lower_train_steps(c, mesh, 24, platforms=[platform])
-        predict = lower_predict(c, mesh, platforms=[platform])
+        make_ensemble_predict.cache_clear()
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr(compilation, "platform_of", lambda sharding: platform)
+            steps = lower_train_steps(c, mesh, 24, platforms=[platform])
+            predict = lower_predict(c, mesh, platforms=[platform])
         indices = jax.ShapeDtypeStruct((2,), np.int32)
         prepared = jax.jit(prepare).trace(*shapes, indices, np.int32(1))
         augmentation = prepared.lower(lowering_platforms=(platform,))
         result["steps", platform] = steps.as_text()
         result["predict", platform] = predict.as_text()
         result["augmentation", platform] = augmentation.as_text()
+    make_ensemble_predict.cache_clear()
     return result
 
 
@@ -177,9 +183,21 @@ def test_networks_compute_in_bfloat16(texts, platform):
     """Only the head, with one output channel, is computed in float32."""
     for program in ("steps", "predict"):
         results = re.findall(
-            r"dot_general.*-> tensor<([\dx]+)x(\w+)>", texts[program, platform]
+            r"(?:dot_general|convolution).*-> tensor<([\dx]+)x(\w+)>",
+            texts[program, platform],
         )
         assert {dtype for shape, dtype in results} == {"bf16", "f32"}
+
+
+@pytest.mark.parametrize("program", ["steps", "predict"])
+def test_only_a_tpu_folds_rows(texts, program):
+    """The 3x3 convolutions of the first level, with 2 channels, have 32 pixels in each."""
+    plain, folded = (rf"convolution\(.*tensor<3x3x{n}x{n}xbf16>" for n in (2, 64))
+    for platform in ("cpu", "cuda"):
+        assert re.search(plain, texts[program, platform])
+        assert not re.search(folded, texts[program, platform])
+    assert re.search(folded, texts[program, "tpu"])
+    assert not re.search(plain, texts[program, "tpu"])
 
 
 def test_faulty_requests_are_refused():
