@@ -39,9 +39,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
         running_var = self.variable("batch_stats", "var", jnp.ones, c)
         if train:
-            wide = x.astype(jnp.float32)
-            mean = _of_channels(wide.mean(axis=(0, 1, 2)), pixels)
-            square = _of_channels((wide * wide).mean(axis=(0, 1, 2)), pixels)
+            mean, square = _moments(x, (0, 1, 2), pixels)
             var = jnp.maximum(square - mean * mean, 0)
             if not self.is_initializing():
                 keep = self.momentum
@@ -52,9 +50,8 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value - bias, running_var.value
         factor = scale * jax.lax.rsqrt(var + EPSILON)
-        shift = offset - mean * factor
-        factor, shift = (_of_pixels(a, pixels) for a in (factor, shift))
-        return (x * factor + shift).astype(x.dtype)
+        scaled = x * _of_pixels(factor, pixels)
+        return (scaled + _of_pixels(offset - mean * factor, pixels)).astype(x.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -82,13 +79,10 @@ class GroupNorm(nn.Module):
         size = math.gcd(c, self.channels_per_group)
         if size == 1:
             bias = jnp.zeros_like(bias)
-        wide = x.astype(jnp.float32)
         # Moments of the channels, and from them those of the groups: a reshaped copy of x
         # would have a minor axis of a few elements.
-        mean = _of_channels(wide.mean(axis=(1, 2)), pixels)
-        square = _of_channels((wide * wide).mean(axis=(1, 2)), pixels) + bias * (
-            2 * mean + bias
-        )
+        mean, square = _moments(x, (1, 2), pixels)
+        square += bias * (2 * mean + bias)
         mean, square = (_mean_of_groups(m, size) for m in (mean + bias, square))
         var = jnp.maximum(square - mean * mean, 0)
         factor = scale * jax.lax.rsqrt(var + EPSILON)  # [b c]
@@ -97,15 +91,19 @@ class GroupNorm(nn.Module):
         return (x * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 
-def _of_channels(moments: jax.Array, pixels: int) -> jax.Array:
-    """`[... c*p] -> [... c]`, the mean over the p pixels that are folded."""
+def _moments(
+    x: jax.Array, axes: tuple[int, ...], pixels: int
+) -> tuple[jax.Array, jax.Array]:
+    """Means of x and x*x over axes and folded pixels, `[... c*p] -> [... c]`."""
+    wide = x.astype(jnp.float32)
+    means = wide.mean(axes), (wide * wide).mean(axes)
     if pixels == 1:
-        return moments
-    return moments.reshape(*moments.shape[:-1], -1, pixels).mean(axis=-1)
+        return means
+    return tuple(m.reshape(*m.shape[:-1], -1, pixels).mean(axis=-1) for m in means)
 
 
 def _of_pixels(values: jax.Array, pixels: int) -> jax.Array:
-    """`[... c] -> [... c*p]`, the same for the p pixels that are folded."""
+    """Repeat `[... c]` for the p pixels that are folded, `[... c*p]`."""
     return values if pixels == 1 else jnp.repeat(values, pixels, axis=-1)
 
 

@@ -44,7 +44,7 @@ def small_config(**changes) -> ConfigDict:
 CHILD = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
-from lungseg_jax.models.layouts import SkipConcat
+from lungseg_jax.models.layouts import SkipConcat, fold, unfold
 from lungseg_jax.models.operators import conv2d
 from lungseg_jax.runtime import distributed
 sys.path.insert(0, sys.argv[1])
@@ -56,11 +56,12 @@ lowered = lower_train_steps(small_config(**UNVARIED), mesh, 24)
 def integers(*shape, seed):
     return np.random.default_rng(seed).integers(-1, 2, shape).astype(np.float32)
 
-def gradient(k, outputs, joined, shared, copied):
+def gradient(k, outputs, joined, folded, shared, copied):
     def loss(kernel, x, coarse, weights):
         x, coarse = x.astype(jnp.bfloat16), coarse.astype(jnp.bfloat16)
+        x = fold(x, 2) if folded else x
         with distributed.sharing_batch(copied):
-            y = conv2d(SkipConcat(coarse, x) if joined else x, kernel)
+            y = unfold(conv2d(SkipConcat(coarse, x) if joined else x, kernel))
         return (y * weights.astype(jnp.bfloat16)).astype(jnp.float32).sum()
     arguments = (
         integers(k, k, 6 if joined else 4, outputs, seed=0),
@@ -76,7 +77,8 @@ places = {
     "eight": (distributed.by_example(mesh), distributed.replicated(mesh)),
     "one": (first, first),
 }
-cases = [(k, o, j) for k in (1, 3) for o in (1, 5) for j in (False, True)]
+cases = [(k, o, j, False) for k in (1, 3) for o in (1, 5) for j in (False, True)]
+cases += [(k, 5, j, True) for k in (1, 3) for j in (False, True)]
 result = {
     name: [gradient(*case, *where) for case in cases] for name, where in places.items()
 }
@@ -111,7 +113,7 @@ def test_eight_devices_add_the_gradients_of_kernels_in_float32(on_eight):
 
 def test_gradients_on_eight_devices_equal_those_on_one(on_eight):
     """Sums of small integers, which are exact on any number of devices."""
-    assert len(on_eight["one"]) == 8
+    assert len(on_eight["one"]) == 12
     for eight, one in zip(on_eight["eight"], on_eight["one"], strict=True):
         np.testing.assert_array_equal(eight, one)
         assert np.abs(one).max() > 4
