@@ -10,7 +10,9 @@ plain arrays, `folded` for maps of folded rows, which a TPU prefers.
 
 import jax
 
-from lungseg_jax.models import convolutions, folded, pools
+import lungseg_jax.models.convolutions as convolutions
+import lungseg_jax.models.folded as folded
+import lungseg_jax.models.pools as pools
 from lungseg_jax.models.layouts import FeatureMap, SkipConcat, is_folded
 
 

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lungseg_jax.models import folded
 from lungseg_jax.models.blocks import Conv
+from lungseg_jax.models.folded import pixels_to_fold
 from lungseg_jax.models.layouts import FeatureMap, SkipConcat, fold, unfold
 from lungseg_jax.models.norms import make_norm
 from lungseg_jax.models.operators import max_pool
@@ -108,7 +108,7 @@ def _fold_for_platform(x: jax.Array, block: nn.Module) -> FeatureMap:
     narrowest = getattr(block, "narrowest", None)
     if target_platform() != "tpu" or narrowest is None:
         return x
-    pixels = folded.pixels_to_fold(x.shape[2], narrowest)
+    pixels = pixels_to_fold(x.shape[2], narrowest)
     return x if pixels == 1 else fold(x, pixels)
 
 
