@@ -145,10 +145,12 @@ def _as_folded(x: Folded | jax.Array) -> Folded:
 
 def _interleave_rows(top: jax.Array, bottom: jax.Array) -> jax.Array:
     """Even and odd rows, `[b h w c]` each, as `[b 2h w c]`."""
-    b, h, w, c = top.shape
-    is_top = np.array([True, False])[:, None, None]  # a stacked array would be copied
-    rows = jnp.where(is_top, top[:, :, None], bottom[:, :, None])
-    return rows.reshape(b, 2 * h, w, c)
+
+    def spread(rows, before):  # stacked and reshaped, they would be copied
+        axes = [(0, 0, 0), (before, 1 - before, 1), (0, 0, 0), (0, 0, 0)]
+        return jax.lax.pad(rows, jnp.zeros((), rows.dtype), axes)
+
+    return spread(top, 0) + spread(bottom, 1)
 
 
 # --- pools ---
