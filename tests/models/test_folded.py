@@ -49,7 +49,7 @@ def results(f, *arguments):
 
 
 def assert_same(f, folded, plain, *others, atol=2e-4):
-    """Compare `f` of a folded map with `f` of the plain one it stands for."""
+    """Compare `f` of a folded map with `f` of the same map, plain."""
     y, (by_folded, *by_others) = results(f, folded, *others)
     expected, (by_plain, *by_others_plain) = results(f, plain, *others)
     by_folded = jax.tree.map(unfold, by_folded, is_leaf=lambda a: isinstance(a, Folded))
