@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, stack
-from lungseg_jax.models import MODELS, blocks, make_model, operators, unet
+from lungseg_jax.models import MODELS, blocks, layouts, make_model, unet
 from lungseg_jax.models.variables import init_variables
 from lungseg_jax.runtime import compilation, huge_pages
 from lungseg_jax.training.losses import bce_dice
@@ -32,7 +32,7 @@ from lungseg_jax.training.steps import make_train_steps
 
 def textbook_conv2d(x, kernel):
     return jax.lax.conv_general_dilated(
-        operators.materialize(x),
+        layouts.materialize(x),
         kernel.astype(jnp.float32),
         (1, 1),
         "SAME",
@@ -45,7 +45,7 @@ def textbook_pool(x):
 
 
 def textbook_pool_same(x):
-    return nn.max_pool(operators.materialize(x), (2, 2), (1, 1), padding="SAME")
+    return nn.max_pool(layouts.materialize(x), (2, 2), (1, 1), padding="SAME")
 
 
 TEXTBOOK = {

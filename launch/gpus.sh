@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train on the GPUs of this machine with one process for each; arguments are passed on.
 #   launch/gpus.sh --dry-run                           # prints the commands
-#   launch/gpus.sh --config.data.dir=DIR --config.train.batch_per_device=16
+#   launch/gpus.sh --config.data.dir=DIR
 #   GPUS=2 CONFIG=configs/incp.py:full launch/gpus.sh
 # Defaults: all GPUs, CONFIG=configs/incp_snapshot.py:full, PORT=12355, by which the processes
 # find each other, and VENV=.venv in the checkout. Only the first process prints. On Ctrl-C

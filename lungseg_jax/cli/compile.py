@@ -14,7 +14,7 @@ limits or estimates, and no measurements.
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -43,8 +43,7 @@ PROGRAMS = ("train", "predict")
 @click.option(
     "--slices",
     type=click.IntRange(1, 10**8),
-    default=240,
-    help="Slices of the training split.",
+    help="Slices of the training split; 240, or a batch if that is larger.",
 )
 @click.option(
     "--program",
@@ -62,13 +61,12 @@ PROGRAMS = ("train", "predict")
 def compile(
     topology: str,
     config: str,
-    slices: int,
+    slices: int | None,
     programs: tuple[str, ...],
     json: Path | None,
     overwrite: bool,
     words: tuple[str, ...],
 ) -> None:
-    from lungseg_jax.cli import train_flags
     from lungseg_jax.inference.ensemble.lowering import lower_predict
     from lungseg_jax.runtime import distributed, progress
     from lungseg_jax.runtime.ahead_of_time import topologies
@@ -78,8 +76,9 @@ def compile(
 
     check_outputs([json] if json else [], inputs=[], overwrite=overwrite)
     asked = topologies.parse_topology(topology)
-    c = train_flags.read_config([f"--config={config}", *words])
     devices = topologies.devices_of(asked)
+    c = _config_for(len(devices), [f"--config={config}", *words])
+    slices = slices or max(240, c.train.batch_size)
     every, first = distributed.make_mesh(devices), distributed.make_mesh(devices[:1])
     lower = {
         "train": lambda: lower_train_steps(c, every, slices),
@@ -96,6 +95,19 @@ def compile(
         written[name] = {"batch_size": batch} | dataclasses.asdict(report)
     if json:
         write_json(json, written)
+
+
+def _config_for(devices: int, words: list[str]) -> Any:
+    """Read the configuration that a training on so many devices would have."""
+    from lungseg_jax.cli import train_flags
+    from lungseg_jax.training.config import check_config
+    from lungseg_jax.training.scaling import scale_to_devices
+
+    c = train_flags.read_config(words)
+    if not c.train.batch_per_device:
+        return c
+    check_config(c)
+    return scale_to_devices(c, devices)
 
 
 def describe(report: "CompileReport") -> str:

@@ -9,8 +9,10 @@ normalization layer, `norm(name=)(x, bias, train=)`; see `lungseg_jax.models.nor
 input is an array `[b h w i]` or a `SkipConcat`, the concatenation of an upsampled
 array with a skip connection that is never written to memory. A block may pass it to
 `operators.conv2d` and `operators.max_pool_same`, which know both, or turn it into an array
-with `operators.materialize(x)` and then use any layer. To add a block, write the module
-and add a row to MODELS; docs/how-to/extend.md shows a residual one.
+with `layouts.materialize(x)` and then use any layer. One that also has an attribute
+`narrowest`, the channels of its narrowest layer, gets and returns `layouts.Folded` maps on
+a TPU; `blocks.ConvNormAct` and the operators know these too. To add a block, write the
+module and add a row to MODELS; docs/how-to/extend.md shows a residual one.
 """
 
 import functools

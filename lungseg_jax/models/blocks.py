@@ -10,8 +10,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lungseg_jax.models.layouts import (
+    FeatureMap,
+    SkipConcat,
+    channels_of,
+    concatenate_channels,
+    split_channels,
+)
 from lungseg_jax.models.norms import BatchNorm
-from lungseg_jax.models.operators import SkipConcat, conv2d, max_pool_same
+from lungseg_jax.models.operators import conv2d, max_pool_same
 
 LEAKY_SLOPE = 0.3  # the default of Keras' LeakyReLU, which the notebooks used
 
@@ -30,11 +37,10 @@ class Conv(nn.Module):
     branches: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array | SkipConcat) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: FeatureMap | SkipConcat) -> tuple[FeatureMap, jax.Array]:
         k, out = self.kernel_size, self.features
-        inputs = x.channels if isinstance(x, SkipConcat) else x.shape[-1]
         init = glorot_by_branch(self.branches)
-        kernel = self.param("kernel", init, (k, k, inputs, out))
+        kernel = self.param("kernel", init, (k, k, channels_of(x), out))
         bias = self.param("bias", nn.initializers.zeros, (out,))
         return conv2d(x, kernel), bias
 
@@ -48,10 +54,12 @@ class ConvNormAct(nn.Module):
     norm: Callable[..., nn.Module] = BatchNorm
 
     @nn.compact
-    def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
+    def __call__(self, x: FeatureMap | SkipConcat, *, train: bool) -> FeatureMap:
         conv = Conv(self.features, self.kernel_size, self.branches, name="conv")
-        x = self.norm(name="norm")(*conv(x), train=train)
-        return nn.leaky_relu(x, LEAKY_SLOPE)
+        norm = self.norm(name="norm")
+        y, bias = conv(x)
+        y = jax.tree.map(lambda a: norm(a, bias, train=train), y)
+        return jax.tree.map(lambda a: nn.leaky_relu(a, LEAKY_SLOPE), y)
 
 
 class ConvBlock(nn.Module):
@@ -66,8 +74,13 @@ class ConvBlock(nn.Module):
         """Pixels on each side of an output that it depends on."""
         return self.kernel_size // 2
 
+    @property
+    def narrowest(self) -> int:
+        """Channels of its narrowest layer."""
+        return 4 * self.filters
+
     @nn.compact
-    def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
+    def __call__(self, x: FeatureMap | SkipConcat, *, train: bool) -> FeatureMap:
         layer = ConvNormAct(
             4 * self.filters, self.kernel_size, norm=self.norm, name="layer"
         )
@@ -87,8 +100,13 @@ class InceptionBlock(nn.Module):
 
     reach = 2  # two 3x3 layers
 
+    @property
+    def narrowest(self) -> int:
+        """Channels of its narrowest layer."""
+        return self.filters
+
     @nn.compact
-    def __call__(self, x: jax.Array | SkipConcat, *, train: bool) -> jax.Array:
+    def __call__(self, x: FeatureMap | SkipConcat, *, train: bool) -> FeatureMap:
         def layer(features, kernel_size, name, branches=1):
             module = ConvNormAct(
                 features, kernel_size, branches, norm=self.norm, name=name
@@ -97,11 +115,11 @@ class InceptionBlock(nn.Module):
 
         f = self.filters
         stem = layer(3 * f, 1, "stem", branches=3)(x)
-        deep, middle, point = jnp.split(stem, 3, axis=-1)
+        deep, middle, point = split_channels(stem, 3)
         deep = layer(f, 3, "deep_2")(layer(f, 3, "deep_1")(deep))
         middle = layer(f, 3, "middle")(middle)
         pooled = layer(f, 1, "pooled")(max_pool_same(x))
-        return jnp.concatenate([deep, middle, point, pooled], axis=-1)
+        return concatenate_channels(deep, middle, point, pooled)
 
 
 def glorot_by_branch(branches: int) -> nn.initializers.Initializer:

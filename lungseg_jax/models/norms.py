@@ -2,7 +2,8 @@
 
 All of them normalize `x + bias`, `[b h w c]`, with moments in float32, have the parameters
 `scale` and `bias` `[c]`, and are called as `norm(name=)(x, bias, train=)`. The moments are
-plain means, so a batch that is split across devices needs nothing else.
+plain means, so a batch that is split across devices needs nothing else. Where rows are
+folded, `x` is `[b h w/p c*p]`; see `layouts.Folded`.
 """
 
 import functools
@@ -31,15 +32,15 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array, *, train: bool) -> jax.Array:
-        c = (x.shape[-1],)
+        c = bias.shape
+        pixels = x.shape[-1] // c[0]
         scale = self.param("scale", nn.initializers.ones, c)
         offset = self.param("bias", nn.initializers.zeros, c)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
         running_var = self.variable("batch_stats", "var", jnp.ones, c)
         if train:
-            wide = x.astype(jnp.float32)
-            mean = wide.mean(axis=(0, 1, 2))
-            var = jnp.maximum((wide * wide).mean(axis=(0, 1, 2)) - mean * mean, 0)
+            mean, square = _moments(x, (0, 1, 2), pixels)
+            var = jnp.maximum(square - mean * mean, 0)
             if not self.is_initializing():
                 keep = self.momentum
                 running_mean.value = keep * running_mean.value + (1 - keep) * (
@@ -49,7 +50,8 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value - bias, running_var.value
         factor = scale * jax.lax.rsqrt(var + EPSILON)
-        return (x * factor + (offset - mean * factor)).astype(x.dtype)
+        scaled = x * _of_pixels(factor, pixels)
+        return (scaled + _of_pixels(offset - mean * factor, pixels)).astype(x.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -70,22 +72,39 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array, *, train: bool) -> jax.Array:
         del train
-        c = x.shape[-1]
+        c = bias.shape[0]
+        pixels = x.shape[-1] // c
         scale = self.param("scale", nn.initializers.ones, (c,))
         offset = self.param("bias", nn.initializers.zeros, (c,))
         size = math.gcd(c, self.channels_per_group)
         if size == 1:
             bias = jnp.zeros_like(bias)
-        wide = x.astype(jnp.float32)
         # Moments of the channels, and from them those of the groups: a reshaped copy of x
         # would have a minor axis of a few elements.
-        mean = wide.mean(axis=(1, 2))
-        square = (wide * wide).mean(axis=(1, 2)) + bias * (2 * mean + bias)
+        mean, square = _moments(x, (1, 2), pixels)
+        square += bias * (2 * mean + bias)
         mean, square = (_mean_of_groups(m, size) for m in (mean + bias, square))
         var = jnp.maximum(square - mean * mean, 0)
         factor = scale * jax.lax.rsqrt(var + EPSILON)  # [b c]
         shift = offset + (bias - mean) * factor
+        factor, shift = (_of_pixels(a, pixels) for a in (factor, shift))
         return (x * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
+
+
+def _moments(
+    x: jax.Array, axes: tuple[int, ...], pixels: int
+) -> tuple[jax.Array, jax.Array]:
+    """Means of x and x*x over axes and folded pixels, `[... c*p] -> [... c]`."""
+    wide = x.astype(jnp.float32)
+    means = wide.mean(axes), (wide * wide).mean(axes)
+    if pixels == 1:
+        return means
+    return tuple(m.reshape(*m.shape[:-1], -1, pixels).mean(axis=-1) for m in means)
+
+
+def _of_pixels(values: jax.Array, pixels: int) -> jax.Array:
+    """Repeat `[... c]` for the p pixels that are folded, `[... c*p]`."""
+    return values if pixels == 1 else jnp.repeat(values, pixels, axis=-1)
 
 
 def _mean_of_groups(moments: jax.Array, size: int) -> jax.Array:

@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from lungseg_jax.models.blocks import Conv
+from lungseg_jax.models.folded import pixels_to_fold
+from lungseg_jax.models.layouts import FeatureMap, SkipConcat, fold, unfold
 from lungseg_jax.models.norms import make_norm
-from lungseg_jax.models.operators import SkipConcat, max_pool
+from lungseg_jax.models.operators import max_pool
+from lungseg_jax.runtime.compilation import target_platform
 
 FACTORS = (1, 2, 4, 8)  # filters of the first levels, in units of the first
 PRECISIONS = ("default", "high", "highest")  # of products and convolutions, in jax.lax
@@ -80,6 +83,7 @@ class UNet(nn.Module):
         factors = [FACTORS[min(i, len(FACTORS) - 1)] for i in range(self.levels)]
         height, width = images.shape[1:3]
         x = pad_to_multiple(images.astype(self.dtype), 2**self.levels)
+        x = _fold_for_platform(x, self.block(filters=self.filters))
         skips = []
         for i, factor in enumerate(factors, start=1):
             x = level(f"down_{i}", factor, x)
@@ -93,7 +97,19 @@ class UNet(nn.Module):
             x = SkipConcat(x, skips.pop())
         x = jax.tree.map(lambda a: a.astype(jnp.float32), x)
         logits, bias = Conv(1, kernel_size=3, name="head")(x)
-        return logits[:, :height, :width, 0] + bias
+        return unfold(logits)[:, :height, :width, 0] + bias
+
+
+def _fold_for_platform(x: jax.Array, block: nn.Module) -> FeatureMap:
+    """Fold the rows of the network's input for a TPU, if its blocks can work on them.
+
+    This is the only choice of forms by platform: the operators follow their input.
+    """
+    narrowest = getattr(block, "narrowest", None)
+    if target_platform() != "tpu" or narrowest is None:
+        return x
+    pixels = pixels_to_fold(x.shape[2], narrowest)
+    return x if pixels == 1 else fold(x, pixels)
 
 
 def pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:

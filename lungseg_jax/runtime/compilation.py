@@ -1,8 +1,10 @@
 """How programs are compiled: the persistent cache, and compiler options by platform."""
 
+import contextlib
+import contextvars
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,35 @@ def jit(
     out_shardings: jax.sharding.Sharding | None = None,
     **options: Any,
 ) -> Callable:
-    """`jax.jit`, with our compiler options where the results are on the CPU."""
-    if platform_of(out_shardings) == "cpu":
+    """`jax.jit` for the platform of the results: its forms, and our options for a CPU."""
+    platform = platform_of(out_shardings)
+    if platform == "cpu":
         options["compiler_options"] = _cpu_options()
-    return jax.jit(function, out_shardings=out_shardings, **options)
+
+    @functools.wraps(function)
+    def traced(*arguments, **keywords):
+        with tracing_for(platform):
+            return function(*arguments, **keywords)
+
+    return jax.jit(traced, out_shardings=out_shardings, **options)
+
+
+_target = contextvars.ContextVar("platform", default="")
+
+
+@contextlib.contextmanager
+def tracing_for(platform: str) -> Iterator[None]:
+    """Let what is traced in the block know the platform that it is traced for."""
+    token = _target.set(platform)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def target_platform() -> str:
+    """Return the platform that a program is traced for, or "" for any."""
+    return _target.get()
 
 
 def platform_of(sharding: jax.sharding.Sharding | None = None) -> str:

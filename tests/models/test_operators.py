@@ -8,14 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.models.operators import (
-    SkipConcat,
-    conv2d,
-    materialize,
-    max_pool,
-    max_pool_same,
-    upsample2x,
-)
+from lungseg_jax.models.layouts import SkipConcat, materialize, upsample2x
+from lungseg_jax.models.operators import conv2d, max_pool, max_pool_same
 
 
 def random(*shape, seed=0):

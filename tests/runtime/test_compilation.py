@@ -36,6 +36,14 @@ def test_options_follow_the_devices_of_the_program(platform, has_options, monkey
     assert ("compiler_options" in passed[0]) == has_options
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_what_is_traced_knows_the_platform_of_the_program(platform, monkeypatch):
+    monkeypatch.setattr(compilation, "platform_of", lambda sharding: platform)
+    seen = []
+    compilation.jit(lambda: seen.append(compilation.target_platform())).lower()
+    assert seen == [platform] and not compilation.target_platform()
+
+
 def test_jit_passes_its_options_on():
     add = compilation.jit(lambda x, n: x + n, static_argnums=1)
     assert add(1, 2) == 3 and add._cache_size() == 1

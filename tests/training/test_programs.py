@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.inference.ensemble.lowering import lower_predict
+from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import compilation, distributed
 from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import default_config
@@ -43,7 +44,8 @@ def small_config(**changes) -> ConfigDict:
 CHILD = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
-from lungseg_jax.models.operators import SkipConcat, conv2d
+from lungseg_jax.models.layouts import SkipConcat, fold, unfold
+from lungseg_jax.models.operators import conv2d
 from lungseg_jax.runtime import distributed
 sys.path.insert(0, sys.argv[1])
 from test_programs import UNVARIED, lower_train_steps, small_config
@@ -54,11 +56,12 @@ lowered = lower_train_steps(small_config(**UNVARIED), mesh, 24)
 def integers(*shape, seed):
     return np.random.default_rng(seed).integers(-1, 2, shape).astype(np.float32)
 
-def gradient(k, outputs, joined, shared, copied):
+def gradient(k, outputs, joined, folded, shared, copied):
     def loss(kernel, x, coarse, weights):
         x, coarse = x.astype(jnp.bfloat16), coarse.astype(jnp.bfloat16)
+        x = fold(x, 2) if folded else x
         with distributed.sharing_batch(copied):
-            y = conv2d(SkipConcat(coarse, x) if joined else x, kernel)
+            y = unfold(conv2d(SkipConcat(coarse, x) if joined else x, kernel))
         return (y * weights.astype(jnp.bfloat16)).astype(jnp.float32).sum()
     arguments = (
         integers(k, k, 6 if joined else 4, outputs, seed=0),
@@ -74,7 +77,8 @@ places = {
     "eight": (distributed.by_example(mesh), distributed.replicated(mesh)),
     "one": (first, first),
 }
-cases = [(k, o, j) for k in (1, 3) for o in (1, 5) for j in (False, True)]
+cases = [(k, o, j, False) for k in (1, 3) for o in (1, 5) for j in (False, True)]
+cases += [(k, 5, j, True) for k in (1, 3) for j in (False, True)]
 result = {
     name: [gradient(*case, *where) for case in cases] for name, where in places.items()
 }
@@ -109,7 +113,7 @@ def test_eight_devices_add_the_gradients_of_kernels_in_float32(on_eight):
 
 def test_gradients_on_eight_devices_equal_those_on_one(on_eight):
     """Sums of small integers, which are exact on any number of devices."""
-    assert len(on_eight["one"]) == 8
+    assert len(on_eight["one"]) == 12
     for eight, one in zip(on_eight["eight"], on_eight["one"], strict=True):
         np.testing.assert_array_equal(eight, one)
         assert np.abs(one).max() > 4
@@ -129,7 +133,7 @@ def test_choices_by_platform_are_made_when_a_program_is_lowered(on_eight):
 
 @pytest.fixture(scope="module")
 def texts():
-    """Programs as text, by name and platform, lowered here for each."""
+    """Programs as text, by name and platform, lowered here as for devices of each."""
     mesh, c = distributed.make_mesh(jax.devices()[:1]), small_config()
     shapes = (
         jax.ShapeDtypeStruct((4, 32, 32, 1), np.int16),
@@ -139,14 +143,18 @@ def texts():
     prepare = make_prepare(every, lambda images: images, seed=0)
     result = {}
     for platform in ("cpu", *ACCELERATORS):
-        steps = lower_train_steps(c, mesh, 24, platforms=[platform])
-        predict = lower_predict(c, mesh, platforms=[platform])
+        make_ensemble_predict.cache_clear()
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr(compilation, "platform_of", lambda sharding: platform)
+            steps = lower_train_steps(c, mesh, 24, platforms=[platform])
+            predict = lower_predict(c, mesh, platforms=[platform])
         indices = jax.ShapeDtypeStruct((2,), np.int32)
         prepared = jax.jit(prepare).trace(*shapes, indices, np.int32(1))
         augmentation = prepared.lower(lowering_platforms=(platform,))
         result["steps", platform] = steps.as_text()
         result["predict", platform] = predict.as_text()
         result["augmentation", platform] = augmentation.as_text()
+    make_ensemble_predict.cache_clear()
     return result
 
 
@@ -177,9 +185,21 @@ def test_networks_compute_in_bfloat16(texts, platform):
     """Only the head, with one output channel, is computed in float32."""
     for program in ("steps", "predict"):
         results = re.findall(
-            r"dot_general.*-> tensor<([\dx]+)x(\w+)>", texts[program, platform]
+            r"(?:dot_general|convolution).*-> tensor<([\dx]+)x(\w+)>",
+            texts[program, platform],
         )
         assert {dtype for shape, dtype in results} == {"bf16", "f32"}
+
+
+@pytest.mark.parametrize("program", ["steps", "predict"])
+def test_only_a_tpu_folds_rows(texts, program):
+    """The 3x3 convolutions of the first level, with 2 channels, have 32 pixels in each."""
+    plain, folded = (rf"convolution\(.*tensor<3x3x{n}x{n}xbf16>" for n in (2, 64))
+    for platform in ("cpu", "cuda"):
+        assert re.search(plain, texts[program, platform])
+        assert not re.search(folded, texts[program, platform])
+    assert re.search(folded, texts[program, "tpu"])
+    assert not re.search(plain, texts[program, "tpu"])
 
 
 def test_faulty_requests_are_refused():
