@@ -53,13 +53,15 @@ def fine_tuning() -> ConfigDict:
 def long() -> ConfigDict:
     """Return a run of half an hour on two CPU cores, for sick lungs.
 
-    It starts from the weights of the package, as `fine_tuning` does.
+    It starts from the weights of the package, as `fine_tuning` does. In so many updates on
+    slices with lung, it would forget that there are others.
     """
     c = _varied()
     c.init = "pretrained"
     c.data.image_size = 160
     c.data.extra_phantoms = 600
     c.augment.scale = 2.0
+    c.augment.without_lung = 0.1
     c.schedule.peak = 3e-3
     c.train.total_steps = 4200  # cycles end after 2400, 3600 and 4200
     c.train.save_every = c.train.validate_every = 300
@@ -79,7 +81,6 @@ def phantoms_only() -> ConfigDict:
     c.data.validation_fraction = c.data.test_fraction = 0.02
     c.data.image_size = 160
     c.augment.scale = 2.0
-    c.augment.without_lung = 0.0  # every fifth phantom is
     c.train.total_steps = 8400  # cycles end after 4800, 7200 and 8400
     c.train.save_every = c.train.validate_every = 600
     c.train.log_every = 50

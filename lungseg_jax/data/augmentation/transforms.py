@@ -43,7 +43,7 @@ TRANSFORMS: dict[str, Transform] = {
     ),
     "nodules": Transform(pathology.add_nodules, "nodules and masses", 0.1),
     "bullae": Transform(pathology.add_bullae, "bullae", 0.06),
-    "without_lung": Transform(pathology.remove_lungs, "organs instead of lungs", 0.1),
+    "without_lung": Transform(pathology.remove_lungs, "organs instead of lungs"),
     "blur": Transform(scanner.blur, "a soft kernel", 0.2),
     "sharpening": Transform(scanner.sharpen, "a sharp kernel", 0.15),
     "resolution": Transform(scanner.coarsen, "coarse pixels", 0.15),
