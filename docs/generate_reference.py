@@ -1,9 +1,10 @@
-"""Write the pages of docs/reference that follow from the code.
+"""Write the texts that follow from the code.
 
     python docs/generate_reference.py
 
-These are commands.md, from the options of every command, and the table of
-configuration.md, from the table of knobs.
+In docs/reference, these are commands.md, from the options of every command, and the table
+of configuration.md, from the table of knobs. The help of `train` has the same knobs from
+a file, so that it need not import the modules that define them, and JAX.
 """
 
 import importlib
@@ -16,7 +17,8 @@ import click
 from absl import flags
 
 from lungseg_jax.__main__ import COMMANDS
-from lungseg_jax.training.knobs import knob_table
+from lungseg_jax.cli import train
+from lungseg_jax.training.knobs import knob_help, knob_table
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 START, END = "<!-- knob_table: start -->\n", "<!-- knob_table: end -->\n"
@@ -42,12 +44,13 @@ Row = tuple[str, str, str]  # flags as Markdown, default, meaning
 
 
 def generated_pages() -> dict[Path, str]:
-    """Return the text of each page that is generated, by its file."""
+    """Return the text of each file that is generated."""
     configuration = REFERENCE / "configuration.md"
     before, rest = configuration.read_text(encoding="utf-8").split(START)
     _, after = rest.split(END)
     return {
         REFERENCE / "commands.md": commands_page(),
+        train.KEYS: f"{knob_help()}\n",
         configuration: f"{before}{START}\n{knob_table()}\n\n{END}{after}",
     }
 

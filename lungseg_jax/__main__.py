@@ -30,7 +30,7 @@ def main() -> None:
     """Run the command named by the first word."""
     if sys.argv[1:2] == ["train"]:
         huge_pages.restart_with_huge_pages()
-        signals.install_handlers()  # before the import, which takes a second
+        signals.install_handlers()  # before the imports
         del sys.argv[1]
         importlib.import_module("lungseg_jax.cli.train").main()
         return

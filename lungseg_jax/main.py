@@ -5,7 +5,7 @@ python -m lungseg_jax.main --config=configs/incp_snapshot.py
 
 from lungseg_jax.runtime import huge_pages, signals
 
-if __name__ == "__main__":  # before the imports, which take a second
+if __name__ == "__main__":  # before the imports
     huge_pages.restart_with_huge_pages()
     signals.install_handlers()
 

@@ -210,7 +210,7 @@ def load_script(path):
 def test_the_generated_pages_are_up_to_date():
     script = load_script(ROOT / "docs" / "generate_reference.py")
     pages = script.generated_pages()
-    assert len(pages) == 2
+    assert len(pages) == 3
     for page, text in pages.items():
         assert page.read_text() == text, "run python docs/generate_reference.py"
 

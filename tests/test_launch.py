@@ -27,13 +27,29 @@ def launch(script, *words, **environment):
     )
 
 
+def find_linter(name):
+    """The path of a linter that the extra [test] installs, or None."""
+    return shutil.which(
+        name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    )
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in LAUNCH.glob("*.sh")))
 def test_scripts_have_no_faults_that_shellcheck_finds(script):
-    places = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    shellcheck = shutil.which("shellcheck", path=places)
+    shellcheck = find_linter("shellcheck")
     words = [shellcheck, "-x"] if shellcheck else ["bash", "-n"]
     result = subprocess.run(
         [*words, f"launch/{script}"], cwd=LAUNCH.parent, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_dockerfile_has_no_faults_that_hadolint_finds():
+    hadolint = find_linter("hadolint")
+    if not hadolint:
+        pytest.skip("hadolint is not installed")
+    result = subprocess.run(
+        [hadolint, "Dockerfile"], cwd=LAUNCH.parent, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
 

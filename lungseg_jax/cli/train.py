@@ -16,15 +16,15 @@ training saves first. Each tracker of --track needs the extra of its name, such 
 """
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
 from lungseg_jax.cli import outcome, train_flags
 from lungseg_jax.cli.recipe_files import describe_recipes
-from lungseg_jax.experiment import preview, run_experiment
-from lungseg_jax.runtime import device_names, devices, distributed
-from lungseg_jax.training import knobs
+from lungseg_jax.runtime import device_names
 
+KEYS = Path(__file__).with_name("config_keys.txt")  # by docs/generate_reference.py
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "workdir",
@@ -71,14 +71,13 @@ flags.DEFINE_bool(
 )
 
 
-def train() -> None:
-    if FLAGS.list:
-        print(describe_recipes())
-        return
+def train(device: device_names.DeviceName | None) -> None:
     if FLAGS.print_config:
         print(FLAGS.config)
         return
-    device = device_names.parse_device(FLAGS.device)
+    from lungseg_jax.experiment import preview, run_experiment
+    from lungseg_jax.runtime import devices, distributed
+
     devices.choose(device)
     if FLAGS.distributed:
         distributed.initialize()
@@ -96,8 +95,18 @@ def main() -> None:
     train_flags.define_config(FLAGS, sys.argv)
     with outcome.reported(f"resume with\n  {train_flags.command_line()}"):
         if {"-h", "--help", "-help"} & set(argv):
-            print(f"{__doc__.strip()}\n\nFlags:{train_flags.flag_help(FLAGS)}\n")
-            print(f"Config keys and their defaults:\n{knobs.knob_help()}")
+            print(_help())
             return
         train_flags.parse(argv, FLAGS)
-        train()
+        if FLAGS.list:
+            print(describe_recipes())
+            return
+        device = device_names.parse_device(FLAGS.device)
+        train_flags.parse_config(argv, FLAGS)
+        train(device)
+
+
+def _help() -> str:
+    keys = KEYS.read_text(encoding="utf-8").rstrip()
+    parts = __doc__.strip(), f"Flags:{train_flags.flag_help(FLAGS)}"
+    return "\n\n".join([*parts, f"Config keys and their defaults:\n{keys}"])

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from ml_collections import ConfigDict, config_flags
 
 from lungseg_jax.cli.recipe_files import DEFAULT, find_recipe
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training.knobs import KNOBS
 
 
 def define_config(command_flags: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -36,29 +36,34 @@ def read_config(words: Sequence[str]) -> ConfigDict:
     """
     command_flags = flags.FlagValues()
     define_config(command_flags, ["lungseg", *words])
-    parse(words, command_flags)
+    parse_config(words, command_flags)
     return command_flags.config
 
 
 def parse(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
-    """Parse flags.
+    """Parse all flags but those of the recipe, which must exist; this takes no time.
+
+    Raises:
+      UserError: for a faulty flag, and for words that are not flags.
+    """
+    words = _with_recipe(argv)
+    _parse([w for w in words if not w.lstrip("-").startswith("config")], command_flags)
+
+
+def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
+    """Parse all flags, with the recipe, which imports JAX.
 
     Raises:
       UserError: for every faulty flag, including unknown keys of a config, and for words
         that are not flags.
     """
-    argv, config_keys = _with_recipe(argv), [knob.name for knob in KNOBS]
-    for word in argv:
-        if _is_flag_file(word):
-            raise UserError(
-                "--flagfile is not supported.", remedy="write the flags out."
-            )
+    from lungseg_jax.training.knobs import KNOBS
+
+    words, config_keys = _with_recipe(argv), [knob.name for knob in KNOBS]
+    for word in words:
         _check_config_key(word, config_keys)
     try:
-        words = command_flags(["lungseg", *argv])[1:]
-    except flags.Error as e:
-        cause = _user_error_behind(e)
-        raise cause or UserError(str(e), remedy="--help lists flags.") from e
+        _parse(words, command_flags)
     except (
         AttributeError,
         ImportError,
@@ -71,8 +76,6 @@ def parse(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
         # From ml_collections: the config file is missing, or its get_config failed.
         cause = _user_error_behind(e)
         raise cause or UserError(f"--config: {e}") from e
-    if words:
-        raise UserError(f"got {words}, expected only flags.")
 
 
 def command_line() -> str:
@@ -89,14 +92,21 @@ def flag_help(command_flags: flags.FlagValues) -> str:
     return "".join(f"\n  --{name}: {command_flags[name].help}" for name in names)
 
 
-def _join_config(argv: Sequence[str]) -> list[str]:
-    """Turn `--config FILE` into `--config=FILE`, the form that is checked."""
-    argv = list(argv)
-    for i, word in enumerate(argv[:-1]):
-        if word in ("--config", "-config"):
-            argv[i : i + 2] = [f"{word}={argv[i + 1]}"]
-            break
-    return argv
+def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
+    """Parse words with absl.
+
+    Raises:
+      UserError: for a faulty flag, and for words that are not flags.
+    """
+    if any(map(_is_flag_file, words)):
+        raise UserError("--flagfile is not supported.", remedy="write the flags out.")
+    try:
+        rest = command_flags(["lungseg", *words])[1:]
+    except flags.Error as e:
+        cause = _user_error_behind(e)
+        raise cause or UserError(str(e), remedy="--help lists flags.") from e
+    if rest:
+        raise UserError(f"got {rest}, expected only flags.")
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
@@ -108,6 +118,19 @@ def _with_recipe(argv: Sequence[str]) -> list[str]:
             word, is_named = f"{flag}={find_recipe(value)}", True
         words.append(word)
     return words if is_named else [f"--config={find_recipe(DEFAULT)}", *words]
+
+
+def _join_config(argv: Sequence[str]) -> list[str]:
+    """Turn `--config FILE` and `--config.KEY VALUE` into one word, which is checked."""
+    words: list[str] = []
+    for word in argv:
+        flag = words[-1] if words else ""
+        is_config = re.fullmatch(r"--?config(\.[^=]*)?", flag)
+        if is_config and not word.startswith("--"):
+            words[-1] = f"{flag}={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _is_flag_file(word: str) -> bool:

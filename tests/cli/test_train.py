@@ -45,7 +45,7 @@ def test_a_device_without_memory_is_a_plain_error(
 
 
 def test_no_module_of_a_training_imports_tensorflow():
-    code = "import sys, lungseg_jax.main; assert 'tensorflow' not in sys.modules"
+    code = "import sys, lungseg_jax.experiment; assert 'tensorflow' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -227,6 +227,24 @@ def test_summary_counts_empty_masks(segmenter, images):
     assert "no lung was found in 1 of 2 slices" in predictions.summary()
 
 
+def test_summary_names_a_volume_once_and_its_neighbours_as_one_span(segmenter, images):
+    segmentation = segmenter(images[0])
+    mask = segmentation.mask
+    flagged = dataclasses.replace(Confidence.of(segmentation), review=True)
+    slices = [("a", k) for k in (2, 7, 8, 9)] + [("b", 9), ("c.tif", None)]
+    with PredictionTable(None) as predictions:
+        for name, k in slices:
+            predictions.add_slice(name, k, images[0], mask, flagged)
+        assert (
+            "6 of 6 slices to review: a:2, 7-9, b:9, c.tif\n" in predictions.summary()
+        )
+        for k in range(20, 60, 2):
+            predictions.add_slice("d", k, images[0], mask, flagged)
+    assert (
+        "c.tif, d:20, 22, 24, 26, 28, 30, 32, 34 and 12 more" in predictions.summary()
+    )
+
+
 def test_leaves_no_temporary_file_if_the_csv_cannot_be_written(
     segmenter, images, tmp_path
 ):

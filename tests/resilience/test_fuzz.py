@@ -356,7 +356,7 @@ def places(tmp_path, monkeypatch, pair_folder):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # or main restarts itself
     monkeypatch.setattr(
-        "lungseg_jax.cli.train.run_experiment",
+        "lungseg_jax.experiment.run_experiment",
         lambda c, *args, **kwargs: config.check_config(c),
     )
     names = [*(p.name for p in tmp_path.iterdir()), "good/2d_images", "bad/2d_images"]
@@ -424,7 +424,7 @@ def test_flags_are_reset_between_commands(places, monkeypatch, tmp_path):
     """A flag or knob of one trial would otherwise hide a fault of the next."""
     calls = []
     monkeypatch.setattr(
-        "lungseg_jax.cli.train.run_experiment",
+        "lungseg_jax.experiment.run_experiment",
         lambda c, *args, **kwargs: calls.append((c.name, c.seed, *args, kwargs)),
     )
     recipe = f"--config={ROOT / 'configs/smoke.py'}"
