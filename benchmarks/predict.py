@@ -1,6 +1,6 @@
 """Time the probabilities of one network or an ensemble: ours, Keras, PyTorch.
 
-    pip install -e .[bench]
+    pip install -e ".[bench]"
     python benchmarks/predict.py                            # inception, 8 x 256
     python benchmarks/predict.py --members=3 --size=512 --batch=1
 

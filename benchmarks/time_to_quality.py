@@ -1,6 +1,6 @@
 """The score of our recipe, and that of MONAI's residual U-Net after a given time.
 
-    pip install -e .[bench] monai
+    pip install -e ".[bench]" monai
     python benchmarks/time_to_quality.py DATA                 # 13 minutes on two cores
     python benchmarks/time_to_quality.py DATA --only=monai --seconds=480
 

@@ -1,6 +1,6 @@
 """Time one update of the network: ours, and the same in Keras and PyTorch.
 
-    pip install -e .[bench]
+    pip install -e ".[bench]"
     python benchmarks/train_step.py                               # inception, 8 x 256
     python benchmarks/train_step.py --model=conv --size=512 --batch=2 --json=step.json
     python benchmarks/train_step.py --dtype=bfloat16 --size=512 --batch=32   # on a GPU

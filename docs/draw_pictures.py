@@ -1,11 +1,18 @@
-"""Draw the pictures of the documentation: phantoms, and a mask with its doubt.
+"""Draw the pictures of the documentation: phantoms, a mask with its doubt, a page.
 
-    python docs/draw_pictures.py     # writes docs/pictures/mask.png and phantoms.jpg
+    python docs/draw_pictures.py         # writes docs/pictures/mask.png and phantoms.jpg
+    python docs/draw_pictures.py RUN     # and report.png, which needs Chromium
 
-Masks are those of the weights of the package.
+Masks are those of the weights of the package. The page is that of a run, such as
+runs/incp_snapshot-phantom.
 """
 
 import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +50,9 @@ def mask_with_doubt() -> bytes:
     middle.contour(lung, [0.5], colors=[BLUE], linewidths=0.9)
     expected = float(segmentation.expected_iou)
     _show(right, doubt[..., ::-1], f"where it is in doubt: expected IoU {expected:.3f}")
-    return _small_png(figure)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    return _small_png(drawn.getvalue())
 
 
 def phantom_sheet(columns: int = 8) -> bytes:
@@ -58,17 +67,33 @@ def phantom_sheet(columns: int = 8) -> bytes:
     return overlay.encode_jpeg(np.vstack([np.hstack(row) for row in rows]))
 
 
+def report_page(run: Path) -> bytes:
+    """Return a PNG of the top of a run's page, as a browser shows it."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        sys.exit("error: report.png needs Chromium, which is not installed.")
+    page = (run / "report" / "index.html").resolve(strict=True).as_uri()
+    words = [browser, "--headless", "--hide-scrollbars", "--window-size=1000,980"]
+    if os.geteuid() == 0:  # as in a container
+        words.append("--no-sandbox")
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "page.png"
+        words += [f"--screenshot={picture}", page]
+        subprocess.run(words, check=True, stderr=subprocess.DEVNULL)  # it is talkative
+        return _small_png(picture.read_bytes())
+
+
 def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     axes.set_title(title, fontsize=10)
     axes.set_axis_off()
 
 
-def _small_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG of 256 colors, a third of the usual size."""
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(256).save(small, "png", optimize=True)
+def _small_png(png: bytes) -> bytes:
+    """Return a PNG with 256 colors, a third of the usual size."""
+    small = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(256).save(small, "png", optimize=True)
     return small.getvalue()
 
 
@@ -76,3 +101,5 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "mask.png").write_bytes(mask_with_doubt())
     (FOLDER / "phantoms.jpg").write_bytes(phantom_sheet())
+    for run in sys.argv[1:]:
+        (FOLDER / "report.png").write_bytes(report_page(Path(run)))

@@ -10,9 +10,11 @@ import tokenize
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 from lungseg_jax.__main__ import COMMANDS
-from lungseg_jax.runtime import signals
+from lungseg_jax.cli import train, train_flags
+from lungseg_jax.runtime import progress, signals
 from lungseg_jax.training import knobs
 from lungseg_jax.training.recipes import fine_tuning
 from lungseg_jax.training.schedules import cycle_ends
@@ -172,6 +174,36 @@ def test_commands_and_flags_exist(page):
                 assert key in {*KEYS, "KEY"} or is_added_here, line
             elif word.startswith("--"):
                 assert name in known or name.removeprefix("no") in known, line
+
+
+def parse_as_typed(words):
+    """Parse a command of ours as it is when it is typed, and run nothing."""
+    match words:
+        case ["lungseg", "train", *rest] | ["python", "-m", "lungseg_jax.main", *rest]:
+            options = flags.FlagValues()
+            options.append_flag_values(train.FLAGS)
+            train_flags.define_config(options, ["lungseg", *rest])
+            train_flags.parse(rest, options)
+            train_flags.parse_config(rest, options)
+        case ["lungseg", name, *rest] if name in COMMANDS:
+            command = getattr(importlib.import_module(f"lungseg_jax.cli.{name}"), name)
+            command.make_context(name, rest)
+        case _:
+            return False
+    return True
+
+
+def test_commands_on_pages_are_parsed_as_typed(monkeypatch):
+    monkeypatch.setattr(progress, "_silent", False)  # --quiet changes it
+    parsed = 0
+    for page in PAGES:
+        for language, block in FENCE.findall(page.read_text()):
+            for line in block.replace("\\\n", " ").splitlines() * (language == "sh"):
+                try:
+                    parsed += parse_as_typed(shell_words(line))
+                except Exception as e:
+                    pytest.fail(f"{relative(page)}: {line}: {e}")
+    assert parsed > 50
 
 
 def test_the_example_of_extend_fits_the_recipe():

@@ -69,6 +69,24 @@ def test_the_source_distribution_has_every_file_of_the_repository(built):
     assert files <= packed
 
 
+def test_the_source_distribution_can_be_tested(built, tmp_path):
+    """All of its tests can be collected, and those that are quick pass."""
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    quick = ["tests/metrics/test_overlap.py", "tests/test_layers.py"]
+    for words in (["--collect-only"], quick):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", *words],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_wheel_has_everything_that_is_not_python(installed):
     package = installed.site / "lungseg_jax"
     for path in (ROOT / "lungseg_jax").rglob("*"):

@@ -236,7 +236,16 @@ def _plain(error: click.UsageError) -> UserError:
             f"{_name(error.param, error.ctx)} is missing.",
             remedy="--help shows examples.",
         )
+    if error.message.startswith("Got unexpected extra argument"):
+        return UserError(
+            _lower(error.message),
+            remedy="put a path with spaces in quotes; --help shows examples.",
+        )
     what = error.message
     if isinstance(error, click.BadParameter) and error.param:
         what = f"{_name(error.param, error.ctx)}: {what}"
-    return UserError(what[:1].lower() + what[1:], remedy="--help lists options.")
+    return UserError(_lower(what), remedy="--help lists options.")
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

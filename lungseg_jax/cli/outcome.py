@@ -39,7 +39,8 @@ def reported(when_interrupted: str) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(2)
     except OSError as e:  # a full disk, a folder that is not writable
-        print(f"error: {e}", file=sys.stderr)
+        what = f"{e.filename}: {e.strerror}" if e.filename else e.strerror or e
+        print(f"error: {what}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as e:
         name, status = "SIGINT", signals.INTERRUPTED

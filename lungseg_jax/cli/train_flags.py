@@ -13,6 +13,8 @@ from ml_collections import ConfigDict, config_flags
 from lungseg_jax.cli.recipe_files import DEFAULT, find_recipe
 from lungseg_jax.runtime.errors import UserError
 
+LISTS = "--help lists flags and config keys, such as --config.data.dir=DIR."
+
 
 def define_config(command_flags: flags.FlagValues, argv: Sequence[str]) -> None:
     """Define --config and --config.KEY, once; ml_collections reads the words here."""
@@ -104,7 +106,7 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
         rest = command_flags(["lungseg", *words])[1:]
     except flags.Error as e:
         cause = _user_error_behind(e)
-        raise cause or UserError(str(e), remedy="--help lists flags.") from e
+        raise cause or UserError(str(e), remedy=LISTS) from e
     if rest:
         raise UserError(f"got {rest}, expected only flags.")
 

@@ -212,11 +212,18 @@ def _plan_input(source: Path, target: Path) -> PredictionTask:
         as_volume = suffix not in slices
         allowed = (*suffixes(writable=True), DICOM_SEGMENTATION)
     else:
+        if not source.stat().st_size:
+            raise UserError(f"{source} is empty.", remedy="copy it again.")
         raise UserError(
             f"the input {source} is not in a known format.",
             rule=f"one of {', '.join(suffixes())}, or DICOM.",
         )
     if suffix not in allowed:
+        if suffix == DICOM_SEGMENTATION:
+            raise UserError(
+                f"{source} is not DICOM, as the source of {target} must be.",
+                remedy="name another format, such as .seg.nrrd.",
+            )
         raise UserError(
             f"the mask of {source} cannot be {target}.",
             rule=f"a file that ends in {' or '.join(allowed)}, or a folder.",

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from lungseg_jax.__main__ import COMMANDS
+from lungseg_jax.cli import outcome
 
 RECIPE = "--config=configs/smoke.py"
 
@@ -31,6 +32,7 @@ RECIPE = "--config=configs/smoke.py"
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
         ("predict", ["--run=nowhere", "a.tif"], "OUTPUT is missing."),
         ("predict", ["a.tif", "b.tif", "c.tif"], "unexpected extra argument (c.tif)"),
+        ("predict", ["my", "scan.nii", "b.nii"], "a path with spaces in quotes"),
         ("predict", ["a.tif", "b.tif", "-o", "c.tif"], "named twice, as b.tif and as"),
         ("predict", ["--labels=both", "a", "b"], "'lung', 'sides'"),
         ("predict", ["--ovrlay", "a.tif", "b.tif"], "--overlay"),
@@ -71,6 +73,13 @@ def test_a_mistake_ends_the_process_without_a_traceback(
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert not list(tmp_path.glob("unused/lungseg_jax/*"))
+
+
+def test_an_error_of_the_system_names_the_file_in_plain_words(capsys, tmp_path):
+    with pytest.raises(SystemExit, match="2"), outcome.reported(""):
+        (tmp_path / "none/file").touch()
+    expected = f"error: {tmp_path}/none/file: No such file or directory.\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_without_words_the_help_is_printed(lungseg, lungseg_here):

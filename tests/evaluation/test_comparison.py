@@ -137,7 +137,8 @@ def test_refuses_masks_that_do_not_match(tmp_path):
     elsewhere = write_volume(tmp_path / "w.nii", (10,), spacing=(1.0, 0.5, 2.0))
     assert_refused("does not exist", file, tmp_path / "none.png")
     assert_refused("is a file and .* is a volume", file, volume)
-    assert_refused("different sizes or geometries", volume, elsewhere)
+    assert_refused("different sizes or geometries:\n  .*v.nii: ", volume, elsewhere)
+    assert_refused("w.nii: .* voxels of 1 x 0.5 x 2 mm", volume, elsewhere)
     write_image(tmp_path / "b.png", box(10, (40, 50)))
     assert_refused("50 x 40", file, tmp_path / "b.png")
     for folder, names in (("t", "ab"), ("m", "bc")):

@@ -29,6 +29,12 @@ def test_measures_a_slice_computed_by_hand():
     }
 
 
+def test_measures_8_bit_pixels_without_a_warning():
+    image, mask = np.full((2, 2), 255, np.uint8), np.ones((2, 2), bool)
+    with np.errstate(all="raise"):
+        assert measure_slice(image, mask)["p05_hu"] == 255
+
+
 def test_an_empty_mask_has_no_density():
     row = measure_slice(np.zeros((2, 2), np.int16), np.zeros((2, 2), bool))
     assert row["area_px"] == 0 and row["area_mm2"] is None

@@ -193,12 +193,14 @@ def test_refuses_two_outputs_with_one_name(images, tmp_path):
     [
         ("none.tif", "does not exist"),
         ("notes.txt", "in a known format"),
+        ("0.dcm", "0.dcm is empty"),
         ("", "contains no images"),
     ],
 )
 def test_refuses_unusable_inputs(name, message, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "0.dcm").touch()
     source, target = tmp_path / (name or "empty"), tmp_path / ("m.png" if name else "")
     assert_refused(message, source, target)
 
@@ -226,7 +228,7 @@ def test_maps_a_series_to_a_dicom_segmentation(name, series, tmp_path):
 
 def test_only_dicom_becomes_a_dicom_segmentation(images, volume, series, tmp_path):
     for source in (volume, images / "a.tif"):
-        assert_refused("cannot be", source, tmp_path / "m.dcm")
+        assert_refused("is not DICOM", source, tmp_path / "m.dcm")
     assert_refused("names a single file", images, tmp_path / "m.dcm")
     (tmp_path / "patients").mkdir()
     series.rename(tmp_path / "patients" / "anna")

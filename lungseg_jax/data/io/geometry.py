@@ -32,6 +32,16 @@ class Geometry:
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: tuple[float, ...] = IDENTITY
 
+    def __str__(self) -> str:
+        def numbers(values, separator=" x "):
+            return separator.join(f"{value + 0.0:.6g}" for value in values)
+
+        direction = numbers(self.direction, " ")
+        return (
+            f"{numbers(self.size)} voxels of {numbers(self.spacing)} mm, the first at "
+            f"({numbers(self.origin, ', ')}), axes {direction}"
+        )
+
     @functools.cached_property
     def axes(self) -> tuple[int, int, int]:
         """The axes of the file that run along slices, rows and columns."""

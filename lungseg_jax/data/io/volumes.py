@@ -81,7 +81,7 @@ def require_same_grid(first: Volume, second: Volume) -> None:
     if not first.geometry.is_close_to(second.geometry):
         raise UserError(
             f"{first.name} and {second.name} have different sizes or geometries:\n"
-            f"  {first.geometry}\n  {second.geometry}",
+            f"  {first.name}: {first.geometry}\n  {second.name}: {second.geometry}",
             rule="both volumes cover the same grid.",
             remedy="resample one to the other.",
         )
