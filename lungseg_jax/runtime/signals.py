@@ -7,6 +7,7 @@ A thread therefore receives each signal as it arrives, through the wake-up descr
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -44,6 +45,7 @@ def install_handlers() -> None:
             signal.signal(number, _handle)
     if not _installed:
         _fill_descriptors()
+        sys.unraisablehook = _report_unraisable
         _installed = True
         end, start = os.pipe()
         os.set_blocking(start, False)
@@ -134,6 +136,15 @@ def _receive(end: int) -> None:
 def _end(received: signal.Signals) -> None:
     _print(f"stopped by {received.name}; {_last_words}".rstrip("; "))
     os._exit(STATUS[received])
+
+
+def _report_unraisable(error, report=sys.unraisablehook) -> None:
+    """Report an exception that Python swallows, as in a callback of its collector.
+
+    A Stopped needs no words: the thread ends the process soon.
+    """
+    if not isinstance(error.exc_value, Stopped):
+        report(error)
 
 
 def _fill_descriptors() -> None:

@@ -198,6 +198,24 @@ def test_a_signal_ignored_before_stays_ignored():
     assert out == "continued\n", err
 
 
+def test_a_signal_in_a_callback_of_the_collector_stops_without_a_traceback():
+    code = (
+        "import gc, os, signal, time\n"
+        "from lungseg_jax.runtime import signals\n"
+        "def kill(phase, info):\n"
+        "    gc.callbacks.clear()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "signals.install_handlers()\n"
+        "gc.callbacks.append(kill)\n"
+        "with signals.raise_on_signal('type more'):\n"
+        "    gc.collect()\n"
+        "    time.sleep(30)\n"
+        "print('survived')\n"
+    )
+    out, err = start("-c", code).communicate(timeout=60)
+    assert (out, err) == ("", "\nstopped by SIGTERM; type more\n")
+
+
 def test_a_forced_exit_prints_the_last_words():
     process = busy("signals.raise_on_signal('type more')")
     process.send_signal(signal.SIGTERM)
