@@ -51,7 +51,7 @@ def fine_tuning() -> ConfigDict:
 
 
 def long() -> ConfigDict:
-    """Return a run of half an hour on two CPU cores, for sick lungs.
+    """Return a run of half an hour on two CPU cores, with rarer pictures in it.
 
     It starts from the weights of the package, as `fine_tuning` does. In so many updates on
     slices with lung, it would forget that there are others.
