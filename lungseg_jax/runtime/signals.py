@@ -101,9 +101,19 @@ def _handle(number, frame) -> None:
     _received = _received or received
     if _deferred:
         return
-    if not _raises:
+    if not _raises or _is_importing(frame):
         _end(received)
     stop(received)
+
+
+def _is_importing(frame) -> bool:
+    """Whether a module is being imported: native ones can crash if an exception is raised.
+
+    Nothing is lost by ending at once: where something has to be saved, signals are deferred.
+    """
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _receive(end: int) -> None:

@@ -53,5 +53,5 @@ def test_the_page_of_a_run_that_lost_a_snapshot_is_refused(copied_run):
 def test_a_page_that_cannot_be_written_is_a_user_error(copied_run):
     shutil.rmtree(copied_run.report)
     copied_run.report.touch()
-    with pytest.raises(UserError, match="the page could not be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         rewrite_run_page(copied_run.path)

@@ -3,8 +3,8 @@
 It sends itself SIGKILL, which cannot be handled, SECONDS after it first reaches PLACE.
 """
 
-import importlib
 import os
+import pkgutil
 import signal
 import sys
 import threading
@@ -36,11 +36,8 @@ def killing(function, seconds):
 
 def locate(place):
     """Return the owner of a place's function, and its name there."""
-    module, *path, name = PLACES[place].split(".")
-    owner = importlib.import_module(f"lungseg_jax.{module}")
-    for part in path:
-        owner = getattr(owner, part)
-    return owner, name
+    owner, _, name = PLACES[place].rpartition(".")
+    return pkgutil.resolve_name(f"lungseg_jax.{owner}"), name
 
 
 def arm(place, seconds):

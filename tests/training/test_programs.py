@@ -194,7 +194,7 @@ def test_networks_compute_in_bfloat16(texts, platform):
 @pytest.mark.parametrize("program", ["steps", "predict"])
 def test_only_a_tpu_folds_rows(texts, program):
     """The 3x3 convolutions of the first level, with 2 channels, have 32 pixels in each."""
-    plain, folded = (rf"convolution\(.*tensor<3x3x{n}x{n}xbf16>" for n in (2, 64))
+    plain, folded = (rf"convolution\(.*tensor<3x3x{n}x{n}x" for n in (2, 64))
     for platform in ("cpu", "cuda"):
         assert re.search(plain, texts[program, platform])
         assert not re.search(folded, texts[program, platform])
