@@ -107,9 +107,9 @@ def _handle(number, frame) -> None:
 
 
 def _is_importing(frame) -> bool:
-    """Whether a module is being imported: native ones can crash if an exception is raised.
+    """Whether a module is being imported: native ones can crash on an exception.
 
-    Nothing is lost by ending at once: where something has to be saved, signals are deferred.
+    Ending at once loses nothing: where something has to be saved, signals are deferred.
     """
     while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
