@@ -69,6 +69,7 @@ def test_the_source_distribution_has_every_file_of_the_repository(built):
     assert files <= packed
 
 
+@pytest.mark.slow
 def test_the_source_distribution_can_be_tested(built, tmp_path):
     """All of its tests can be collected, and those that are quick pass."""
     (sdist,) = built.glob("*.tar.gz")

@@ -15,6 +15,7 @@ from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_on_this_machine(
     bucket, tiny_cache, finished_run, capsys
 ):
