@@ -34,7 +34,7 @@ def local_data_folder(folder: Path, cache: Path | None) -> Path:
         return folder
     if cache is None:
         raise UserError(
-            f"{folder} cannot be copied: there is no cache folder.",
+            f"{folder} cannot be copied without a cache folder.",
             remedy="set XDG_CACHE_HOME to a folder that can be written.",
         )
     address = os.fspath(folder)

@@ -20,7 +20,7 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     """Convert `text` to a path, expanding `~` and `~NAME` to a home folder.
 
     Raises:
-      UserError: there is no such user, the text cannot be a path, or it is an address of
+      UserError: the user is unknown, the text cannot be a path, or it is an address on
         object storage; see `folder_path`.
     """
     if is_remote(text):

@@ -2,7 +2,7 @@
 
 epath, which Orbax uses too, gives them the methods of a `pathlib.Path`; gcsfs of the extra
 [gcs] and s3fs of the extra [s3] transfer the bytes. An object appears when it is complete.
-There are no folders to create, no locks, and nothing can be appended.
+It has neither folders nor locks, and an object is replaced rather than appended to.
 """
 
 import contextlib
@@ -31,7 +31,8 @@ def remote_path(address: str | os.PathLike[str]) -> Path:
       storage cannot have.
 
     Raises:
-      UserError: it names no folder, the library is not installed, or there is no answer.
+      UserError: it names no folder, the library is not installed, or the storage does not
+        answer.
     """
     address = os.fspath(address)
     scheme, _, rest = address.partition("://")

@@ -87,5 +87,5 @@ def test_a_folder_without_slices_is_a_plain_error(bucket, tmp_path):
     address = folder_path(f"{bucket}/nothing")
     with pytest.raises(UserError, match=f"{address} has no files in 2d_images/"):
         local_data_folder(address, tmp_path)
-    with pytest.raises(UserError, match="there is no cache folder"):
+    with pytest.raises(UserError, match="without a cache folder"):
         local_data_folder(address, None)
