@@ -4,7 +4,6 @@ import contextlib
 import copy
 import csv
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from lungseg_jax.inference import review
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.measurements import VolumeMeasurements, measure_slice
+from lungseg_jax.inference.slice_names import name_slices
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import csv_writer
 
@@ -38,7 +38,6 @@ COLUMNS = (
     "reasons",  # to review, separated by semicolons
 )
 DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
-SHOWN = 12  # slices to review, or series of neighbours, that the summary names
 WHOLE = "all"  # instead of the number of a slice, in the row of a volume
 
 
@@ -210,7 +209,7 @@ class PredictionTable:
             limit = f" (expected IoU below {self._review_below:.3f})"
         if not to_review:
             return [line + limit]
-        line += f": {_spans(to_review)}"
+        line += f": {name_slices(to_review)}"
         limits = {review.UNCERTAIN: limit, review.MEMBERS: limit}
         reasons = (
             f"{reason}{limits.get(reason, '')} in {n}"
@@ -271,32 +270,6 @@ def read_rows(path: Path) -> dict[str, list[dict[str, str]]]:
         for name, rows in by_input.items()
         if rows[-1]["slice"] in (WHOLE, "")  # a volume, or a slice
     }
-
-
-def _spans(slices: Sequence[tuple[str, int | None]]) -> str:
-    """Name slices, each volume once and neighbours as one span: `a.nii:3, 7-12, b.nii:0`.
-
-    Args:
-      slices: the name of an input and the index in it, or None if it is a single slice.
-    """
-
-    def series(item: tuple[int, tuple[str, int | None]]) -> tuple[str, int | None]:
-        i, (name, k) = item
-        return name, None if k is None else k - i  # is the same for neighbours
-
-    groups = [
-        [slice_ for _, slice_ in group]
-        for _, group in itertools.groupby(enumerate(slices), series)
-    ]
-    words, volume = [], None
-    for group in groups[:SHOWN]:
-        (name, first), (_, last) = group[0], group[-1]
-        indices = f"{first}" if first == last else f"{first}-{last}"
-        prefix = "" if name == volume else f"{name}:"
-        words.append(name if first is None else prefix + indices)
-        volume = name
-    more = sum(map(len, groups[SHOWN:]))
-    return ", ".join(words) + (f" and {more} more" if more else "")
 
 
 def _cell(value: Any) -> str:
