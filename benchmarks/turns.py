@@ -13,14 +13,21 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lungseg_jax.runtime.cache import exclusive_lock
 from lungseg_jax.runtime.huge_pages import HUGE_PAGES, TUNABLES
 
 CONTESTANTS = {"ours": "ours", "keras": "keras_unet", "torch": "torch_unet"}
+SHARED = {
+    TUNABLES: HUGE_PAGES,  # speeds up every contestant
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # they share the memory of a GPU
+}
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -29,92 +36,149 @@ def parser(doc: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--model", choices=("conv", "inception"), default="inception")
     p.add_argument("--size", type=int, default=256, help="side of the images, pixels")
-    p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--batch", type=_integers, default=[8], help="such as 8 or 8,64")
     p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    p.add_argument("--rounds", type=int, default=9)
+    p.add_argument("--calls", type=int, default=1, help="that are timed as one")
     p.add_argument("--only", default="", help="contestants, such as ours,torch")
     p.add_argument("--json", default="", help="file for the figures")
-    p.add_argument("--worker", default="", help=argparse.SUPPRESS)
+    add_common(p)
     return p
+
+
+def add_common(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--rounds", type=int, default=9)
+    p.add_argument(
+        "--together",
+        action="store_true",
+        help="compile all at once: for hosts with many cores and a GPU",
+    )
+    p.add_argument("--verbose", action="store_true", help="show what the workers print")
+    p.add_argument("--worker", default="", help=argparse.SUPPRESS)
+
+
+def _integers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
 
 
 def examples(args) -> tuple[np.ndarray, np.ndarray]:
     """Return images `[b s s 1]` and masks `[b s s]`, float32."""
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(args.batch, args.size, args.size, 1))
+    images = rng.normal(size=(*args.batch, args.size, args.size, 1))
     return images.astype(np.float32), (images[..., 0] > 0).astype(np.float32)
 
 
-def work(args, build) -> None:
-    """Run the worker: call `build(module, args)`, then time one call per line of stdin.
+def race(args, name: str, build: Callable) -> None:
+    """Run the contestants that are installed; print a table, and write JSON on request.
 
-    An untimed call precedes each timed one, because the other workers have replaced the
-    contents of the caches.
+    Args:
+      args: of `parser`.
+      name: what is timed.
+      build: `build(module, args)` returns the function to time; `args.batch` has one size.
     """
-    module = importlib.import_module(f"contestants.{CONTESTANTS[args.worker]}")
+    if args.worker:
+        module = importlib.import_module(f"contestants.{CONTESTANTS[args.worker]}")
+        about = {"label": module.LABEL}
+        work(lambda: (build(module, args), about), module, calls=args.calls)
+        return
+    chosen = args.only.split(",") if args.only else list(CONTESTANTS)
+    workers = {
+        (batch, contestant): ([f"--worker={contestant}", f"--batch={batch}"], {})
+        for batch in args.batch
+        for contestant in chosen
+    }
+    results = take_turns(workers, args)
+    for batch in args.batch:
+        shape = f"{args.model}, {batch} x {args.size} x {args.size}, {args.dtype}"
+        print(f"{name}: {shape}; medians of {args.rounds} alternating rounds")
+        rows = {c: r for (b, c), r in results.items() if b == batch}
+        ours = rows["ours"]["ms"] if "ours" in rows else None
+        for r in rows.values():
+            print(
+                f"  {r['label']:28} {r['ms']:8.1f} ms  ({r['best_ms']:.1f} at best)"
+                f"  {r['ms'] / (ours or r['ms']):5.2f}x"
+                f"  {1e3 * batch / r['ms']:7.1f} images/s"
+                f"  peak {r['peak_mb']:6.0f} MB  first call {r['compile_s']:5.1f} s"
+            )
+    if args.json:
+        setting = {k: getattr(args, k) for k in ("model", "size", "dtype", "calls")}
+        rows = [{"batch": b, "contestant": c} | r for (b, c), r in results.items()]
+        text = json.dumps({"timed": name, "setting": setting, "rows": rows}, indent=2)
+        Path(args.json).write_text(text + "\n")
+
+
+def work(build: Callable[[], tuple[Callable, dict]], library, *, calls: int) -> None:
+    """Run a worker: build a function, then time some calls for each line of stdin.
+
+    An untimed call precedes the timed ones, because the other workers have replaced the
+    contents of the caches.
+
+    Args:
+      build: returns the function, and what to say of it.
+      library: `library.wait(result)` returns when the result of the function is there;
+        `library.device_memory()` is the most memory that it had on an accelerator, in
+        bytes. If that is None, the peak is that of the process.
+      calls: that are timed as one.
+    """
     start = time.perf_counter()
-    call = build(module, args)
-    call()
+    call, about = build()
+    library.wait(call())
     first = time.perf_counter() - start
-    call()
-    _say({"label": module.LABEL, "compile_s": round(first, 1)})
+    library.wait(call())
+    _say(about | {"compile_s": round(first, 1)})
     for _ in sys.stdin:
-        call()
+        library.wait(call())
         start = time.perf_counter()
-        call()
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        _say({"ms": 1e3 * seconds, "peak_mb": peak})
+        results = [call() for _ in range(calls)]
+        library.wait(results[-1])
+        seconds = (time.perf_counter() - start) / calls
+        peak = library.device_memory()
+        if peak is None:
+            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        _say({"ms": 1e3 * seconds, "peak_mb": peak / 1e6})
 
 
 def _say(message: dict) -> None:
     print("> " + json.dumps(message), flush=True)
 
 
-def race(args, name: str, build) -> None:
-    """Run the contestants that are installed; print a table, and write JSON on request."""
-    if args.worker:
-        work(args, build)
-        return
-    chosen = args.only.split(",") if args.only else list(CONTESTANTS)
-    workers, facts = {}, {}
-    for contestant in chosen:
-        worker = _Worker(contestant)
-        facts[contestant] = worker.listen()
-        if facts[contestant] is None:
-            print(f"{contestant}: not installed, or failed; skipped", file=sys.stderr)
-        else:
-            workers[contestant] = worker
-            worker.pause()
-    times = {contestant: [] for contestant in workers}
-    for _ in range(args.rounds):
-        for contestant, worker in workers.items():
-            answer = worker.ask()
-            times[contestant].append(answer["ms"])
-            facts[contestant]["peak_mb"] = answer["peak_mb"]
-    for worker in workers.values():
-        worker.close()
-    medians = {c: statistics.median(t) for c, t in times.items()}
-    shape = f"{args.model}, {args.batch} x {args.size} x {args.size}, {args.dtype}"
-    print(f"{name}: {shape}; medians of {args.rounds} alternating rounds")
-    for contestant, median in medians.items():
-        f = facts[contestant]
-        print(
-            f"  {f['label']:28} {median:8.0f} ms  ({min(times[contestant]):.0f} at best)"
-            f"  {median / medians.get('ours', median):5.2f}x"
-            f"  peak {f['peak_mb']:6.0f} MB  first call {f['compile_s']:5.1f} s"
-        )
-    if args.json:
-        result = {
-            f"{name}_ms": medians,
-            "peak_mb": {c: facts[c]["peak_mb"] for c in medians},
-            "compile_s": {c: facts[c]["compile_s"] for c in medians},
-            "label": {c: facts[c]["label"] for c in medians},
-            "setting": {
-                k: getattr(args, k) for k in ("model", "size", "batch", "dtype")
-            },
-        }
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+def take_turns(
+    workers: Mapping[object, tuple[Sequence[str], Mapping[str, str]]], args
+) -> dict[object, dict]:
+    """Start workers of this program and time them alternately.
+
+    Args:
+      workers: by name, the arguments and the environment that differ from ours.
+      args: see `add_common`.
+
+    Returns:
+      By name, without those that failed: what they say of themselves, "ms" (the median),
+      "best_ms" and "peak_mb".
+    """
+    running, results = {}, {}
+    if args.together:
+        running = {name: _Worker(*how, args.verbose) for name, how in workers.items()}
+    for name, how in workers.items():
+        worker = running.get(name) or _Worker(*how, args.verbose)
+        if (about := worker.listen()) is None:
+            print(f"{name}: not installed, or failed; skipped", file=sys.stderr)
+            running.pop(name, None)
+            continue
+        running[name], results[name] = worker, about
+        worker.pause()
+    times = {name: [] for name in running}
+    with exclusive_lock(Path(tempfile.gettempdir()) / "lungseg_jax-benchmark.lock"):
+        print("timing", file=sys.stderr, flush=True)
+        for _ in range(args.rounds):
+            for name, worker in running.items():
+                answer = worker.ask()
+                times[name].append(answer["ms"])
+                results[name]["peak_mb"] = answer["peak_mb"]
+        for worker in running.values():
+            worker.close()
+    for name in running:
+        results[name]["ms"] = statistics.median(times[name])
+        results[name]["best_ms"] = min(times[name])
+    return results
 
 
 class _Worker:
@@ -123,14 +187,15 @@ class _Worker:
     It is stopped in between, because the idle threads of some libraries spin.
     """
 
-    def __init__(self, contestant: str):
-        command = [sys.executable, *sys.argv, f"--worker={contestant}"]
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], verbose: bool
+    ):
         self._process = subprocess.Popen(
-            command,
-            env={TUNABLES: HUGE_PAGES} | os.environ,  # which speed up every contestant
+            [sys.executable, *sys.argv, *arguments],
+            env=SHARED | os.environ | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=None if verbose else subprocess.DEVNULL,
             text=True,
         )
 

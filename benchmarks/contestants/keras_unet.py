@@ -86,6 +86,14 @@ def predict(model, images, dtype, members):
     return lambda: np.stack([n.predict_on_batch(images[:batch]) for n in networks])
 
 
+def wait(result):
+    """Keras returns arrays of NumPy, which are there."""
+
+
+def device_memory():
+    """Return None: it depends on the library that Keras runs on."""
+
+
 def _set_dtype(dtype):
     if dtype == "bfloat16":
         keras.mixed_precision.set_global_policy("mixed_bfloat16")

@@ -24,7 +24,7 @@ def train_step(model, images, masks, dtype):
     def call():
         nonlocal state
         state, metrics = step(state, images, masks, indices, 1)
-        return float(metrics["loss"][0])
+        return metrics["loss"]
 
     return call
 
@@ -35,4 +35,13 @@ def predict(model, images, dtype, members):
     probabilities = make_ensemble_predict(network)
     members = stack(variables)
     images = jax.device_put(images)
-    return lambda: probabilities(members, images).block_until_ready()
+    return lambda: probabilities(members, images)
+
+
+def wait(result):
+    jax.block_until_ready(result)
+
+
+def device_memory():
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] if stats else None
