@@ -150,12 +150,18 @@ def predict(
     overwrite: bool,
     **maps: bool,
 ) -> None:
-    index = out / INDEX if overlay and source.is_dir() else None
-    files = [path for path in (csv, json, index) if path]
+    from lungseg_jax.reporting.index_page import write_index_page
+    from lungseg_jax.runtime.files import check_outputs
+
+    files = [path for path in (csv, json) if path]
     _require_table(csv, json, resume)
     tasks = _plan(
         source, out, files, maps, overlay, format, series, resume or overwrite
     )
+    pages = {task.name: task.page for task in tasks if task.page}
+    index = out / INDEX if len(pages) > 1 else None
+    if index:
+        check_outputs([index], inputs=[], overwrite=resume or overwrite)
     left, kept = _left_to_do(tasks, csv) if resume else (tasks, [])
     segmenter = _load(run, device, members, flips, postprocessing)
     options = {"volume_cleanup": volume_cleanup, "labels": labels}
@@ -164,7 +170,8 @@ def predict(
         options |= {"run": run, "members": members, "flips": flips}
         _write_json(json, segmenter, tasks, table, skipped, options)
     if index:
-        _write_index(index, tasks, table)
+        shown = {name: None if name in skipped else pages[name] for name in pages}
+        write_index_page(index, shown, table.volumes)
     progress.say(table.summary())
     progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
     if skipped:
@@ -281,17 +288,6 @@ def _write_json(
 
     record = prediction_record(segmenter, tasks, table.rows, skipped, options=options)
     write_json(path, record)
-
-
-def _write_index(
-    path: Path, tasks: Sequence["PredictionTask"], table: "PredictionTable"
-) -> None:
-    """Write the page that links to those of the volumes, if there are several."""
-    from lungseg_jax.reporting.index_page import write_index_page
-
-    pages = {task.name: task.page for task in tasks if task.page}
-    if len(pages) > 1:
-        write_index_page(path, pages, table.volumes)
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def plan_outputs(
         raise UserError(
             f"the format {format} is unknown.", rule=f"one of {', '.join(known)}."
         )
-    if source.is_dir() and not is_dicom(source):
+    if source.is_dir() and not _is_series(source):
         tasks = list(_plan_folder(source, target, format, series))
     else:
         _check_single_input(source)
@@ -80,6 +80,14 @@ def plan_outputs(
         overwrite=overwrite,
     )
     return tasks
+
+
+def _is_series(folder: Path) -> bool:
+    """Whether a folder is that of a DICOM series, and not of a disc with its index."""
+    if not is_dicom(folder):
+        return False
+    is_disc = any(path.is_dir() for path in folder.iterdir())
+    return not is_disc or bool(series_uids(folder))
 
 
 def _plan_folder(
@@ -126,7 +134,6 @@ def _plan_below(
     for folder in folders:
         if is_dicom(folder):
             yield from _plan_series(folder, target, format, series)
-            continue
         files, deeper = _entries(folder)
         for path in filter(is_volume, files):
             mask = _mask_path(path, target / folder.name, format, in_folder=True)
@@ -138,7 +145,7 @@ def _plan_below(
 def _plan_series(
     folder: Path, target: Path, format: str, series: str
 ) -> Iterator[PredictionTask]:
-    """Plan each of the series in a folder; a single one has the name of the folder."""
+    """Plan each of the series in a folder, if any; a single one has its name."""
     mask = _mask_path(folder, target, format, in_folder=True)
     try:
         uids = [series] if series else series_uids(folder)

@@ -64,7 +64,7 @@ def predict_files(
 
     Returns:
       The errors of the volumes that were skipped, of several, by the name of their task.
-      Nothing is written for them.
+      They have no mask.
 
     Raises:
       UserError: a slice or the only volume cannot be used. Nothing is written then.
@@ -79,9 +79,9 @@ def predict_files(
     for task in volumes:
         try:
             with table.volume():
-                view = _predict_volume(segmenter, task, table, volume_cleanup, labels)
-                if task.page:
-                    write_page(task.page, view)
+                _predict_volume(
+                    segmenter, task, table, volume_cleanup, labels, write_page
+                )
         except UserError as e:
             if len(tasks) == 1:
                 raise
@@ -121,17 +121,16 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table) -> None:
 
 
 def _predict_volume(
-    segmenter, task: PredictionTask, table, volume_cleanup, labels
-) -> VolumeView | None:
-    """Predict all slices, clean up the mask of the volume, and write it.
-
-    Returns a view of it if the task has a page.
-    """
-    task.target.parent.mkdir(parents=True, exist_ok=True)
+    segmenter, task: PredictionTask, table, volume_cleanup, labels, write_page
+) -> None:
+    """Predict all slices, clean up the mask of the volume, and write all of the task."""
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(open_volume(task.source, series=task.series))
         _check_volume(segmenter, volume)
-        writer = open_mask(task.target, volume, LABELS[labels])  # it may refuse
+        task.target.parent.mkdir(parents=True, exist_ok=True)
+        # The first to be entered, so that the mask appears last, when all else is there.
+        mask_writer = open_mask(task.target, volume, LABELS[labels])
+        writer = stack.enter_context(mask_writer)
         sheet = ContactSheet(volume.count)
         shown = sheet.includes if task.overlay else lambda k: False
         segmented = _segment_slices(segmenter, task, volume, stack)
@@ -145,7 +144,6 @@ def _predict_volume(
         viewer = task.page and VolumeViewer(
             sides, spacing_mm=volume.spacing_mm, window_hu=_window(segmenter)
         )
-        stack.enter_context(writer)
         for k, image in enumerate(volume.slices()):
             writer.write(k, written[k])
             mask, confidence = masks[k].astype(bool), confidences[k]
@@ -159,11 +157,10 @@ def _predict_volume(
             )
         right, left = (np.count_nonzero(sides == side) for side in (RIGHT, LEFT))
         table.end_volume(task.name, volume.spacing_mm, right=right, left=left)
-    if not viewer:
-        return None
-    viewer.add_planes(sheet)
-    write_picture(task.overlay, sheet.picture())
-    return viewer.view(task.name)
+        if viewer:
+            viewer.add_planes(sheet)
+            write_picture(task.overlay, sheet.picture())
+            write_page(task.page, viewer.view(task.name))
 
 
 def _segment_slices(

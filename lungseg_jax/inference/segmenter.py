@@ -51,7 +51,8 @@ class Segmentation:
       uncertainty: `[... h w]` float32, entropy of `probability` in bits, from 0 to 1.
       mutual_information: `[... h w]` float32, disagreement of the members before
         calibration, in bits; 0 for a single member.
-      expected_iou: float or `[n]`, estimate of the mask's IoU from the probabilities.
+      expected_iou: float or `[n]`, estimate of the IoU of a slice's mask from its
+        probabilities. In a volume, the mask before it was cleaned in three dimensions.
       disagreement: float or `[n]`, fraction of the pixels called lung by any member that
         are not called lung by all of them.
       review: bool or `[n]`, whether a person should review the mask, because its expected

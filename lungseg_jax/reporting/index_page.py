@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lungseg_jax.reporting.templates import render
 from lungseg_jax.runtime.files import write_text
@@ -12,13 +13,13 @@ SIZES = {"volume_ml": "Both, ml", "right_ml": "Right, ml", "left_ml": "Left, ml"
 
 
 def write_index_page(
-    path: Path, pages: Mapping[str, Path], volumes: Sequence[Mapping[str, Any]]
+    path: Path, pages: Mapping[str, Path | None], volumes: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write the page, in HTML; links are relative to it.
 
     Args:
       path: replaced if it exists.
-      pages: of all volumes, by name; those that do not exist were skipped.
+      pages: of all volumes, by name; None if one was skipped.
       volumes: rows of `PredictionTable.volumes`, as many as are known.
 
     Raises:
@@ -42,8 +43,10 @@ def write_index_page(
     )
 
 
-def _row(name: str, page: Path, folder: Path, row: Mapping[str, Any] | None) -> dict:
-    link = Path(os.path.relpath(page, folder)).as_posix() if page.exists() else None
+def _row(
+    name: str, page: Path | None, folder: Path, row: Mapping[str, Any] | None
+) -> dict:
+    link = quote(os.fsencode(os.path.relpath(page, folder))) if page else None
     sizes = [_rounded(row[column]) if row else "" for column in SIZES]
     return {
         "name": name,

@@ -70,8 +70,6 @@ def write_report(
         figures=drawn,
         slices_csv=slices_csv.read_bytes(),
     )
-    # Names of slices and folders need not be valid UTF-8.
-    page = page.encode("utf-8", errors="backslashreplace").decode()
     write_text(folder / "index.html", page)
 
 

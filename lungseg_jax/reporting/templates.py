@@ -11,7 +11,10 @@ from lungseg_jax.runtime.errors import pluralize
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of this folder, such as "page.html"; no value may be missing."""
+    """Render a template of this folder, such as "page.html"; no value may be missing.
+
+    Names of files, which need not be valid UTF-8, are escaped where they are not.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -20,7 +23,8 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "count": pluralize}
-    return environment.get_template(template).render(**values)
+    page = environment.get_template(template).render(**values)
+    return page.encode("utf-8", errors="backslashreplace").decode()
 
 
 def data_uri(media_type: str, content: bytes) -> str:

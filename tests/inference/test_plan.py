@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_files import write_series, write_without_image  # of tests/data/io/
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.plan import plan_outputs
@@ -81,6 +83,23 @@ def test_maps_a_folder_of_dicom_series(tmp_path):
     assert_refused(
         "would overwrite an input", tmp_path / "in", tmp_path / "in" / "anna"
     )
+
+
+def test_finds_series_below_others_and_on_discs(volume, tmp_path):
+    patients = tmp_path / "patients"
+    for name in ("disc/IMG", "scan/SE2"):
+        (patients / name).mkdir(parents=True)
+        write_series(patients / name)
+    write_series(patients / "scan")
+    volume.rename(patients / "scan" / "old.nii.gz")
+    index = patients / "disc" / "DICOMDIR"
+    write_without_image(index, MediaStorageDirectoryStorage)
+    found = ["disc/IMG.nii.gz", "scan.nii.gz", "scan/SE2.nii.gz", "scan/old.nii.gz"]
+    out = tmp_path / "out"
+    tasks = plan_outputs(patients, out)
+    assert sorted(str(task.target.relative_to(out)) for task in tasks) == found
+    (task,) = plan_outputs(index.parent, out)
+    assert task.target == out / "IMG.nii.gz"
 
 
 def test_refuses_other_images_beside_a_dicom_series(images, tmp_path):

@@ -11,21 +11,21 @@ ROW = {
 
 
 def test_lists_volumes_with_links_and_those_that_were_skipped(tmp_path):
+    (tmp_path / "out").mkdir()
     pages = {
         f"scans/{name}": tmp_path / "out" / f"{name}_overlay.html"
-        for name in ("a <b>/ct", "c", "d")
+        for name in ("a <b>/ct", "d", "M\udcfcller")
     }
-    for name in ("scans/a <b>/ct", "scans/d"):
-        pages[name].parent.mkdir(parents=True, exist_ok=True)
-        pages[name].write_text("page")
+    pages["scans/c"] = None
     rows = [ROW | {"input": "scans/a <b>/ct", "slices": 90, "to_review": 7}]
     write_index_page(tmp_path / "out" / "index.html", pages, rows)
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "3 volumes, 1 skipped" in page and "Lungs of scans" in page
+    assert "4 volumes, 1 skipped" in page and "Lungs of scans" in page
     assert '<a href="a%20%3Cb%3E/ct_overlay.html">a &lt;b&gt;/ct</a>' in page
     for cell in ("4322", "2300", "2022", "-812", "90"):
         assert f"<td>{cell}</td>" in page
     assert '<td class="many">7</td>' in page
     assert '<a href="d_overlay.html">d</a>' in page  # kept, without a row
     assert "c, skipped" in page and "c_overlay" not in page
+    assert "M\\udcfcller" in page  # a Latin-1 name
     assert "For research only" in page
