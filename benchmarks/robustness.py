@@ -82,7 +82,7 @@ def held_out(
         raise UserError(
             f"the runs have no slice of the {split} split in common.",
             rule="all runs are scored on the same slices.",
-            remedy="score them one by one, or train them with the same split.seed.",
+            remedy="score them one by one, or train them with the same data.split_seed.",
         )
     return [pair for pair in pairs if pair.name in names], trained_here
 

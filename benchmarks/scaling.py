@@ -37,7 +37,7 @@ def steps_and_predictions(args) -> None:
                 ours.train_step(args.model, images, masks, "float32"),
                 ours.predict(args.model, images, "float32", 3),
             ):
-                seconds = median_seconds(call, args.rounds) / batch
+                seconds = median_seconds(ours.awaited(call), args.rounds) / batch
                 cells += [1e3 * seconds, 1e9 * seconds / size**2]
             row = "{:10.1f}{:14.0f}   {:10.1f}{:14.0f}".format(*cells)
             print(f"{size:6}{batch:7}  {row}", flush=True)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from getpass import getuser
 from pathlib import Path
 
 import numpy as np
@@ -155,30 +156,45 @@ def take_turns(
       "best_ms" and "peak_mb".
     """
     running, results = {}, {}
-    if args.together:
-        running = {name: _Worker(*how, args.verbose) for name, how in workers.items()}
-    for name, how in workers.items():
-        worker = running.get(name) or _Worker(*how, args.verbose)
-        if (about := worker.listen()) is None:
-            print(f"{name}: not installed, or failed; skipped", file=sys.stderr)
-            running.pop(name, None)
-            continue
-        running[name], results[name] = worker, about
-        worker.pause()
-    times = {name: [] for name in running}
-    with exclusive_lock(Path(tempfile.gettempdir()) / "lungseg_jax-benchmark.lock"):
-        print("timing", file=sys.stderr, flush=True)
-        for _ in range(args.rounds):
-            for name, worker in running.items():
-                answer = worker.ask()
-                times[name].append(answer["ms"])
-                results[name]["peak_mb"] = answer["peak_mb"]
+    try:
+        if args.together:
+            running = {n: _Worker(*how, args.verbose) for n, how in workers.items()}
+        for name, how in workers.items():
+            if name not in running:
+                running[name] = _Worker(*how, args.verbose)
+            if (about := running[name].listen()) is None:
+                print(f"{name}: not installed, or failed; skipped", file=sys.stderr)
+                running.pop(name)
+                continue
+            results[name] = about
+            running[name].pause()
+        with exclusive_lock(Path(tempfile.gettempdir()) / f"{getuser()}-timing.lock"):
+            print("timing", file=sys.stderr, flush=True)
+            for name, times in _time(running, args.rounds).items():
+                results[name] |= times
+    finally:
         for worker in running.values():
-            worker.close()
-    for name in running:
-        results[name]["ms"] = statistics.median(times[name])
-        results[name]["best_ms"] = min(times[name])
+            worker.kill()
     return results
+
+
+def _time(running: Mapping[object, "_Worker"], rounds: int) -> dict[object, dict]:
+    answers = {name: [] for name in running}
+    for _ in range(rounds):
+        for name, worker in running.items():
+            if (answer := worker.ask()) is None:
+                raise SystemExit(f"{name}: ended during the timing; see --verbose")
+            answers[name].append(answer)
+    for worker in running.values():
+        worker.close()
+    return {
+        name: {
+            "ms": statistics.median(answer["ms"] for answer in given),
+            "best_ms": min(answer["ms"] for answer in given),
+            "peak_mb": given[-1]["peak_mb"],
+        }
+        for name, given in answers.items()
+    }
 
 
 class _Worker:
@@ -206,12 +222,13 @@ class _Worker:
                 return json.loads(line[2:])
         return None
 
-    def ask(self) -> dict:
+    def ask(self) -> dict | None:
+        """Return the time of a call, or None if the worker has ended."""
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        answer = self.listen()
-        self.pause()
+        if (answer := self.listen()) is not None:
+            self.pause()
         return answer
 
     def pause(self) -> None:
@@ -221,3 +238,8 @@ class _Worker:
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.close()
         self._process.wait()
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()  # a process that is stopped, too
+            self._process.wait()

@@ -3,7 +3,7 @@
     python benchmarks/variety.py
     python benchmarks/variety.py --size=128 --rounds=15
 
-Both steps are those of `configs/incp_snapshot.py` on the same phantoms, in one process,
+Both steps are those of the default configuration on the same phantoms, in one process,
 alternately. Prints the first call with its compilation, and medians of the time and of the
 CPU time of a step. Noise of the machine affects the CPU time less.
 """

@@ -42,7 +42,11 @@ from lungseg_jax.training.placement import room_for_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_data import RunData, load_run_data
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.scaling import fit_to_devices, memory_remedy
+from lungseg_jax.training.scaling import (
+    device_batch_size,
+    fit_to_devices,
+    memory_remedy,
+)
 from lungseg_jax.training.trackers import require_trackers
 from lungseg_jax.training.tracking import Tracking
 from lungseg_jax.training.validation import make_predict
@@ -94,7 +98,8 @@ def run_experiment(
             initial = _register(c, folder, data, stack, extend=extend, devices=used)
         _train(c, folder, data, initial, track)
         with distributed.primary_first():
-            _finish(folder, data)
+            if distributed.is_primary():
+                _finish(folder, data)
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return read_json(folder.evaluation)
@@ -233,11 +238,9 @@ def _tune(run: Run, data: RunData) -> None:
     trained = load_run(run)
     if len(trained.members) > 1:
         slices = data.training_slices(c)
-        # On one device, hence not more than its part of a batch.
-        size = (c.train.batch_per_device or c.train.batch_size) // c.train.accumulate
-        batches = whole_batches(len(slices), size, seed=c.seed)
+        batches = whole_batches(len(slices), device_batch_size(c), seed=c.seed)
         parts = slices.image_batches(batches)
-        if not data.is_streamed:
+        if data.placement.name == "copied":
             parts = [(slices.stack()["image"], batches)]
         with memory.reported(memory_remedy(c)):
             average = average_members(trained, parts)
@@ -260,12 +263,16 @@ def _stressed(c: ConfigDict, dataset: Dataset, split: Split) -> list[Slice]:
     validation = split["validation"]
     if not validation or c.data.preprocessing == "seed":
         return []
-    steps = -(-STRESSED * len(validation) // c.train.batch_size)
-    images, masks = augmented_slices(c, dataset, validation, steps=steps)
+    count = STRESSED * len(validation)
+    c = c.copy_and_resolve_references()
+    c.train.batch_size = device_batch_size(c)
+    steps = -(-count // c.train.batch_size)
+    with memory.reported(memory_remedy(c)):
+        images, masks = augmented_slices(c, dataset, validation, steps=steps)
     low, high = config.preprocessing_of(c)["window_hu"]
     return [
         Slice("", low + image * (high - low), (mask > 0.5).astype(np.uint8))
-        for image, mask in zip(images, masks, strict=True)
+        for image, mask in zip(images[:count], masks[:count], strict=True)
     ]
 
 

@@ -38,6 +38,11 @@ def predict(model, images, dtype, members):
     return lambda: probabilities(members, images)
 
 
+def awaited(call):
+    """Return a function that calls, and returns when the result is there."""
+    return lambda: wait(call())
+
+
 def wait(result):
     jax.block_until_ready(result)
 

@@ -119,7 +119,10 @@ def _taps(k: int, pixels: int, scale: int = 1) -> np.ndarray:
 
 
 def _arrange(axes: str, *arrays: jax.Array) -> jax.Array:
-    """`jnp.einsum` that only places the elements of its last array, and is exact."""
+    """`jnp.einsum` that places the elements of its last array, which is exact.
+
+    Elements that share a place are added in the dtype of that array.
+    """
     *zeros_and_ones, kernel = arrays
     placed = [jnp.asarray(array, kernel.dtype) for array in zeros_and_ones]
     return jnp.einsum(axes, *placed, kernel, precision="highest")

@@ -51,7 +51,7 @@ def check_config(c: ConfigDict) -> None:
 
 
 def check_effects(c: ConfigDict) -> None:
-    """Check that every option that was changed has an effect.
+    """Check that options that were changed have an effect; not all can be checked.
 
     It is for new runs: older versions accepted such options.
 
@@ -76,6 +76,11 @@ def check_effects(c: ConfigDict) -> None:
             "optimizer.name=adamw or muon",
         ),
         "model.kernel_size": (c.model.name == "inception", "model.name=conv"),
+        "optimizer.muon_hidden_only": (
+            c.optimizer.name != "muon",
+            "optimizer.name=muon",
+        ),
+        "data.extra_share": (not c.data.extra_phantoms, "data.extra_phantoms=N"),
         "model.bn_momentum": (c.model.norm != "batch", "model.norm=batch"),
     }
     for name, (is_ignored, owner) in ignored.items():
@@ -117,6 +122,12 @@ def check_data_and_devices(
             remedy=f"--config.train.batch_size={training_slices} or less."
             if not c.train.batch_per_device
             else "a smaller --config.train.batch_per_device, or fewer devices.",
+        )
+    if c.data.extra_phantoms and size < 2:
+        raise UserError(
+            f"train.batch_size={size} has no room for phantoms beside the slices.",
+            rule="at least 2, with data.extra_phantoms.",
+            remedy="--config.data.extra_phantoms=0, or a larger batch.",
         )
     if size % (parts * devices):
         step = parts * devices

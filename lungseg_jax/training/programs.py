@@ -97,7 +97,7 @@ def lower_train_steps(
       mesh: the devices that share a batch: see `distributed.make_mesh`.
       slices: size of the training split, all of which is on every device.
       platforms: cpu, cuda or tpu; by default that of the mesh. A program for others can
-        be read, but not compiled.
+        be read, but not compiled; whether its rows are folded follows the mesh.
 
     Returns:
       The program, whose `compile()` tells how it suits the devices.

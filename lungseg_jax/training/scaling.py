@@ -84,7 +84,8 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
     ratio = size / c.train.batch_size
     changes = {"train.batch_size": size, "schedule.warmup_steps": 0}
     changes |= {name: max(1, round(values[name] / ratio)) for name in STEPS}
-    changes |= {name: float(f"{values[name] * ratio**0.5:.4g}") for name in RATES}
+    if ratio != 1:
+        changes |= {n: float(f"{values[n] * ratio**0.5:.4g}") for n in RATES}
     scaled.update_from_flattened_dict(changes)
     check_config(scaled)
     first_cycle = snapshot_steps(scaled)[0]
@@ -92,6 +93,12 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
     warmup = max(round(c.schedule.warmup_steps / ratio), least)
     scaled.schedule.warmup_steps = min(warmup, first_cycle - 1)
     return scaled
+
+
+def device_batch_size(c: ConfigDict) -> int:
+    """Return the slices that one device sees at once in training."""
+    size = micro_batch_size(c)
+    return size // len(distributed.devices_for(size))
 
 
 def memory_knobs(c: ConfigDict) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def memory_knobs(c: ConfigDict) -> dict[str, Any]:
 def memory_remedy(c: ConfigDict) -> str:
     """Name the knobs that make an update take less memory, the gentlest first."""
     size, parts = c.train.batch_size, c.train.accumulate
-    devices = len(distributed.devices_for(micro_batch_size(c)))
+    devices = micro_batch_size(c) // device_batch_size(c)
     more = [n for n in range(parts + 1, size + 1) if size % (n * devices) == 0]
     options = [f"--config.train.accumulate={more[0]}"] if more else []
     options += [] if c.model.remat else ["--config.model.remat=true"]

@@ -102,6 +102,11 @@ def test_no_recipe_has_an_option_without_effect(path, variant):
         ({"optimizer.name": "adam", "optimizer.weight_decay": 0.1}, "weight_decay=0.1"),
         ({"model.kernel_size": 5}, "model.kernel_size=5"),
         ({"model.norm": "group", "model.bn_momentum": 0.5}, "bn_momentum=0.5"),
+        (
+            {"optimizer.name": "adamw", "optimizer.muon_hidden_only": False},
+            "hidden_only=False",
+        ),
+        ({"data.extra_phantoms": 0, "data.extra_share": 0.5}, "extra_share=0.5"),
     ],
 )
 def test_a_new_run_refuses_options_without_effect(changes, message):
@@ -111,6 +116,13 @@ def test_a_new_run_refuses_options_without_effect(changes, message):
     with pytest.raises(UserError, match=message.replace(".", r"\.")) as e:
         config.check_effects(c)
     assert e.value.rule and e.value.remedy
+
+
+def test_a_batch_of_one_has_no_room_for_phantoms():
+    c = config.default_config()
+    c.train.batch_size, c.data.extra_phantoms = 1, 10
+    with pytest.raises(UserError, match="no room for phantoms"):
+        config.check_data_and_devices(c, dtype="int16", training_slices=9, devices=1)
 
 
 def test_the_three_recipes_are_the_three_networks():

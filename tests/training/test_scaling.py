@@ -39,6 +39,7 @@ def test_a_batch_sixteen_times_as_large():
 
 def test_the_batch_of_the_recipe_leaves_its_numbers():
     c = recipe(**{"train.batch_per_device": 2, "schedule.warmup_steps": 3})
+    c.schedule.peak = 0.00312345
     assert config.differences(c.to_dict(), scale_to_devices(c, 4).to_dict()) == []
 
 
