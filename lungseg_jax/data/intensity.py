@@ -39,7 +39,7 @@ class Values(NamedTuple):
 
     Attributes:
       low, high: the minimum and the maximum.
-      dense: fraction of the pixels above `DENSE_HU`.
+      dense: fraction of the pixels above `DENSE_HU`, a mean over the images.
     """
 
     low: float
@@ -49,12 +49,20 @@ class Values(NamedTuple):
 
 def values_of(images: Iterable[np.ndarray]) -> Values:
     """Return the statistics of one or more images, pooled."""
-    low, high, dense, pixels = np.inf, -np.inf, 0, 0
-    for image in images:
-        low, high = min(low, float(image.min())), max(high, float(image.max()))
-        dense += int(np.count_nonzero(image > DENSE_HU))
-        pixels += image.size
-    return Values(low, high, dense / pixels)
+    return pool_values(
+        Values(
+            float(image.min()),
+            float(image.max()),
+            np.count_nonzero(image > DENSE_HU) / image.size,
+        )
+        for image in images
+    )
+
+
+def pool_values(parts: Iterable[Values]) -> Values:
+    """Return the statistics of all images, from those of each."""
+    low, high, dense = zip(*parts, strict=True)
+    return Values(min(low), max(high), sum(dense) / len(dense))
 
 
 def detect_intensity(values: Values) -> str:

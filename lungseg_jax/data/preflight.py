@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lungseg_jax.data.intensity import Values, detect_intensity
+from lungseg_jax.data.intensity import Values, detect_intensity, pool_values, values_of
 from lungseg_jax.data.io import formats
 from lungseg_jax.data.metadata import TABLE, SliceMetadata, read_metadata
 from lungseg_jax.data.pairs import Pair, scan
@@ -17,7 +17,7 @@ from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 from lungseg_jax.runtime.files import write_text
 
 THREADS = 8
-VERSION = 1  # of the checks; cached results of another version are ignored
+VERSION = 2  # of the checks; cached results of another version are ignored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SliceInfo:
       name: of the pair.
       dtype: of the image.
       height, width: of both.
-      low, high: minimum and maximum of the image.
+      low, high, dense: the `Values` of the image.
       lung_pixels: number of pixels in the mask.
       image_digest: digest of the image's pixels, independent of its file format.
     """
@@ -39,6 +39,7 @@ class SliceInfo:
     width: int
     low: float
     high: float
+    dense: float
     lung_pixels: int
     image_digest: str
 
@@ -69,9 +70,8 @@ class CheckedFolder:
     @property
     def domain(self) -> str:
         """The units of the images, a key of `intensity.DOMAINS`."""
-        low = min(info.low for info in self.slices)
-        high = max(info.high for info in self.slices)
-        return detect_intensity(Values(low, high))
+        values = (Values(info.low, info.high, info.dense) for info in self.slices)
+        return detect_intensity(pool_values(values))
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -239,13 +239,15 @@ def _inspect_pair(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
         )
     pixels = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
     pixels.update(image.data)
+    low, high, dense = values_of([image])
     info = SliceInfo(
         name=pair.name,
         dtype=str(image.dtype),
         height=height,
         width=width,
-        low=image.min().item(),
-        high=image.max().item(),
+        low=low,
+        high=high,
+        dense=dense,
         lung_pixels=int(mask.sum(dtype=int)),
         image_digest=pixels.hexdigest()[:32],
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lungseg_jax.data.intensity import require_intensity, values_of
+from lungseg_jax.data.intensity import pool_values, require_intensity, values_of
 from lungseg_jax.data.metadata import SliceMetadata
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import true_mask
@@ -56,7 +56,8 @@ def evaluate(
       "calibration", "uncertainty", "slices".
 
     Raises:
-      UserError: a slice has values of another kind than those of the training.
+      UserError: the slices, taken together, have values of another kind than those of
+        the training.
     """
     names = [name for name in trained.members if name != AVERAGE] or [AVERAGE]
     choices = _scored_choices(trained, names)
@@ -179,9 +180,15 @@ def _probabilities(
 
 
 def _require_intensity(slices: Iterable[Slice], domain: str) -> Iterator[Slice]:
+    """Yield the slices, then refuse them if their pooled values have other units.
+
+    A slice of nothing but air, or of much metal, seems to have other units than its folder.
+    """
+    values = []
     for image_slice in slices:
-        require_intensity(values_of([image_slice.image]), domain, image_slice.name)
+        values.append(values_of([image_slice.image]))
         yield image_slice
+    require_intensity(pool_values(values), domain, "the data")
 
 
 class _EnsembleStats:

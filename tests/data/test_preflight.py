@@ -102,6 +102,7 @@ def test_describes_each_slice(pair_folder, dtype, suffix, size):
         lung = cv2.imread(str(pair.mask), cv2.IMREAD_UNCHANGED) > 0
         assert (info.name, info.dtype) == (pair.name, dtype)
         assert (info.low, info.high) == (pixels.min(), pixels.max())
+        assert info.dense == (pixels > 700).mean()
         assert info.lung_pixels == lung.sum()
     assert checked.duplicates == []
 
@@ -109,6 +110,17 @@ def test_describes_each_slice(pair_folder, dtype, suffix, size):
 def test_shape_is_none_if_the_sizes_differ(pair_folder):
     pair_folder(["a", "b"], size=40)
     assert check_folder(pair_folder(["c"], size=24)).shape is None
+
+
+def test_values_without_their_offset_are_unsigned_despite_padding(pair_folder):
+    """As each slice is where it is predicted."""
+    folder = pair_folder(["a", "b"])
+    assert check_folder(folder).domain == "HU"
+    for name in "ab":
+        stored = cv2.imread(str(image(folder, name)), cv2.IMREAD_UNCHANGED) + 1050
+        stored[:4] = -2000
+        write_image(image(folder, name), stored.astype(np.int16))
+    assert check_folder(folder).domain == "unsigned"
 
 
 def test_refuses_mixed_dtypes(pair_folder):

@@ -173,6 +173,18 @@ def test_flags_of_slices_without_a_score_are_counted(tuned, slices):
     assert found["slices"]["blank"]["iou"] is None
 
 
+@pytest.mark.parametrize("odd", ["all above", "dense"])
+def test_a_single_slice_may_have_odd_values(trained, slices, odd):
+    first, *others = slices(9)
+    image = first.image.clip(5, 200)
+    if odd == "dense":
+        image[:10], image[0, 0] = 900, -1000
+    first = dataclasses.replace(first, image=image)
+    with pytest.raises(UserError, match="the data has"):
+        evaluate(trained, iter([first]), 1)
+    assert len(evaluate(trained, iter([first, *others]), 9)["slices"]) == 9
+
+
 def test_refuses_gray_values(trained):
     picture = Slice("p", np.full((8, 8), 9, np.uint8), np.zeros((8, 8), np.uint8))
     picture.image[0] = 200
