@@ -19,7 +19,7 @@ _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _STRIP_ROWS, _ALL_ROWS = 278, 2**32 - 1
 _TAGS = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS}
 _TAGS |= {_TILE_WIDTH, _TILE_HEIGHT, _STRIP_ROWS}
-_PALETTE = 3  # a value of _PHOTOMETRIC
+_WHITE_IS_ZERO, _PALETTE = 0, 3  # values of _PHOTOMETRIC
 _VALUE_FORMATS = {3: "H", 4: "I", 16: "Q"}  # by TIFF type: SHORT, LONG, LONG8
 _DICOM, _DICOM_PREAMBLE = b"DICM", 128  # the magic bytes and their offset
 
@@ -35,6 +35,7 @@ class Header:
       pages: images in the file, counted up to `MAX_PAGES`.
       block: width and height of the tile or strip that a TIFF decoder holds at once,
         which may be larger than the image; (0, 0) for a PNG.
+      white_is_zero: whether higher values are darker.
     """
 
     width: int
@@ -43,6 +44,7 @@ class Header:
     bits: int
     pages: int = 1
     block: tuple[int, int] = (0, 0)
+    white_is_zero: bool = False
 
     @property
     def pixels(self) -> int:
@@ -152,6 +154,7 @@ def _tiff_header(tags: dict[int, int], *, pages: int) -> Header:
         bits=tags.get(_BITS, 1),
         pages=pages,
         block=max(tile, strip, key=lambda block: block[0] * block[1]),
+        white_is_zero=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO,
     )
 
 

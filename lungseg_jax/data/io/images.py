@@ -195,6 +195,12 @@ def _check_header(path: Path, header: Header) -> None:
             rule="8, 16, 32 or 64 bits, or 1 for a mask.",
             remedy="save the file with 16 bits.",
         )
+    if header.white_is_zero:  # OpenCV inverts 8 bits, but not 16
+        raise UserError(
+            f"{path} is WhiteIsZero: its values are inverted.",
+            rule="higher values are brighter: PhotometricInterpretation is BlackIsZero.",
+            remedy="save the file again as BlackIsZero, for example as PNG.",
+        )
 
 
 def _check_writable(path: Path, suffix: str, array: np.ndarray) -> None:

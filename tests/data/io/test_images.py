@@ -398,6 +398,19 @@ def test_refuses_12_bits(tmp_path):
         read_image(path)
 
 
+def test_refuses_inverted_values(tmp_path):
+    """OpenCV inverts those of 8 bits, and no others."""
+    path = tmp_path / "a.tif"
+    content = sized_tiff(4, 4).replace(
+        struct.pack("<HHII", 262, 3, 1, 1), struct.pack("<HHII", 262, 3, 1, 0)
+    )
+    path.write_bytes(content)
+    assert np.all(cv2.imread(str(path), cv2.IMREAD_UNCHANGED) == 255)
+    for read in (read_image, read_mask):
+        with pytest.raises(UserError, match="WhiteIsZero"):
+            read(path)
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint32"])
 def test_refuses_other_dtypes_in_images_but_not_in_masks(tmp_path, dtype):
     path = write_tiff(tmp_path / "a.tif", MASK.astype(dtype), 1)
