@@ -84,7 +84,7 @@ def require_length(path: Path, actual: int, needed: int) -> None:
         raise damaged(path, f"it is truncated: {actual} of {needed} bytes")
 
 
-def damaged(path: Path, why: str) -> UserError:
+def damaged(path: str | Path, why: str) -> UserError:
     """Return the error for a damaged file."""
     return UserError(
         f"{path} is damaged: {why}.",

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from lungseg_jax.data.io import nifti
 from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
@@ -34,9 +35,8 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
             image.GetDirection(),
         )
     else:
-        _require_gray_volume(image.shape)
-        array = np.asanyarray(image.dataobj).T
         geometry = _geometry(image)
+        array = np.asanyarray(image.dataobj).reshape(geometry.size).T
 
     def read_plane(axis: int, index: int) -> np.ndarray:
         return np.take(array, index, axis=2 - axis)
@@ -87,6 +87,10 @@ def _require_gray_volume(size: tuple[int, ...], components: int = 1) -> None:
 
 
 def _geometry(image: nib.spatialimages.SpatialImage) -> Geometry:
+    if isinstance(image, nib.Nifti1Pair):  # placed as its file is, or would be
+        saved = type(image)(image.dataobj, image.affine, image.header)
+        return nifti.read_geometry(saved.header, NAME)
+    _require_gray_volume(image.shape)
     columns = image.affine[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)
     with np.errstate(all="ignore"):

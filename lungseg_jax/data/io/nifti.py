@@ -49,7 +49,7 @@ def open_volume(path: Path) -> Iterator[Volume]:
     require_content(path)
     is_gzip = path.name.lower().endswith(".gz")
     header = _read_header(path, is_gzip=is_gzip)
-    geometry = _geometry(header, path)
+    geometry = read_geometry(header, path)
     dtype, start, slope, inter = _storage(header, path)
     stop = start + math.prod(geometry.size) * dtype.itemsize
     with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
@@ -119,6 +119,38 @@ def volume_header(volume: Volume, dtype: np.dtype) -> bytes:
     return header.binaryblock + no_extensions
 
 
+def read_geometry(header: nib.Nifti1Header, where: str | Path) -> Geometry:
+    """Return the voxel grid that a header declares; `where` names it.
+
+    Raises:
+      UserError: it is not that of a gray 3D image with orthogonal axes.
+    """
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise UserError(
+            f"{where} is an image of {len(shape)} dimensions.",
+            rule="a volume has three dimensions and is gray.",
+            remedy="save one time point, or one channel, as a separate file.",
+        )
+    pixdim = [float(mm) for mm in header["pixdim"][1:4]]
+    if not all(0 < mm < math.inf for mm in pixdim):
+        raise damaged(where, f"its voxels measure {tuple(pixdim)}")
+    to_mm = _TO_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine = _preferred_affine(header, where)
+    with np.errstate(all="ignore"):
+        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    geometry = Geometry(
+        shape,
+        tuple(mm * to_mm for mm in pixdim),
+        tuple((_RAS_TO_LPS * affine[:3, 3]).tolist()),
+        tuple((_RAS_TO_LPS[:, None] * axes).ravel().tolist()),
+    )
+    require_plausible(geometry, where)
+    return geometry
+
+
 def _read_header(path: Path, *, is_gzip: bool) -> nib.Nifti1Header:
     start = read_start(path, nib.Nifti2Header.sizeof_hdr, is_gzip=is_gzip)
     for version in (nib.Nifti1Header, nib.Nifti2Header):
@@ -151,34 +183,7 @@ def _storage(header, path: Path) -> tuple[np.dtype, int, float, float]:
     return dtype, max(start, header.sizeof_hdr), slope, inter
 
 
-def _geometry(header, path: Path) -> Geometry:
-    shape = tuple(int(n) for n in header.get_data_shape())
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise UserError(
-            f"{path} is an image of {len(shape)} dimensions.",
-            rule="a volume has three dimensions and is gray.",
-            remedy="save one time point, or one channel, as a separate file.",
-        )
-    pixdim = [float(mm) for mm in header["pixdim"][1:4]]
-    if not all(0 < mm < math.inf for mm in pixdim):
-        raise damaged(path, f"its voxels measure {tuple(pixdim)}")
-    to_mm = _TO_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    affine = _preferred_affine(header, path)
-    with np.errstate(all="ignore"):
-        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    geometry = Geometry(
-        shape,
-        tuple(mm * to_mm for mm in pixdim),
-        tuple((_RAS_TO_LPS * affine[:3, 3]).tolist()),
-        tuple((_RAS_TO_LPS[:, None] * axes).ravel().tolist()),
-    )
-    require_plausible(geometry, path)
-    return geometry
-
-
-def _preferred_affine(header, path: Path) -> np.ndarray:
+def _preferred_affine(header, where: str | Path) -> np.ndarray:
     """Return the affine `[4 4]` from voxels to RAS that ITK 5.4 would follow.
 
     The sform if it is orthogonal, and the only one, in scanner coordinates or equal to
@@ -194,7 +199,7 @@ def _preferred_affine(header, path: Path) -> np.ndarray:
             return sform
     if not has_qform or not _is_orthogonal(qform):
         raise UserError(
-            f"{path} cannot be read: its axes are sheared, or its header is damaged.",
+            f"{where} cannot be read: its axes are sheared, or its header is damaged.",
             rule="a volume with orthogonal axes.",
             remedy="resample it to an orthogonal grid first.",
         )

@@ -101,7 +101,7 @@ def require_content(path: Path) -> None:
         raise UserError(f"{path} is empty.", remedy="copy it again from its source.")
 
 
-def require_plausible(geometry: Geometry, path: Path) -> None:
+def require_plausible(geometry: Geometry, path: str | Path) -> None:
     """Refuse a header that no CT scan has, before anything is allocated for it.
 
     Raises:

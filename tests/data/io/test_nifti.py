@@ -6,6 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.data.io.formats import open_volume
+from lungseg_jax.data.io.in_memory import open_image
 from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.runtime.errors import UserError
 
@@ -117,6 +118,7 @@ def test_prefers_the_form_that_simpleitk_prefers(codes, angle, differ, tmp_path)
     np.testing.assert_allclose(ours.spacing, image.GetSpacing(), rtol=1e-7)
     np.testing.assert_allclose(ours.origin, image.GetOrigin(), atol=1e-6)
     np.testing.assert_allclose(ours.direction, image.GetDirection(), atol=1e-6)
+    assert open_image(nib.load(path)).geometry == ours
 
 
 @pytest.mark.parametrize("unit", ["meter", "mm", "micron", "unknown"])
@@ -244,6 +246,7 @@ def test_trailing_dimensions_of_one_are_dropped(tmp_path):
     nib.save(image, tmp_path / "in.nii")
     with open_volume(tmp_path / "in.nii") as volume:
         assert volume.geometry.size == SHAPE
+        np.testing.assert_array_equal(open_image(image).read(3), volume.read(3))
 
 
 def test_refuses_a_size_that_no_nifti_1_header_can_hold(tmp_path):
