@@ -65,10 +65,12 @@ def test_a_scan_of_nibabel_gets_an_image_of_its_class(
     loaded = nib.load(tmp_path / "in.nii")
     scan = image_class(np.asarray(loaded.dataobj), loaded.affine)
     scan.set_qform(loaded.affine, 2)
+    scan.header["cal_min"], scan.header["cal_max"] = -1000, 400
     image = segmenter(scan).to_image()
     assert type(image) is image_class and image.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(image.affine, scan.affine)
     assert image.header["qform_code"] == 2
+    assert image.header["cal_min"] == image.header["cal_max"] == 0
     np.testing.assert_array_equal(
         np.asarray(image.dataobj), sitk.GetArrayFromImage(predicted[0]).T
     )
@@ -144,6 +146,9 @@ SHEARED = np.eye(4) + np.diag([0.5, 0.0, 0.0], 1)
         (sitk.Image((4, 4, 4), sitk.sitkVectorInt16, 3), "3 values per voxel"),
         (nibabel_image((4, 4, 4, 2)), "4 dimensions"),
         (nibabel_image((4, 4, 4), SHEARED), "sheared"),
+        (nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), None), "has no affine"),
+        (nibabel_image((4, 4, 4)).header, "Nifti1Header is not an image"),
+        (sitk.ImageFileReader(), "ImageFileReader is not an image"),
         ("nowhere.nii.gz", "nowhere.nii.gz does not exist"),
         ("nowhere.tif", "nowhere.tif"),
         ("nowhere", "not in a known format"),

@@ -23,7 +23,7 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
     """Return an image as a volume; its voxels are not copied.
 
     Raises:
-      UserError: it is not a gray 3D image with orthogonal axes.
+      UserError: it is not a gray 3D image with orthogonal axes and a geometry.
     """
     if isinstance(image, sitk.Image):
         _require_gray_volume(image.GetSize(), image.GetNumberOfComponentsPerPixel())
@@ -35,6 +35,7 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
             image.GetDirection(),
         )
     else:
+        _require_affine(image)
         geometry = _geometry(image)
         array = np.asanyarray(image.dataobj).reshape(geometry.size).T
 
@@ -55,6 +56,9 @@ def image_maker(image: Any, geometry: Geometry) -> ImageMaker:
     def make_nibabel(stack: np.ndarray) -> nib.spatialimages.SpatialImage:
         header = image.header.copy()
         header.set_data_dtype(stack.dtype)
+        if isinstance(image, nib.AnalyzeImage):  # or its subclass, NIfTI
+            # The window of the scan, in which viewers would show the values.
+            header["cal_min"] = header["cal_max"] = 0
         return type(image)(_assemble(stack, geometry).T, image.affine, header)
 
     def make_itk(stack: np.ndarray) -> sitk.Image:
@@ -75,6 +79,17 @@ def _assemble(stack: np.ndarray, geometry: Geometry) -> np.ndarray:
     for k, image in enumerate(stack):
         array[geometry.index(k)] = geometry.from_standard(image)
     return array
+
+
+def _require_affine(image: Any) -> None:
+    is_image = isinstance(image, nib.spatialimages.SpatialImage)
+    if not is_image or image.affine is None:
+        name = type(image).__name__
+        raise UserError(
+            f"{NAME} has no affine." if is_image else f"{name} is not an image.",
+            rule="an image of SimpleITK or nibabel, with its geometry.",
+            remedy="pass what nibabel.load or SimpleITK.ReadImage returns, or an array.",
+        )
 
 
 def _require_gray_volume(size: tuple[int, ...], components: int = 1) -> None:
