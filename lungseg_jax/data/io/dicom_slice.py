@@ -1,6 +1,7 @@
 """A DICOM file with one slice of a CT scan."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,11 +95,12 @@ class DicomSlice:
 
     @property
     def thickness(self) -> float:
-        """In mm; 1 if the file does not state it."""
+        """In mm; 1 if the file does not state a length."""
         try:
-            return float(self.get_tag(THICKNESS) or 1.0)
+            stated = float(self.get_tag(THICKNESS) or 1.0)
         except ValueError:
             return 1.0
+        return stated if 0 < stated < math.inf else 1.0
 
     @property
     def position(self) -> float:

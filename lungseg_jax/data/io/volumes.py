@@ -109,8 +109,10 @@ def require_plausible(geometry: Geometry, path: str | Path) -> None:
     """
     height, width = geometry.shape
     is_finite = np.isfinite(geometry.spacing + geometry.origin).all()
-    if min(geometry.size) < 1 or not is_finite:
-        raise UserError(f"{path} has a damaged header.", rule="a size and a spacing.")
+    if min(geometry.size) < 1 or min(geometry.spacing) <= 0 or not is_finite:
+        raise UserError(
+            f"{path} has a damaged header.", rule="a size, and a spacing above 0."
+        )
     if height * width > MAX_PIXELS or geometry.count > MAX_SLICES:
         raise UserError(
             f"{path} declares {geometry.count} slices of {width} x {height} pixels.",

@@ -89,6 +89,13 @@ def test_reads_a_single_file(tmp_path):
     d.save_as(file)
     with open_volume(file) as volume:
         assert volume.spacing_mm == pytest.approx((5.0, 0.6, 0.75))
+    for impossible in (b"0.0", b"nan", b"inf", b"-5 "):
+        content = file.read_bytes()
+        stated = b"\x18\x00\x50\x00DS\x04\x00"
+        start = content.index(stated) + len(stated)
+        file.write_bytes(content[:start] + impossible.ljust(4) + content[start + 4 :])
+        with open_volume(file) as volume:
+            assert volume.spacing_mm == pytest.approx((1.0, 0.6, 0.75))
 
 
 def test_several_series_need_a_choice(tmp_path):

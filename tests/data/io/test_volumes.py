@@ -247,6 +247,15 @@ def test_refuses_files_that_are_not_gray_volumes(tmp_path):
     refused(tmp_path / "notes.txt", "is not in a known format")
 
 
+@pytest.mark.parametrize("mm", [b"0", b"-1"])
+def test_refuses_a_spacing_that_is_not_positive(mm, tmp_path):
+    path = tmp_path / "in.mha"
+    sitk.WriteImage(sitk.Image((4, 4, 4), sitk.sitkInt16), str(path))
+    one, other = b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 1 " + mm
+    path.write_bytes(path.read_bytes().replace(one, other))
+    refused(path, "damaged header")
+
+
 def test_refuses_pixels_that_are_not_finite(tmp_path):
     array = voxels(dtype=np.float32)
     array[1, 2, 3] = np.nan
