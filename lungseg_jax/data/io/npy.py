@@ -84,6 +84,9 @@ def _map_array(path: Path) -> np.ndarray:
     """Return the array in a file, mapped into memory but not read."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(array, np.lib.npyio.NpzFile):
+            array.close()
+            raise ValueError("an archive of arrays")
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (ValueError, EOFError, SyntaxError, OverflowError, TypeError) as e:

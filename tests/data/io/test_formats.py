@@ -65,6 +65,14 @@ def test_an_array_is_a_volume_by_its_shape(tmp_path):
     assert formats.is_volume(Path("none.nii")) and not formats.is_volume(Path("a.tif"))
 
 
+def test_an_archive_of_arrays_is_not_an_array(tmp_path):
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.savez(file, IMAGE)
+    for read in (formats.read_slice_array, formats.is_volume):
+        with pytest.raises(UserError, match="a.npy is damaged, or not an array"):
+            read(tmp_path / "a.npy")
+
+
 def test_refuses_files_of_another_kind(tmp_path):
     for read in (formats.read_slice_array, formats.read_slice_mask):
         with pytest.raises(UserError, match="a.jpg is not in a known format"):
