@@ -7,7 +7,7 @@ from pathlib import Path
 from lungseg_jax.data.io.dicom_slice import DicomSlice
 from lungseg_jax.data.io.image_headers import is_dicom_file
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.runtime.errors import UserError, bullet_list, combine_errors, pluralize
 
 SERIES, DESCRIPTION = "0020|000e", "0008|103e"
 STACK = 3  # the least slices of a coronal or sagittal volume; fewer are localizers
@@ -80,27 +80,22 @@ def read_folder(folder: Path) -> DicomFolder:
     """Read the headers of all DICOM files in a folder.
 
     Raises:
-      UserError: a CT file among them is damaged.
+      UserError: a CT file among them is damaged, or has a name that is not UTF-8.
     """
     series: dict[str, list[DicomSlice]] = {}
-    others, damaged = {}, []
+    others, faults = {}, []
     for file in sorted(filter(is_dicom_file, folder.iterdir())):
         try:
             found = _read(file)
-        except UserError:
-            damaged.append(str(file))
+        except UserError as e:
+            faults.append(e)
             continue
         if isinstance(found, str):
             others[file] = found
         else:
             series.setdefault(found.get_tag(SERIES) or "none", []).append(found)
-    if damaged:
-        raise UserError(
-            f"{pluralize(len(damaged), 'DICOM file')} cannot be read:\n"
-            f"{bullet_list(damaged)}",
-            rule="every DICOM file in a folder is intact.",
-            remedy="copy them again, or move them out of the folder.",
-        )
+    if faults:
+        raise combine_errors(faults, str(folder))
     for uid in [uid for uid, slices in series.items() if _is_localizer(slices)]:
         for dicom_slice in series.pop(uid):
             others[dicom_slice.file] = "coronal or sagittal localizer"

@@ -1,5 +1,7 @@
 """DICOM series, compared with SimpleITK's own reader, and files that are not series."""
 
+import os
+
 import numpy as np
 import pydicom
 import pytest
@@ -211,6 +213,19 @@ def test_names_a_damaged_file(tmp_path):
     write_series(tmp_path / "in")
     file.write_bytes(file.read_bytes()[:-60])
     refused(tmp_path / "in", file.name)
+
+
+def test_says_what_is_wrong_with_each_file(tmp_path):
+    write_series(tmp_path / "in")
+    cut, intact, *_ = sorted((tmp_path / "in").iterdir())
+    cut.write_bytes(cut.read_bytes()[:200])
+    intact.rename(tmp_path / "in" / os.fsdecode(b"\xff.dcm"))
+    with pytest.raises(UserError) as e, open_volume(tmp_path / "in"):
+        pass
+    first, *rows = e.value.what.splitlines()
+    assert first == f"2 faults in {tmp_path / 'in'}:"
+    assert f"{cut} is damaged" in rows[0] and "copy it again" in rows[2]
+    assert "is not valid UTF-8" in rows[3] and "rename it" in rows[5]
 
 
 def test_refuses_colour(tmp_path):
