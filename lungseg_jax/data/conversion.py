@@ -77,7 +77,8 @@ def convert_volumes(
 ) -> int:
     """Write a data folder, with slices.csv, that `lungseg train` takes as it is.
 
-    The patient of a slice is its case, so that no patient is in two splits.
+    The patient of a slice is its case, so that no patient is in two splits. The spacing
+    of the slices is known if all volumes have one.
 
     Args:
       volumes: scans in Hounsfield units, with their labels.
@@ -99,8 +100,10 @@ def convert_volumes(
         for labelled in volumes:
             rows += _convert(labelled, temporary, set(lung), every)
             progress()
-        with csv_writer(temporary / TABLE, COLUMNS) as writer:
-            writer.writerows(rows)
+        # An array has no spacing, and a column is one of all slices.
+        columns = [name for name in COLUMNS if all(name in row for row in rows)]
+        with csv_writer(temporary / TABLE, columns) as writer:
+            writer.writerows({name: row[name] for name in columns} for row in rows)
     return len(rows)
 
 

@@ -70,6 +70,18 @@ def test_converts_a_dataset_of_nnunet(tmp_path):
     assert names == ["lung_001_z0", "lung_001_z2", "lung_002_z0", "lung_002_z2"]
 
 
+def test_without_a_spacing_of_every_volume_there_is_none(tmp_path):
+    image, label = scan()
+    for folder, array in (("images", image), ("labels", label)):
+        save(tmp_path / folder / "a.nii", array)
+        np.save(tmp_path / folder / "b.npy", array)
+    volumes = find_labelled_volumes(tmp_path / "images", tmp_path / "labels")
+    count = convert_volumes(volumes, tmp_path / "data")
+    metadata = check_folder(tmp_path / "data").metadata
+    assert set(metadata.patients.values()) == {"a", "b"}
+    assert len(metadata.patients) == count and not metadata.spacings
+
+
 @pytest.mark.parametrize(
     "change,message",
     [
