@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from lungseg_jax.data import preflight
 from lungseg_jax.data.lung_ct.builder import SPLIT, LungCT
-from lungseg_jax.data.lung_ct.shards import make_shards, write_shards
+from lungseg_jax.data.lung_ct.shards import make_shards, unprepared, write_shards
 from lungseg_jax.data.pairs import Pair, Slice
 from lungseg_jax.data.phantom import dataset as phantoms
 from lungseg_jax.data.preflight import CheckedFolder
@@ -188,9 +188,5 @@ def _exclusive(cache: Path, lock: str) -> Iterator[None]:
     try:
         with exclusive_lock(cache / lock):
             yield
-    except (OSError, RuntimeError) as e:  # array_record raises RuntimeError
-        raise UserError(
-            f"the data could not be prepared in {cache}: {e}",
-            rule=f"{shutil.disk_usage(cache).free / 1e6:.0f} MB are free there.",
-            remedy="free some space, or set another folder with --config.cache_dir=DIR.",
-        ) from e
+    except OSError as e:
+        raise unprepared(cache, e) from e

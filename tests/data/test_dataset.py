@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from lungseg_jax.data import dataset
 from lungseg_jax.data.lung_ct import builder as lung_ct_builder
+from lungseg_jax.data.lung_ct import shards
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.runtime.errors import UserError
@@ -207,7 +208,7 @@ def test_reports_a_full_disk(tmp_path, monkeypatch):
     def fail(*args):
         raise RuntimeError("write() failed: No space left on device")
 
-    monkeypatch.setattr(dataset, "_prepare", fail)
+    monkeypatch.setattr(shards.ExampleWriter, "write", fail)
     folder = write_pairs(tmp_path / "d")
     with pytest.raises(UserError, match="could not be prepared") as e:
         dataset.load_dataset(folder, cache=tmp_path / "c")

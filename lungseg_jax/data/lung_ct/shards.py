@@ -11,6 +11,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +34,10 @@ SHARDS_PER_PROCESS = 4  # at least: a process takes seconds to start
 DONE = "slice\n"  # what a process prints for each
 
 
+class WorkerError(Exception):
+    """A bug in a process that writes shards; the message is the end of what it printed."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """A file of records, their variant, and the number of the first slice."""
@@ -47,10 +53,12 @@ class Shard:
         Raises:
           UserError: a slice cannot be read, or the file cannot be written.
         """
+        writer = ExampleWriter(FileFormat.ARRAY_RECORD)
         with atomic_write(self.path) as temporary:
-            ExampleWriter(FileFormat.ARRAY_RECORD).write(
-                temporary, self._serialized(advance)
-            )
+            try:
+                writer.write(temporary, self._serialized(advance))
+            except RuntimeError as e:  # array_record's, also of a full disk
+                raise unprepared(self.path.parent, e) from e
 
     def _serialized(self, advance: Callable[[], object]) -> Iterator[tuple[int, bytes]]:
         features = make_features(LungCT.builder_configs[self.config])
@@ -69,6 +77,15 @@ def make_shards(folder: Path, config: str, pairs: Sequence[Pair]) -> list[Shard]
         Shard(folder / f"{i:05}", config, start, pairs[start : start + size])
         for i, start in enumerate(range(0, len(pairs), size))
     ]
+
+
+def unprepared(folder: Path, why: Exception) -> UserError:
+    """Return the error for data that cannot be written to a folder of the cache."""
+    return UserError(
+        f"the data could not be prepared in {folder}: {why}",
+        rule=f"{shutil.disk_usage(folder).free / 1e6:.0f} MB are free there.",
+        remedy="free some space, or set another folder with --config.cache_dir=DIR.",
+    )
 
 
 def useful_processes(shards: int) -> int:
@@ -90,8 +107,8 @@ def write_shards(
       processes: how many write; by default `useful_processes`.
 
     Raises:
-      UserError: a slice cannot be read, or a file cannot be written.
-      RuntimeError: a process has failed; the message is the end of what it printed.
+      UserError: a slice cannot be read, a file cannot be written, or a process was killed.
+      WorkerError: a process has failed.
     """
     processes = processes or useful_processes(len(shards))
     if processes == 1:
@@ -132,8 +149,9 @@ def _follow(
     """Have a process write shards, and wait for it."""
     rest = []
     with worker:
-        worker.stdin.write(_to_json(shards))
-        worker.stdin.close()
+        # If it has ended already, its status says why.
+        with contextlib.suppress(BrokenPipeError), worker.stdin:
+            worker.stdin.write(_to_json(shards))
         for line in worker.stdout:
             if line == DONE:
                 advance()
@@ -141,8 +159,16 @@ def _follow(
                 rest.append(line)
     if worker.returncode == 2:
         raise UserError(**json.loads(rest[-1]))
+    if worker.returncode < 0:
+        number = -worker.returncode
+        raise UserError(
+            "a process that prepared the data was killed by signal "
+            f"{number} ({signal.strsignal(number)}).",
+            rule="the machine has enough memory; without it, Linux kills by signal 9.",
+            remedy="free some memory and repeat the command, which then continues.",
+        )
     if worker.returncode:
-        raise RuntimeError("".join(rest[-5:]) or f"status {worker.returncode}")
+        raise WorkerError("".join(rest[-5:]) or f"status {worker.returncode}")
 
 
 def _to_json(shards: Sequence[Shard]) -> str:

@@ -1,9 +1,12 @@
 """Shards are the same whichever process writes them; what fails there is told here."""
 
+import subprocess
+from subprocess import PIPE
+
 import pytest
 
 from lungseg_jax.data.lung_ct import builder, shards
-from lungseg_jax.data.lung_ct.shards import make_shards, write_shards
+from lungseg_jax.data.lung_ct.shards import WorkerError, make_shards, write_shards
 from lungseg_jax.data.pairs import find_pairs
 from lungseg_jax.runtime.errors import UserError
 
@@ -36,8 +39,25 @@ def test_a_slice_that_cannot_be_read_is_a_plain_error(folder, tmp_path):
 
 def test_a_process_that_fails_says_why(folder, tmp_path, monkeypatch):
     parts = make_shards(tmp_path / "shards", "unknown", find_pairs(folder))
-    with pytest.raises(RuntimeError, match="KeyError: 'unknown'"):
+    with pytest.raises(WorkerError, match="KeyError: 'unknown'"):
         write_shards(parts, lambda: None, processes=2)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_killed_process_is_a_plain_error(early, folder, tmp_path, monkeypatch):
+    def start():
+        program = "kill -9 $$" if early else "read line; kill -9 $$"
+        pipes = {"stdin": PIPE, "stdout": PIPE, "text": True}
+        process = subprocess.Popen(["sh", "-c", program], **pipes)
+        if early:
+            process.wait()
+        return process
+
+    monkeypatch.setattr(shards, "_start_worker", start)
+    parts = make_shards(tmp_path / "shards", "folder_int16", find_pairs(folder))
+    with pytest.raises(UserError, match=r"killed by signal 9 \(Killed\)") as e:
+        write_shards(parts, lambda: None, processes=2)
+    assert "memory" in e.value.remedy
 
 
 @pytest.mark.parametrize(
