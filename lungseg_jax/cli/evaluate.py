@@ -59,6 +59,7 @@ def evaluate(
         overwrite=overwrite,
     )
     from lungseg_jax.data import preflight
+    from lungseg_jax.data.intensity import require_intensity
     from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.evaluation.results import format_summary
     from lungseg_jax.inference.ensemble.loading import load_ensemble
@@ -72,6 +73,7 @@ def evaluate(
     data = data if is_remote(data) else data.absolute()
     # With all members, every choice of them is worth a row.
     trained = load_ensemble(run, members=EVERY if members == "all" else members)
+    require_intensity(checked.values, trained.domain, str(data))
     evaluation = _evaluate(trained, checked, data, flips=flips)
     if json:
         write_json(json, evaluation)

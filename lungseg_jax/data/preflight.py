@@ -68,10 +68,14 @@ class CheckedFolder:
         return self.slices[0].dtype
 
     @property
+    def values(self) -> Values:
+        """Statistics of the pixel values of all images."""
+        return pool_values(Values(i.low, i.high, i.dense) for i in self.slices)
+
+    @property
     def domain(self) -> str:
         """The units of the images, a key of `intensity.DOMAINS`."""
-        values = (Values(info.low, info.high, info.dense) for info in self.slices)
-        return detect_intensity(pool_values(values))
+        return detect_intensity(self.values)
 
     @property
     def shape(self) -> tuple[int, int] | None:

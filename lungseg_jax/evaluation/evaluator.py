@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from lungseg_jax.data.intensity import pool_values, require_intensity, values_of
 from lungseg_jax.data.metadata import SliceMetadata
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import true_mask
@@ -42,7 +41,7 @@ def evaluate(
     Args:
       trained: the members. If the average is among them every choice is scored, and the
         ensemble is that of all snapshots; otherwise it is that of the members.
-      slices: to score; read once.
+      slices: to score, in the units of the training, which are not checked; read once.
       total: their number.
       flips: average over mirror images.
       patients: the patient of each slice, for the intervals.
@@ -54,10 +53,6 @@ def evaluate(
       {choice: {"members", "scores"}} of the masks before clean-up; "postprocessing"
       {"chosen", "scores"}, of the ensemble with "none" and with the chosen clean-up;
       "calibration", "uncertainty", "slices".
-
-    Raises:
-      UserError: the slices, taken together, have values of another kind than those of
-        the training.
     """
     names = [name for name in trained.members if name != AVERAGE] or [AVERAGE]
     choices = _scored_choices(trained, names)
@@ -150,7 +145,7 @@ def _predict(
         for choice, members in choices.items()
         if choice != FLIPS
     }
-    slices, flipped = _require_intensity(slices, trained.domain), itertools.repeat(None)
+    flipped = itertools.repeat(None)
     if FLIPS in choices:
         slices, again = itertools.tee(slices)
         flipped = _probabilities(trained.subset(names), again, flips=True)
@@ -177,18 +172,6 @@ def _probabilities(
     """Each slice with its members' probabilities `[m h w]`."""
     predict = trained.predictor(flips=flips).probabilities
     return zip_with_predictions(predict, slices, image_of=attrgetter("image"))
-
-
-def _require_intensity(slices: Iterable[Slice], domain: str) -> Iterator[Slice]:
-    """Yield the slices, then refuse them if their pooled values have other units.
-
-    A slice of nothing but air, or of much metal, seems to have other units than its folder.
-    """
-    values = []
-    for image_slice in slices:
-        values.append(values_of([image_slice.image]))
-        yield image_slice
-    require_intensity(pool_values(values), domain, "the data")
 
 
 class _EnsembleStats:

@@ -33,3 +33,9 @@ def test_members_last_uses_only_the_last_snapshot(
     assert scores["members"].keys() == {"12"} and scores["choices"] == {}
     cleaned = scores["postprocessing"]["scores"]
     assert cleaned["none"]["iou_pooled"] == scores["members"]["12"]["iou_pooled"]
+
+
+def test_refuses_gray_values(trained_run, pair_folder, lungseg_here):
+    folder = pair_folder(["a", "b"], dtype="uint8")
+    done = lungseg_here("evaluate", f"--run={trained_run}", f"--data={folder}")
+    assert done.returncode == 2 and f"{folder} has gray values" in done.stderr
