@@ -106,8 +106,8 @@ def test_places_are_functions_of_the_library(place):
     assert callable(getattr(owner, name))
 
 
-def test_killed_four_times(uninterrupted, tmp_path):
-    kill_and_resume(uninterrupted, tmp_path, 4, np.random.default_rng(0))
+def test_killed_twice(uninterrupted, tmp_path):
+    kill_and_resume(uninterrupted, tmp_path, 2, np.random.default_rng(0))
 
 
 @pytest.mark.slow
