@@ -136,7 +136,7 @@ def lowest(value: int) -> int:
 def sharing_batch(sharding: Sharding | None) -> contextlib.AbstractContextManager:
     """Let what is traced in the block know the devices that share the batch.
 
-    See `operators.conv2d`, which has them add gradients in float32.
+    See `convolutions.apply_kernel`, which has them add gradients in float32.
     """
     if isinstance(sharding, NamedSharding):
         return jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh)
