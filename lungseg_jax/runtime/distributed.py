@@ -13,6 +13,7 @@ same program serves any number of devices.
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from lungseg_jax.runtime import progress, signals
 from lungseg_jax.runtime.errors import UserError
+
+PATIENCE_S = 30.0  # time to finish a checkpoint, after an error
 
 
 def devices_for(batch_size: int) -> list[jax.Device]:
@@ -70,12 +73,16 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """End this process with a plain error if another one has ended during the block.
+    """End all processes of a job soon after one of them has failed in the block.
 
     An exchange with a process that is gone fails when its connections are closed. This
     process then ends at once, with exit status 2: leaving the job in order, or finishing a
     checkpoint, would wait for the other one. JAX itself ends the processes of a job in
     which one has been silent for 100 seconds.
+
+    A process that fails by itself has PATIENCE_S to print its error and to finish a
+    checkpoint. Then it ends with the same status, because the others may wait for it in an
+    exchange while it waits for them, before it leaves, for JAX's five minutes.
     """
     try:
         yield
@@ -90,6 +97,12 @@ def ending_together() -> Iterator[None]:
         )
         print(error, file=sys.stderr, flush=True)
         os._exit(2)
+    except Exception:  # whatever it is, it is raised again
+        if jax.process_count() > 1:
+            end_late = threading.Timer(PATIENCE_S, os._exit, [2])
+            end_late.daemon = True
+            end_late.start()
+        raise
 
 
 def gather_sharded(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -213,7 +226,8 @@ def primary_first() -> Iterator[None]:
             "the primary process has failed.", rule="its own error gives the reason."
         )
     if not is_primary():
-        yield
+        with ending_together():
+            yield
 
 
 def _integer_variable(name: str) -> int | None:
