@@ -8,10 +8,13 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from lungseg_jax.runtime import object_storage, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import folder_path, write_text
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some shared file systems
 
 
 class RunFolder:
@@ -72,13 +75,7 @@ class RunFolder:
         except OSError as e:
             raise UserError(f"{self._lock} cannot be written: {e.strerror}.") from e
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A process that has just ended may have deleted its lock file.
-                is_current = os.fstat(lock.fileno()).st_ino == self._lock.stat().st_ino
-            except OSError:
-                is_current = False
-            if not is_current:
+            if not self._try_lock(lock):
                 lock.seek(0)
                 raise UserError(
                     f"{self.path} is in use by {lock.read() or 'another process'}.",
@@ -92,6 +89,26 @@ class RunFolder:
                 yield
             finally:
                 self._lock.unlink(missing_ok=True)
+
+    def _try_lock(self, lock: TextIO) -> bool:
+        """Lock the lock file; False if another process holds it or has just deleted it.
+
+        Raises:
+          UserError: it cannot be locked for another reason.
+        """
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(lock.fileno()).st_ino == self._lock.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        except OSError as e:
+            if e.errno not in NO_LOCKS:
+                raise UserError(f"{self._lock} cannot be locked: {e.strerror}.") from e
+            progress.say(
+                f"WARNING: the file system of {self.path} has no locks. Two trainings "
+                "must not write to one folder."
+            )
+            return True
 
     @contextlib.contextmanager
     def _announced(self) -> Iterator[None]:

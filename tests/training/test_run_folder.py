@@ -1,8 +1,11 @@
 """The files of a run: locking, rows that are all or none, and rows that are damaged."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from tiny_run import tiny_config
@@ -43,6 +46,24 @@ def test_refuses_a_run_in_use_and_names_its_process(copied_run, tiny_cache):
             run_experiment(c, str(copied_run.path))
     run_experiment(c, str(copied_run.path))
     assert not list(copied_run.path.glob(".lock"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of(
+    number, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(number, "no")))
+    with RunFolder(tmp_path).claimed():
+        assert "has no locks" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_fails_is_not_a_run_in_use(tmp_path, monkeypatch):
+    failure = OSError(errno.EIO, "Input/output error")
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=failure))
+    with pytest.raises(UserError, match="cannot be locked: Input/output error"):
+        with RunFolder(tmp_path).claimed():
+            pass
 
 
 APPEND = """
