@@ -46,10 +46,12 @@ class RunFolder:
         """Return the folder itself, if it holds a run.
 
         Raises:
-          UserError: it does not.
+          UserError: it does not, or cannot be read.
         """
         for file in (self.config, self.run):
-            if not file.is_file():
+            with self._reading():
+                is_there = file.is_file()
+            if not is_there:
                 raise UserError(
                     f"{self.path} is not a run folder: it has no {file.name}.",
                     rule="a run folder is the --workdir of a training.",
@@ -113,10 +115,12 @@ class RunFolder:
     @contextlib.contextmanager
     def _announced(self) -> Iterator[None]:
         """Name this process in the folder for the block, and say who was named before."""
-        if self._lock.exists():
+        with self._reading():
+            owner = self._lock.read_text() if self._lock.exists() else ""
+        if owner:
             progress.say(
-                f"{self.path} was in use by {self._lock.read_text()}, which is still "
-                "running or was killed. Two trainings must not write to one folder."
+                f"{self.path} was in use by {owner}, which is still running or was "
+                "killed. Two trainings must not write to one folder."
             )
         write_text(self._lock, _this_process())
         try:
@@ -153,13 +157,12 @@ class RunFolder:
         """Read the rows of metrics.jsonl, ignoring a truncated last line.
 
         Raises:
-          UserError: another line is damaged.
+          UserError: another line is damaged, or the file cannot be read.
         """
-        if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_bytes().split(b"\n")
+        with self._reading():
+            content = self.metrics.read_bytes() if self.metrics.exists() else b""
         rows = []
-        for number, line in enumerate(lines[:-1], start=1):
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
                 row = json.loads(line)
                 is_row = isinstance(row["step"], int) and isinstance(row["kind"], str)
@@ -178,6 +181,16 @@ class RunFolder:
         """Drop the rows of updates that were lost and will be repeated."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn what a disk or object storage raises in the block into a plain error."""
+        try:
+            with object_storage.as_os_errors():
+                yield
+        except OSError as e:
+            where = e.filename or self.path
+            raise UserError(f"{where} cannot be read: {e.strerror or e}.") from e
 
 
 def _this_process() -> str:

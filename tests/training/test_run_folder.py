@@ -12,6 +12,7 @@ from tiny_run import tiny_config
 
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.run_folder import RunFolder
 
 CLAIM = """
@@ -85,6 +86,17 @@ def test_appends_all_rows_or_none(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "OSError\n", done.stderr
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_storage_that_refuses_to_be_read_is_a_plain_error(tmp_path):
+    folder = RunFolder(tmp_path)
+    refuse = mock.Mock(side_effect=RuntimeError("403"))  # gcsfs raises no OSError
+    folder.config = folder.metrics = mock.Mock(
+        is_file=refuse, exists=refuse, read_bytes=refuse
+    )
+    for read in (folder.require, folder.read_metrics, lambda: read_json(folder.config)):
+        with pytest.raises(UserError, match="cannot be read: RuntimeError: 403"):
+            read()
 
 
 @pytest.mark.parametrize(
