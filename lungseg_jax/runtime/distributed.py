@@ -12,6 +12,7 @@ same program serves any number of devices.
 
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -86,23 +87,32 @@ def ending_together() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as e:
-        if jax.process_count() == 1:
-            raise
-        error = UserError(
-            f"an exchange with the other processes failed: {str(e).splitlines()[0]}",
-            rule="a job ends when one of its processes does.",
-            remedy="the output of the others gives the reason; the same command resumes, "
-            "with any number of processes.",
-        )
-        print(error, file=sys.stderr, flush=True)
-        os._exit(2)
-    except Exception:  # whatever it is, it is raised again
+    except Exception as e:
         if jax.process_count() > 1:
+            if _is_of_runtime(e):
+                _end_at_once(e)
             end_late = threading.Timer(PATIENCE_S, os._exit, [2])
             end_late.daemon = True
             end_late.start()
         raise
+
+
+def _end_at_once(error: Exception) -> None:
+    plain = UserError(
+        f"an exchange with the other processes failed: {str(error).splitlines()[0]}",
+        rule="a job ends when one of its processes does.",
+        remedy="the output of the others gives the reason; the same command resumes, "
+        "with any number of processes.",
+    )
+    print(plain, file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def _is_of_runtime(error: Exception) -> bool:
+    """Whether XLA's runtime raised it: JAX makes a ValueError of it in repeated calls."""
+    if isinstance(error, ValueError):
+        return re.match(r"[A-Z_]+: ", str(error)) is not None  # such as "UNKNOWN: "
+    return isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def gather_sharded(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
