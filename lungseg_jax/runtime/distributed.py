@@ -156,6 +156,26 @@ def lowest(value: int) -> int:
     return int(multihost_utils.process_allgather(np.float64(value)).min())
 
 
+def require_common(value: int, what: str) -> None:
+    """Check that a value is the same in all processes; all of them must call this.
+
+    Args:
+      value: that of this process.
+      what: precedes it in the error.
+
+    Raises:
+      UserError: in all processes, if it is not.
+    """
+    low, high = lowest(value), -lowest(-value)
+    if low != high:
+        raise UserError(
+            f"the processes of the job differ: {what} {low} for one, {high} for another.",
+            rule="all of them read the same files.",
+            remedy="run the command again; if that does not help, compare the files that "
+            "each process reads.",
+        )
+
+
 def sharing_batch(sharding: Sharding | None) -> contextlib.AbstractContextManager:
     """Let what is traced in the block know the devices that share the batch.
 

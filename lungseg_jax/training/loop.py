@@ -199,6 +199,7 @@ def _restore(
         state = training.init()
         step, arrays, notes = saved.restore(state.arrays)
         training = dataclasses.replace(training, train_steps=compilation.result())
+    distributed.require_common(step, "the newest intact checkpoint is of step")
     if step:
         progress.say(f"resuming after step {step}")
         state = state.at(step, arrays)

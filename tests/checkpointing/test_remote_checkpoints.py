@@ -91,6 +91,12 @@ with open_checkpoints(folder, snapshots=[2]) as saved:
 assert restored["kernel"].sharding == sharding
 print("restored", step, np.asarray(restored["kernel"]).tolist(), notes["loss"], flush=True)
 
+distributed.require_common(step, "the step is")
+try:
+    distributed.require_common(step + jax.process_index(), "the step is")
+except UserError as e:
+    print(e.what, flush=True)
+
 distributed.PATIENCE_S = 0.1
 with distributed.ending_together():
     if not distributed.is_primary():
@@ -118,4 +124,5 @@ def test_one_process_writes_and_all_read(bucket):
     for process, error in zip(processes, ("an exchange with", "its disk"), strict=True):
         output, errors = process.communicate(timeout=60)
         assert "restored 2 [0.0, 1.0, 2.0] [True]" in output, errors
+        assert "differ: the step is 2 for one, 3 for another" in output, errors
         assert process.returncode == 2 and error in errors, errors
