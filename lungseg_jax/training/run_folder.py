@@ -62,7 +62,8 @@ class RunFolder:
     def claimed(self) -> Iterator[None]:
         """Hold the folder, so that no other process can; the claim dies with the process.
 
-        Object storage has no locks: there, a claim only names the process for others.
+        Object storage has no locks: there, a claim only names the process for others. On
+        a file system without them, it only warns.
 
         Raises:
           UserError: another process holds it.
