@@ -45,7 +45,7 @@ class RemoteCheckpoints:
 
     def __exit__(self, *error) -> None:
         try:
-            self._wait()
+            self.wait()
         finally:
             self._copier.shutdown()
             self._local.__exit__(*error)
@@ -57,7 +57,7 @@ class RemoteCheckpoints:
         Raises:
           UserError: this save or the previous one could not be written.
         """
-        self._wait()
+        self.wait()
         is_there = step in saved_steps(self._folder) and step not in self._damaged
         self._damaged.discard(step)
         if is_there:
@@ -77,19 +77,12 @@ class RemoteCheckpoints:
             self._damaged,
         )
 
-    def check_room(self, like: Any) -> None:
-        """Check the disk on which checkpoints are written before they are copied."""
-        self._local.check_room(like)
+    def wait(self) -> None:
+        """Wait until everything that was saved is copied.
 
-    def _copy(self, step: int) -> None:
-        self._local.wait()
-        upload_step(Path(self._scratch.name), self._folder, step)
-        steps = saved_steps(self._folder)
-        for old, is_kept in zip(steps, preserved(steps, self._snapshots), strict=True):
-            if not is_kept:
-                delete_step(self._folder, old)
-
-    def _wait(self) -> None:
+        Raises:
+          UserError: it could not be copied.
+        """
         copying, self._copying = self._copying, None
         try:
             if copying:
@@ -101,6 +94,18 @@ class RemoteCheckpoints:
                 remedy="run the command again"
                 + (f": it resumes from step {steps[-1]}." if steps else "."),
             ) from e
+
+    def check_room(self, like: Any) -> None:
+        """Check the disk on which checkpoints are written before they are copied."""
+        self._local.check_room(like)
+
+    def _copy(self, step: int) -> None:
+        self._local.wait()
+        upload_step(Path(self._scratch.name), self._folder, step)
+        steps = saved_steps(self._folder)
+        for old, is_kept in zip(steps, preserved(steps, self._snapshots), strict=True):
+            if not is_kept:
+                delete_step(self._folder, old)
 
 
 AnyCheckpoints = LocalCheckpoints | RemoteCheckpoints

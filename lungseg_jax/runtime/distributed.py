@@ -12,7 +12,9 @@ same program serves any number of devices.
 
 import contextlib
 import os
+import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +26,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from lungseg_jax.runtime import progress, signals
 from lungseg_jax.runtime.errors import UserError
+
+PATIENCE_S = 30.0  # time to finish a checkpoint, after an error
 
 
 def devices_for(batch_size: int) -> list[jax.Device]:
@@ -70,26 +74,45 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """End this process with a plain error if another one has ended during the block.
+    """End all processes of a job soon after one of them has failed in the block.
 
     An exchange with a process that is gone fails when its connections are closed. This
     process then ends at once, with exit status 2: leaving the job in order, or finishing a
     checkpoint, would wait for the other one. JAX itself ends the processes of a job in
     which one has been silent for 100 seconds.
+
+    A process that fails by itself has PATIENCE_S to print its error and to finish a
+    checkpoint. Then it ends with the same status, because the others may wait for it in an
+    exchange while it waits for them, before it leaves, for JAX's five minutes.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as e:
-        if jax.process_count() == 1:
-            raise
-        error = UserError(
-            f"an exchange with the other processes failed: {str(e).splitlines()[0]}",
-            rule="a job ends when one of its processes does.",
-            remedy="the output of the others gives the reason; the same command resumes, "
-            "with any number of processes.",
-        )
-        print(error, file=sys.stderr, flush=True)
-        os._exit(2)
+    except Exception as e:
+        if jax.process_count() > 1:
+            if _is_of_runtime(e):
+                _end_at_once(e)
+            end_late = threading.Timer(PATIENCE_S, os._exit, [2])
+            end_late.daemon = True
+            end_late.start()
+        raise
+
+
+def _end_at_once(error: Exception) -> None:
+    plain = UserError(
+        f"an exchange with the other processes failed: {str(error).splitlines()[0]}",
+        rule="a job ends when one of its processes does.",
+        remedy="the output of the others gives the reason; the same command resumes, "
+        "with any number of processes.",
+    )
+    print(plain, file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def _is_of_runtime(error: Exception) -> bool:
+    """Whether XLA's runtime raised it: JAX makes a ValueError of it in repeated calls."""
+    if isinstance(error, ValueError):
+        return re.match(r"[A-Z_]+: ", str(error)) is not None  # such as "UNKNOWN: "
+    return isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def gather_sharded(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -133,10 +156,30 @@ def lowest(value: int) -> int:
     return int(multihost_utils.process_allgather(np.float64(value)).min())
 
 
+def require_common(value: int, what: str) -> None:
+    """Check that a value is the same in all processes; all of them must call this.
+
+    Args:
+      value: that of this process.
+      what: precedes it in the error.
+
+    Raises:
+      UserError: in all processes, if it is not.
+    """
+    low, high = lowest(value), -lowest(-value)
+    if low != high:
+        raise UserError(
+            f"the processes of the job differ: {what} {low} for one, {high} for another.",
+            rule="all of them read the same files.",
+            remedy="run the command again; if that does not help, compare the files that "
+            "each process reads.",
+        )
+
+
 def sharing_batch(sharding: Sharding | None) -> contextlib.AbstractContextManager:
     """Let what is traced in the block know the devices that share the batch.
 
-    See `operators.conv2d`, which has them add gradients in float32.
+    See `convolutions.apply_kernel`, which has them add gradients in float32.
     """
     if isinstance(sharding, NamedSharding):
         return jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh)
@@ -213,7 +256,8 @@ def primary_first() -> Iterator[None]:
             "the primary process has failed.", rule="its own error gives the reason."
         )
     if not is_primary():
-        yield
+        with ending_together():
+            yield
 
 
 def _integer_variable(name: str) -> int | None:

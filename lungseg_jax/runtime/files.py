@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.runtime.object_storage import is_remote, remote_path, upload
+from lungseg_jax.runtime.object_storage import (
+    as_os_errors,
+    is_remote,
+    remote_path,
+    upload,
+)
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
@@ -200,7 +205,9 @@ def read_json(path: Path) -> Any:
       UserError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with as_os_errors():
+            content = path.read_bytes()
+        return json.loads(content.decode())
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (ValueError, RecursionError) as e:

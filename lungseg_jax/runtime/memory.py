@@ -55,7 +55,7 @@ def reported(remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as e:
+    except (jax.errors.JaxRuntimeError, ValueError) as e:  # the latter if called again
         if "RESOURCE_EXHAUSTED" not in str(e):
             raise
         raise _out_of_memory(str(e), remedy) from e

@@ -97,13 +97,14 @@ def stop(received: signal.Signals | None = None) -> None:
 
 def _handle(number, frame) -> None:
     global _received
-    received = signal.Signals(number)
+    received, is_first = signal.Signals(number), _received is None
     _received = _received or received
     if _deferred:
         return
     if not _raises or _is_importing(frame):
         _end(received)
-    stop(received)
+    if is_first:  # `_receive` decides what another one means
+        stop(received)
 
 
 def _is_importing(frame) -> bool:

@@ -199,6 +199,7 @@ def _restore(
         state = training.init()
         step, arrays, notes = saved.restore(state.arrays)
         training = dataclasses.replace(training, train_steps=compilation.result())
+    distributed.require_common(step, "the newest intact checkpoint is of step")
     if step:
         progress.say(f"resuming after step {step}")
         state = state.at(step, arrays)
@@ -227,13 +228,13 @@ def _loop(
     its step.
     """
     c, total = training.config, training.config.train.total_steps
-    snapshots, step = snapshot_steps(c), int(state.step)
+    snapshots, step, must_stop = snapshot_steps(c), int(state.step), False
     with (
         contextlib.closing(training.feed),
         signals.defer_signals(),
         progress.bar("training", total, done=step, unit="step") as bar,
     ):
-        while step < total:
+        while step < total and not must_stop:
             # Up to the next step after which something is due, in one dispatch.
             count = _updates_at_once(step, c)
             state, metrics = _dispatch(training, state, step, count)
@@ -258,9 +259,10 @@ def _loop(
             if save_due or must_stop:
                 log.flush()
                 saved.save(step, state.arrays, log.notes())
-            if must_stop:
-                progress.say(f"saved after step {step} of {total}")
-                signals.stop()
+        saved.wait()  # before a signal could end it
+        if must_stop:
+            progress.say(f"saved after step {step} of {total}")
+            signals.stop()
 
 
 def _with_population_stats(training: _Training, state: TrainState) -> TrainState:

@@ -8,10 +8,13 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from lungseg_jax.runtime import object_storage, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import folder_path, write_text
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some shared file systems
 
 
 class RunFolder:
@@ -43,10 +46,12 @@ class RunFolder:
         """Return the folder itself, if it holds a run.
 
         Raises:
-          UserError: it does not.
+          UserError: it does not, or cannot be read.
         """
         for file in (self.config, self.run):
-            if not file.is_file():
+            with self._reading():
+                is_there = file.is_file()
+            if not is_there:
                 raise UserError(
                     f"{self.path} is not a run folder: it has no {file.name}.",
                     rule="a run folder is the --workdir of a training.",
@@ -57,7 +62,8 @@ class RunFolder:
     def claimed(self) -> Iterator[None]:
         """Hold the folder, so that no other process can; the claim dies with the process.
 
-        Object storage has no locks: there, a claim only names the process for others.
+        Object storage has no locks: there, a claim only names the process for others. On
+        a file system without them, it only warns.
 
         Raises:
           UserError: another process holds it.
@@ -72,13 +78,7 @@ class RunFolder:
         except OSError as e:
             raise UserError(f"{self._lock} cannot be written: {e.strerror}.") from e
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A process that has just ended may have deleted its lock file.
-                is_current = os.fstat(lock.fileno()).st_ino == self._lock.stat().st_ino
-            except OSError:
-                is_current = False
-            if not is_current:
+            if not self._try_lock(lock):
                 lock.seek(0)
                 raise UserError(
                     f"{self.path} is in use by {lock.read() or 'another process'}.",
@@ -93,13 +93,35 @@ class RunFolder:
             finally:
                 self._lock.unlink(missing_ok=True)
 
+    def _try_lock(self, lock: TextIO) -> bool:
+        """Lock the lock file; False if another process holds it or has just deleted it.
+
+        Raises:
+          UserError: it cannot be locked for another reason.
+        """
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(lock.fileno()).st_ino == self._lock.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        except OSError as e:
+            if e.errno not in NO_LOCKS:
+                raise UserError(f"{self._lock} cannot be locked: {e.strerror}.") from e
+            progress.say(
+                f"WARNING: the file system of {self.path} has no locks. Two trainings "
+                "must not write to one folder."
+            )
+            return True
+
     @contextlib.contextmanager
     def _announced(self) -> Iterator[None]:
         """Name this process in the folder for the block, and say who was named before."""
-        if self._lock.exists():
+        with self._reading():
+            owner = self._lock.read_text() if self._lock.exists() else ""
+        if owner:
             progress.say(
-                f"{self.path} was in use by {self._lock.read_text()}, which is still "
-                "running or was killed. Two trainings must not write to one folder."
+                f"{self.path} was in use by {owner}, which is still running or was "
+                "killed. Two trainings must not write to one folder."
             )
         write_text(self._lock, _this_process())
         try:
@@ -136,13 +158,12 @@ class RunFolder:
         """Read the rows of metrics.jsonl, ignoring a truncated last line.
 
         Raises:
-          UserError: another line is damaged.
+          UserError: another line is damaged, or the file cannot be read.
         """
-        if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_bytes().split(b"\n")
+        with self._reading():
+            content = self.metrics.read_bytes() if self.metrics.exists() else b""
         rows = []
-        for number, line in enumerate(lines[:-1], start=1):
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
                 row = json.loads(line)
                 is_row = isinstance(row["step"], int) and isinstance(row["kind"], str)
@@ -161,6 +182,16 @@ class RunFolder:
         """Drop the rows of updates that were lost and will be repeated."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn what a disk or object storage raises in the block into a plain error."""
+        try:
+            with object_storage.as_os_errors():
+                yield
+        except OSError as e:
+            where = e.filename or self.path
+            raise UserError(f"{where} cannot be read: {e.strerror or e}.") from e
 
 
 def _this_process() -> str:

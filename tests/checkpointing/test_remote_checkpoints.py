@@ -75,6 +75,7 @@ import sys
 import jax, numpy as np
 from lungseg_jax.checkpointing.remote_checkpoints import open_checkpoints
 from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import folder_path
 
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -88,11 +89,24 @@ with distributed.primary_first():
 with open_checkpoints(folder, snapshots=[2]) as saved:
     step, restored, notes = saved.restore(zeros)
 assert restored["kernel"].sharding == sharding
-print("restored", step, np.asarray(restored["kernel"]).tolist(), notes["loss"])
+print("restored", step, np.asarray(restored["kernel"]).tolist(), notes["loss"], flush=True)
+
+distributed.require_common(step, "the step is")
+try:
+    distributed.require_common(step + jax.process_index(), "the step is")
+except UserError as e:
+    print(e.what, flush=True)
+
+distributed.PATIENCE_S = 0.1
+with distributed.ending_together():
+    if not distributed.is_primary():
+        raise UserError("its disk is full.")
+    distributed.lowest(step)
 """
 
 
 def test_one_process_writes_and_all_read(bucket):
+    """And when one fails, both end, although each would wait for the other one."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -107,7 +121,8 @@ def test_one_process_writes_and_all_read(bucket):
         )
         for i in range(2)
     ]
-    for process in processes:
-        output, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors
-        assert "restored 2 [0.0, 1.0, 2.0] [True]" in output
+    for process, error in zip(processes, ("an exchange with", "its disk"), strict=True):
+        output, errors = process.communicate(timeout=60)
+        assert "restored 2 [0.0, 1.0, 2.0] [True]" in output, errors
+        assert "differ: the step is 2 for one, 3 for another" in output, errors
+        assert process.returncode == 2 and error in errors, errors

@@ -53,10 +53,11 @@ def test_reads_the_amounts_from_messages(message, asked, available, monkeypatch)
     assert available in e.value.rule
 
 
-def test_an_unknown_message_is_quoted(monkeypatch):
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_an_unknown_message_is_quoted(kind, monkeypatch):
     monkeypatch.setattr(memory, "device_bytes", lambda device: 0)
     with pytest.raises(UserError) as e, memory.reported("turn a knob."):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no more\nbuffers")
+        raise kind("RESOURCE_EXHAUSTED: no more\nbuffers")
     assert e.value.what == "out of memory: RESOURCE_EXHAUSTED: no more"
     assert not e.value.rule
 

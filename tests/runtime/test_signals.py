@@ -179,6 +179,15 @@ def test_the_first_signal_ends_native_code_soon_where_nothing_is_saved():
     process.communicate()
 
 
+def test_another_signal_does_not_interrupt_the_clean_up(monkeypatch):
+    monkeypatch.setattr(signals, "_raises", True)
+    monkeypatch.setattr(signals, "_received", None)
+    with pytest.raises(signals.Stopped, match="SIGUSR1") as e:
+        signals._handle(signal.SIGUSR1, None)
+    assert e.value.status == 75
+    signals._handle(signal.SIGTERM, None)
+
+
 def test_a_deferred_signal_stops_at_the_end_of_the_block():
     code = BUSY.replace("10**9", "10**6") + "print('continued')"
     process = start("-c", code.format(block="signals.defer_signals()"))

@@ -1,6 +1,8 @@
 """The training loop on tiny data: which steps are saved, what is logged, how it resumes."""
 
+import signal
 from functools import partial
+from unittest import mock
 
 import jax
 import numpy as np
@@ -18,7 +20,9 @@ from tiny_run import (
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.manifest import read_manifest
 from lungseg_jax.inference.ensemble.loading import load_ensemble
+from lungseg_jax.runtime import signals
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training import loop
 from lungseg_jax.training.run_folder import RunFolder
 
 
@@ -139,6 +143,21 @@ def test_several_steps_per_dispatch_are_the_same_steps(
     for first, row in zip([0, 2, 3, 4, 6], rows, strict=True):
         losses = [single_steps[s]["loss"] for s in range(first + 1, row["step"] + 1)]
         assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_signal_does_not_end_the_last_save(tiny_cache, monkeypatch):
+    written = []
+
+    def wait():
+        signals._handle(signal.SIGTERM, None)
+        written.append(7)
+
+    monkeypatch.setattr(signals, "_raises", True)
+    monkeypatch.setattr(signals, "_received", None)
+    finished = mock.Mock(config=tiny_config(tiny_cache)), mock.Mock(step=7)
+    with pytest.raises(signals.Stopped, match="SIGTERM"):
+        loop._loop(*finished, mock.Mock(), mock.Mock(wait=wait))
+    assert written == [7]
 
 
 def test_a_damaged_newest_step_is_trained_again(

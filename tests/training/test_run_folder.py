@@ -1,14 +1,18 @@
 """The files of a run: locking, rows that are all or none, and rows that are damaged."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from tiny_run import tiny_config
 
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.run_folder import RunFolder
 
 CLAIM = """
@@ -45,6 +49,24 @@ def test_refuses_a_run_in_use_and_names_its_process(copied_run, tiny_cache):
     assert not list(copied_run.path.glob(".lock"))
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of(
+    number, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(number, "no")))
+    with RunFolder(tmp_path).claimed():
+        assert "has no locks" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_fails_is_not_a_run_in_use(tmp_path, monkeypatch):
+    failure = OSError(errno.EIO, "Input/output error")
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=failure))
+    with pytest.raises(UserError, match="cannot be locked: Input/output error"):
+        with RunFolder(tmp_path).claimed():
+            pass
+
+
 APPEND = """
 import resource, sys
 from lungseg_jax.training.run_folder import RunFolder
@@ -64,6 +86,17 @@ def test_appends_all_rows_or_none(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "OSError\n", done.stderr
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_storage_that_refuses_to_be_read_is_a_plain_error(tmp_path):
+    folder = RunFolder(tmp_path)
+    refuse = mock.Mock(side_effect=RuntimeError("403"))  # gcsfs raises no OSError
+    folder.config = folder.metrics = mock.Mock(
+        is_file=refuse, exists=refuse, read_bytes=refuse
+    )
+    for read in (folder.require, folder.read_metrics, lambda: read_json(folder.config)):
+        with pytest.raises(UserError, match="cannot be read: RuntimeError: 403"):
+            read()
 
 
 @pytest.mark.parametrize(
