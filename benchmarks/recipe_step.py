@@ -35,7 +35,6 @@ from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.training.programs import init_of, lower_train_steps
 
 COPIED = 2**30  # bytes, larger than any cache
-SHOWN = 25  # instructions of a profile
 
 
 def copy_bandwidth() -> float:
