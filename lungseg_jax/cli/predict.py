@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from lungseg_jax.inference.segmenter import LungSegmenter
     from lungseg_jax.runtime.device_names import DeviceName
 
-INDEX = "index.html"  # of the pages of several volumes
-
 
 def map_options(function):
     """Define an option for each of MAPS."""
@@ -150,18 +148,11 @@ def predict(
     overwrite: bool,
     **maps: bool,
 ) -> None:
-    from lungseg_jax.reporting.index_page import write_index_page
-    from lungseg_jax.runtime.files import check_outputs
-
     files = [path for path in (csv, json) if path]
     _require_table(csv, json, resume)
     tasks = _plan(
         source, out, files, maps, overlay, format, series, resume or overwrite
     )
-    pages = {task.name: task.page for task in tasks if task.page}
-    index = out / INDEX if len(pages) > 1 else None
-    if index:
-        check_outputs([index], inputs=[], overwrite=resume or overwrite)
     left, kept = _left_to_do(tasks, csv) if resume else (tasks, [])
     segmenter = _load(run, device, members, flips, postprocessing)
     options = {"volume_cleanup": volume_cleanup, "labels": labels}
@@ -169,9 +160,7 @@ def predict(
     if json:
         options |= {"run": run, "members": members, "flips": flips}
         _write_json(json, segmenter, tasks, table, skipped, options)
-    if index:
-        shown = {name: None if name in skipped else pages[name] for name in pages}
-        write_index_page(index, shown, table.volumes)
+    _write_index(out, tasks, skipped, table)
     progress.say(table.summary())
     progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
     if skipped:
@@ -288,6 +277,22 @@ def _write_json(
 
     record = prediction_record(segmenter, tasks, table.rows, skipped, options=options)
     write_json(path, record)
+
+
+def _write_index(
+    out: Path,
+    tasks: Sequence["PredictionTask"],
+    skipped: Mapping[str, UserError],
+    table: "PredictionTable",
+) -> None:
+    """Write the page that links to those of the volumes, if there are several."""
+    from lungseg_jax.inference.plan import index_of
+    from lungseg_jax.reporting.index_page import write_index_page
+
+    if index := index_of(tasks, out):
+        pages = {t.name: t.page for t in tasks if t.page}
+        pages |= dict.fromkeys(pages.keys() & skipped)
+        write_index_page(index, pages, table.volumes)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import check_outputs
 
+INDEX = "index.html"  # of the pages of several volumes
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
 LISTED = 5  # folders that an error lists
 
@@ -75,11 +76,21 @@ def plan_outputs(
         tasks = [dataclasses.replace(task, series=series)]
     tasks = [task.with_companions(maps, overlay=overlay) for task in tasks]
     check_outputs(
-        [*(path for task in tasks for path in task.outputs), *extra_outputs],
+        [
+            *(path for task in tasks for path in task.outputs),
+            *filter(None, [index_of(tasks, target)]),
+            *extra_outputs,
+        ],
         inputs=[task.source for task in tasks],
         overwrite=overwrite,
     )
     return tasks
+
+
+def index_of(tasks: Sequence[PredictionTask], target: Path) -> Path | None:
+    """Return the page that links to those of the tasks, if there are several."""
+    pages = [task.page for task in tasks if task.page]
+    return target / INDEX if len(pages) > 1 else None
 
 
 def _is_series(folder: Path) -> bool:

@@ -16,17 +16,41 @@ A feed has these attributes and methods:
 import operator
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.sampling import mixed_batch_indices
 from lungseg_jax.data.streaming import stream_batches
 from lungseg_jax.runtime import distributed
+from lungseg_jax.training.run_data import RunData
 
 Batch = Callable[[int], np.ndarray]  # step -> the slices of its update, [b]
+
+
+def feed_of(c: ConfigDict, data: RunData, mesh: Mesh) -> "ResidentFeed | StreamedFeed":
+    """Create the feed of a run, whose batches its configuration determines."""
+    batch = partial(
+        mixed_batch_indices,
+        n=len(data.split["train"]),
+        extra=len(data.extra.names) if data.extra else 0,
+        share=c.data.extra_share,
+        batch_size=c.train.batch_size,
+        seed=c.seed,
+    )
+    return make_feed(
+        data.placement.name,
+        data.training_slices(c),
+        batch,
+        mesh,
+        steps_per_dispatch=c.train.steps_per_dispatch,
+        total_steps=c.train.total_steps,
+    )
 
 
 def make_feed(

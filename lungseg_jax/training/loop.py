@@ -18,7 +18,7 @@ from lungseg_jax.checkpointing.remote_checkpoints import (
     open_checkpoints,
 )
 from lungseg_jax.data.preprocessing import to_unit
-from lungseg_jax.data.sampling import mixed_batch_indices, whole_batches
+from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, memory, progress, signals
@@ -29,7 +29,7 @@ from lungseg_jax.training.config import (
     preprocessing_of,
     snapshot_steps,
 )
-from lungseg_jax.training.feeds import ResidentFeed, StreamedFeed, make_feed
+from lungseg_jax.training.feeds import ResidentFeed, StreamedFeed, feed_of
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.log import TrainingLog
 from lungseg_jax.training.programs import (
@@ -134,7 +134,7 @@ def _build(c: ConfigDict, data: RunData) -> _Training:
     model = make_model(**c.model)
     mesh = distributed.make_mesh(distributed.devices_for(micro_batch_size(c)))
     replicated = distributed.replicated(mesh)
-    feed = _make_feed(c, data, mesh)
+    feed = feed_of(c, data, mesh)
     return _Training(
         config=c,
         feed=feed,
@@ -149,27 +149,6 @@ def _build(c: ConfigDict, data: RunData) -> _Training:
         ),
         validate=make_validate(c, model, mesh, data),
         mesh=mesh,
-    )
-
-
-def _make_feed(
-    c: ConfigDict, data: RunData, mesh: jax.sharding.Mesh
-) -> ResidentFeed | StreamedFeed:
-    batch = functools.partial(
-        mixed_batch_indices,
-        n=len(data.split["train"]),
-        extra=len(data.extra.names) if data.extra else 0,
-        share=c.data.extra_share,
-        batch_size=c.train.batch_size,
-        seed=c.seed,
-    )
-    return make_feed(
-        data.placement.name,
-        data.training_slices(c),
-        batch,
-        mesh,
-        steps_per_dispatch=c.train.steps_per_dispatch,
-        total_steps=c.train.total_steps,
     )
 
 

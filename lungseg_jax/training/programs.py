@@ -15,11 +15,11 @@ from lungseg_jax.models import make_model
 from lungseg_jax.runtime import distributed
 from lungseg_jax.training.config import (
     check_config,
-    check_data_and_devices,
     preprocessing_of,
 )
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.scaling import check_data_and_devices
 from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import TrainState, make_init_fn
 from lungseg_jax.training.steps import make_train_steps

@@ -12,12 +12,12 @@ from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.splits import Split, split_names
 from lungseg_jax.runtime import distributed
 from lungseg_jax.training.config import (
-    check_data_and_devices,
     data_of,
     micro_batch_size,
     preprocessing_of,
 )
 from lungseg_jax.training.placement import Placement, choose_placement
+from lungseg_jax.training.scaling import check_data_and_devices
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from lungseg_jax.runtime import distributed, progress
+from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import (
     check_config,
@@ -93,6 +94,55 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
     warmup = max(round(c.schedule.warmup_steps / ratio), least)
     scaled.schedule.warmup_steps = min(warmup, first_cycle - 1)
     return scaled
+
+
+def check_data_and_devices(
+    c: ConfigDict, *, dtype: str, training_slices: int, devices: int
+) -> None:
+    """Check that a configuration suits the data and the machine.
+
+    Args:
+      c: passed `check_config`.
+      dtype: dtype of the images.
+      training_slices: size of the training split.
+      devices: number of devices that share a batch.
+
+    Raises:
+      UserError: a batch that cannot be filled or divided among the devices, or a window
+        of Hounsfield units for 8-bit images.
+    """
+    window = tuple(c.data.window_hu)
+    if c.data.preprocessing == "window" and dtype == "uint8" and window[0] < 0:
+        raise UserError(
+            f"the images are 8-bit, and data.window_hu={window} is for CT values.",
+            rule="the window is within the values of the images.",
+            remedy="--config.data.window_hu=0,255.",
+        )
+    size, parts = c.train.batch_size, c.train.accumulate
+    if size > training_slices:
+        raise UserError(
+            f"train.batch_size={size} is larger than the training split.",
+            rule=f"at most its {training_slices} slices.",
+            remedy=f"--config.train.batch_size={training_slices} or less."
+            if not c.train.batch_per_device
+            else "a smaller --config.train.batch_per_device, or fewer devices.",
+        )
+    if c.data.extra_phantoms and size < 2:
+        raise UserError(
+            f"train.batch_size={size} has no room for phantoms beside the slices.",
+            rule="at least 2, with data.extra_phantoms.",
+            remedy="--config.data.extra_phantoms=0, or a larger batch.",
+        )
+    if size % (parts * devices):
+        step = parts * devices
+        low = size // step * step
+        near = [str(s) for s in (low, low + step) if 0 < s <= training_slices]
+        times = f" {parts} times" if parts > 1 else ""
+        raise UserError(
+            f"train.batch_size={size} cannot be divided{times} among {devices} devices.",
+            rule=f"a multiple of {step}.",
+            remedy=f"try {', '.join(near)}." if near else "use fewer devices.",
+        )
 
 
 def device_batch_size(c: ConfigDict) -> int:

@@ -17,6 +17,7 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, knobs
 from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.scaling import check_data_and_devices
 from lungseg_jax.training.schedules import make_schedule
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -122,7 +123,7 @@ def test_a_batch_of_one_has_no_room_for_phantoms():
     c = config.default_config()
     c.train.batch_size, c.data.extra_phantoms = 1, 10
     with pytest.raises(UserError, match="no room for phantoms"):
-        config.check_data_and_devices(c, dtype="int16", training_slices=9, devices=1)
+        check_data_and_devices(c, dtype="int16", training_slices=9, devices=1)
 
 
 def test_the_three_recipes_are_the_three_networks():
