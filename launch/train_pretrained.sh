@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Train the weights that the package ships, on phantoms only, and put them into the package.
-#   launch/train_pretrained.sh            # an hour on two CPU cores
-# It resumes, and arguments are passed on to the training. Seeds are fixed, but another
+# Train the two networks that the package ships, on phantoms only, and put them into the
+# package.
+#   launch/train_pretrained.sh            # two hours on two CPU cores
+# It resumes, and arguments are passed on to the trainings. Seeds are fixed, but another
 # machine rounds differently.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,12 +12,17 @@ WORKDIR=${WORKDIR:-$ROOT/runs/pretrained}
 . "$ROOT/launch/environment.sh"
 prepare_environment "$ROOT" ""
 cd "$ROOT"
-"$VENV/bin/python" -m lungseg_jax.main --config=configs/incp_snapshot.py:phantoms \
-  --workdir="$WORKDIR" "$@"
+for SEED in 0 1; do
+  "$VENV/bin/python" -m lungseg_jax.main --config=configs/incp_snapshot.py:phantoms \
+    --config.seed="$SEED" --workdir="$WORKDIR/seed$SEED" "$@"
+done
 rm -rf "$WORKDIR/bundle"
-"$VENV/bin/python" -m lungseg_jax export --run="$WORKDIR" --members=last \
-  --license=apache-2.0 "$WORKDIR/bundle"
-cp "$WORKDIR/metrics.jsonl" "$WORKDIR/bundle/metrics.jsonl"
+# Trainings start from the last member.
+"$VENV/bin/python" -m lungseg_jax export --run="$WORKDIR/seed1" --run="$WORKDIR/seed0" \
+  --members=last --license=apache-2.0 "$WORKDIR/bundle"
+for SEED in 0 1; do
+  cp "$WORKDIR/seed$SEED/metrics.jsonl" "$WORKDIR/bundle/metrics_seed$SEED.jsonl"
+done
 PACKAGED=lungseg_jax/inference/ensemble/pretrained
 rm -rf "$PACKAGED"
 mv "$WORKDIR/bundle" "$PACKAGED"

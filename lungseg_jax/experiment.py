@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.weights import write_weights
 from lungseg_jax.data.dataset import Dataset
-from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.data.splits import Split
 from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
@@ -37,7 +36,7 @@ from lungseg_jax.runtime import (
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
-from lungseg_jax.training.augmented import augmented_slices
+from lungseg_jax.training.augmented import augmented_slices, stressed_slices
 from lungseg_jax.training.placement import room_for_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_data import RunData, load_run_data
@@ -53,7 +52,6 @@ from lungseg_jax.training.validation import make_predict
 
 PREVIEWED = 32  # slices of a preview, about
 DRAWN = 8  # validation slices that trackers show, at most
-STRESSED = 2  # times that each validation slice is changed for the limit of review
 
 
 def run_experiment(
@@ -253,27 +251,9 @@ def _tune(run: Run, data: RunData) -> None:
         trained,
         lambda: dataset.slices(validation),
         len(validation),
-        stressed=_stressed(c, dataset, split),
+        stressed=stressed_slices(c, dataset, validation),
     )
     write_json(folder.tuning, run_record.versioned(tuning))
-
-
-def _stressed(c: ConfigDict, dataset: Dataset, split: Split) -> list[Slice]:
-    """Change each validation slice STRESSED times, as the training changes its own."""
-    validation = split["validation"]
-    if not validation or c.data.preprocessing == "seed":
-        return []
-    count = STRESSED * len(validation)
-    c = c.copy_and_resolve_references()
-    c.train.batch_size = device_batch_size(c)
-    steps = -(-count // c.train.batch_size)
-    with memory.reported(memory_remedy(c)):
-        images, masks = augmented_slices(c, dataset, validation, steps=steps)
-    low, high = config.preprocessing_of(c)["window_hu"]
-    return [
-        Slice("", low + image * (high - low), (mask > 0.5).astype(np.uint8))
-        for image, mask in zip(images[:count], masks[:count], strict=True)
-    ]
 
 
 def _evaluate(run: Run, trained: TrainedEnsemble, data: RunData) -> dict:

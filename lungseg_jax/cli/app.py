@@ -113,11 +113,16 @@ def run(command: click.Command, words: Sequence[str] | None = None) -> None:
         sys.exit(status)
 
 
-def run_option(meaning: str, *, default: str | None = None):
+def run_option(meaning: str, *, default: str | None = None, multiple: bool = False):
     """Define --run, which is required if it has no default."""
     given = {"required": True} if default is None else {"default": default}
     return click.option(
-        "--run", metavar="RUN", show_default=False, help=meaning, **given
+        "--run",
+        metavar="RUN",
+        show_default=False,
+        help=meaning,
+        multiple=multiple,
+        **given,
     )
 
 

@@ -2,14 +2,18 @@
 
     lungseg export --run=runs/incp_snapshot-phantom lungs
     lungseg export --run=RUN --members=average small
+    lungseg export --run=seed0 --run=seed1 --members=last deep_ensemble
     lungseg predict --run=lungs slice.tif mask.png
     lungseg export --run=RUN --license=cc-by-4.0 --push=ORG/NAME lungs
     lungseg predict --run=hf://ORG/NAME slice.tif mask.png
 
 BUNDLE is a folder that does not exist yet: weights as safetensors, a JSON description, a
 model card, checksums, and a StableHLO program that runs without this package. `predict`,
-`evaluate` and `verify` accept it as --run. --push also uploads it to the Hugging Face
-Hub, as a private repository if it is new; it needs the extra [hub] and `hf auth login`.
+`evaluate` and `verify` accept it as --run. Several runs of the same network on the same
+data, which differ in --config.seed, become one ensemble: it is tuned on their validation
+split and scored on their test split, and --members are those of each run. --push also
+uploads it to the Hugging Face Hub, as a private repository if it is new; it needs the extra
+[hub] and `hf auth login`.
 """
 
 from pathlib import Path
@@ -21,8 +25,13 @@ from lungseg_jax.cli import app
 
 @app.command(__doc__)
 @app.output("BUNDLE", "a folder that does not exist yet.")
-@app.run_option("Run folder, also on gs:// or s3://.")
+@app.run_option("Run folder, also on gs:// or s3://; may be repeated.", multiple=True)
 @app.members_option()
+@click.option(
+    "--data",
+    type=app.FOLDER,
+    help="Folder of the data of several runs, if it has moved.",
+)
 @click.option("--push", metavar="ORG/NAME", help="Also upload it to this repository.")
 @click.option("--license", metavar="ID", help="For the model card, such as apache-2.0.")
 @click.option(
@@ -36,27 +45,40 @@ from lungseg_jax.cli import app
 @app.verbose_option()
 def export(
     out: Path,
-    run: str,
+    run: tuple[str, ...],
     members: str,
+    data: Path | None,
     push: str | None,
     license: str | None,
     datasets: tuple[str, ...],
 ) -> None:
+    from lungseg_jax.evaluation.deep_ensemble import combine
     from lungseg_jax.evaluation.results import scores_of
-    from lungseg_jax.inference.ensemble.bundle import write_bundle
+    from lungseg_jax.inference.ensemble.bundle import require_new, write_bundle
     from lungseg_jax.inference.ensemble.hub import push_bundle, require_hub
     from lungseg_jax.inference.ensemble.run_members import load_run
     from lungseg_jax.runtime import progress
-    from lungseg_jax.runtime.errors import pluralize
+    from lungseg_jax.runtime.errors import UserError, pluralize
     from lungseg_jax.runtime.files import folder_path
     from lungseg_jax.training.run import Run
     from lungseg_jax.training.run_folder import RunFolder
 
     if push is not None:
         require_hub(push, option=f"--push={push}")
-    opened = Run.open(RunFolder(folder_path(run)))
-    trained = load_run(opened, members)
-    scores = opened.evaluation and scores_of(opened.evaluation, list(trained.members))
+    require_new(out)
+    runs = [Run.open(RunFolder(folder_path(path))) for path in run]
+    opened = runs[0]
+    if len(runs) > 1:
+        trained, evaluation = combine(runs, members, data=data)
+    elif data:
+        raise UserError(
+            "--data has no effect with one --run.",
+            rule="its tuning and scores are part of the run.",
+            remedy="leave it out.",
+        )
+    else:
+        trained, evaluation = load_run(opened, members), opened.evaluation
+    scores = evaluation and scores_of(evaluation, list(trained.members))
     if not scores:
         progress.say(
             "the run has no scores of these members, so the model card has none"

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.data.dataset import Dataset, load_dataset
+from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.reporting.report import write_report
-from lungseg_jax.runtime import cache
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training.config import data_of
 from lungseg_jax.training.run import Run
+from lungseg_jax.training.run_data import load_dataset_of_run
 from lungseg_jax.training.run_folder import RunFolder
 
 
@@ -58,15 +57,7 @@ def rewrite_run_page(folder: Path, data: Path | None = None) -> Path:
     if not run.lost_snapshots:  # which `load_run` reports
         _require_scores(run)
     trained = load_run(run)
-    source = data_of(run.config) | ({"folder": data} if data else {})
-    dataset = load_dataset(**source, cache=cache.cache_root(run.config.cache_dir))
-    if dataset.fingerprint != run.record["data"]["fingerprint"]:
-        raise UserError(
-            f"{source['folder'] or 'the phantom dataset'} is not what {folder} was "
-            "trained on, or has changed since.",
-            rule="the page shows slices of the run.",
-            remedy="name the folder as it was then with --data=DIR.",
-        )
+    dataset = load_dataset_of_run(run, data)
     with run.folder.claimed():
         try:
             write_run_page(run, trained, run.evaluation, dataset)

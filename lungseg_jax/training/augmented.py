@@ -8,12 +8,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.dataset import Dataset
+from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import mixed_batch_indices
+from lungseg_jax.runtime import memory
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.config import preprocessing_of
 from lungseg_jax.training.run_data import network_slices
+from lungseg_jax.training.scaling import device_batch_size, memory_remedy
 from lungseg_jax.training.steps import make_prepare
+
+STRESSED = 2  # times that each validation slice is changed for the limit of review
 
 
 def augmented_slices(
@@ -54,3 +59,34 @@ def augmented_slices(
         batches.append(jax.device_get(prepared))
     images, masks = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return images.mean(axis=-1), masks
+
+
+def stressed_slices(
+    c: ConfigDict, dataset: Dataset, names: Sequence[str]
+) -> list[Slice]:
+    """Return changed slices, from which `tune` also chooses the limits of review.
+
+    Args:
+      c: the configuration of the run.
+      dataset: its data.
+      names: its validation split.
+
+    Returns:
+      STRESSED slices for each name; none for the damaged pixels of the notebooks.
+
+    Raises:
+      UserError: the devices have too little memory.
+    """
+    if not names or c.data.preprocessing == "seed":
+        return []
+    count = STRESSED * len(names)
+    c = c.copy_and_resolve_references()
+    c.train.batch_size = device_batch_size(c)
+    steps = -(-count // c.train.batch_size)
+    with memory.reported(memory_remedy(c)):
+        images, masks = augmented_slices(c, dataset, names, steps=steps)
+    low, high = preprocessing_of(c)["window_hu"]
+    return [
+        Slice("", low + image * (high - low), (mask > 0.5).astype(np.uint8))
+        for image, mask in zip(images[:count], masks[:count], strict=True)
+    ]

@@ -11,12 +11,15 @@ from lungseg_jax.data.dataset import Dataset, load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.splits import Split, split_names
 from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.cache import cache_root
+from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import (
     data_of,
     micro_batch_size,
     preprocessing_of,
 )
 from lungseg_jax.training.placement import Placement, choose_placement
+from lungseg_jax.training.run import Run
 from lungseg_jax.training.scaling import check_data_and_devices
 
 
@@ -81,6 +84,28 @@ def load_run_data(c: ConfigDict, cache: Path, *, room: int) -> RunData:
         room=room,
     )
     return RunData(dataset, split, extra, placement)
+
+
+def load_dataset_of_run(run: Run, folder: Path | None = None) -> Dataset:
+    """Load the slices of a run that has been started.
+
+    Args:
+      run: the run.
+      folder: where the data folder is now; None if it has not moved.
+
+    Raises:
+      UserError: the data are missing or have changed.
+    """
+    source = data_of(run.config) | ({"folder": folder} if folder else {})
+    dataset = load_dataset(**source, cache=cache_root(run.config.cache_dir))
+    if dataset.fingerprint != run.record["data"]["fingerprint"]:
+        raise UserError(
+            f"{source['folder'] or 'the phantom dataset'} is not what {run.folder.path} "
+            "was trained on, or has changed since.",
+            rule="a run is used with the data that it was started with.",
+            remedy="name the folder as it was then with --data=DIR.",
+        )
+    return dataset
 
 
 def network_slices(

@@ -1,5 +1,6 @@
 """`lungseg export`: a bundle predicts as its run does, and damage to it is noticed."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -76,3 +77,28 @@ def test_a_bundle_predicts_a_volume_as_its_run_does(
         done = in_folder(*words)
         assert done.returncode == 2 and "model.safetensors" in done.stderr
     assert not (tmp_path / "other.mha").exists()
+
+
+def test_exports_several_runs_as_one_ensemble(trained_run, lungseg_here, tmp_path):
+    shutil.copytree(trained_run, tmp_path / "copy")
+    runs = [f"--run={trained_run}", "--run=copy"]
+    done = lungseg_here("export", *runs, "--members=last", "both", cwd=tmp_path)
+    assert done.returncode == 0 and "2 networks" in done.stdout, done.stderr
+    card = (tmp_path / "both/README.md").read_text()
+    assert "An ensemble of 2 U-Nets" in card and "split seed 3" in card
+
+
+@pytest.mark.parametrize(
+    "words,error",
+    [
+        (["--run=RUN", "--run=RUN"], "the same name"),
+        (["--run=RUN", "--data=DIR"], "--data has no effect with one --run"),
+    ],
+)
+def test_refuses_runs_that_are_no_ensemble(
+    trained_run, lungseg_here, tmp_path, words, error
+):
+    words = [word.replace("RUN", str(trained_run)) for word in words]
+    done = lungseg_here("export", *words, "both", cwd=tmp_path)
+    assert done.returncode == 2 and error in done.stderr
+    assert not (tmp_path / "both").exists()

@@ -52,8 +52,7 @@ def write_bundle(
     Raises:
       UserError: the folder exists, or cannot be written.
     """
-    if path.exists() or path.is_symlink():
-        raise UserError(f"{path} exists already.", remedy="name another folder.")
+    require_new(path)
     description = {"version": VERSION, "members": list(trained.members)}
     description |= {field: getattr(trained, field) for field in FIELDS}
     description["decision"] = dataclasses.asdict(trained.settings())  # for all members
@@ -67,6 +66,16 @@ def write_bundle(
         (folder / PROGRAM).write_bytes(export_program(trained))
         write_text(folder / CARD, model_card.render_model_card(description))
         write_text(folder / SUMS, _checksums(folder))
+
+
+def require_new(path: Path) -> None:
+    """Check that a bundle can be written to a folder.
+
+    Raises:
+      UserError: it exists.
+    """
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists already.", remedy="name another folder.")
 
 
 def load_bundle(path: Path, members: str = "all") -> TrainedEnsemble:
