@@ -117,7 +117,11 @@ PLACES = {  # of libraries: the modules and folders that import them
     "pydicom": {"data.io.dicom_segmentation"},
     "tensorflow_datasets": {"data.dataset", "data.lung_ct"},
     "grain": {"data.streaming"},
-    "orbax": {"checkpointing.checkpoints", "checkpointing.local_checkpoints"},
+    "orbax": {
+        "checkpointing.checkpoints",
+        "checkpointing.local_checkpoints",
+        "runtime.distributed",
+    },
     "safetensors": {"checkpointing.weights"},
     "matplotlib": {"reporting.figures"},
     "jinja2": {"reporting.templates"},

@@ -35,6 +35,7 @@ def make_model(
     norm: str = "batch",
     dtype: str = "float32",
     bn_momentum: float = 0.9,
+    bn_per_device: bool = False,
     remat: bool = False,
     precision: str = "default",
 ) -> UNet:
@@ -48,6 +49,7 @@ def make_model(
       norm: a key of NORMS.
       dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
       bn_momentum: weight of the past in the running batch statistics.
+      bn_per_device: whether each device normalizes its part of a batch by itself.
       remat: compute the activations of blocks again in the backward pass.
       precision: of products and convolutions, "default", "high" or "highest".
 
@@ -68,6 +70,7 @@ def make_model(
         norm=norm,
         dtype=dtype,
         bn_momentum=bn_momentum,
+        bn_per_device=bn_per_device,
         remat=remat,
         precision=precision,
     )

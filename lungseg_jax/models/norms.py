@@ -2,8 +2,9 @@
 
 All of them normalize `x + bias`, `[b h w c]`, with moments in float32, have the parameters
 `scale` and `bias` `[c]`, and are called as `norm(name=)(x, bias, train=)`. The moments are
-plain means, so a batch that is split across devices needs nothing else. Where rows are
-folded, `x` is `[b h w/p c*p]`; see `layouts.Folded`.
+plain means, so a batch that is split across devices needs nothing else: its moments are
+those of the whole batch, unless a norm is told otherwise. Where rows are folded, `x` is
+`[b h w/p c*p]`; see `layouts.Folded`.
 """
 
 import functools
@@ -25,10 +26,17 @@ class BatchNorm(nn.Module):
     rescales into full-size, machine-dependent updates. Moments are in float32. Equivalent
     to `nn.BatchNorm`, with fewer operations.
 
-    Source: Ioffe & Szegedy, arXiv:1502.03167.
+    With `per_device`, each of the devices that share a batch (`distributed.sharing_batch`)
+    normalizes its examples by their own moments, without waiting for the others. The
+    running statistics are the means over the devices: the variance leaves out that between
+    their means.
+
+    Source: Ioffe & Szegedy, arXiv:1502.03167; per device: Goyal et al., arXiv:1706.02677,
+    section 2.3.
     """
 
     momentum: float = 0.9
+    per_device: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, bias: jax.Array, *, train: bool) -> jax.Array:
@@ -38,20 +46,28 @@ class BatchNorm(nn.Module):
         offset = self.param("bias", nn.initializers.zeros, c)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
         running_var = self.variable("batch_stats", "var", jnp.ones, c)
+        parts = _devices_sharing() if self.per_device and train else 1
+        shape, axes = x.shape, (0, 1, 2)
+        if parts > 1:  # `[d b/d h w c]`, and the moments are `[d 1 1 1 c]`
+            x, axes = x.reshape(parts, -1, *shape[1:]), (1, 2, 3)
         if train:
-            mean, square = _moments(x, (0, 1, 2), pixels)
+            mean, square = _moments(x, axes, pixels, keepdims=parts > 1)
             var = jnp.maximum(square - mean * mean, 0)
             if not self.is_initializing():
-                keep = self.momentum
-                running_mean.value = keep * running_mean.value + (1 - keep) * (
-                    mean + bias
-                )
-                running_var.value = keep * running_var.value + (1 - keep) * var
+                means = mean + bias, var
+                if parts > 1:
+                    means = [m.mean((0, 1, 2, 3)) for m in means]
+                for running, new in zip(
+                    (running_mean, running_var), means, strict=True
+                ):
+                    kept = self.momentum * running.value
+                    running.value = kept + (1 - self.momentum) * new
         else:
             mean, var = running_mean.value - bias, running_var.value
         factor = scale * jax.lax.rsqrt(var + EPSILON)
         scaled = x * _of_pixels(factor, pixels)
-        return (scaled + _of_pixels(offset - mean * factor, pixels)).astype(x.dtype)
+        normalized = scaled + _of_pixels(offset - mean * factor, pixels)
+        return normalized.astype(x.dtype).reshape(shape)
 
 
 class GroupNorm(nn.Module):
@@ -91,12 +107,17 @@ class GroupNorm(nn.Module):
         return (x * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 
+def _devices_sharing() -> int:
+    """Count the devices that share the batch of what is being traced."""
+    return max(jax.sharding.get_abstract_mesh().size, 1)
+
+
 def _moments(
-    x: jax.Array, axes: tuple[int, ...], pixels: int
+    x: jax.Array, axes: tuple[int, ...], pixels: int, *, keepdims: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Means of x and x*x over axes and folded pixels, `[... c*p] -> [... c]`."""
     wide = x.astype(jnp.float32)
-    means = wide.mean(axes), (wide * wide).mean(axes)
+    means = tuple(a.mean(axes, keepdims=keepdims) for a in (wide, wide * wide))
     if pixels == 1:
         return means
     return tuple(m.reshape(*m.shape[:-1], -1, pixels).mean(axis=-1) for m in means)
@@ -121,13 +142,15 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def make_norm(name: str, *, momentum: float = 0.9) -> Callable[..., nn.Module]:
+def make_norm(
+    name: str, *, momentum: float = 0.9, per_device: bool = False
+) -> Callable[..., nn.Module]:
     """Return the constructor of a norm, which takes the module's name.
 
     Args:
       name: a key of NORMS.
-      momentum: weight of the past in running batch statistics; others have none.
+      momentum, per_device: see `BatchNorm`; other norms ignore them.
     """
     if name == "batch":
-        return functools.partial(BatchNorm, momentum=momentum)
+        return functools.partial(BatchNorm, momentum=momentum, per_device=per_device)
     return NORMS[name]

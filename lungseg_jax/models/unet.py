@@ -51,7 +51,7 @@ class UNet(nn.Module):
       norm: a key of `norms.NORMS`.
       dtype: dtype of the computation; parameters and statistics are float32, and so is the
         head, whose logits would otherwise have the 8 bits of a bfloat16.
-      bn_momentum: weight of the past in the running batch statistics.
+      bn_momentum, bn_per_device: see `norms.BatchNorm`.
       remat: in training, keep only the inputs of blocks and compute the rest of their
         activations again for the gradient (Chen et al., arXiv:1604.06174).
       precision: one of PRECISIONS. It matters to float32 on accelerators, whose default
@@ -64,18 +64,19 @@ class UNet(nn.Module):
     norm: str = "batch"
     dtype: Any = jnp.float32
     bn_momentum: float = 0.9
+    bn_per_device: bool = False
     remat: bool = False
     precision: str = "default"
 
     @nn.compact
     @_at_precision
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        norm = make_norm(
+            self.norm, momentum=self.bn_momentum, per_device=self.bn_per_device
+        )
+
         def level(name, factor, x):
-            block = self.block(
-                filters=self.filters * factor,
-                norm=make_norm(self.norm, momentum=self.bn_momentum),
-                name=name,
-            )
+            block = self.block(filters=self.filters * factor, norm=norm, name=name)
             if self.remat and train:
                 return nn.remat(lambda block, x: block(x, train=True))(block, x)
             return block(x, train=train)

@@ -11,6 +11,7 @@ same program serves any number of devices.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import sys
@@ -28,6 +29,9 @@ from lungseg_jax.runtime import progress, signals
 from lungseg_jax.runtime.errors import UserError
 
 PATIENCE_S = 30.0  # time to finish a checkpoint, after an error
+LONGEST_WAIT_S = 7 * 24 * 3600  # for the primary process
+
+_meetings = itertools.count()  # a barrier of JAX is used once
 
 
 def devices_for(batch_size: int) -> list[jax.Device]:
@@ -235,7 +239,8 @@ def any_process(condition: Callable[[], bool], *, ask: bool) -> bool:
 def primary_first() -> Iterator[None]:
     """Run the block in the primary process, then in all others.
 
-    The others find what the primary has written, so that one block serves both.
+    The others find what the primary has written, so that one block serves both. Meanwhile
+    they wait on their hosts, for as long as it takes: in an exchange, their devices would.
 
     Raises:
       UserError: in the other processes, if the primary has failed.
@@ -250,6 +255,7 @@ def primary_first() -> Iterator[None]:
         done = True
     finally:
         with ending_together():
+            _meet()
             done = bool(multihost_utils.broadcast_one_to_all(np.array(done)))
     if not done:
         raise UserError(
@@ -258,6 +264,17 @@ def primary_first() -> Iterator[None]:
     if not is_primary():
         with ending_together():
             yield
+
+
+def _meet() -> None:
+    """Wait until every process of the job calls this, without the use of a device.
+
+    JAX ends the job if the primary process is gone.
+    """
+    from orbax.checkpoint import multihost  # takes 0.5 s, and only jobs need it
+
+    meet = multihost.get_barrier_sync_fn()
+    meet(key=f"lungseg_jax {next(_meetings)}", timeout_ms=1000 * LONGEST_WAIT_S)
 
 
 def _integer_variable(name: str) -> int | None:

@@ -82,6 +82,7 @@ def check_effects(c: ConfigDict) -> None:
         ),
         "data.extra_share": (not c.data.extra_phantoms, "data.extra_phantoms=N"),
         "model.bn_momentum": (c.model.norm != "batch", "model.norm=batch"),
+        "model.bn_per_device": (c.model.norm != "batch", "model.norm=batch"),
     }
     for name, (is_ignored, owner) in ignored.items():
         if is_ignored and values[name] != defaults[name]:

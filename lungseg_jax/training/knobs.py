@@ -188,6 +188,12 @@ KNOBS: tuple[Knob, ...] = (
         (0.0, 0.9999),
     ),
     Knob(
+        "model.bn_per_device",
+        False,
+        "normalize the slices of each device by themselves, not the whole batch",
+        before=False,
+    ),
+    Knob(
         "model.remat",
         False,
         "compute activations again for the gradient: less memory on accelerators",

@@ -45,8 +45,10 @@ CHILD = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from lungseg_jax.models.layouts import SkipConcat, fold, unfold
+from lungseg_jax.models.norms import BatchNorm
 from lungseg_jax.models.operators import conv2d
 from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 sys.path.insert(0, sys.argv[1])
 from test_programs import UNVARIED, lower_train_steps, small_config
 
@@ -72,6 +74,28 @@ def gradient(k, outputs, joined, folded, shared, copied):
     arguments = jax.device_put(arguments, (copied, shared, shared, shared))
     return np.asarray(jax.jit(jax.grad(loss))(*arguments)).tolist()
 
+def exchanges_of_norm(per_device):
+    norm = BatchNorm(per_device=per_device)
+    shapes = jax.eval_shape(
+        lambda x, b: norm.init(jax.random.key(0), x, b, train=True),
+        jnp.zeros((8, 4, 4, 2)),
+        jnp.zeros(2),
+    )
+    def loss(params, stats, x):
+        with distributed.sharing_batch(replicated):
+            y, new = norm.apply(
+                {"params": params, "batch_stats": stats}, x, jnp.zeros(2), train=True,
+                mutable=["batch_stats"],
+            )
+        return (y**3).sum(), new
+    replicated, by_example = distributed.replicated(mesh), distributed.by_example(mesh)
+    copies = jax.tree.map(lambda s: s.update(sharding=replicated), shapes)
+    x = jax.ShapeDtypeStruct((8, 4, 4, 2), np.float32, sharding=by_example)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 2), has_aux=True))
+    compiled = gradient.lower(copies["params"], copies["batch_stats"], x).compile()
+    collectives = measure_traffic(compiled.as_text()).collectives
+    return [[c.opcode, c.count, c.bytes] for c in collectives]
+
 first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 places = {
     "eight": (distributed.by_example(mesh), distributed.replicated(mesh)),
@@ -82,6 +106,7 @@ cases += [(k, 5, j, True) for k in (1, 3) for j in (False, True)]
 result = {
     name: [gradient(*case, *where) for case in cases] for name, where in places.items()
 }
+result["norms"] = [exchanges_of_norm(False), exchanges_of_norm(True)]
 result["stablehlo"] = lowered.as_text()
 result["compiled"] = lowered.compile().as_text()
 json.dump(result, open(sys.argv[2], "w"))
@@ -122,6 +147,12 @@ def test_gradients_on_eight_devices_equal_those_on_one(on_eight):
 def test_devices_exchange_sums_and_never_data(on_eight):
     collectives = measure_traffic(on_eight["compiled"]).collectives
     assert {(c.opcode, c.dtype) for c in collectives} == {("all-reduce", "f32")}
+
+
+def test_devices_with_their_own_moments_do_not_wait_for_those_of_others(on_eight):
+    """What is left can wait: the gradients of parameters, and running statistics."""
+    shared, own = (sum(count for _, count, _ in norm) for norm in on_eight["norms"])
+    assert 1 <= own < shared
 
 
 def test_choices_by_platform_are_made_when_a_program_is_lowered(on_eight):

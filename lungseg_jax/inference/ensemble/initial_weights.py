@@ -15,7 +15,7 @@ from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
 # Options of a model that may differ: they change no shape.
-FREE = ("dtype", "bn_momentum", "remat", "precision")
+FREE = ("dtype", "bn_momentum", "bn_per_device", "remat", "precision")
 
 
 def load_initial_weights(
