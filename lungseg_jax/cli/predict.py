@@ -291,8 +291,8 @@ def _write_index(
 
     if index := index_of(tasks, out):
         pages = {t.name: t.page for t in tasks if t.page}
-        pages |= dict.fromkeys(pages.keys() & skipped)
-        write_index_page(index, pages, table.volumes)
+        reasons = {name: e.what for name, e in skipped.items() if name in pages}
+        write_index_page(index, pages, table.volumes, reasons)
 
 
 def main() -> None:

@@ -13,14 +13,18 @@ SIZES = {"volume_ml": "Both, ml", "right_ml": "Right, ml", "left_ml": "Left, ml"
 
 
 def write_index_page(
-    path: Path, pages: Mapping[str, Path | None], volumes: Sequence[Mapping[str, Any]]
+    path: Path,
+    pages: Mapping[str, Path],
+    volumes: Sequence[Mapping[str, Any]],
+    skipped: Mapping[str, str],
 ) -> None:
     """Write the page, in HTML; links are relative to it.
 
     Args:
       path: replaced if it exists.
-      pages: of all volumes, by name; None if one was skipped.
+      pages: of all volumes, by name.
       volumes: rows of `PredictionTable.volumes`, as many as are known.
+      skipped: why a volume has no page after all, by its name.
 
     Raises:
       UserError: the file cannot be written.
@@ -28,7 +32,8 @@ def write_index_page(
     by_name = {row["input"]: row for row in volumes}
     shared = os.path.commonpath([Path(name).parent for name in pages])
     rows = [
-        _row(os.path.relpath(name, shared), page, path.parent, by_name.get(name))
+        {"name": os.path.relpath(name, shared), "reason": skipped.get(name)}
+        | _row(page, path.parent, by_name.get(name))
         for name, page in pages.items()
     ]
     write_text(
@@ -38,20 +43,15 @@ def write_index_page(
             title=f"Lungs of {Path(shared).name}",
             sizes=list(SIZES.values()),
             rows=rows,
-            skipped=sum(row["link"] is None for row in rows),
+            skipped=sum(row["reason"] is not None for row in rows),
         ),
     )
 
 
-def _row(
-    name: str, page: Path | None, folder: Path, row: Mapping[str, Any] | None
-) -> dict:
-    link = quote(os.fsencode(os.path.relpath(page, folder))) if page else None
-    sizes = [_rounded(row[column]) if row else "" for column in SIZES]
+def _row(page: Path, folder: Path, row: Mapping[str, Any] | None) -> dict:
     return {
-        "name": name,
-        "link": link,
-        "sizes": sizes,
+        "link": quote(os.fsencode(os.path.relpath(page, folder))),
+        "sizes": [_rounded(row[column]) if row else "" for column in SIZES],
         "density": _rounded(row["mean_hu"]) if row else "",
         "slices": row["slices"] if row else "",
         "to_review": row["to_review"] if row else 0,

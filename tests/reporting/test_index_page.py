@@ -16,9 +16,10 @@ def test_lists_volumes_with_links_and_those_that_were_skipped(tmp_path):
         f"scans/{name}": tmp_path / "out" / f"{name}_overlay.html"
         for name in ("a <b>/ct", "d", "M\udcfcller")
     }
-    pages["scans/c"] = None
+    pages["scans/c"] = tmp_path / "out" / "c_overlay.html"
+    skipped = {"scans/c": "c is <torn>."}
     rows = [ROW | {"input": "scans/a <b>/ct", "slices": 90, "to_review": 7}]
-    write_index_page(tmp_path / "out" / "index.html", pages, rows)
+    write_index_page(tmp_path / "out" / "index.html", pages, rows, skipped)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "4 volumes, 1 skipped" in page and "Lungs of scans" in page
     assert '<a href="a%20%3Cb%3E/ct_overlay.html">a &lt;b&gt;/ct</a>' in page
@@ -26,6 +27,6 @@ def test_lists_volumes_with_links_and_those_that_were_skipped(tmp_path):
         assert f"<td>{cell}</td>" in page
     assert '<td class="many">7</td>' in page
     assert '<a href="d_overlay.html">d</a>' in page  # kept, without a row
-    assert "c, skipped" in page and "c_overlay" not in page
+    assert "skipped: c is &lt;torn&gt;." in page and "c_overlay" not in page
     assert "M\\udcfcller" in page  # a Latin-1 name
     assert "For research only" in page
