@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from lungseg_jax.runtime import (
 )
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
+from lungseg_jax.runtime.sharing import share
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices, stressed_slices
 from lungseg_jax.training.placement import room_for_slices
@@ -95,9 +96,10 @@ def run_experiment(
             data = load_run_data(c, cache_root, room=room)
             initial = _register(c, folder, data, stack, extend=extend, devices=used)
         _train(c, folder, data, initial, track)
-        with distributed.primary_first():
-            if distributed.is_primary():
-                _finish(folder, data)
+        with distributed.ending_together():
+            distributed.meet()
+            _finish(folder, data)
+            distributed.meet()
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return read_json(folder.evaluation)
@@ -204,19 +206,23 @@ def _make_draw(
 
 
 def _finish(folder: RunFolder, data: RunData) -> None:
-    """Tune, evaluate and report, unless that is done for all snapshots."""
+    """Tune, evaluate and report, unless that is done for all snapshots.
+
+    The processes of a job share the slices; the primary process writes the files.
+    """
     run = Run.open(folder)
     names = [str(step) for step in run.planned_snapshots]
-    scored = run.evaluation
-    if scored and folder.page.exists() and list(scored["members"]) == names:
+    scored, trained = run.evaluation, _load_tuned(run)
+    is_scored = scored and folder.page.exists() and list(scored["members"]) == names
+    # Nobody writes before all have read.
+    if not distributed.any_process(lambda: not is_scored, ask=True):
         progress.say(format_summary(scored))
         return
-    trained = _load_tuned(run)
-    if trained is None:
-        _tune(run, data)
-        trained = load_run(Run.open(folder), EVERY)
+    if distributed.any_process(lambda: trained is None, ask=True):
+        trained = _tune(run, data)
     evaluation = _evaluate(run, trained, data)
-    _report(run, trained, evaluation, data.dataset)
+    if distributed.is_primary():
+        _report(run, trained, evaluation, data.dataset)
 
 
 def _load_tuned(run: Run) -> TrainedEnsemble | None:
@@ -229,42 +235,55 @@ def _load_tuned(run: Run) -> TrainedEnsemble | None:
         return None
 
 
-def _tune(run: Run, data: RunData) -> None:
-    """Write tuning.json, and the average of several snapshots."""
+def _tune(run: Run, data: RunData) -> TrainedEnsemble:
+    """Write tuning.json, and the average of several snapshots; return all of them."""
     c, folder = run.config, run.folder
-    dataset, split = data.dataset, data.split
+    dataset, validation = data.dataset, data.split["validation"]
     trained = load_run(run)
     if len(trained.members) > 1:
-        slices = data.training_slices(c)
-        batches = whole_batches(len(slices), device_batch_size(c), seed=c.seed)
-        parts = slices.image_batches(batches)
-        if data.placement.name == "copied":
-            parts = [(slices.stack()["image"], batches)]
-        with memory.reported(memory_remedy(c)):
-            average = average_members(trained, parts)
-        about = {"of": list(trained.members)}
-        write_weights(folder.average, {AVERAGE: average}, about)
+        average = _average(c, trained, data)
+        if distributed.is_primary():
+            about = {"of": list(trained.members)}
+            write_weights(folder.average, {AVERAGE: average}, about)
         members = {**trained.members, AVERAGE: average}
         trained = dataclasses.replace(trained, members=members)
-    validation = split["validation"]
-    tuning = tune(
-        trained,
-        lambda: dataset.slices(validation),
-        len(validation),
-        stressed=stressed_slices(c, dataset, validation),
+    tuning = run_record.versioned(
+        tune(
+            trained,
+            lambda: dataset.slices(share(validation)),
+            len(validation),
+            stressed=stressed_slices(c, dataset, validation),
+        )
     )
-    write_json(folder.tuning, run_record.versioned(tuning))
+    if distributed.is_primary():
+        write_json(folder.tuning, tuning)
+    return dataclasses.replace(trained, tuning=tuning)
+
+
+def _average(c: ConfigDict, trained: TrainedEnsemble, data: RunData) -> Any:
+    slices = data.training_slices(c)
+    batches = whole_batches(len(slices), device_batch_size(c), seed=c.seed)
+
+    def read(some: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        if data.placement.name == "copied":
+            return [(slices.stack()["image"], some)]
+        return slices.image_batches(some)
+
+    with memory.reported(memory_remedy(c)):
+        return average_members(trained, batches, read)
 
 
 def _evaluate(run: Run, trained: TrainedEnsemble, data: RunData) -> dict:
     """Write evaluation.json for the run's test split."""
     test = data.split["test"]
     metadata = slice_metadata(data.dataset.checked.metadata, test)
-    evaluation = evaluate(trained, data.dataset.slices(test), len(test), **metadata)
+    slices = data.dataset.slices(share(test))
+    evaluation = evaluate(trained, slices, len(test), **metadata)
     evaluation |= {"split": "test", "split_seed": run.config.data.split_seed}
     progress.say(format_summary(evaluation))
-    run.folder.page.unlink(missing_ok=True)
-    write_json(run.folder.evaluation, run_record.versioned(evaluation))
+    if distributed.is_primary():
+        run.folder.page.unlink(missing_ok=True)
+        write_json(run.folder.evaluation, run_record.versioned(evaluation))
     return evaluation
 
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
@@ -90,6 +92,39 @@ def run_on_devices():
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def as_processes(monkeypatch):
+    """`as_processes(n, work)`: what n processes of a job return, each of them a thread."""
+    from jax.experimental import multihost_utils
+
+    from lungseg_jax.runtime import sharing
+
+    def run(n, work):
+        place, sent, barrier = threading.local(), {}, threading.Barrier(n)
+
+        def allgather(array):
+            sent[place.index] = array
+            barrier.wait()
+            received = np.stack([sent[i] for i in range(n)])
+            barrier.wait()  # before `sent` is used again
+            return received
+
+        def process(index):
+            place.index = index
+            try:
+                return work()
+            except BaseException:
+                barrier.abort()  # the others would wait
+                raise
+
+        with monkeypatch.context() as m, ThreadPoolExecutor(n) as threads:
+            m.setattr(sharing, "_place", lambda: (place.index, n))
+            m.setattr(multihost_utils, "process_allgather", allgather)
+            return list(threads.map(process, range(n)))
 
     return run
 

@@ -21,6 +21,7 @@ from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.metrics import calibration, uncertainty
 from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.sharing import add, share
 
 TOLERANCE = 2.0  # of NSD: pixels, or mm where the spacing is known
 FLIPS = "all+flips"
@@ -41,8 +42,9 @@ def evaluate(
     Args:
       trained: the members. If the average is among them every choice is scored, and the
         ensemble is that of all snapshots; otherwise it is that of the members.
-      slices: to score, in the units of the training, which are not checked; read once.
-      total: their number.
+      slices: to score, in the units of the training, which are not checked; read once. In
+        a job of several processes, the `share` of this one.
+      total: their number, for all processes.
       flips: average over mirror images.
       patients: the patient of each slice, for the intervals.
       spacings: mm between rows and between columns, by the name of the slice.
@@ -58,13 +60,15 @@ def evaluate(
     choices = _scored_choices(trained, names)
     stats = _EnsembleStats(LungSegmenter(trained.subset(names), flips=flips))
     member_scores, choice_scores = MaskScores(names), MaskScores(choices)
-    with progress.bar("scoring", total) as bar:
+    with progress.bar("scoring", len(share(range(total)))) as bar:
         for prediction in _predict(trained, slices, names, choices, flips=flips):
             truth, masks = prediction.truth, prediction.members > trained.threshold
             member_scores.add(zip(names, masks, strict=True), truth)
             choice_scores.add(prediction.choices.items(), truth)
             stats.add(prediction, (spacings or {}).get(prediction.name))
             bar.update()
+    for scores in (member_scores, choice_scores, stats):
+        scores.merge()
 
     return {
         "threshold": trained.threshold,
@@ -203,6 +207,12 @@ class _EnsembleStats:
         segmentation = self._segmenter.combine(prediction.members)
         row = self.scores.add(prediction.name, segmentation.mask, truth, spacing)
         row |= _doubt(segmentation)
+
+    def merge(self) -> None:
+        """Add the slices of the other processes of a job; all must call this."""
+        self.scores.merge()
+        self._clean_ups.merge()
+        self._histograms = add(self._histograms)
 
     def clean_up(self, groups: Sequence[str] | None) -> dict[str, Any]:
         """The overlap scores with and without clean-up, see `MaskScores.summarize`."""

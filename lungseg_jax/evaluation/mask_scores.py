@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lungseg_jax.metrics import overlap
+from lungseg_jax.runtime.sharing import gather, interleave
 
 
 class MaskScores:
@@ -26,6 +27,16 @@ class MaskScores:
         """Add a slice: names with masks `[h w]`, and the true mask."""
         for name, mask in masks:
             self._counts[name].append(overlap.count_pixels(mask, truth))
+
+    def merge(self) -> None:
+        """Add the slices of the other processes of a job; all must call this."""
+        parts = gather(
+            {n: np.reshape(c, (-1, 3)).tolist() for n, c in self._counts.items()}
+        )
+        self._counts = {
+            name: [np.array(row) for row in interleave([part[name] for part in parts])]
+            for name in self._counts
+        }
 
     def summarize(self, groups: Sequence[str] | None) -> dict[str, dict[str, Any]]:
         """Return the scores by name, see `overlap.summarize`."""

@@ -22,6 +22,7 @@ from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.metrics import calibration, overlap, uncertainty
 from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.sharing import add, gather, interleave, share
 
 LOW_IOU = 0.95  # slices below it should be reviewed
 CACHE_BYTES = 2**29  # of the members' probabilities
@@ -39,10 +40,13 @@ def tune(
     Args:
       trained: all snapshots in the order of training, then their average if there is one.
       read: the validation slices; called once, or once for each of three passes if the
-        members' probabilities do not fit into memory.
-      total: the number of these slices; 0 if the run has no validation split.
-      stressed: changed validation slices, from which the limits of review are also chosen:
-        one that comes from clean slices only would flag every slice of another scanner.
+        members' probabilities do not fit into memory. In a job of several processes, they
+        are the `share` of this one.
+      total: the number of these slices, for all processes; 0 if the run has no validation
+        split.
+      stressed: all changed validation slices, from which the limits of review are also
+        chosen: one that comes from clean slices only would flag every slice of another
+        scanner.
 
     Returns:
       "n"; "damped", the number of slices with a reduced weight in the temperatures;
@@ -57,16 +61,18 @@ def tune(
         return _without_validation(choices)
     predictions, threshold = _Predictions(trained, read), trained.threshold
     member_scores, choice_scores, losses = MaskScores(names), MaskScores(choices), []
-    with progress.bar("tuning", total) as bar:
+    with progress.bar("tuning", len(share(range(total)))) as bar:
         for members, truth in predictions:
             means = _mean_by_choice(members, rows)
             choice_scores.add(((c, m > threshold) for c, m in means.items()), truth)
             member_scores.add(zip(names, members > threshold, strict=True), truth)
             losses.append(_loss(means["all"], truth))
             bar.update()
-        weights = calibration.outlier_weights(np.array(losses))
-        temperatures = _fit_temperatures(predictions, rows, weights)
-        both = predictions, _Predictions(trained, lambda: stressed)
+        for scores in (member_scores, choice_scores):
+            scores.merge()
+        weights = calibration.outlier_weights(np.array(interleave(gather(losses))))
+        temperatures = _fit_temperatures(predictions, rows, share(weights))
+        both = predictions, _Predictions(trained, lambda: share(stressed))
         reviews = _review_thresholds(both, rows, temperatures, threshold)
 
     return {
@@ -112,7 +118,7 @@ def _fit_temperatures(
     for (members, truth), weight in zip(predictions, weights, strict=True):
         for choice, mean in _mean_by_choice(members, rows).items():
             histograms[choice] += weight * calibration.logit_histogram(mean, truth)
-    return {choice: calibration.fit_temperature(h) for choice, h in histograms.items()}
+    return {c: calibration.fit_temperature(h) for c, h in add(histograms).items()}
 
 
 def _review_thresholds(
@@ -122,21 +128,20 @@ def _review_thresholds(
     threshold: float,
 ) -> dict[str, dict[str, Any]]:
     """The limit of review for each choice, of the masks that `predict` writes."""
-    confidence = {choice: [] for choice in rows}
-    ious = {choice: [] for choice in rows}
+    pairs: dict[str, list] = {choice: [] for choice in rows}
     for members, truth in itertools.chain.from_iterable(predictions):
         for choice, mean in _mean_by_choice(members, rows).items():
             mask = postprocess(mean > threshold, postprocessing.DEFAULT)
             calibrated = calibration.apply_temperature(mean, temperatures[choice])
             iou = float(overlap.iou(overlap.count_pixels(mask, truth)))
-            ious[choice].append(1.0 if np.isnan(iou) else iou)  # both are empty
-            confidence[choice].append(uncertainty.expected_iou(calibrated, mask))
-    chosen = {
-        choice: uncertainty.review_threshold(
-            np.array(confidence[choice]), np.array(ious[choice]), low=LOW_IOU
-        )
-        for choice in rows
-    }
+            iou = 1.0 if np.isnan(iou) else iou  # both are empty
+            confidence = float(uncertainty.expected_iou(calibrated, mask))
+            pairs[choice].append((confidence, iou))
+    parts = gather(pairs)
+    chosen = {}
+    for choice in rows:
+        every = np.array(list(itertools.chain(*(part[choice] for part in parts))))
+        chosen[choice] = uncertainty.review_threshold(*every.T, low=LOW_IOU)
     return {c: {"review_below": r["threshold"], "review": r} for c, r in chosen.items()}
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lungseg_jax.runtime.compilation import jit
+from lungseg_jax.runtime.sharing import add
 
 
 def make_precise_batch_stats(
@@ -76,6 +77,20 @@ def pool_batch_stats(
         pooled,
         first,
     )
+
+
+def pool_shares(stats: Any, n: int) -> Any:
+    """Return the statistics over all batches, from those over the share of each process.
+
+    Args:
+      stats: over the share of this process; if that is empty, any statistics.
+      n: batches in the share.
+    """
+    leaves, structure = jax.tree.flatten(_moments_on_host(stats))
+    sums = add({str(i): n * leaf for i, leaf in enumerate(leaves)} | {"n": n})
+    means = [sums[str(i)] / sums["n"] for i in range(len(leaves))]
+    pooled = _map_norms(_to_variance, jax.tree.unflatten(structure, means))
+    return jax.tree.map(np.float32, pooled)
 
 
 def _moments_on_host(stats):

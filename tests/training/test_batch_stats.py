@@ -2,12 +2,15 @@
 
 import jax
 import numpy as np
+import pytest
 
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
+from lungseg_jax.runtime.sharing import share
 from lungseg_jax.training.batch_stats import (
     make_precise_batch_stats,
     pool_batch_stats,
+    pool_shares,
 )
 
 
@@ -54,3 +57,29 @@ def test_parts_of_a_set_are_pooled():
         pooled,
         together,
     )
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_batches(as_processes, processes):
+    """The fourth process of four has no batch of its own."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, (6, 32, 32, 1)).astype(np.float32)
+    images[:2] += 5
+    model = make_model("conv", filters=1)
+    variables = init_variables(model, channels=1, seed=0)
+    estimate = make_precise_batch_stats(model)
+    batches = np.arange(6).reshape(3, 2)
+    together = estimate(variables, images, batches)
+
+    def work():
+        own, stats = share(batches), variables["batch_stats"]
+        if len(own):
+            stats = estimate(variables, images, own)
+        return pool_shares(stats, len(own))
+
+    for pooled in as_processes(processes, work):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+            pooled,
+            together,
+        )

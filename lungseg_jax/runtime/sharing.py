@@ -1,0 +1,57 @@
+"""Work that the processes of a job share: each does a part, and all learn the results.
+
+A single process does everything, and nothing is exchanged.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def share(items: Sequence) -> Sequence:
+    """Return what this process does: every n-th item of what all n do together."""
+    index, count = _place()
+    return items[index::count]
+
+
+def gather(value: Any) -> list:
+    """Return the values of all processes, which must all call this.
+
+    Args:
+      value: anything that JSON can hold, of any size; it comes back as JSON has it.
+    """
+    if _place()[1] == 1:
+        return [value]
+    sent = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array(len(sent)))
+    padded = np.pad(sent, (0, int(sizes.max()) - len(sent)))
+    received = multihost_utils.process_allgather(padded)
+    return [
+        json.loads(row[:size].tobytes())
+        for row, size in zip(received, sizes, strict=True)
+    ]
+
+
+def interleave(parts: Sequence[Sequence]) -> list:
+    """Return results in the order of the items, from those for the share of each."""
+    missing = object()
+    rounds = itertools.zip_longest(*parts, fillvalue=missing)
+    return [result for row in rounds for result in row if result is not missing]
+
+
+def add(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sums of arrays over all processes, which must all call this."""
+    if _place()[1] == 1:
+        return dict(arrays)
+    parts = gather({name: np.asarray(array).tolist() for name, array in arrays.items()})
+    return {name: sum(np.array(part[name]) for part in parts) for name in arrays}
+
+
+def _place() -> tuple[int, int]:
+    """The index of this process, and how many there are."""
+    return jax.process_index(), jax.process_count()

@@ -1,0 +1,49 @@
+"""Tuning and scores of a job: those of a single process."""
+
+import dataclasses
+
+import pytest
+
+from lungseg_jax.evaluation.evaluator import evaluate
+from lungseg_jax.evaluation.tuning import tune
+from lungseg_jax.inference.ensemble.members import AVERAGE
+from lungseg_jax.models import make_model
+from lungseg_jax.models.variables import init_variables
+from lungseg_jax.runtime.sharing import share
+
+SLICES = 4  # the fifth process of five has none
+
+
+@pytest.fixture(scope="module")
+def every(trained):
+    average = init_variables(make_model(**trained.model), channels=1, seed=9)
+    members = {**trained.members, AVERAGE: average}
+    return dataclasses.replace(trained, members=members)
+
+
+@pytest.mark.parametrize("processes", [2, 5])
+def test_processes_share_tuning_and_scoring(every, slices, as_processes, processes):
+    some, stressed = list(slices(SLICES)), list(slices(SLICES + 2, seed=1))
+
+    def work():
+        tuning = tune(every, lambda: share(some), SLICES, stressed=stressed)
+        tuned = dataclasses.replace(every, tuning=tuning)
+        return tuning, evaluate(tuned, share(some), SLICES)
+
+    alone = work()
+    for together in as_processes(processes, work):
+        tuning, evaluation = together
+        assert list(evaluation["slices"]) == [s.name for s in some]
+        assert _numbers(together) == pytest.approx(_numbers(alone), nan_ok=True)
+        assert tuning["choices"].keys() == alone[0]["choices"].keys()
+
+
+def _numbers(content) -> list:
+    """All numbers in nested content, in their order."""
+    if isinstance(content, dict):
+        content = content.values()
+    if isinstance(content, str) or content is None:
+        return []
+    if isinstance(content, (bool, int, float)):
+        return [content]
+    return [number for child in content for number in _numbers(child)]
