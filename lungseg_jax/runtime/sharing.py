@@ -1,6 +1,7 @@
 """Work that the processes of a job share: each does a part, and all learn the results.
 
-A single process does everything, and nothing is exchanged.
+A single process does everything, and nothing is exchanged. JAX is imported when it is
+needed: `lungseg compare` starts without it.
 """
 
 import itertools
@@ -8,9 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 
 def share(items: Sequence) -> Sequence:
@@ -27,6 +26,8 @@ def gather(value: Any) -> list:
     """
     if _place()[1] == 1:
         return [value]
+    from jax.experimental import multihost_utils
+
     sent = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.array(len(sent)))
     padded = np.pad(sent, (0, int(sizes.max()) - len(sent)))
@@ -54,4 +55,6 @@ def add(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place() -> tuple[int, int]:
     """The index of this process, and how many there are."""
+    import jax
+
     return jax.process_index(), jax.process_count()
