@@ -101,9 +101,8 @@ def test_help_shows_examples_and_flags(lungseg_here, tmp_path):
     assert "--cache_dir" in done.stdout
 
 
-def test_starts_without_jax():
+@pytest.mark.parametrize("module", ["data.preflight", "evaluation.comparison"])
+def test_what_check_and_compare_import_is_light(module):
     """Importing JAX takes longer than checking a hundred slices."""
-    code = (
-        "import lungseg_jax.cli.check, sys; assert not {'jax', 'flax'} & {*sys.modules}"
-    )
+    code = f"import lungseg_jax.{module}, sys; assert not {{'jax', 'flax'}} & {{*sys.modules}}"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
