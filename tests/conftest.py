@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# A version that lacks a flag ends the process that is given it.
+JAXLIB = tuple(map(int, metadata.version("jaxlib").split(".")[:2]))
 
 # The same examples on every machine, and no deadline, for busy ones.
 hypothesis.settings.register_profile("ours", derandomize=True, deadline=None)
@@ -61,10 +65,10 @@ def pytest_configure(config):
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     # Unoptimized, a training step compiles in a quarter of the time. `trained_run` of
     # tests/cli is compiled as for users, and `XLA_FLAGS= launch/test.sh` compiles all so.
-    os.environ.setdefault(
-        "XLA_FLAGS",
-        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
-    )
+    flags = "--xla_backend_optimization_level=0"
+    if JAXLIB < (0, 11):
+        flags += " --xla_cpu_use_fusion_emitters=false"
+    os.environ.setdefault("XLA_FLAGS", flags)
 
 
 @pytest.fixture(autouse=True)

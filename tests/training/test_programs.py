@@ -191,9 +191,11 @@ def texts():
 
 @pytest.mark.parametrize("program", ["steps", "predict"])
 def test_only_the_cpu_has_barriers(texts, program):
-    assert "stablehlo.optimization_barrier" in texts[program, "cpu"]
+    """Of feature maps; JAX has some of its own, of a few numbers."""
+    barrier = re.compile(r"stablehlo.optimization_barrier .* : tensor<(\d+x){4}")
+    assert barrier.search(texts[program, "cpu"])
     for platform in ACCELERATORS:
-        assert "optimization_barrier" not in texts[program, platform]
+        assert not barrier.search(texts[program, platform])
 
 
 @pytest.mark.parametrize("platform", ACCELERATORS)
