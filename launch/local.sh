@@ -9,7 +9,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-$ROOT/.venv}
 CONFIG=${CONFIG:-configs/incp_snapshot.py}
-EXTRAS=${EXTRAS-$(command -v nvidia-smi > /dev/null && echo '[gpu]' || true)}
+if command -v nvidia-smi > /dev/null; then EXTRAS=${EXTRAS-[gpu]}; fi
 . "$ROOT/launch/environment.sh"
-prepare_environment "$ROOT" "$EXTRAS"
+prepare_environment "$ROOT" "${EXTRAS-}"
 exec "$VENV/bin/python" -m lungseg_jax.main --config="$CONFIG" "$@"

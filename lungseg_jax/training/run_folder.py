@@ -50,7 +50,7 @@ class RunFolder:
         """
         for file in (self.config, self.run):
             with self._reading():
-                is_there = file.is_file()
+                is_there = file.exists()
             if not is_there:
                 raise UserError(
                     f"{self.path} is not a run folder: it has no {file.name}.",

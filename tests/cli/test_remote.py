@@ -4,20 +4,24 @@ import json
 
 import pytest
 
+from lungseg_jax.checkpointing.checkpoints import saved_steps
+from lungseg_jax.checkpointing.remote_steps import upload_step
 from lungseg_jax.runtime.files import folder_path
 
 
 @pytest.fixture(scope="module")
 def remote(bucket, trained_run, labelled_folder):
     """The addresses of a run and of labelled slices."""
-    for local, name in ((trained_run, "run"), (labelled_folder, "ct")):
+    addresses = f"{bucket}/commands/run", f"{bucket}/commands/ct"
+    for local, address in zip((trained_run, labelled_folder), addresses, strict=True):
         for file in local.rglob("*"):
-            if file.is_file():
-                target = folder_path(f"{bucket}/commands/{name}")
-                (target / file.relative_to(local).as_posix()).write_bytes(
-                    file.read_bytes()
-                )
-    return f"{bucket}/commands/run", f"{bucket}/commands/ct"
+            if file.is_file() and "checkpoints" not in file.parts:
+                target = folder_path(address) / file.relative_to(local).as_posix()
+                target.write_bytes(file.read_bytes())
+    checkpoints = folder_path(addresses[0]) / "checkpoints"
+    for step in saved_steps(trained_run / "checkpoints"):
+        upload_step(trained_run / "checkpoints", checkpoints, step)
+    return addresses
 
 
 def test_commands_read_a_run_where_it_is(

@@ -191,7 +191,7 @@ def texts():
 
 @pytest.mark.parametrize("program", ["steps", "predict"])
 def test_only_the_cpu_has_barriers(texts, program):
-    """Of feature maps; JAX has some of its own, of a few numbers."""
+    """JAX has some of its own, which are of a few numbers and not of feature maps."""
     barrier = re.compile(r"stablehlo.optimization_barrier .* : tensor<(\d+x){4}")
     assert barrier.search(texts[program, "cpu"])
     for platform in ACCELERATORS:

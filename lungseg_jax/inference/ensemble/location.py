@@ -18,4 +18,5 @@ def locate(path: str | PathLike) -> Path:
 
 def is_bundle(path: Path) -> bool:
     """Return whether a folder claims to be a bundle."""
-    return (path / DESCRIPTION).is_file()
+    # To older versions of gcsfs, everything that cannot be listed as a folder is a file.
+    return (path / DESCRIPTION).exists()
