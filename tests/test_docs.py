@@ -182,9 +182,12 @@ def parse_as_typed(words):
         case ["lungseg", "train", *rest] | ["python", "-m", "lungseg_jax.main", *rest]:
             options = flags.FlagValues()
             options.append_flag_values(train.FLAGS)
-            train_flags.define_config(options, ["lungseg", *rest])
-            train_flags.parse(rest, options)
-            train_flags.parse_config(rest, options)
+            try:
+                train_flags.define_config(options, ["lungseg", *rest])
+                train_flags.parse(rest, options)
+                train_flags.parse_config(rest, options)
+            finally:
+                train.FLAGS.unparse_flags()  # they are shared: back to the defaults
         case ["lungseg", name, *rest] if name in COMMANDS:
             command = getattr(importlib.import_module(f"lungseg_jax.cli.{name}"), name)
             command.make_context(name, rest)
