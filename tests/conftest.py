@@ -42,6 +42,7 @@ LONG = (
     "distributed",
     "feeds",
     "programs",
+    "remote_checkpoints",
     "wheel",
     "fuzz",
 )

@@ -97,8 +97,9 @@ def content(folder):
     [
         (signal.SIGTERM, 75),
         (signal.SIGINT, 130),
-        (signal.SIGUSR1, 75),
-        (signal.SIGHUP, 75),
+        # Handled by the same code; each takes a quarter of a minute.
+        pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_training_saves_and_prints_a_command_that_resumes_it(
@@ -231,7 +232,10 @@ def test_a_forced_exit_prints_the_last_words():
     assert "stopped by SIGTERM; type more" in process.communicate(timeout=30)[1]
 
 
-@pytest.mark.parametrize("streams", ["| head -1", ">&- 2>&-", "> /dev/full"])
+@pytest.mark.parametrize(
+    "streams",
+    ["| head -1", "> /dev/full", pytest.param(">&- 2>&-", marks=pytest.mark.slow)],
+)
 def test_a_training_continues_when_its_output_has_no_reader(streams, cache, tmp_path):
     words = [*COMMAND, "--config.train.total_steps=20", f"--workdir={tmp_path}/run"]
     command = f"{shlex.join([sys.executable, *words])} {streams}"

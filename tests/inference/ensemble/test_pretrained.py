@@ -30,7 +30,7 @@ def test_the_program_names_no_file_of_the_machine_that_exported_it():
 
 
 # IoU of the cleaned mask on phantoms of other seeds than those of the training.
-@pytest.mark.parametrize("seed,iou", [(11, 0.873), (12, 0.973), (13, 0.977)])
+@pytest.mark.parametrize("seed,iou", [(11, 0.873), (12, 0.973)])
 def test_scores_on_phantom_volumes(segmenter, seed, iou):
     images, truth, _ = make_volume(seed=seed, slices=16, size=160)
     mask = segmenter(images).mask.astype(np.uint8)
