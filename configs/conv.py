@@ -5,9 +5,11 @@
     lungseg train --config=configs/conv.py:full      # GPU or TPU, 3x3 kernels
 
 `:full` anneals the rate to zero in one cycle, because its last weights are scored, and has
-seven levels, whose receptive field of 894 pixels covers its pictures. In version 0.1, the
-first command reached a pooled IoU of 0.976 on the Kaggle slices (24 test slices, split seed
-3, threshold 0.5).
+seven levels, whose receptive field of 894 pixels covers its pictures.
+
+On the Kaggle slices, the first command reaches a pooled IoU of 0.919 (0.879 to 0.949; 24
+test slices, split seed 3, seed 0, threshold 0.5). In version 0.1, which had no variety to
+learn, it was 0.976.
 """
 
 from lungseg_jax.training.recipes import (
