@@ -15,9 +15,8 @@ from lungseg_jax.checkpointing.weights import write_weights
 from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.data.splits import Split
-from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
 from lungseg_jax.evaluation.results import format_summary
-from lungseg_jax.evaluation.tuning import tune
+from lungseg_jax.evaluation.splits import evaluate_on_test, tune_on_validation
 from lungseg_jax.inference.ensemble.averaging import average_members
 from lungseg_jax.inference.ensemble.initial_weights import load_initial_weights
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY
@@ -35,9 +34,8 @@ from lungseg_jax.runtime import (
 )
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
-from lungseg_jax.runtime.sharing import share
 from lungseg_jax.training import config, loop, run_record
-from lungseg_jax.training.augmented import augmented_slices, stressed_slices
+from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.placement import room_for_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_data import RunData, load_run_data
@@ -212,12 +210,13 @@ def _finish(folder: RunFolder, data: RunData) -> None:
     """
     run = Run.open(folder)
     names = [str(step) for step in run.planned_snapshots]
-    scored, trained = run.evaluation, _load_tuned(run)
+    scored = run.evaluation
     is_scored = scored and folder.page.exists() and list(scored["members"]) == names
-    # Nobody writes before all have read.
     if not distributed.any_process(lambda: not is_scored, ask=True):
         progress.say(format_summary(scored))
         return
+    trained = _load_tuned(run)
+    # All have read before one of them writes.
     if distributed.any_process(lambda: trained is None, ask=True):
         trained = _tune(run, data)
     evaluation = _evaluate(run, trained, data)
@@ -237,24 +236,15 @@ def _load_tuned(run: Run) -> TrainedEnsemble | None:
 
 def _tune(run: Run, data: RunData) -> TrainedEnsemble:
     """Write tuning.json, and the average of several snapshots; return all of them."""
-    c, folder = run.config, run.folder
-    dataset, validation = data.dataset, data.split["validation"]
-    trained = load_run(run)
+    folder, trained = run.folder, load_run(run)
     if len(trained.members) > 1:
-        average = _average(c, trained, data)
+        average = _average(run.config, trained, data)
         if distributed.is_primary():
             about = {"of": list(trained.members)}
             write_weights(folder.average, {AVERAGE: average}, about)
         members = {**trained.members, AVERAGE: average}
         trained = dataclasses.replace(trained, members=members)
-    tuning = run_record.versioned(
-        tune(
-            trained,
-            lambda: dataset.slices(share(validation)),
-            len(validation),
-            stressed=stressed_slices(c, dataset, validation),
-        )
-    )
+    tuning = run_record.versioned(tune_on_validation(trained, run, data.dataset))
     if distributed.is_primary():
         write_json(folder.tuning, tuning)
     return dataclasses.replace(trained, tuning=tuning)
@@ -275,11 +265,7 @@ def _average(c: ConfigDict, trained: TrainedEnsemble, data: RunData) -> Any:
 
 def _evaluate(run: Run, trained: TrainedEnsemble, data: RunData) -> dict:
     """Write evaluation.json for the run's test split."""
-    test = data.split["test"]
-    metadata = slice_metadata(data.dataset.checked.metadata, test)
-    slices = data.dataset.slices(share(test))
-    evaluation = evaluate(trained, slices, len(test), **metadata)
-    evaluation |= {"split": "test", "split_seed": run.config.data.split_seed}
+    evaluation = evaluate_on_test(trained, run, data.dataset)
     progress.say(format_summary(evaluation))
     if distributed.is_primary():
         run.folder.page.unlink(missing_ok=True)

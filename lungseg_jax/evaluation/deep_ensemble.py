@@ -6,16 +6,14 @@ Source: Lakshminarayanan et al., arXiv:1612.01474.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
-from lungseg_jax.evaluation.tuning import tune
+from lungseg_jax.evaluation.splits import evaluate_on_test, tune_on_validation
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.runtime.errors import UserError, bullet_list
-from lungseg_jax.training.augmented import stressed_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_data import load_dataset_of_run
 
@@ -51,23 +49,10 @@ def combine(
         for name, variables in trained.members.items()
     }
     joined = dataclasses.replace(first, members=networks, tuning={})
-    dataset, split = load_dataset_of_run(run, data), run.record["split"]
-    validation, test = split["validation"], split["test"]
-    tuning = tune(
-        joined,
-        lambda: dataset.slices(validation),
-        len(validation),
-        stressed=stressed_slices(run.config, dataset, validation),
-    )
+    dataset = load_dataset_of_run(run, data)
+    tuning = tune_on_validation(joined, run, dataset)
     joined = dataclasses.replace(joined, tuning=tuning)
-    evaluation = evaluate(
-        joined,
-        dataset.slices(test),
-        len(test),
-        **slice_metadata(dataset.checked.metadata, test),
-    )
-    about = {"split": "test", "split_seed": run.config.data.split_seed}
-    return joined, evaluation | about
+    return joined, evaluate_on_test(joined, run, dataset)
 
 
 def _require_names(runs: Sequence[Run]) -> None:
@@ -83,10 +68,9 @@ def _require_names(runs: Sequence[Run]) -> None:
 def _require_alike(
     run: Run, trained: TrainedEnsemble, other: Run, its: TrainedEnsemble
 ) -> None:
-    pairs: Mapping[str, tuple[Any, Any]] = {
-        name: (getattr(trained, name), getattr(its, name)) for name in SHARED
-    } | {
-        "data": (_digest(run), _digest(other)),
+    pairs = {name: (getattr(trained, name), getattr(its, name)) for name in SHARED}
+    pairs |= {
+        "data": tuple(r.record["data"]["fingerprint"] for r in (run, other)),
         "split": (run.record["split"], other.record["split"]),
     }
     different = [name for name, (one, two) in pairs.items() if one != two]
@@ -98,7 +82,3 @@ def _require_alike(
             "no member was trained on the slices that tune and score it.",
             remedy="train them with the same options but for --config.seed.",
         )
-
-
-def _digest(run: Run) -> str:
-    return run.record["data"]["fingerprint"]

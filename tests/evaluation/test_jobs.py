@@ -30,12 +30,12 @@ def test_processes_share_tuning_and_scoring(every, slices, as_processes, process
         tuned = dataclasses.replace(every, tuning=tuning)
         return tuning, evaluate(tuned, share(some), SLICES)
 
-    alone = work()
-    for together in as_processes(processes, work):
-        tuning, evaluation = together
+    expected = work()  # of a single process
+    for results in as_processes(processes, work):
+        tuning, evaluation = results
         assert list(evaluation["slices"]) == [s.name for s in some]
-        assert _numbers(together) == pytest.approx(_numbers(alone), nan_ok=True)
-        assert tuning["choices"].keys() == alone[0]["choices"].keys()
+        assert _numbers(results) == pytest.approx(_numbers(expected), nan_ok=True)
+        assert tuning["choices"].keys() == expected[0]["choices"].keys()
 
 
 def _numbers(content) -> list:

@@ -471,7 +471,7 @@ def test_command_lines_succeed_or_end_with_a_plain_error(
     assert 2 in statuses
     if module in ("train", "check", "compare"):
         assert 0 in statuses
-    if module in ("export", "convert"):  # there is no snapshot and no volume
+    if module in ("export", "convert"):  # no folder holds what they need
         assert 0 not in statuses
 
 

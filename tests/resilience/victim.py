@@ -17,7 +17,7 @@ PLACES = {  # the function that is about to be called
     "save": "checkpointing.local_checkpoints.LocalCheckpoints.save",
     "statistics": "training.loop.make_precise_batch_stats",
     "row": "training.run_folder.RunFolder.append_metrics",
-    "scores": "experiment.evaluate",
+    "scores": "experiment.evaluate_on_test",
     "report": "experiment.write_run_page",
 }
 
