@@ -162,6 +162,13 @@ KNOBS: tuple[Knob, ...] = (
         )
     ),
     *augmentation_knobs(),
+    Knob(
+        "augment.least_air",
+        0.1,
+        "share of the lungs that keeps its air where a consolidation is painted",
+        (0.0, 1.0),
+        before=0.1,
+    ),
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
     Knob("model.filters", 8, "filters of the first level", (1, 1024)),
     Knob(

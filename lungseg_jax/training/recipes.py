@@ -81,6 +81,7 @@ def phantoms_only() -> ConfigDict:
     c.data.validation_fraction = c.data.test_fraction = 0.02
     c.data.image_size = 160
     c.augment.scale = 2.0
+    c.augment.least_air = 0.0  # slices that have no lung are among the phantoms
     c.train.total_steps = 8400  # cycles end after 4800, 7200 and 8400
     c.train.save_every = c.train.validate_every = 600
     c.train.log_every = 50

@@ -16,7 +16,7 @@ from lungseg_jax.data.augmentation.fields import coordinates, smooth_noise
 from lungseg_jax.data.augmentation.geometry import moments, one_lung
 
 CONSOLIDATION_HU = (-20.0, 80.0)  # fat is darker
-AIR_HU, LEAST_AIR = -500.0, 0.1  # what counts as air, and how much of the lungs has it
+AIR_HU = -500.0  # what is below counts as air
 GROUND_GLASS_HU = (-720.0, -350.0)
 FLUID_HU = (-10.0, 25.0)
 NODULE_HU = (-40.0, 100.0)
@@ -31,17 +31,19 @@ TEXTURE = (0.5, 0.5, 1.0, 1.0)
 Example = tuple[jax.Array, jax.Array]
 
 
-def consolidate(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:
+def consolidate(
+    image: jax.Array, mask: jax.Array, key: jax.Array, *, least_air: float = 0.1
+) -> Example:
     """Fill a part of the lungs, or all of one, with tissue; the mask keeps it.
 
-    Where too little air would be left, nothing changes: nobody lives without, and a network
-    that finds lungs in slices without air finds them in the liver.
+    Nothing changes if less than a share `least_air` of the lungs would hold air. A network
+    that has seen lungs without air, and no slice without lung, finds lung in the liver.
     """
     where, number_key, texture_key, grain_key = jax.random.split(key, 4)
     hu, texture = draw(number_key, 2)
     weight = _affected_part(mask, where, most=1.5)
     air = mask * (1 - weight) * (image[..., 0] < AIR_HU)
-    weight *= air.sum() > LEAST_AIR * mask.sum()
+    weight *= air.sum() >= least_air * mask.sum()
     hu = between(hu, *CONSOLIDATION_HU)
     hu += 40 * texture * smooth_noise(texture_key, mask.shape, TEXTURE)
     hu += 20 * jax.random.normal(grain_key, mask.shape)

@@ -5,6 +5,7 @@ with which it is applied is the knob `augment.NAME`. docs/how-to/extend.md has a
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +25,13 @@ class Transform:
         example. The image is float32 in Hounsfield units, the mask in [0, 1].
       meaning: what it shows, for the list of all knobs.
       default: the probability in `default_config`.
+      options: names of other knobs, passed on to `apply` by name.
     """
 
-    apply: Callable[[jax.Array, jax.Array, jax.Array], Example]
+    apply: Callable[..., Example]
     meaning: str
     default: float = 0.0
+    options: tuple[str, ...] = ()
 
 
 # In the order of application: the patient, then the scanner. The geometry comes first.
@@ -36,7 +39,9 @@ TRANSFORMS: dict[str, Transform] = {
     "density": Transform(
         scanner.change_density, "a lung that holds more or less air", 0.5
     ),
-    "consolidation": Transform(pathology.consolidate, "consolidated lung", 0.2),
+    "consolidation": Transform(
+        pathology.consolidate, "consolidated lung", 0.2, options=("least_air",)
+    ),
     "ground_glass": Transform(pathology.add_ground_glass, "ground-glass opacity", 0.08),
     "effusion": Transform(
         pathology.add_effusion, "pleural fluid, which is not lung", 0.12
@@ -65,6 +70,7 @@ GEOMETRY = (
     "collapse",
 )
 HU_GEOMETRY = ("scale", "collapse")  # need Hounsfield units, as all TRANSFORMS do
+OPTIONS = [option for transform in TRANSFORMS.values() for option in transform.options]
 
 
 def augment(
@@ -76,8 +82,8 @@ def augment(
       images: `[b h w c]`, in Hounsfield units for TRANSFORMS.
       masks: `[b h w]`.
       key: the key of this step.
-      **knobs: options of `geometry.move` (GEOMETRY), and probabilities of TRANSFORMS; one
-        that is left out is off.
+      **knobs: options of `geometry.move` (GEOMETRY), probabilities of TRANSFORMS, and
+        their OPTIONS; one that is left out is off, or has its default.
 
     Returns:
       Images and masks of the same shapes. With everything off, the arguments themselves.
@@ -85,7 +91,7 @@ def augment(
     Raises:
       TypeError: a knob is unknown.
     """
-    unknown = knobs.keys() - {*GEOMETRY, *TRANSFORMS}
+    unknown = knobs.keys() - {*GEOMETRY, *TRANSFORMS, *OPTIONS}
     if unknown:
         raise TypeError(f"unknown augmentation knobs: {', '.join(sorted(unknown))}")
     options = {name: knobs[name] for name in GEOMETRY if knobs.get(name)}
@@ -104,9 +110,10 @@ def augment(
         image, mask, keys, draws = example
         for i, (name, transform) in enumerate(TRANSFORMS.items()):
             if name in chances:
+                given = {o: knobs[o] for o in transform.options if o in knobs}
                 image, mask = jax.lax.cond(
                     draws[i] < chances[name],
-                    transform.apply,
+                    functools.partial(transform.apply, **given),
                     lambda image, mask, key: (image, mask),
                     *(image, mask, keys[i]),
                 )

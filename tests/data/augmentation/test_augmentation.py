@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.data.augmentation.transforms import GEOMETRY, TRANSFORMS, augment
+from lungseg_jax.data.augmentation.transforms import (
+    GEOMETRY,
+    OPTIONS,
+    TRANSFORMS,
+    augment,
+)
 from lungseg_jax.training import knobs
 
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -58,7 +63,15 @@ def test_one_by_one_and_all_at_once_agree():
 
 def test_every_knob_belongs_to_a_transform_or_to_the_geometry():
     names = {k.name[8:] for k in knobs.KNOBS if k.name.startswith("augment.")}
-    assert names == {*TRANSFORMS, *GEOMETRY}
+    assert names == {*TRANSFORMS, *GEOMETRY, *OPTIONS}
+
+
+def test_a_transform_is_given_its_options():
+    images, masks = chests(4, side=32)
+    key = jax.random.key(0)
+    painted, _ = augment(images, masks, key, consolidation=1.0, least_air=0.0)
+    kept, _ = augment(images, masks, key, consolidation=1.0, least_air=1.0)
+    assert (painted != images).any() and (kept == images).all()
 
 
 def test_an_unknown_option_is_an_error():

@@ -88,10 +88,14 @@ def test_some_lungs_are_filled_completely():
     assert np.max(filled, axis=1).min() < 0.5  # and small parts
 
 
-def test_consolidation_leaves_air_in_a_slice():
-    _, mask, images, _ = painted(pathology.consolidate, cases=200)
-    air = [(image[mask > 0] < -500).mean() for image in images]
-    assert 0.1 < np.min(air) < 0.3
+def test_consolidation_leaves_as_much_air_in_a_slice_as_it_is_told():
+    least = {}
+    for share in (0.0, 0.1, 0.5):
+        consolidate = partial(pathology.consolidate, least_air=share)
+        _, mask, images, _ = painted(consolidate, cases=200)
+        least[share] = min((image[mask > 0] < -500).mean() for image in images)
+    assert least[0.0] == 0.0 and 0.1 < least[0.1] < 0.3
+    assert least[0.5] == pytest.approx(0.5, abs=0.03)  # edges are blended
 
 
 def test_without_lung_there_are_organs_and_gas():
