@@ -206,7 +206,7 @@ class LungSegmenter:
     def combine(self, probabilities: np.ndarray) -> Segmentation:
         """Combine the members' probabilities `[m h w]` of a slice into its segmentation."""
         settings, threshold = self.settings, self.trained.threshold
-        mean = probabilities.mean(axis=0)
+        mean = sum(probabilities) / len(probabilities)  # faster than np.mean
         mask = postprocess(mean > threshold, settings.postprocessing)
         calibrated = apply_temperature(mean, settings.temperature)
         expected, limit = expected_iou(calibrated, mask), settings.review_below

@@ -107,8 +107,12 @@ def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray
     probability = np.asarray(probability, np.float32)
     if temperature == 1.0:
         return probability
+    odds = _logit(probability)
+    odds /= np.float32(-temperature)
     with np.errstate(over="ignore"):  # exp of a large number is infinite: 1 / inf is 0
-        return 1 / (1 + np.exp(_logit(probability) / np.float32(-temperature)))
+        np.exp(odds, out=odds)
+    odds += 1
+    return 1 / odds
 
 
 def reliability_diagram(

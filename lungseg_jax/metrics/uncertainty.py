@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+TINY = np.finfo(np.float32).tiny
+
 
 def entropy(probability: np.ndarray) -> np.ndarray:
     """Return the entropy of a Bernoulli distribution, in bits.
@@ -15,7 +17,9 @@ def entropy(probability: np.ndarray) -> np.ndarray:
       float32 of the same shape: 0 where p is 0 or 1, and 1 where p is 0.5.
     """
     p = np.asarray(probability, np.float32)
-    return np.abs(_times_log2(p) + _times_log2(np.float32(1) - p))  # avoids -0.0
+    bits = _times_log2(p)
+    bits += _times_log2(1 - p)
+    return np.abs(bits)  # avoids -0.0
 
 
 def mutual_information(members: np.ndarray) -> np.ndarray:
@@ -34,7 +38,9 @@ def mutual_information(members: np.ndarray) -> np.ndarray:
     """
     if len(members) == 1:
         return np.zeros_like(members[0])
-    information = entropy(members.mean(axis=0)) - entropy(members).mean(axis=0)
+    # np.mean over a leading axis takes four times as long as a sum of arrays.
+    information = entropy(sum(members) / len(members))
+    information -= sum(map(entropy, members)) / len(members)
     return np.maximum(information, 0)  # rounding errors are negative
 
 
@@ -167,7 +173,9 @@ def review_threshold(
 
 def _times_log2(p: np.ndarray) -> np.ndarray:
     """Return p log2(p), 0 where p is 0. SciPy's `xlogy` takes five times as long."""
-    return p * np.log2(np.maximum(p, np.finfo(np.float32).tiny))
+    product = np.log2(p + TINY)
+    product *= p
+    return product
 
 
 def _threshold_and_rule(

@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from lungseg_jax.inference.volume_cleanup import (
     AIR,
+    BESIDE,
     ISLAND,
     clean_volume,
     mark_air,
@@ -77,6 +82,21 @@ def test_a_mask_without_lung_stays_empty():
 
 def test_a_full_mask_stays_full():
     assert cleaned(np.ones((3, 4, 5), np.uint8)).all()
+
+
+@given(
+    arrays(np.uint8, st.tuples(*[st.integers(1, 9)] * 3), elements=st.integers(0, 2))
+)
+def test_components_and_cavities_are_those_of_scipy(mask):
+    labels, count = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())[1:]
+    extents = [range(s[0].start, s[0].stop) for s in ndimage.find_objects(labels)]
+    kept = np.zeros(mask.shape, bool)
+    for k in range(count):
+        common = len({*extents[k]} & {*extents[sizes.argmax()]})
+        if sizes[k] >= ISLAND * sizes.max() and common >= BESIDE * len(extents[k]):
+            kept |= labels == k + 1
+    np.testing.assert_array_equal(cleaned(mask), ndimage.binary_fill_holes(kept))
 
 
 def cleaned_with_air(mask):
