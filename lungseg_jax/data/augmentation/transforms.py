@@ -70,7 +70,6 @@ GEOMETRY = (
     "collapse",
 )
 HU_GEOMETRY = ("scale", "collapse")  # need Hounsfield units, as all TRANSFORMS do
-OPTIONS = [option for transform in TRANSFORMS.values() for option in transform.options]
 
 
 def augment(
@@ -83,7 +82,7 @@ def augment(
       masks: `[b h w]`.
       key: the key of this step.
       **knobs: options of `geometry.move` (GEOMETRY), probabilities of TRANSFORMS, and
-        their OPTIONS; one that is left out is off, or has its default.
+        their options; one that is left out is off, or has its default.
 
     Returns:
       Images and masks of the same shapes. With everything off, the arguments themselves.
@@ -91,7 +90,8 @@ def augment(
     Raises:
       TypeError: a knob is unknown.
     """
-    unknown = knobs.keys() - {*GEOMETRY, *TRANSFORMS, *OPTIONS}
+    passed_on = {o for transform in TRANSFORMS.values() for o in transform.options}
+    unknown = knobs.keys() - {*GEOMETRY, *TRANSFORMS} - passed_on
     if unknown:
         raise TypeError(f"unknown augmentation knobs: {', '.join(sorted(unknown))}")
     options = {name: knobs[name] for name in GEOMETRY if knobs.get(name)}
