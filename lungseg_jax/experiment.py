@@ -41,7 +41,7 @@ from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_data import RunData, load_run_data
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import (
-    device_batch_size,
+    batch_on_one_device,
     fit_to_devices,
     memory_remedy,
 )
@@ -142,11 +142,15 @@ def _register(
     *,
     extend: bool,
     devices: int | None,
-) -> Any:
-    """Claim and describe the run folder; return the weights to start from, or None."""
+) -> Callable[[], Any] | None:
+    """Claim and describe the run folder; return a function that loads its first weights.
+
+    A run that is under way needs them only if none of its checkpoints is intact.
+    """
     run_record.require_run_or_empty(folder)
     done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
-    initial, about = _load_initial(c, data, done=done)
+    load = functools.partial(_load_initial, c, data) if c.init else None
+    initial, about = load() if load and not done else (None, None)
     if distributed.is_primary():
         stack.enter_context(folder.claimed())
     run_record.register_run(
@@ -158,15 +162,20 @@ def _register(
         initial=about,
         devices=devices,
     )
+    if not load:
+        return None
+    return functools.partial(_load_again, load, folder) if done else lambda: initial
+
+
+def _load_again(load: Callable[[], tuple[Any, dict]], folder: RunFolder) -> Any:
+    """Load the weights that a run was started from."""
+    initial, about = load()
+    run_record.require_same_weights(folder, about)
     return initial
 
 
-def _load_initial(
-    c: ConfigDict, data: RunData, *, done: int
-) -> tuple[Any, dict | None]:
-    """Load the weights that the run starts from, unless it is under way."""
-    if not c.init or done:
-        return None, None
+def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
+    """Load the weights that a run starts from, and describe them."""
     test = set(data.split["test"])
     digests = {p: d for p, d in data.dataset.digests.items() if Path(p).stem in test}
     initial, about = load_initial_weights(c.init, c.model.to_dict(), digests)
@@ -175,7 +184,11 @@ def _load_initial(
 
 
 def _train(
-    c: ConfigDict, folder: RunFolder, data: RunData, initial: Any, track: Sequence[str]
+    c: ConfigDict,
+    folder: RunFolder,
+    data: RunData,
+    initial: Callable[[], Any] | None,
+    track: Sequence[str],
 ) -> None:
     dataset, split = data.dataset, data.split
     progress.say(
@@ -211,11 +224,13 @@ def _finish(folder: RunFolder, data: RunData) -> None:
     run = Run.open(folder)
     names = [str(step) for step in run.planned_snapshots]
     scored = run.evaluation
+    trained = _load_tuned(run)
     is_scored = scored and folder.page.exists() and list(scored["members"]) == names
-    if not distributed.any_process(lambda: not is_scored, ask=True):
+    # What was lost besides snapshots is made again.
+    is_done = is_scored and (trained is not None or bool(run.lost_snapshots))
+    if not distributed.any_process(lambda: not is_done, ask=True):
         progress.say(format_summary(scored))
         return
-    trained = _load_tuned(run)
     # All have read before one of them writes.
     if distributed.any_process(lambda: trained is None, ask=True):
         trained = _tune(run, data)
@@ -251,8 +266,8 @@ def _tune(run: Run, data: RunData) -> TrainedEnsemble:
 
 
 def _average(c: ConfigDict, trained: TrainedEnsemble, data: RunData) -> Any:
-    slices = data.training_slices(c)
-    batches = whole_batches(len(slices), device_batch_size(c), seed=c.seed)
+    slices, split = data.training_slices(c), data.split["train"]
+    batches = whole_batches(len(split), batch_on_one_device(c), seed=c.seed)
 
     def read(some: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         if data.placement.name == "copied":

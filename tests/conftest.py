@@ -202,7 +202,7 @@ def finished_run(tiny_cache, shared_folder):
     from tiny_run import tiny_config  # of tests/training/
 
     from lungseg_jax.experiment import run_experiment
-    from lungseg_jax.runtime.cache import exclusive_lock
+    from lungseg_jax.runtime.locks import exclusive_lock
     from lungseg_jax.training.run_folder import RunFolder
 
     folder = RunFolder(shared_folder / "finished_run")

@@ -174,6 +174,17 @@ def test_changed_scores_are_recomputed(
     assert verify_run(copied_run) == []
 
 
+def test_a_lost_tuning_and_a_damaged_average_are_made_again(
+    copied_run, finished_run, tiny_cache, plain_report
+):
+    copied_run.tuning.unlink()
+    copied_run.average.write_bytes(b"")
+    run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+    assert copied_run.tuning.read_text() == finished_run.tuning.read_text()
+    assert copied_run.average.read_bytes() == finished_run.average.read_bytes()
+    assert verify_run(copied_run) == []
+
+
 def test_a_lost_snapshot_is_not_silently_left_out(copied_run, tiny_cache):
     shutil.rmtree(copied_run.checkpoints / "4")
     copied_run.evaluation.unlink()

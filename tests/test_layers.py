@@ -125,7 +125,11 @@ PLACES = {  # of libraries: the modules and folders that import them
     "safetensors": {"checkpointing.weights"},
     "matplotlib": {"reporting.figures"},
     "jinja2": {"reporting.templates"},
-    "cc3d": {"inference.volume_cleanup", "inference.sides"},
+    "cc3d": {
+        "inference.postprocessing",
+        "inference.volume_cleanup",
+        "inference.sides",
+    },
     "fill_voids": {"inference.volume_cleanup"},
     "flax": {"models", "training.state"},
     "optax": {"training"},

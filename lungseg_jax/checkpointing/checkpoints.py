@@ -160,5 +160,11 @@ def _report_read_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises a bare Exception for a damaged array file
-        lines = str(e).strip().splitlines() or [type(e).__name__]
-        raise CorruptCheckpointError(where, lines[0][:120]) from e
+        if "RESOURCE_EXHAUSTED" in str(e):  # see `runtime.memory`
+            raise
+        why = (str(e).strip().splitlines() or [type(e).__name__])[0][:120]
+        code = re.search(r"os_error_code='(\d+)'", str(e))  # of tensorstore
+        number = int(code[1]) if code else getattr(e, "errno", None)
+        if number and number not in manifest.ABSENT:
+            raise manifest.unreadable(where, why) from e
+        raise CorruptCheckpointError(where, why) from e

@@ -4,6 +4,7 @@ A manifest is JSON: the step, the training's notes, the name, dtype, shape and S
 every array, and a SHA-256 of all of that.
 """
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,11 @@ import numpy as np
 from lungseg_jax.checkpointing.checksums import array_digest, json_digest
 from lungseg_jax.runtime.errors import UserError
 
+ABSENT = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)  # a file is lost, or something else
 DIVERGED = (
     "start again in another folder, --workdir=DIR, with a lower --config.schedule.peak "
     "or --config.optimizer.weight_decay, or with --config.optimizer.clip_norm=1."
@@ -40,6 +46,17 @@ class CorruptCheckpointError(UserError):
         self.why = why
 
 
+def unreadable(where: Path, why: str) -> UserError:
+    """Return the error about a checkpoint that the disk does not give.
+
+    It may be intact, and so is not skipped and replaced like one that is damaged.
+    """
+    return UserError(
+        f"checkpoint {where} cannot be read: {why}.",
+        remedy="run the command again when the disk answers.",
+    )
+
+
 def make_manifest(step: int, tree: Any, notes: Mapping[str, Any]) -> dict:
     """Return the manifest of a tree of arrays; `notes` is JSON.
 
@@ -62,14 +79,19 @@ def read_manifest(file: Path, step: int) -> dict:
     """Read a manifest and verify its own checksum.
 
     Raises:
-      CorruptCheckpointError: it is unreadable, damaged, or belongs to another step.
+      CorruptCheckpointError: it is missing, damaged, or belongs to another step.
+      UserError: the disk does not give it.
     """
     where = file.parent.parent
     try:
         manifest = json.loads(file.read_bytes())
         content = {key: manifest[key] for key in ("step", "arrays", "notes")}
         is_valid = manifest["sha256"] == json_digest(content)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+    except OSError as e:
+        if e.errno not in ABSENT:
+            raise unreadable(where, e.strerror or str(e)) from e
+        raise CorruptCheckpointError(where, "its manifest cannot be read") from e
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise CorruptCheckpointError(where, "its manifest cannot be read") from e
     if not is_valid or content["step"] != step:
         raise CorruptCheckpointError(where, "its manifest is damaged")

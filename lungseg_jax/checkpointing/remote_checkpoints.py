@@ -102,7 +102,8 @@ class RemoteCheckpoints:
     def _copy(self, step: int) -> None:
         self._local.wait()
         upload_step(Path(self._scratch.name), self._folder, step)
-        steps = saved_steps(self._folder)
+        # A damaged one is replaced when the training reaches it.
+        steps = [s for s in saved_steps(self._folder) if s not in self._damaged]
         for old, is_kept in zip(steps, preserved(steps, self._snapshots), strict=True):
             if not is_kept:
                 delete_step(self._folder, old)

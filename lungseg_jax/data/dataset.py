@@ -19,9 +19,9 @@ from lungseg_jax.data.phantom import dataset as phantoms
 from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.data.remote_folder import local_data_folder
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.cache import exclusive_lock
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import atomic_folder
+from lungseg_jax.runtime.files import atomic_folder, write_text
+from lungseg_jax.runtime.locks import exclusive_lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _prepared_builder(
             if not is_ready():
                 shutil.rmtree(data_dir, ignore_errors=True)  # of an interrupted start
                 _prepare(data_dir, variant, folder, checked.pairs)
-                variant_file.write_text(variant)
+                write_text(variant_file, variant)
     variant = variant_file.read_text()
     return tfds.builder_from_directory(
         data_dir / LungCT.name / variant / str(LungCT.VERSION)

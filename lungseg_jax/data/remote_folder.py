@@ -8,9 +8,9 @@ from pathlib import Path
 from lungseg_jax.data.metadata import TABLE
 from lungseg_jax.data.pairs import IMAGES, MASKS
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.cache import exclusive_lock
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json, write_json
+from lungseg_jax.runtime.locks import exclusive_lock
 from lungseg_jax.runtime.object_storage import as_os_errors, is_remote
 
 FILES_AT_ONCE = 256

@@ -26,7 +26,14 @@ def batch_indices(step: int, *, n: int, batch_size: int, seed: int) -> np.ndarra
 
 
 def mixed_batch_indices(
-    step: int, *, n: int, extra: int, share: float, batch_size: int, seed: int
+    step: int,
+    *,
+    n: int,
+    extra: int,
+    share: float,
+    batch_size: int,
+    seed: int,
+    devices: int = 1,
 ) -> np.ndarray:
     """Return the batch of an update that draws from two sets, `[batch_size]`.
 
@@ -38,16 +45,20 @@ def mixed_batch_indices(
         have at least one slice in it.
       batch_size: at least 2 with a second set.
       seed: of the order.
+      devices: if more than one, each of as many equal parts of the batch has its share of
+        the second set, or as nearly as whole slices can.
     """
     if not extra:
         return batch_indices(step, n=n, batch_size=batch_size, seed=seed)
     second = min(max(round(batch_size * share), 1), batch_size - 1)
-    return np.concatenate(
+    batch = np.concatenate(
         [
             batch_indices(step, n=n, batch_size=batch_size - second, seed=seed),
             n + batch_indices(step, n=extra, batch_size=second, seed=seed),
         ]
     )
+    # Dealt like cards; the order of a single device is that of version 0.1.
+    return np.concatenate([batch[k::devices] for k in range(devices)])
 
 
 def whole_batches(n: int, batch_size: int, *, seed: int) -> np.ndarray:

@@ -1,12 +1,8 @@
 """The user's cache folder, which keeps prepared data and compiled programs."""
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import user_path
 
@@ -32,16 +28,3 @@ def cache_root(setting: str = "") -> Path:
             else "set XDG_CACHE_HOME to another folder.",
         ) from e
     return root.absolute()
-
-
-@contextlib.contextmanager
-def exclusive_lock(file: Path) -> Iterator[None]:
-    """Hold a lock that other processes wait for; a killed process releases it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.say(f"waiting for another process that holds {file}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -15,7 +15,7 @@ from lungseg_jax.runtime import memory
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.config import preprocessing_of
 from lungseg_jax.training.run_data import network_slices
-from lungseg_jax.training.scaling import device_batch_size, memory_remedy
+from lungseg_jax.training.scaling import batch_on_one_device, memory_remedy
 from lungseg_jax.training.steps import make_prepare
 
 STRESSED = 2  # times that each validation slice is changed for the limit of review
@@ -81,7 +81,7 @@ def stressed_slices(
         return []
     count = STRESSED * len(names)
     c = c.copy_and_resolve_references()
-    c.train.batch_size = device_batch_size(c)
+    c.train.batch_size = batch_on_one_device(c)
     steps = -(-count // c.train.batch_size)
     with memory.reported(memory_remedy(c)):
         images, masks = augmented_slices(c, dataset, names, steps=steps)

@@ -192,7 +192,7 @@ def _check_names_and_types(c: ConfigDict) -> None:
         value = given[key]
         types = (int, float) if isinstance(default, float) else type(default)
         if isinstance(default, tuple):
-            types = list  # as `_flat` has it
+            types = list  # as `flat` has it
         # To Python a bool is an int; for us it is not a number.
         is_mixed_up = isinstance(value, bool) != isinstance(default, bool)
         if not isinstance(value, types) or is_mixed_up:

@@ -42,6 +42,7 @@ def feed_of(c: ConfigDict, data: RunData, mesh: Mesh) -> "ResidentFeed | Streame
         share=c.data.extra_share,
         batch_size=c.train.batch_size,
         seed=c.seed,
+        devices=mesh.size if c.model.bn_per_device else 1,
     )
     return make_feed(
         data.placement.name,

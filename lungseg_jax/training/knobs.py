@@ -149,7 +149,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "augment.scale",
         1.5,
-        "magnify or shrink by up to this factor; below 1: off",
+        "magnify or shrink by up to this factor; 1 or below: off",
         (0.0, 4.0),
         before=0.0,
     ),
@@ -221,7 +221,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "optimizer.muon_hidden_only",
         True,
-        "muon leaves the kernels that see the image, and the head, to AdamW",
+        "muon leaves the kernels that see the image, and the head, to NAdam",
         before=False,
     ),
     Knob(

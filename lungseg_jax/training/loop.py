@@ -62,7 +62,7 @@ def train(
     config: ConfigDict,
     folder: RunFolder,
     data: RunData,
-    initial: Any = None,
+    initial: Callable[[], Any] | None = None,
     tracking: Tracking | None = None,
 ) -> None:
     """Train until `config.train.total_steps`, from the newest checkpoint on.
@@ -71,7 +71,7 @@ def train(
       config: the configuration.
       folder: the run folder.
       data: the data.
-      initial: variables to start from; None for random ones.
+      initial: returns the variables to start from; None for random ones.
       tracking: follows the training.
 
     Raises:
@@ -156,7 +156,7 @@ def _restore(
     training: _Training,
     folder: RunFolder,
     saved: AnyCheckpoints,
-    initial: Any,
+    initial: Callable[[], Any] | None,
     tracking: Tracking,
 ) -> tuple[_Training, TrainState, TrainingLog]:
     """Compile the step while the newest state is restored, or initialized."""
@@ -182,8 +182,8 @@ def _restore(
     if step:
         progress.say(f"resuming after step {step}")
         state = state.at(step, arrays)
-    elif initial is not None:
-        state = state.replace(**distributed.place(initial, state.step.sharding))
+    elif initial:  # also where no checkpoint is intact
+        state = state.replace(**distributed.place(initial(), state.step.sharding))
     log = TrainingLog(
         folder,
         training.schedule,

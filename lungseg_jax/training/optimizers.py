@@ -29,14 +29,14 @@ def make_optimizer(
       schedule: learning rate by step.
       name: one of OPTIMIZERS. "muon" updates each kernel by its orthogonalized momentum,
         scaled to the root mean square of an Adam update, and all other parameters as
-        AdamW does (Jordan et al. 2024; Liu et al., arXiv:2502.16982).
+        NAdam does (Jordan et al. 2024; Liu et al., arXiv:2502.16982).
       weight_decay: decoupled (Loshchilov & Hutter, arXiv:1711.05101): each update takes
         away rate x weight_decay of the parameters, with "muon" of the kernels that it
         orthogonalizes. Unused by "adam".
       epsilon: added to the square root of Adam's second moment; with "muon", also to the
         norm of a momentum.
       clip_norm: largest global norm of the gradient; 0 disables clipping.
-      muon_hidden_only: update the kernels that see the image, and the head, as AdamW does:
+      muon_hidden_only: update the kernels that see the image, and the head, as NAdam does:
         an orthogonalized matrix with a single row or column is a step of constant length.
         Recommended by Jordan et al.
       image_channels: channels of the image, which tell the kernels that see it.

@@ -88,7 +88,9 @@ class Run:
           digests: SHA-256 of each file, by its path in the data folder.
         """
         train = set(self.record["split"]["train"])
-        trained_on = {
+        extra = self.record.get("extra") or {"sha256": {}}
+        trained_on = {digest for _, digest in _images(extra["sha256"])}
+        trained_on |= {
             digest
             for path, digest in _images(self.record["sha256"])
             if Path(path).stem in train

@@ -13,8 +13,7 @@ from typing import TextIO
 from lungseg_jax.runtime import object_storage, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import folder_path, write_text
-
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some shared file systems
+from lungseg_jax.runtime.locks import NO_LOCKS
 
 
 class RunFolder:

@@ -10,13 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing.checksums import json_digest, with_checksum
-from lungseg_jax.data.dataset import Dataset
-from lungseg_jax.data.splits import Split
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.runtime.files import read_json, write_json
 from lungseg_jax.training import knobs
-from lungseg_jax.training.config import differences
+from lungseg_jax.training.config import differences, snapshot_steps
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.run import SCHEMA_VERSION, read_config_and_record
 from lungseg_jax.training.run_data import RunData
@@ -63,7 +61,7 @@ def register_run(
         start = {"config_sha256": [config_digest(config)], "initial": initial}
         start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
         start["placement"] = dataclasses.asdict(data.placement)
-        _write(folder, config, _describe(data.dataset, data.split) | start)
+        _write(folder, config, _describe(data) | start)
         return
     before, record = read_config_and_record(folder)
     changed = differences(before.to_dict(), config.to_dict())
@@ -75,9 +73,9 @@ def register_run(
             rule="a run is resumed with the settings that it was started with.",
             remedy=NEW_FOLDER,
         )
-    _require_same_files(before, record, folder, data.dataset)
+    _require_same_files(before, record, folder, data)
     if not done:
-        _require_same_weights(before, record, folder, initial)
+        require_same_weights(folder, initial)
     if changed:
         _require_same_beginning(before, config, changed, done)
         digests = [config_digest(c) for c in (config, before)] + record["config_sha256"]
@@ -154,23 +152,29 @@ def _write(folder: RunFolder, config: ConfigDict, record: dict[str, Any]) -> Non
 
 
 def _require_same_files(
-    before: ConfigDict, record: dict[str, Any], folder: RunFolder, dataset: Dataset
+    before: ConfigDict, record: dict[str, Any], folder: RunFolder, data: RunData
 ) -> None:
-    if record["data"]["fingerprint"] != dataset.fingerprint:
-        data = before.data.dir or "the phantom dataset"
+    changed = ""
+    if record["data"]["fingerprint"] != data.dataset.fingerprint:
+        changed = before.data.dir or "the phantom dataset"
+    extra = record.get("extra")  # not in runs that were started before it was recorded
+    if extra and data.extra and extra["fingerprint"] != data.extra.fingerprint:
+        changed = "the set of extra phantoms"
+    if changed:
         raise UserError(
-            f"{folder.path} holds a run on other files: {data} has changed since.",
+            f"{folder.path} holds a run on other files: {changed} has changed since.",
             rule="a run is resumed on the files that it was started with.",
             remedy=NEW_FOLDER,
         )
 
 
-def _require_same_weights(
-    before: ConfigDict,
-    record: dict[str, Any],
-    folder: RunFolder,
-    initial: dict[str, str] | None,
-) -> None:
+def require_same_weights(folder: RunFolder, initial: dict[str, str] | None) -> None:
+    """Check the weights that a run starts from against what run.json records of them.
+
+    Raises:
+      UserError: they are others.
+    """
+    before, record = read_config_and_record(folder)
     if initial != record.get("initial"):
         raise UserError(
             f"{folder.path} holds a run from other weights: {before.init} has changed.",
@@ -194,15 +198,16 @@ def _require_same_beginning(before, config, changed: list[str], done: int) -> No
             rule="a run can only be made longer.",
             remedy=NEW_FOLDER,
         )
+    passed = [{s for s in snapshot_steps(c) if s <= done} for c in (before, config)]
     steps = np.arange(done)
     rates = [
         jax.vmap(make_schedule(total_steps=c.train.total_steps, **c.schedule))(steps)
         for c in (before, config)
     ]
-    if not np.allclose(*rates, rtol=1e-5, atol=0):
+    if passed[0] != passed[1] or not np.allclose(*rates, rtol=1e-5, atol=0):
         raise UserError(
-            f"--extend: {', '.join(changed)} would change the learning rates of steps "
-            "that are done.",
+            f"--extend: {', '.join(changed)} would change the learning rates or the "
+            "snapshots of steps that are done.",
             rule="a run is extended by complete cycles: it has "
             f"{before.schedule.cycles} in {before.train.total_steps} steps, each "
             f"{before.schedule.growth:g} times as long as the previous one.",
@@ -210,7 +215,8 @@ def _require_same_beginning(before, config, changed: list[str], done: int) -> No
         )
 
 
-def _describe(dataset: Dataset, split: Split) -> dict[str, Any]:
+def _describe(data: RunData) -> dict[str, Any]:
+    dataset, extra = data.dataset, data.extra
     return {
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in PACKAGES},
@@ -221,6 +227,8 @@ def _describe(dataset: Dataset, split: Split) -> dict[str, Any]:
             "dtype": dataset.dtype,
             "domain": dataset.checked.domain,
         },
-        "split": {name: list(names) for name, names in split.items()},
+        "split": {name: list(names) for name, names in data.split.items()},
         "sha256": dict(dataset.digests),
+        "extra": extra
+        and {"fingerprint": extra.fingerprint, "sha256": dict(extra.digests)},
     }

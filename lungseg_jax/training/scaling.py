@@ -28,6 +28,7 @@ STEPS = (  # knobs that count updates, but for the warm-up
 )
 RATES = ("schedule.peak", "schedule.floor")
 WARMUP = 0.05  # of the first cycle, at least, for a larger batch
+AT_ONCE = 16  # slices
 
 
 def fit_to_devices(
@@ -145,10 +146,13 @@ def check_data_and_devices(
         )
 
 
-def device_batch_size(c: ConfigDict) -> int:
-    """Return the slices that one device sees at once in training."""
-    size = micro_batch_size(c)
-    return size // len(distributed.devices_for(size))
+def batch_on_one_device(c: ConfigDict) -> int:
+    """Return the slices that one device works on at once before and after the training.
+
+    It does not depend on the number of devices, so that neither do the results. Without
+    gradients, AT_ONCE slices take less memory than a few in the training.
+    """
+    return min(micro_batch_size(c), AT_ONCE)
 
 
 def memory_knobs(c: ConfigDict) -> dict[str, Any]:
@@ -160,7 +164,7 @@ def memory_knobs(c: ConfigDict) -> dict[str, Any]:
 def memory_remedy(c: ConfigDict) -> str:
     """Name the knobs that make an update take less memory, the gentlest first."""
     size, parts = c.train.batch_size, c.train.accumulate
-    devices = micro_batch_size(c) // device_batch_size(c)
+    devices = len(distributed.devices_for(micro_batch_size(c)))
     more = [n for n in range(parts + 1, size + 1) if size % (n * devices) == 0]
     options = [f"--config.train.accumulate={more[0]}"] if more else []
     options += [] if c.model.remat else ["--config.model.remat=true"]

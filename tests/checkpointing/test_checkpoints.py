@@ -2,10 +2,12 @@
 
 import collections
 import contextlib
+import errno
 import gc
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -16,6 +18,7 @@ import pytest
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.local_checkpoints import LocalCheckpoints
+from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.models.blocks import Conv, ConvBlock
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.state import make_init_fn
@@ -276,6 +279,22 @@ def test_a_damaged_step_is_reported_skipped_and_saved_again(
         assert capsys.readouterr().out.count("checkpoints/5 is damaged") == 1
         save(saved, at(state, 5), {"loss": [0.25, 0.125]})
     assert outcome(folder, state) == "harmless"
+
+
+@pytest.mark.parametrize("item", ["seal", "state"])
+def test_a_checkpoint_that_the_disk_does_not_give_is_not_taken_for_damaged(
+    two_saved, state, monkeypatch, item
+):
+    def fail(*args, **kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with LocalCheckpoints(two_saved, snapshots=[3, 5]) as saved:
+        where = (Path, "read_bytes") if item == "seal" else (checkpoints, "_restore")
+        with monkeypatch.context() as m, pytest.raises(UserError) as e:
+            m.setattr(*where, fail)
+            restore(saved, state)
+    assert "5 cannot be read: " in e.value.what and "Input/output" in e.value.what
+    assert not isinstance(e.value, CorruptCheckpointError)
 
 
 def test_refuses_to_save_a_state_that_is_not_finite(tmp_path, state):

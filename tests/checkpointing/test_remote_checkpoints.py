@@ -50,6 +50,18 @@ def test_a_damaged_checkpoint_is_skipped_and_replaced(bucket):
         assert (step, notes) == (4, {"loss": [5]})
 
 
+def test_a_damaged_last_snapshot_does_not_end_the_run(bucket):
+    folder = folder_path(f"{bucket}/last")
+    with remote_checkpoints(folder) as saved:
+        for step in (2, 9):
+            saved.save(step, TREE, {})
+    (folder / "9/seal/metadata").write_bytes(b"{}")
+    with remote_checkpoints(folder) as saved:
+        assert saved.restore(TREE)[0] == 2
+        saved.save(6, TREE, {})
+    assert checkpoints.saved_steps(folder) == [2, 6, 9]
+
+
 def test_half_a_copy_does_not_exist(bucket, monkeypatch):
     folder, upload = folder_path(f"{bucket}/half"), remote_steps.upload
 

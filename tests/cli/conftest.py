@@ -81,7 +81,7 @@ def tiny_recipe():
 @pytest.fixture(scope="session")
 def trained_run(lungseg, shared_folder):
     """A run of the tiny recipe, trained in a folder outside the checkout."""
-    from lungseg_jax.runtime.cache import exclusive_lock
+    from lungseg_jax.runtime.locks import exclusive_lock
 
     folder = shared_folder / "elsewhere"
     with exclusive_lock(shared_folder / "lock"):

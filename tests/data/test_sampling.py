@@ -98,6 +98,13 @@ def test_a_share_of_a_mixed_batch_is_of_the_second_set(n, extra, batch_size, sha
     assert len(first) < n or sorted(first) == list(range(n))
 
 
+def test_each_device_has_its_share_of_the_second_set():
+    sizes = {"n": 50, "extra": 9, "share": 0.25, "batch_size": 64, "seed": 0}
+    batch = mixed_batch_indices(3, **sizes, devices=4)
+    assert [(part >= 50).sum() for part in np.split(batch, 4)] == [4, 4, 4, 4]
+    assert sorted(batch) == sorted(mixed_batch_indices(3, **sizes))
+
+
 def test_without_a_second_set_a_mixed_batch_is_an_ordinary_one():
     ordinary = batch_indices(7, n=8, batch_size=3, seed=0)
     mixed = mixed_batch_indices(7, n=8, extra=0, share=0.5, batch_size=3, seed=0)

@@ -1,11 +1,8 @@
-"""The cache folder and its lock."""
-
-import subprocess
-import sys
+"""The cache folder."""
 
 import pytest
 
-from lungseg_jax.runtime.cache import cache_root, exclusive_lock
+from lungseg_jax.runtime.cache import cache_root
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -28,37 +25,3 @@ def test_a_cache_folder_that_cannot_be_created_names_its_setting(tmp_path, monke
     with pytest.raises(UserError, match="cannot be created") as e:
         cache_root()
     assert "XDG_CACHE_HOME" in e.value.remedy
-
-
-HOLD = """
-import pathlib, sys, time
-from lungseg_jax.runtime.cache import exclusive_lock
-with exclusive_lock(pathlib.Path(sys.argv[1])):
-    print("locked", flush=True)
-    time.sleep(float(sys.argv[2]))
-    print("released", flush=True)
-"""
-
-
-def test_a_lock_is_waited_for_and_a_killed_process_releases_it(tmp_path, capsys):
-    file = tmp_path / "new" / "lock"
-
-    def hold(seconds):
-        holder = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(file), str(seconds)],
-            stdout=subprocess.PIPE,
-        )
-        assert holder.stdout.readline() == b"locked\n"
-        return holder
-
-    holder = hold(0.5)
-    with exclusive_lock(file):
-        assert holder.stdout.readline() == b"released\n"
-    assert f"waiting for another process that holds {file}" in capsys.readouterr().out
-    holder.communicate()
-    holder = hold(60)
-    holder.kill()
-    holder.communicate()
-    with exclusive_lock(file):
-        pass
-    assert "waiting" not in capsys.readouterr().out

@@ -1,20 +1,27 @@
 """A run owns its folder: other runs are refused, and it can only be made longer."""
 
+import dataclasses
 import json
 import os
 
 import jax
 import numpy as np
 import pytest
-from tiny_run import built_once, tiny_config, untimed_rows, variables_at
+from tiny_run import (
+    built_once,
+    stop_after,
+    tiny_config,
+    untimed_rows,
+    variables_at,
+)
 
 from lungseg_jax.checkpointing.checksums import has_valid_checksum
 from lungseg_jax.checkpointing.local_checkpoints import LocalCheckpoints
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import knobs, run_record
+from lungseg_jax.training import knobs, run_data, run_record
 from lungseg_jax.training.knobs import Knob
-from lungseg_jax.training.run import SCHEMA_VERSION
+from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run
 
@@ -130,6 +137,19 @@ def test_refuses_an_invalid_extension(finished_run, tiny_cache, change, message)
     assert (finished_run.config.read_text(), finished_run.run.read_text()) == before
 
 
+def test_an_extension_keeps_the_snapshots_of_a_constant_rate(tiny_cache, tmp_path):
+    def constant(steps):
+        return tiny_config(
+            tiny_cache, **{"schedule.name": "constant", "train.total_steps": steps}
+        )
+
+    folder = RunFolder(tmp_path / "constant")
+    stop_after(5, constant(7), folder)
+    with pytest.raises(UserError, match="the snapshots of steps that are done"):
+        stop_after(6, constant(12), folder, extend=True)  # at 6 and 12 instead of 4
+    stop_after(6, constant(8), folder, extend=True)  # at 4 and 8
+
+
 def test_a_mistaken_extension_can_be_taken_back(
     copied_run, finished_run, tiny_cache, plain_report
 ):
@@ -154,6 +174,21 @@ def test_a_mistaken_extension_can_be_taken_back(
         evaluation = run_experiment(tiny_config(tiny_cache), str(copied_run.path))
     assert evaluation == json.loads(scores)
     assert untimed_rows(copied_run) == untimed_rows(finished_run)
+
+
+def test_extra_phantoms_belong_to_the_identity_of_a_run(
+    tiny_cache, tmp_path, monkeypatch
+):
+    c, folder = tiny_config(tiny_cache, **{"data.extra_phantoms": 3}), tmp_path / "run"
+    stop_after(1, c, RunFolder(folder))
+    extra = Run.open(RunFolder(folder)).record["extra"]
+    assert len(extra["sha256"]) == 6
+    assert Run.open(RunFolder(folder)).count_training_images(extra["sha256"]) == 3
+    drawn = run_data._load_extra_phantoms(c, tiny_cache)
+    redrawn = dataclasses.replace(drawn, fingerprint="of another version")
+    monkeypatch.setattr(run_data, "_load_extra_phantoms", lambda *_: redrawn)
+    with pytest.raises(UserError, match="the set of extra phantoms has changed"):
+        run_experiment(c, str(folder))
 
 
 def test_refuses_to_extend_without_a_run(tiny_cache, tmp_path):

@@ -63,7 +63,7 @@ def move(
         flip_ud=flip_ud,
     )
     numbers = draw(jax.random.fold_in(key, 1), 10)
-    if scale:
+    if scale > 1:
         matrix = matrix / log_between(numbers[0], 1 / scale, scale)
     if turn:
         matrix = _random_turn(matrix, numbers[1:3], turn)
@@ -75,7 +75,7 @@ def move(
         rows, columns = _collapse(rows, columns, mask, numbers[7:], collapse)
     planes = jnp.concatenate([image, mask[..., None].astype(image.dtype)], axis=-1)
     moved = sample(planes, rows, columns)
-    if scale:
+    if scale > 1:
         air = jnp.full(planes.shape[-1], OUTSIDE_HU, planes.dtype).at[-1].set(0)
         moved = jnp.where(outside[..., None], air, moved)
     return moved[..., :-1], moved[..., -1]

@@ -254,6 +254,13 @@ def test_scale_is_within_its_range_and_shows_air_outside():
     np.testing.assert_array_equal(masks[shrunken][:, 0], 0.0)
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_a_scale_of_one_or_less_is_off(scale):
+    image, mask = jnp.ones((8, 8, 1)), jnp.ones((8, 8))
+    moved = geometry.move(image, mask, jax.random.key(0), scale=scale)
+    assert (moved[0] == 1).all() and (moved[1] == 1).all()
+
+
 def test_a_crop_is_tight_around_both_lungs_or_one():
     _, masks, area = moved_lungs(crop=1.0)
     share = masks.mean((1, 2))

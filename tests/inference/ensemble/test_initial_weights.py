@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tiny_run import stop_after, tiny_config, variables_at
+from tiny_run import flip_bits_of_arrays, stop_after, tiny_config, variables_at
 
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.bundle import write_bundle
@@ -60,6 +60,23 @@ def test_a_resumed_run_needs_the_weights_no_more(config_from, copied_run, tmp_pa
     stop_after(3, c, folder)
     shutil.rmtree(copied_run.path)
     assert run_experiment(c, str(folder.path))["n"] == 2
+
+
+def test_a_run_without_an_intact_checkpoint_starts_from_the_weights_again(
+    config_from, copied_run, tmp_path, capsys
+):
+    folder, c = RunFolder(tmp_path / "new"), config_from(copied_run.path)
+    stop_after(3, c, folder)
+    before = variables_at(folder, 2)
+    flip_bits_of_arrays(folder, 2)
+    stop_after(3, c, folder)
+    assert "Falling back" in "".join(capsys.readouterr())
+    jax.tree.map(np.testing.assert_array_equal, before, variables_at(folder, 2))
+
+    flip_bits_of_arrays(folder, 2)
+    shutil.rmtree(copied_run.checkpoints / "7")
+    with pytest.raises(UserError, match="from other weights"):
+        run_experiment(c, str(folder.path))
 
 
 def test_weights_that_changed_before_the_first_checkpoint_are_refused(
