@@ -6,8 +6,9 @@ all inputs.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from lungseg_jax.data.io.formats import (
     read_slice_array,
     write_slice,
 )
+from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.io.volume_writer import VolumeWriter, open_mask
 from lungseg_jax.data.io.volumes import Volume
@@ -94,28 +96,25 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table) -> None:
     inputs = map(_read_slice, tasks)
     with progress.bar("predicting", len(tasks)) as bar:
         predictions = zip_with_predictions(
-            segmenter.stream, inputs, image_of=itemgetter(0)
+            segmenter.stream, inputs, image_of=attrgetter("image")
         )
-        for task, ((image, spacing_mm), segmentation) in zip(
-            tasks, predictions, strict=True
-        ):
+        for task, (source, segmentation) in zip(tasks, predictions, strict=True):
             task.target.parent.mkdir(parents=True, exist_ok=True)
+            stored = source.as_stored
             mask = segmentation.mask.astype(np.uint8) * np.uint8(255)
-            write_slice(task.target, mask)
+            write_slice(task.target, stored(mask))
             for name, path in task.maps.items():
-                write_slice(path, getattr(segmentation, name))
+                write_slice(path, stored(getattr(segmentation, name)))
             if task.overlay:
-                picture = _picture(
-                    segmenter, image, segmentation.mask, segmentation.uncertainty
-                )
-                write_picture(task.overlay, picture)
+                shown = source.image, segmentation.mask, segmentation.uncertainty
+                write_picture(task.overlay, _picture(segmenter, *map(stored, shown)))
             table.add_slice(
                 task.name,
                 None,
-                image,
+                source.image,
                 segmentation.mask,
                 Confidence.of(segmentation),
-                spacing_mm=spacing_mm,
+                spacing_mm=source.spacing_mm,
             )
             bar.update()
 
@@ -251,7 +250,7 @@ def _check_slices(segmenter: LungSegmenter, tasks: Sequence[PredictionTask]) -> 
     with progress.bar("checking", len(tasks), unit="input") as bar:
         for task in tasks:
             try:
-                values.append(values_of([_read_slice(task)[0]]))
+                values.append(values_of([_read_slice(task).image]))
                 domains.add(require_intensity(values[-1], trained_on, task.name))
             except UserError as e:
                 faults.append(e)
@@ -282,9 +281,25 @@ def _say_intensities(domains: set[str], low: float, high: float) -> None:
     progress.say(f"intensities: {kinds} ({low:g} to {high:g})")
 
 
-def _read_slice(task: PredictionTask) -> tuple[np.ndarray, tuple | None]:
-    """Read a slice and its spacing, as a `Volume` has it."""
+class _Slice(NamedTuple):
+    """A slice `[h w]` in the standard orientation, with the geometry that DICOM states."""
+
+    image: np.ndarray
+    geometry: Geometry | None = None
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        return self.geometry and self.geometry.spacing_mm
+
+    def as_stored(self, image: np.ndarray) -> np.ndarray:
+        """Turn a result for the slice into the orientation of the file's pixels."""
+        if self.geometry is None:
+            return image
+        return np.ascontiguousarray(self.geometry.from_standard(image))
+
+
+def _read_slice(task: PredictionTask) -> _Slice:
     if is_dicom(task.source):
         with open_volume(task.source, series=task.series) as volume:
-            return volume.read(0), volume.spacing_mm
-    return read_slice_array(task.source), None
+            return _Slice(volume.read(0), volume.geometry)
+    return _Slice(read_slice_array(task.source))

@@ -9,12 +9,13 @@ import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_files import edit, write_series  # of tests/data/io/
+from dicom_files import AXIAL, edit, write_series  # of tests/data/io/
 from pydicom.uid import generate_uid
 
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.outputs import MAPS
+from lungseg_jax.inference.overlay import overlay
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_table import COLUMNS, PredictionTable
@@ -126,6 +127,37 @@ def test_labels_the_sides_of_the_patient(segmenter, images, signs, tmp_path):
     labels = sitk.GetArrayFromImage(sitk.ReadImage(str(target)))[::z, ::y, ::x]
     expected = label_sides(segmenter(images).mask.astype(np.uint8))
     np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.parametrize(
+    "axes, to_stored",
+    [
+        (AXIAL * np.array([[-1], [-1], [1]]), lambda image: image[::-1, ::-1]),  # prone
+        (AXIAL[[1, 0, 2]] * np.array([[1], [1], [-1]]), np.transpose),
+    ],
+)
+def test_the_mask_of_a_dicom_slice_fits_its_pixels(
+    axes, to_stored, segmenter, images, tmp_path
+):
+    image = images[0]
+    write_series(tmp_path / "in", axes, array=to_stored(image)[None] + np.int16(1024))
+    (file,) = (tmp_path / "in").iterdir()
+    options = {"maps": list(MAPS), "overlay": True}
+    predict(segmenter, file, tmp_path / "out.png", **options)
+    expected = segmenter(image)
+    mask = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(mask, to_stored(expected.mask) * np.uint8(255))
+    for name in MAPS:
+        values = cv2.imread(str(tmp_path / f"out_{name}.tif"), cv2.IMREAD_UNCHANGED)
+        turned = to_stored(getattr(expected, name))
+        np.testing.assert_allclose(values, turned, atol=1e-5)
+    shown = expected.mask, expected.uncertainty
+    picture = overlay(
+        *(np.ascontiguousarray(to_stored(x)) for x in (image, *shown)),
+        window_hu=segmenter.trained.preprocessing["window_hu"],
+    )
+    written = cv2.imread(str(tmp_path / "out_overlay.png"))
+    np.testing.assert_array_equal(written, picture)
 
 
 def test_a_slice_has_no_sides(segmenter, images, tmp_path):
