@@ -68,12 +68,11 @@ def plan_outputs(
         raise UserError(
             f"the format {format} is unknown.", rule=f"one of {', '.join(known)}."
         )
-    if source.is_dir() and not _is_series(source):
-        tasks = list(_plan_folder(source, target, format, series))
+    if source.is_dir():
+        tasks = _plan_folder(source, target, format, series)
     else:
-        _check_single_input(source)
-        task = _plan_input(source, _mask_path(source, target, format))
-        tasks = [dataclasses.replace(task, series=series)]
+        _check_file(source)
+        tasks = [_plan_single(source, target, format, series)]
     tasks = [task.with_companions(maps, overlay=overlay) for task in tasks]
     check_outputs(
         [
@@ -93,38 +92,46 @@ def index_of(tasks: Sequence[PredictionTask], target: Path) -> Path | None:
     return target / INDEX if len(pages) > 1 else None
 
 
-def _is_series(folder: Path) -> bool:
-    """Whether a folder is that of a DICOM series, and not of a disc with its index."""
-    if not is_dicom(folder):
-        return False
-    is_disc = any(path.is_dir() for path in folder.iterdir())
-    return not is_disc or bool(series_uids(folder))
+def _plan_single(
+    source: Path, target: Path, format: str, series: str
+) -> PredictionTask:
+    task = _plan_input(source, _mask_path(source, target, format))
+    return dataclasses.replace(task, series=series)
 
 
 def _plan_folder(
     source: Path, target: Path, format: str, series: str
-) -> Iterator[PredictionTask]:
+) -> list[PredictionTask]:
+    """Plan what is in a folder and below; only a series by itself is a single input."""
+    files, folders = _entries(source)
+    below = list(_plan_below(folders, target, format, series))
+    if is_dicom(source) and not below:
+        _refuse_mixed_series(source)
+        return [_plan_single(source, target, format, series)]
     if split_target(target)[1]:
         raise UserError(
             f"{source} is a folder, but {target} names a single file.",
+            rule="each slice, volume and series in it, and below, has a mask.",
             remedy="name a folder for the masks.",
         )
-    files, folders = _entries(source)
-    inputs = list(list_images(source).values())
-    inputs += [path for path in files if kind_of(path) in (VOLUME, EITHER)]
-    tasks = [
-        _plan_input(path, _mask_path(path, target, format, in_folder=True))
-        for path in inputs
-    ]
-    tasks += _plan_below(folders, target, format, series)
-    if not tasks:
+    own = is_dicom(source) and list(_plan_series(source, target, format, series))
+    if own:
+        _refuse_mixed_series(source)
+    else:
+        inputs = list(list_images(source).values())
+        inputs += [path for path in files if kind_of(path) in (VOLUME, EITHER)]
+        own = [
+            _plan_input(path, _mask_path(path, target, format, in_folder=True))
+            for path in inputs
+        ]
+    if not own and not below:
         names = ", ".join(folder.name for folder in folders[:LISTED])
         raise UserError(
             f"the folder {source} contains no images.",
             rule=f"files that end in {', '.join(suffixes())}, or DICOM files.",
             remedy=f"name one of its subfolders ({names})." if folders else "",
         )
-    yield from tasks
+    return own + below
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -172,18 +179,16 @@ def _plan_series(
         yield dataclasses.replace(task, series=uid)
 
 
-def _check_single_input(source: Path) -> None:
-    if source.is_dir():
-        _refuse_mixed_series(source)
-    elif not source.exists():
+def _check_file(source: Path) -> None:
+    if not source.exists():
         raise UserError(f"the input {source} does not exist.")
-    elif not source.is_file():
+    if not source.is_file():
         raise UserError(f"the input {source} is not a regular file.")
 
 
 def _refuse_mixed_series(folder: Path) -> None:
-    """Refuse other images in the folder of a DICOM series: they would be skipped."""
-    images = [path.name for path in sorted(folder.iterdir()) if split_suffix(path)[1]]
+    """Refuse other images among the files of a DICOM series: they would be skipped."""
+    images = [path.name for path in sorted(folder.iterdir()) if kind_of(path)]
     if images:
         raise UserError(
             f"{folder} contains DICOM files and {pluralize(len(images), 'other image')}, "

@@ -102,6 +102,21 @@ def test_finds_series_below_others_and_on_discs(volume, tmp_path):
     assert task.target == out / "IMG.nii.gz"
 
 
+def test_a_series_does_not_hide_what_is_below(volume, tmp_path):
+    scan, out = tmp_path / "scan", tmp_path / "out"
+    (scan / "SE2").mkdir(parents=True)
+    (scan / "notes").mkdir()
+    write_series(scan)
+    (task,) = plan_outputs(scan, tmp_path / "m.nii.gz")  # nothing is below
+    assert (task.source, task.target) == (scan, tmp_path / "m.nii.gz")
+    write_series(scan / "SE2")
+    volume.rename(scan / "SE2" / "old.nii.gz")
+    tasks = plan_outputs(scan, out)
+    found = ["scan.nii.gz", "SE2.nii.gz", "SE2/old.nii.gz"]
+    assert [str(task.target.relative_to(out)) for task in tasks] == found
+    assert_refused("names a single file", scan, tmp_path / "m.nii.gz")
+
+
 def test_refuses_other_images_beside_a_dicom_series(images, tmp_path):
     (images / "1").write_bytes(bytes(128) + b"DICM")
     assert_refused("2 other images, such as a.tif", images, tmp_path / "out")
