@@ -106,7 +106,7 @@ def _plan_folder(
     files, folders = _entries(source)
     below = list(_plan_below(folders, target, format, series))
     if is_dicom(source) and not below:
-        _refuse_mixed_series(source)
+        _refuse_mixed_series(source, files)
         return [_plan_single(source, target, format, series)]
     if split_target(target)[1]:
         raise UserError(
@@ -116,7 +116,7 @@ def _plan_folder(
         )
     own = is_dicom(source) and list(_plan_series(source, target, format, series))
     if own:
-        _refuse_mixed_series(source)
+        _refuse_mixed_series(source, files)
     else:
         inputs = list(list_images(source).values())
         inputs += [path for path in files if kind_of(path) in (VOLUME, EITHER)]
@@ -186,9 +186,9 @@ def _check_file(source: Path) -> None:
         raise UserError(f"the input {source} is not a regular file.")
 
 
-def _refuse_mixed_series(folder: Path) -> None:
+def _refuse_mixed_series(folder: Path, files: Sequence[Path]) -> None:
     """Refuse other images among the files of a DICOM series: they would be skipped."""
-    images = [path.name for path in sorted(folder.iterdir()) if kind_of(path)]
+    images = [path.name for path in files if kind_of(path)]
     if images:
         raise UserError(
             f"{folder} contains DICOM files and {pluralize(len(images), 'other image')}, "

@@ -122,6 +122,15 @@ def test_refuses_other_images_beside_a_dicom_series(images, tmp_path):
     assert_refused("2 other images, such as a.tif", images, tmp_path / "out")
 
 
+def test_a_segmentation_may_be_beside_a_dicom_series(series, tmp_path, capsys):
+    (series / "lungs.seg.nrrd").touch()
+    (task,) = plan_outputs(series, tmp_path / "m.nii.gz")
+    assert task.source == series
+    assert (
+        capsys.readouterr().out == f"skipped: {series}/lungs.seg.nrrd: segmentation\n"
+    )
+
+
 def test_refuses_a_pipe_without_opening_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
     assert_refused("is not a regular file", tmp_path / "pipe.nii", tmp_path / "m.nii")
