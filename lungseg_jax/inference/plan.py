@@ -131,6 +131,12 @@ def _plan_folder(
             rule=f"files that end in {', '.join(suffixes())}, or DICOM files.",
             remedy=f"name one of its subfolders ({names})." if folders else "",
         )
+    if series and not any(task.series for task in own + below):
+        raise UserError(
+            f"{source} has no series {series}, nor have its subfolders.",
+            rule="--series is the UID of a series there.",
+            remedy="leave it out for a mask of each series.",
+        )
     return own + below
 
 
@@ -163,12 +169,14 @@ def _plan_below(
 def _plan_series(
     folder: Path, target: Path, format: str, series: str
 ) -> Iterator[PredictionTask]:
-    """Plan each of the series in a folder, if any; a single one has its name."""
+    """Plan the chosen or else each series in a folder; a single one has its name."""
     mask = _mask_path(folder, target, format, in_folder=True)
     try:
-        uids = [series] if series else series_uids(folder)
+        uids = series_uids(folder)
     except UserError:  # it is raised again when the folder is read
-        uids = [""]
+        uids = [series]
+    if series:
+        uids = [uid for uid in uids if uid == series]
     if len(uids) == 1:
         task = _plan_input(folder, mask)
         yield dataclasses.replace(task, series=series)

@@ -117,6 +117,16 @@ def test_a_series_does_not_hide_what_is_below(volume, tmp_path):
     assert_refused("names a single file", scan, tmp_path / "m.nii.gz")
 
 
+def test_folders_without_the_chosen_series_are_left_out(volume, tmp_path):
+    patients = tmp_path / "patients"
+    patients.mkdir()
+    uids = [write_series(patients / name) for name in ("anna", "bert", "carl")]
+    (task,) = plan_outputs(patients, tmp_path / "out", series=uids[1])
+    assert (task.source, task.series) == (patients / "bert", uids[1])
+    volume.rename(patients / "scan.nii.gz")
+    assert_refused("has no series 1.2", patients, tmp_path / "out", series="1.2")
+
+
 def test_refuses_other_images_beside_a_dicom_series(images, tmp_path):
     (images / "1").write_bytes(bytes(128) + b"DICM")
     assert_refused("2 other images, such as a.tif", images, tmp_path / "out")
