@@ -1,6 +1,7 @@
 """Maps inputs to output files and validates all of them before writing any."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def plan_outputs(
 
     Raises:
       UserError: there is no input, an output exists or cannot have its format, or an
-        output is also an input.
+        output is also an input or in the folder of the inputs.
     """
     if format and not format.startswith("."):
         format = f".{format}"
@@ -69,6 +70,7 @@ def plan_outputs(
             f"the format {format} is unknown.", rule=f"one of {', '.join(known)}."
         )
     if source.is_dir():
+        _refuse_inside(source, target)
         tasks = _plan_folder(source, target, format, series)
     else:
         _check_file(source)
@@ -185,6 +187,17 @@ def _plan_series(
     for uid in uids:
         task = _plan_input(folder, target / stem / f"{uid}{suffix}")
         yield dataclasses.replace(task, series=uid)
+
+
+def _refuse_inside(source: Path, target: Path) -> None:
+    """Refuse masks in the folder of their inputs: the next run would segment them."""
+    inside = Path(os.path.realpath(target))  # unlike Path.resolve, circular links too
+    if inside.is_relative_to(os.path.realpath(source)):
+        raise UserError(
+            f"{target} is inside the input folder {source}.",
+            rule="masks are not among their inputs, where the next run would find them.",
+            remedy=f"name an output outside of {source}.",
+        )
 
 
 def _check_file(source: Path) -> None:

@@ -80,9 +80,6 @@ def test_maps_a_folder_of_dicom_series(tmp_path):
         ("anna", "anna.nii.gz", True),
         ("bert", "bert.nii.gz", True),
     ]
-    assert_refused(
-        "would overwrite an input", tmp_path / "in", tmp_path / "in" / "anna"
-    )
 
 
 def test_finds_series_below_others_and_on_discs(volume, tmp_path):
@@ -157,7 +154,7 @@ def test_refuses_outputs_that_cannot_be_created(images, volume, tmp_path):
 
 def test_lists_subfolders_if_a_folder_contains_no_images(images, tmp_path):
     with pytest.raises(UserError) as e:
-        plan_outputs(tmp_path, tmp_path / "out")
+        plan_outputs(tmp_path, tmp_path.parent / "out")
     assert e.value.remedy == "name one of its subfolders (in)."
 
 
@@ -194,10 +191,6 @@ def test_names_maps_and_overlays_after_the_mask(images, volume, tmp_path):
 
 
 def test_refuses_to_overwrite_an_input_under_any_name(images, volume, tmp_path):
-    (tmp_path / "link").symlink_to(images)
-    assert_refused(
-        "would overwrite an input", images, tmp_path / "link", overwrite=True
-    )
     assert_refused("would overwrite an input", volume, volume, overwrite=True)
     source = images / "a.tif"
     assert_refused(
@@ -209,11 +202,19 @@ def test_refuses_to_overwrite_an_input_under_any_name(images, volume, tmp_path):
     )
 
 
-def test_refuses_to_write_into_a_dicom_series(images, tmp_path):
-    (images / "a.tif").rename(images / "slice")
-    (images / "b.tif").unlink()
-    (images / "slice").write_bytes(bytes(128) + b"DICM")
-    assert_refused("would overwrite an input", images, images / "mask.nii.gz")
+def test_refuses_masks_among_their_inputs(images, series, tmp_path):
+    (tmp_path / "link").symlink_to(images)
+    for target in (images, images / "masks", tmp_path / "link" / "new" / "masks"):
+        assert_refused("inside the input folder", images, target, overwrite=True)
+    assert_refused("inside the input folder", series, series / "mask.nii.gz")
+    assert_refused("inside the input folder", series, series / "deeper" / "m.nii.gz")
+    assert plan_outputs(images / "a.tif", images / "m.png")  # beside a single file
+    assert plan_outputs(images, tmp_path / "in_masks")
+
+
+def test_refuses_further_outputs_in_a_dicom_series(series, tmp_path):
+    options = {"extra_outputs": [series / "t.csv"]}
+    assert_refused("would overwrite", series, tmp_path / "m.nii.gz", **options)
 
 
 def test_accepts_a_target_that_links_to_itself(images, tmp_path):
