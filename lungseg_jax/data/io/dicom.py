@@ -12,7 +12,7 @@ from lungseg_jax.data.io import itk
 from lungseg_jax.data.io.dicom_folder import read_file, read_folder
 from lungseg_jax.data.io.dicom_slice import DicomSlice
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volumes import Volume
+from lungseg_jax.data.io.volumes import Volume, require_plausible
 from lungseg_jax.runtime.errors import UserError
 
 TOLERANCE = 0.01  # of the distance between slices, for rounding in the files
@@ -34,6 +34,7 @@ def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
     with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
         slices = _sorted_slices(path, series)
         geometry = _stack_geometry(slices)
+        require_plausible(geometry, path)
         file = _copy_voxels(slices, geometry, path, Path(scratch))
         yield Volume(
             str(path),

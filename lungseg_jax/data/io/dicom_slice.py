@@ -13,11 +13,15 @@ from lungseg_jax.runtime import native_output
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
-PLACEMENT = {  # without these ITK assumes a placement, and gives no warning
-    "0028|0030": "pixel spacing",
-    "0020|0032": "position",
-    "0020|0037": "orientation",
+_PLACEMENT = {  # by tag: a name, and what it consists of
+    "0028|0030": ("pixel spacing", "the distances of rows and columns, above 0 mm."),
+    "0020|0032": ("position", "three coordinates, in mm."),
+    "0020|0037": (
+        "orientation",
+        "the directions of rows and columns, orthogonal and of length 1.",
+    ),
 }
+_ROUNDING = 0.01  # GDCM normalizes directions
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
 CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its variants for several frames
@@ -85,12 +89,32 @@ class DicomSlice:
                 rule=f"at most {MAX_PIXELS}.",
                 remedy="if it is not really that large, the file is damaged.",
             )
-        for tag, name in PLACEMENT.items():
-            if self.get_tag(tag) is None:
+        self._check_placement()
+
+    def _check_placement(self) -> None:
+        """Refuse a placement that ITK does not use: it assumes one, without a warning."""
+        rows, columns, _ = np.reshape(self.direction, (3, 3)).T
+        # GDCM keeps negative distances, which are no more possible than those it replaces.
+        distances = np.abs(self.spacing[1::-1])
+        used = distances, self.origin, np.concatenate([rows, columns])
+        for (tag, (name, rule)), values in zip(_PLACEMENT.items(), used, strict=True):
+            text, name = self.get_tag(tag), f"{name} ({tag.replace('|', ',')})"
+            if not text:
                 raise UserError(
-                    f"{self.file} does not state its {name} ({tag.replace('|', ',')}).",
+                    f"{self.file} does not state its {name}.",
                     rule="a CT slice states its place in the patient.",
                     remedy="export the series again with these elements.",
+                )
+            try:
+                stated = np.array(text.split("\\"), float)
+            except ValueError:
+                stated = np.array([])
+            is_valid = stated.shape == values.shape and np.isfinite(stated).all()
+            if not is_valid or not np.allclose(stated, values, atol=_ROUNDING):
+                raise UserError(
+                    f"{self.file} states an invalid {name}: {text}.",
+                    rule=rule,
+                    remedy="export the series again, or remove the damaged file.",
                 )
 
     @property

@@ -1,6 +1,7 @@
 """DICOM series, compared with SimpleITK's own reader, and files that are not series."""
 
 import os
+import re
 
 import numpy as np
 import pydicom
@@ -269,6 +270,49 @@ def test_refuses_slices_without_a_placement(element, name, tmp_path):
         del d[element]
         d.save_as(file)
     refused(tmp_path / "in", f"does not state its {name}")
+
+
+@pytest.mark.parametrize(
+    "tag,name,text",
+    [
+        (b"\x28\x00\x30\x00DS", "pixel spacing", r"0\0"),
+        (b"\x28\x00\x30\x00DS", "pixel spacing", r"nan\nan"),
+        (b"\x28\x00\x30\x00DS", "pixel spacing", r"inf\inf"),
+        (b"\x28\x00\x30\x00DS", "pixel spacing", r"-1\-1"),
+        (b"\x28\x00\x30\x00DS", "pixel spacing", "wide"),
+        (b"\x20\x00\x32\x00DS", "position", r"inf\0\0"),
+        (b"\x20\x00\x32\x00DS", "position", r"0\0"),
+        (b"\x20\x00\x37\x00DS", "orientation", r"0\0\0\0\0\0"),
+        (b"\x20\x00\x37\x00DS", "orientation", r"1\0\0\1\0\0"),
+        (b"\x20\x00\x37\x00DS", "orientation", r"2\0\0\0\2\0"),
+    ],
+)
+def test_refuses_an_invalid_placement(tag, name, text, tmp_path):
+    """ITK would assume another one, or keep negative distances."""
+    write_series(tmp_path / "in")
+    for file in (tmp_path / "in").iterdir():
+        head, _, tail = file.read_bytes().partition(tag)
+        old = int.from_bytes(tail[:2], "little")
+        value = text.encode() + b" " * (len(text) % 2)
+        length = len(value).to_bytes(2, "little")
+        file.write_bytes(head + tag + length + value + tail[2 + old :])
+    message = f"{file} states an invalid {name} .*: {re.escape(text)}"
+    refused(file, message)
+    refused(tmp_path / "in", message.replace(str(file), ""))
+
+
+def test_accepts_a_rounded_orientation(tmp_path):
+    write_series(tmp_path / "in", TILTED)
+    rounded = [0.71, 0.71, 0, -0.71, 0.71, 0]
+    edit((tmp_path / "in").iterdir(), ImageOrientationPatient=rounded)
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.geometry.direction[0] == pytest.approx(2**-0.5)
+
+
+def test_refuses_more_slices_than_any_scan_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("lungseg_jax.data.io.volumes.MAX_SLICES", 5)
+    write_series(tmp_path / "in")
+    refused(tmp_path / "in", "declares 6 slices")
 
 
 # --- what is not a slice of a CT scan ---
