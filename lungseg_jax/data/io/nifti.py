@@ -123,7 +123,7 @@ def read_geometry(header: nib.Nifti1Header, where: str | Path) -> Geometry:
     """Return the voxel grid that a header declares; `where` names it.
 
     Raises:
-      UserError: it is not that of a gray 3D image with orthogonal axes.
+      UserError: it is not that of a gray 3D image with orthogonal axes and one spacing.
     """
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
@@ -144,7 +144,7 @@ def read_geometry(header: nib.Nifti1Header, where: str | Path) -> Geometry:
     geometry = Geometry(
         shape,
         tuple(mm * to_mm for mm in pixdim),
-        tuple((_RAS_TO_LPS * affine[:3, 3]).tolist()),
+        tuple((_RAS_TO_LPS * affine[:3, 3] * to_mm).tolist()),
         tuple((_RAS_TO_LPS[:, None] * axes).ravel().tolist()),
     )
     require_plausible(geometry, where)

@@ -122,13 +122,14 @@ def test_prefers_the_form_that_simpleitk_prefers(codes, angle, differ, tmp_path)
 
 
 @pytest.mark.parametrize("unit", ["meter", "mm", "micron", "unknown"])
-def test_spacing_is_in_millimetres(unit, tmp_path):
-    image = nib.Nifti1Image(voxels(), SPACING)
+def test_spacing_and_origin_are_in_millimetres(unit, tmp_path):
+    image = nib.Nifti1Image(voxels(), affine())
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "in.nii")
-    expected = sitk.ReadImage(str(tmp_path / "in.nii")).GetSpacing()
+    expected = sitk.ReadImage(str(tmp_path / "in.nii"))
     with open_volume(tmp_path / "in.nii") as volume:
-        np.testing.assert_allclose(volume.geometry.spacing, expected)
+        np.testing.assert_allclose(volume.geometry.spacing, expected.GetSpacing())
+        np.testing.assert_allclose(volume.geometry.origin, expected.GetOrigin())
 
 
 def test_reads_a_rounded_quaternion(tmp_path):
