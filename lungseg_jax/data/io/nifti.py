@@ -32,6 +32,7 @@ MAX_PADDING_BYTES = 2**20  # header extensions before the voxels, and padding af
 _TO_MM = {1: 1e3, 2: 1.0, 3: 1e-3}  # by the code of the unit: m, mm, um
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 _SCANNER = 1  # a code of an sform or qform: scanner-based coordinates
+_ROUNDING = 0.01  # between the spacings in a header, relative
 _PLACEMENT = ("pixdim", "xyzt_units", "qform_code", "sform_code")
 _PLACEMENT += ("quatern_b", "quatern_c", "quatern_d")
 _PLACEMENT += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
@@ -196,6 +197,7 @@ def _preferred_affine(header, where: str | Path) -> np.ndarray:
     if has_sform and _is_orthogonal(sform):
         is_scanner = header["sform_code"] == _SCANNER
         if not has_qform or is_scanner or np.allclose(sform, qform, rtol=0, atol=1e-4):
+            _require_one_spacing(header, sform, where)
             return sform
     if not has_qform or not _is_orthogonal(qform):
         raise UserError(
@@ -204,6 +206,18 @@ def _preferred_affine(header, where: str | Path) -> np.ndarray:
             remedy="resample it to an orthogonal grid first.",
         )
     return qform
+
+
+def _require_one_spacing(header, sform: np.ndarray, where: str | Path) -> None:
+    """Refuse an sform with a spacing of its own: ITK follows pixdim, nibabel the sform."""
+    stated, columns = header["pixdim"][1:4], np.linalg.norm(sform[:3, :3], axis=0)
+    if not np.allclose(columns, stated, rtol=_ROUNDING, atol=0):
+        sizes = [" x ".join(f"{mm:.4g}" for mm in mms) for mms in (columns, stated)]
+        raise UserError(
+            f"{where} has voxels of {sizes[0]} by its sform and {sizes[1]} by its pixdim.",
+            rule="both state one spacing; programs differ in which of them they follow.",
+            remedy="correct the wrong one in its header, or convert the scan again.",
+        )
 
 
 def _qform(header) -> np.ndarray:

@@ -44,6 +44,7 @@ def write_stored(path, *, dtype=np.int16, **fields):
     header = nib.Nifti1Header()
     header.set_data_shape(SHAPE)
     header.set_data_dtype(dtype)
+    header.set_zooms(np.diag(SPACING)[:3])
     header.set_sform(SPACING, 1)
     header.set_data_offset(352)
     for field, value in fields.items():
@@ -130,6 +131,21 @@ def test_spacing_and_origin_are_in_millimetres(unit, tmp_path):
     with open_volume(tmp_path / "in.nii") as volume:
         np.testing.assert_allclose(volume.geometry.spacing, expected.GetSpacing())
         np.testing.assert_allclose(volume.geometry.origin, expected.GetOrigin())
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (0, 2), (1, 1)])
+def test_refuses_an_sform_with_another_spacing(codes, tmp_path):
+    """ITK would follow pixdim, nibabel the sform."""
+    fields = dict(zip(("qform_code", "sform_code"), codes, strict=True))
+    path = write_stored(tmp_path / "in.nii", pixdim=[1] * 8, **fields)
+    message = "voxels of 0.7 x 0.8 x 2.5 by its sform and 1 x 1 x 1 by its pixdim"
+    refused(path, message)
+    with pytest.raises(UserError, match=message):
+        open_image(nib.load(path))
+    rounded = [1, 0.7, 0.803, 2.5, 0, 0, 0, 0]
+    path = write_stored(tmp_path / "in.nii", pixdim=rounded, **fields)
+    with open_volume(path) as volume:
+        assert volume.geometry.spacing == pytest.approx((0.7, 0.803, 2.5))
 
 
 def test_reads_a_rounded_quaternion(tmp_path):
