@@ -120,7 +120,7 @@ def preview(c: ConfigDict, path: str) -> None:
         raise UserError(
             f"the preview {path} is not a PNG.", remedy="--preview=FILE.png"
         )
-    check_outputs([target], inputs=[], overwrite=False)
+    check_outputs([target], inputs=[], overwrite=False, remedy="name another file.")
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
     data = load_run_data(c, cache_root, room=room_for_slices())

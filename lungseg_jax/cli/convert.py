@@ -50,7 +50,13 @@ def _numbers(ctx, param, text: str) -> list[int]:
 def convert(image: Path, label: Path, out: Path, lung: list[int], every: int) -> None:
     from lungseg_jax.data.conversion import convert_volumes, find_labelled_volumes
 
-    check_outputs([], folders=[out], inputs=[image, label], overwrite=False)
+    check_outputs(
+        [],
+        folders=[out],
+        inputs=[image, label],
+        overwrite=False,
+        remedy="name another folder, or remove this one.",
+    )
     volumes = find_labelled_volumes(image, label)
     with progress.bar("converting", len(volumes), unit="volume") as bar:
         slices = convert_volumes(

@@ -88,6 +88,7 @@ def check_outputs(
     folders: Sequence[Path] = (),
     inputs: Sequence[Path],
     overwrite: bool,
+    remedy: str = "name another output, or pass --overwrite.",
 ) -> None:
     """Check that a command may write these files, and files into these folders.
 
@@ -96,6 +97,7 @@ def check_outputs(
       folders: folders that it creates.
       inputs: files and folders that it reads.
       overwrite: whether outputs may exist already.
+      remedy: what to do if they may not, and do.
 
     Raises:
       UserError: an output is an input or inside one, two outputs are the same file, or
@@ -129,7 +131,7 @@ def check_outputs(
         raise UserError(
             f"{pluralize(len(existing), 'output')} already there:\n"
             f"{bullet_list(existing)}",
-            remedy="name another output, or pass --overwrite.",
+            remedy=remedy,
         )
 
 

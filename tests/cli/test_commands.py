@@ -1,6 +1,7 @@
 """All commands: help, and one plain error for each mistake."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,9 @@ import pytest
 
 from lungseg_jax.__main__ import COMMANDS
 from lungseg_jax.cli import outcome
+from lungseg_jax.cli.evaluate import evaluate
+from lungseg_jax.cli.predict import predict
+from lungseg_jax.inference.ensemble.predictor import LESS_MEMORY
 
 RECIPE = "--config=configs/smoke.py"
 
@@ -73,6 +77,12 @@ def test_a_mistake_ends_the_process_without_a_traceback(
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert not list(tmp_path.glob("unused/lungseg_jax/*"))
+
+
+@pytest.mark.parametrize("command", [predict, evaluate])
+def test_what_needs_less_memory_is_an_option_of_each_command(command):
+    named = set(re.findall(r"--(\w+)", LESS_MEMORY)) - {"config"}  # of a training
+    assert named <= {option.name for option in command.params}
 
 
 def test_an_error_of_the_system_names_the_file_in_plain_words(capsys, tmp_path):

@@ -19,6 +19,7 @@ def test_what_is_converted_can_be_trained_on(lungseg_here, tiny_recipe, tmp_path
     assert "wrote 15 slices of 3 volumes" in done.stdout
     again = lungseg_here("convert", *words)
     assert again.returncode == 2 and "already there" in again.stderr
+    assert "--overwrite" not in again.stderr  # which this command does not have
     options = (
         f"--config.data.dir={tmp_path}/data",
         "--config.data.validation_fraction=0.3",

@@ -59,7 +59,8 @@ class DicomFolder:
             raise UserError(
                 f"{self.path} has {len(self.series)} series:\n{self._list()}",
                 rule="one series per mask.",
-                remedy="choose one with --series=UID.",
+                remedy="move each into a folder of its own, or name one of them to "
+                "lungseg predict with --series=UID.",
             )
         return list(self.series[uid or next(iter(self.series))])
 

@@ -16,7 +16,7 @@ from lungseg_jax.runtime.compilation import jit
 
 LESS_MEMORY = (
     "fewer networks at once, with --members=last; the memory of the host, with "
-    "--device=cpu; in a training, a smaller --config.evaluate.batch_size."
+    "JAX_PLATFORMS=cpu; in a training, a smaller --config.evaluate.batch_size."
 )
 FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
 
