@@ -21,7 +21,8 @@ status 2. Without --run, the weights are those of the package, which were traine
 synthetic slices only.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,8 @@ def map_options(function):
 @click.option(
     "--resume",
     is_flag=True,
-    help="Keep the masks that are there, with their rows in --csv, and predict the rest.",
+    help="Keep the masks that are there, with their rows in --csv, and predict the rest, "
+    "with the same options.",
 )
 @app.overwrite_option()
 @app.quiet_option()
@@ -153,10 +155,18 @@ def predict(
     tasks = _plan(
         source, out, files, maps, overlay, format, series, resume or overwrite
     )
-    left, kept = _left_to_do(tasks, csv) if resume else (tasks, [])
+    left, kept = _left_to_do(tasks, csv, overwrite) if resume else (tasks, [])
     segmenter = _load(run, device, members, flips, postprocessing)
     options = {"volume_cleanup": volume_cleanup, "labels": labels}
-    table, skipped = _segment(segmenter, left, kept, csv, json is not None, options)
+    begin = _recorder(out, tasks, left, segmenter, {"flips": flips, **options})
+    table, skipped = _segment(
+        segmenter,
+        left,
+        kept,
+        csv,
+        json is not None,
+        options | {"skip": len(tasks) > 1, "begin": begin},
+    )
     if json:
         options |= {"run": run, "members": members, "flips": flips}
         _write_json(json, segmenter, tasks, table, skipped, options)
@@ -202,20 +212,42 @@ def _plan(
 
 
 def _left_to_do(
-    tasks: Sequence["PredictionTask"], csv: Path | None
-) -> tuple[list["PredictionTask"], list[Mapping[str, str]]]:
+    tasks: Sequence["PredictionTask"], csv: Path | None, overwrite: bool
+) -> tuple[Sequence["PredictionTask"], Sequence[Mapping[str, str]]]:
     """Return the tasks that are left, and the rows of the table that are kept."""
-    from lungseg_jax.inference.prediction_table import read_rows
-    from lungseg_jax.inference.prediction_task import unfinished
+    from lungseg_jax.inference.resumption import remainder
 
-    rows = read_rows(csv) if csv and csv.exists() else {}
-    left = unfinished(tasks, measured=rows if csv else None)
-    progress.say(
-        f"{pluralize(len(tasks) - len(left), 'mask')} already there, {len(left)} to do"
-    )
-    again = {task.name for task in left}
-    kept = [row for name in rows if name not in again for row in rows[name]]
-    return left, kept
+    rest = remainder(tasks, csv, overwrite=overwrite)
+    done = pluralize(len(tasks) - len(rest.tasks), "mask")
+    progress.say(f"{done} already there, {len(rest.tasks)} to do")
+    return rest.tasks, rest.rows
+
+
+def _recorder(
+    out: Path,
+    tasks: Sequence["PredictionTask"],
+    left: Sequence["PredictionTask"],
+    segmenter: "LungSegmenter",
+    options: Mapping[str, Any],
+) -> Callable[[], None]:
+    """Return a function that records, in a folder of masks, what they are made with.
+
+    Raises:
+      UserError: masks are kept that were made with something else.
+    """
+    from lungseg_jax.checkpointing.checksums import json_digest
+    from lungseg_jax.inference.prediction_record import describe_weights
+    from lungseg_jax.inference.resumption import require_same_options, write_options
+
+    if any(task.target == out for task in tasks):
+        return lambda: None
+    weights = describe_weights(segmenter)
+    cleanup = {"postprocessing": weights.pop("postprocessing")}
+    made_with = {"weights": json_digest(weights), **cleanup, **options}
+    if len(left) < len(tasks):
+        require_same_options(out, made_with)
+        return lambda: None
+    return functools.cache(lambda: write_options(out, made_with))
 
 
 def _load(
@@ -259,7 +291,11 @@ def _segment(
         collect=collect,
     ) as table:
         skipped = predict_files(
-            segmenter, tasks, table, **options, write_page=write_volume_page
+            segmenter,
+            tasks,
+            table,
+            **options,
+            write_page=write_volume_page,
         )
     return table, skipped
 

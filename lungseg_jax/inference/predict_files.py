@@ -53,6 +53,8 @@ def predict_files(
     volume_cleanup: bool = True,
     labels: str = "lung",
     write_page: Callable[[Path, VolumeView], None] = lambda path, view: None,
+    skip: bool | None = None,
+    begin: Callable[[], object] = lambda: None,
 ) -> dict[str, UserError]:
     """Segment every input and write the outputs of its task.
 
@@ -63,29 +65,35 @@ def predict_files(
       volume_cleanup: see `clean_volume`.
       labels: a key of LABELS.
       write_page: writes the page of a volume, where the task has one.
+      skip: whether volumes that cannot be used are skipped; by default, if there are
+        several tasks.
+      begin: called before anything is written for a task.
 
     Returns:
-      The errors of the volumes that were skipped, of several, by the name of their task.
-      They have no mask.
+      The errors of the volumes that were skipped, by the name of their task. They have no
+      mask.
 
     Raises:
-      UserError: a slice or the only volume cannot be used. Nothing is written then.
+      UserError: a slice, or a volume that is not skipped, cannot be used. Nothing is
+        written of it; of slices, nothing at all.
     """
+    skip = len(tasks) > 1 if skip is None else skip
     _require_labels(labels, tasks)
     volumes = [task for task in tasks if task.is_volume]
     slices = [task for task in tasks if not task.is_volume]
     if slices:
         _check_slices(segmenter, slices)
+        begin()
         _predict_slices(segmenter, slices, table)
     skipped = {}
     for task in volumes:
         try:
             with table.volume():
                 _predict_volume(
-                    segmenter, task, table, volume_cleanup, labels, write_page
+                    segmenter, task, table, volume_cleanup, labels, write_page, begin
                 )
         except UserError as e:
-            if len(tasks) == 1:
+            if not skip:
                 raise
             progress.say(f"skipped: {e.what}")
             skipped[task.name] = e
@@ -101,8 +109,6 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table) -> None:
         for task, (source, segmentation) in zip(tasks, predictions, strict=True):
             task.target.parent.mkdir(parents=True, exist_ok=True)
             stored = source.as_stored
-            mask = segmentation.mask.astype(np.uint8) * np.uint8(255)
-            write_slice(task.target, stored(mask))
             for name, path in task.maps.items():
                 write_slice(path, stored(getattr(segmentation, name)))
             if task.overlay:
@@ -116,16 +122,21 @@ def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table) -> None:
                 Confidence.of(segmentation),
                 spacing_mm=source.spacing_mm,
             )
+            table.flush()
+            # The mask appears last, when all that belongs to it is there.
+            mask = segmentation.mask.astype(np.uint8) * np.uint8(255)
+            write_slice(task.target, stored(mask))
             bar.update()
 
 
 def _predict_volume(
-    segmenter, task: PredictionTask, table, volume_cleanup, labels, write_page
+    segmenter, task: PredictionTask, table, volume_cleanup, labels, write_page, begin
 ) -> None:
     """Predict all slices, clean up the mask of the volume, and write all of the task."""
     with contextlib.ExitStack() as stack:
         volume = stack.enter_context(open_volume(task.source, series=task.series))
         _check_volume(segmenter, volume)
+        begin()
         task.target.parent.mkdir(parents=True, exist_ok=True)
         # The first to be entered, so that the mask appears last, when all else is there.
         mask_writer = open_mask(task.target, volume, LABELS[labels])

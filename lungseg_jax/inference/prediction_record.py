@@ -43,7 +43,7 @@ def prediction_record(
     return {
         "schema_version": SCHEMA_VERSION,
         "lungseg_jax": lungseg_jax.__version__,
-        "weights": _weights(segmenter),
+        "weights": describe_weights(segmenter),
         "options": dict(options),
         "inputs": [
             _input(task, by_input[task.name], segments)
@@ -57,7 +57,7 @@ def prediction_record(
     }
 
 
-def _weights(segmenter: LungSegmenter) -> dict[str, Any]:
+def describe_weights(segmenter: LungSegmenter) -> dict[str, Any]:
     """Describe the networks; equal digests are equal weights, in a run or a bundle."""
     trained, settings = segmenter.trained, segmenter.settings
     digests = {

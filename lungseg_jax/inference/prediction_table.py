@@ -62,7 +62,7 @@ class PredictionTable:
     """Collects the results of predictions and writes them to a CSV file.
 
     It is a context manager: the file appears at the end, if the block succeeds, and is
-    complete after each `volume`.
+    complete after each `volume` and each `flush`.
 
     Args:
       path: the CSV file, or None for a summary only.
@@ -105,7 +105,7 @@ class PredictionTable:
 
     def __exit__(self, error_type, *_) -> None:
         if error_type is None:
-            self._write()
+            self.flush()
 
     @contextlib.contextmanager
     def volume(self) -> Iterator[None]:
@@ -117,7 +117,7 @@ class PredictionTable:
         except BaseException:
             self._results = before
             raise
-        self._write()
+        self.flush()
 
     def add_slice(
         self,
@@ -232,7 +232,7 @@ class PredictionTable:
             flags.append(row["review"])
         self._results.rows.append(row)
 
-    def _write(self) -> None:
+    def flush(self) -> None:
         """Write the rows that are not in the file yet."""
         if self._path:
             with csv_writer(self._path, COLUMNS, append=self._exists) as writer:

@@ -38,7 +38,7 @@ def test_writes_a_mask_for_an_image_and_for_a_folder(
     done = lungseg_here("predict", f"--run={trained_run}", images, tmp_path / "all")
     assert done.returncode == 0, done.stderr
     assert "wrote 3 masks" in done.stdout
-    assert {p.name for p in (tmp_path / "all").iterdir()} == {
+    assert {p.name for p in (tmp_path / "all").glob("[!.]*")} == {
         p.name for p in images.iterdir()
     }
     same = cv2.imread(str(tmp_path / "all" / first.name), cv2.IMREAD_UNCHANGED)
@@ -82,6 +82,53 @@ def test_segments_a_folder_of_patients_and_resumes(trained_run, lungseg_here, tm
     assert "1 mask already there, 1 to do" in done.stdout
     assert sorted((tmp_path / "t.csv").read_text().split()) == sorted(table.split())
     assert "skipped" not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_resuming_replaces_no_mask_and_mixes_no_options(
+    trained_run, lungseg_here, tmp_path
+):
+    write_scans(tmp_path / "in", "anna.nii", "bert.nii")
+    words = f"--run={trained_run}", "in", "out"
+    assert lungseg_here("predict", *words, cwd=tmp_path).returncode == 0
+    corrected = tmp_path / "out" / "anna.nii"
+    before = corrected.stat().st_mtime_ns
+    for more in ("--overlay", "--csv=new.csv"):
+        done = lungseg_here("predict", "--resume", more, *words, cwd=tmp_path)
+        assert done.returncode == 2 and "2 masks would be replaced" in done.stderr
+        assert "anna.nii has no " in done.stderr and "--overwrite" in done.stderr
+    (tmp_path / "out" / "bert.nii").unlink()
+    done = lungseg_here("predict", "--resume", "--labels=sides", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "labels: lung -> sides" in done.stderr
+    done = lungseg_here("predict", "--resume", "--members=last", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "weights: " in done.stderr
+    assert corrected.stat().st_mtime_ns == before
+    assert not (tmp_path / "out" / "bert.nii").exists()
+    done = lungseg_here("predict", "--resume", *words, cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "out" / "bert.nii").exists()
+    assert corrected.stat().st_mtime_ns == before
+
+
+def test_a_resumed_table_knows_its_inputs_by_any_path(
+    trained_run, lungseg_here, tmp_path
+):
+    write_scans(tmp_path / "in", "anna.nii", "bert.nii")
+    words = f"--run={trained_run}", "--csv=t.csv", "--json=t.json"
+    done = lungseg_here("predict", *words, "in", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "t.csv").read_text()
+    (tmp_path / "out" / "bert.nii").unlink()
+    (tmp_path / "t.json").unlink()
+    (tmp_path / "in" / "bert.nii").write_bytes(b"no scan")
+    done = lungseg_here(
+        "predict", "--resume", *words, tmp_path / "in", "out", cwd=tmp_path
+    )
+    assert done.returncode == 2 and "bert.nii" in done.stderr
+    record = json.loads(
+        (tmp_path / "t.json").read_text()
+    )  # also with one left, skipped
+    assert len(record["inputs"]) == len(record["skipped"]) == 1
+    kept = (tmp_path / "t.csv").read_text().replace(str(tmp_path / "in"), "in")
+    assert kept == "".join(r for r in rows.splitlines(True) if "bert" not in r)
 
 
 def test_refuses_photographs_for_a_network_of_hounsfield_units(

@@ -111,14 +111,16 @@ def test_rows_of_a_volume_that_was_cut_short_are_not_kept(
         (tmp_path / "t.csv").write_text(complete[:-end])
         rows = read_rows(tmp_path / "t.csv")
         assert list(rows) == [tasks[0].name]
-        assert unfinished(tasks, measured=rows) == tasks[1:]
+        with pytest.raises(UserError, match="1 mask would be replaced"):
+            unfinished(tasks, measured=rows)
+        assert unfinished(tasks, measured=rows, overwrite=True) == tasks[1:]
 
 
 def test_without_a_table_a_mask_is_enough(segmenter, patients, tmp_path):
     tasks = plan_outputs(patients, tmp_path / "out")[1:]
     predict(segmenter, tasks[:1])
     assert unfinished(tasks, measured=None) == tasks[1:]
-    assert unfinished(tasks, measured={}) == tasks
+    assert unfinished(tasks, measured={}, overwrite=True) == tasks
 
 
 def test_refuses_another_table(tmp_path):
