@@ -29,6 +29,7 @@ def image_to_network(
     preprocessing: str,
     image_size: int,
     window_hu: tuple[float, float],
+    aspect: float = 1.0,
 ) -> np.ndarray:
     """Convert an image `[h w]` to what is kept on the device, `[image_size image_size c]`.
 
@@ -39,6 +40,7 @@ def image_to_network(
       preprocessing: key of `PREPROCESSING`.
       image_size: side of the network input.
       window_hu: values that become 0 and 1.
+      aspect: height of a pixel over its width; the network sees square pixels.
 
     Returns:
       int16 under `hu`: Hounsfield units, clipped to 70 HU below and 700 HU above the
@@ -54,7 +56,7 @@ def image_to_network(
         scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low)
     else:
         scaled, fill = _to_hounsfield(image, window_hu), _stored_window(window_hu)[0]
-    square = _to_square(scaled, image_size, fill)
+    square = _to_square(scaled, image_size, fill, aspect)
     if preprocessing == "hu":
         square = np.rint(square).astype(np.int16)
     return np.repeat(square[..., None], PREPROCESSING[preprocessing], axis=-1)
@@ -106,9 +108,11 @@ def true_mask(mask: np.ndarray, *, preprocessing: str, threshold: float) -> np.n
     return soft > (threshold if preprocessing == "seed" else 0.5)
 
 
-def to_slice(square: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def to_slice(
+    square: np.ndarray, shape: tuple[int, int], aspect: float = 1.0
+) -> np.ndarray:
     """Resize a network output `[s s]` to a slice of `shape`, float32, bilinearly."""
-    top, left, height, width = _placement(shape, square.shape[0])
+    top, left, height, width = _placement(shape, square.shape[0], aspect)
     inner = np.ascontiguousarray(square[top : top + height, left : left + width])
     return cv2.resize(inner, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -132,22 +136,24 @@ def _stored_window(window: tuple[float, float]) -> tuple[float, float]:
     return (low, high) if is_hounsfield else CT_WINDOW_HU
 
 
-def _to_square(image: np.ndarray, size: int, fill: float = 0.0) -> np.ndarray:
-    top, left, height, width = _placement(image.shape, size)
-    shrinks = height < image.shape[0] or width < image.shape[1]
-    scaled = cv2.resize(
-        image,
-        (width, height),
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-    )
+def _to_square(
+    image: np.ndarray, size: int, fill: float = 0.0, aspect: float = 1.0
+) -> np.ndarray:
+    top, left, height, width = _placement(image.shape, size, aspect)
+    smaller = min(height, image.shape[0]), min(width, image.shape[1])
+    scaled = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
+    scaled = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR)
     square = np.full((size, size), fill, np.float32)
     square[top : top + height, left : left + width] = scaled
     return square
 
 
-def _placement(shape: tuple[int, ...], size: int) -> tuple[int, int, int, int]:
+def _placement(
+    shape: tuple[int, ...], size: int, aspect: float = 1.0
+) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a slice of `shape` in a square of `size`."""
-    height, width = (max(1, round(side * size / max(shape))) for side in shape)
+    sides = shape[0] * aspect, shape[1]
+    height, width = (max(1, round(side * size / max(sides))) for side in sides)
     return (size - height) // 2, (size - width) // 2, height, width
 
 

@@ -6,6 +6,7 @@ all inputs.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -183,7 +184,8 @@ def _segment_slices(
     }
     bar = stack.enter_context(progress.bar(task.source.name, volume.count))
     slices = _checked_slices(volume, segmenter.trained.domain)
-    segmented = zip_with_predictions(segmenter.stream, slices, image_of=lambda i: i)
+    segment = partial(segmenter.stream, aspect=volume.aspect)
+    segmented = zip_with_predictions(segment, slices, image_of=lambda i: i)
     for k, (image, segmentation) in enumerate(segmented):
         for field, writer in maps.items():
             writer.write(k, getattr(segmentation, field))

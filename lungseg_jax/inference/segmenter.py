@@ -168,16 +168,23 @@ class LungSegmenter:
             return next(self.stream([images]))
         return _stack(list(self.stream(images)))
 
-    def stream(self, images: Iterable[np.ndarray]) -> Iterator[Segmentation]:
+    def stream(
+        self, images: Iterable[np.ndarray], *, aspect: float = 1.0
+    ) -> Iterator[Segmentation]:
         """Segment slices `[h w]` of any sizes, keeping two batches in memory.
 
         Units are not checked: the slices must have those that the run was trained on.
+
+        Args:
+          images: the slices.
+          aspect: height of a pixel over its width, if they are not square.
 
         Raises:
           UserError: an array is not a slice, or has values that are not finite.
         """
         slices = (_as_images(image, dimensions=(2,)) for image in images)
-        return map(self.combine, self._predictor.probabilities(slices))
+        probabilities = self._predictor.probabilities(slices, aspect=aspect)
+        return map(self.combine, probabilities)
 
     def _segment_file(self, path: Path) -> Segmentation:
         if not is_dicom(path) and not is_volume(path):
@@ -191,7 +198,7 @@ class LungSegmenter:
 
         images = np.stack(list(volume.slices()))
         require_intensity(values_of([images]), self.trained.domain, volume.name)
-        slices = _stack(list(self.stream(images)))
+        slices = _stack(list(self.stream(images, aspect=volume.aspect)))
         mask = mark_air(images, slices.mask)
         clean_volume(mask, has_air=self.trained.domain == "HU")
         found = unlike_neighbours(mask) | sides_differ(label_sides(mask))

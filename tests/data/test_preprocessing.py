@@ -144,6 +144,20 @@ def test_slices_are_centred_in_the_square(shape, rows, columns):
     np.testing.assert_allclose(image[..., 0], expected, atol=1e-6)
 
 
+def test_pixels_that_are_not_square_are_stretched():
+    """Two rows of pixels twice as high as wide fill a square, and one row is a half."""
+    rows = np.array([[-1000] * 4, [400] * 4], np.int16)
+    square = image_to_network(rows, image_size=4, aspect=2.0, **WINDOW)[..., 0]
+    np.testing.assert_allclose(square[[0, 3]], [[0] * 4, [1] * 4])
+    np.testing.assert_allclose(
+        to_slice(square, (2, 4), aspect=2.0)[:, 0], [0.125, 0.875]
+    )
+    wide = image_to_network(rows, image_size=4, aspect=0.5, **WINDOW)[..., 0]
+    np.testing.assert_allclose(wide[:, 0] > 0, [False, True, False, False])
+    tall = image_to_network(rows.T, image_size=4, aspect=0.5, **WINDOW)[..., 0]
+    np.testing.assert_allclose(tall, square.T)
+
+
 def test_to_slice_reads_the_middle_of_the_square():
     """A slice of (2, 4) is rows 1 and 2 of a square of 4; the others are ignored."""
     square = np.arange(16, dtype=np.float32).reshape(4, 4)

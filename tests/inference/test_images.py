@@ -20,7 +20,7 @@ from lungseg_jax.runtime.errors import UserError
 def scan(images):
     """An image of SimpleITK, stored head first, and its rows back to front."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(images[::-1, ::-1]))
-    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetSpacing((1.0, 0.8, 2.5))  # pixels in the proportion of `write_series`
     image.SetOrigin((-12.0, 30.0, 7.0))
     image.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, -1))
     return image

@@ -62,16 +62,22 @@ class EnsemblePredictor:
         self._devices = mesh.size
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
 
-    def _input(self, image: np.ndarray) -> np.ndarray:
-        stored = image_to_network(image, **self._preprocessing)
+    def _input(self, image: np.ndarray, aspect: float) -> np.ndarray:
+        stored = image_to_network(image, aspect=aspect, **self._preprocessing)
         return to_unit(stored, **self._preprocessing)
 
-    def probabilities(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def probabilities(
+        self, images: Iterable[np.ndarray], *, aspect: float = 1.0
+    ) -> Iterator[np.ndarray]:
         """For each image `[h w]`, yield the members' probabilities of lung, `[m h w]`.
 
         While the devices compute a batch, the next one is read and waits for them, and the
         caller works on the results of the one before. Memory holds two batches, whatever
         the number of images.
+
+        Args:
+          images: slices of any sizes.
+          aspect: height of a pixel over its width.
 
         Raises:
           UserError: the memory of the device is too small.
@@ -79,16 +85,16 @@ class EnsemblePredictor:
         images = iter(images)
         started = None
         while batch := list(islice(images, self._batch_size)):
-            outputs = self._start(batch)
+            outputs = self._start(batch, aspect)
             if started:
-                yield from self._results(*started)
+                yield from self._results(*started, aspect)
             started = [image.shape for image in batch], outputs
         if started:
-            yield from self._results(*started)
+            yield from self._results(*started, aspect)
 
-    def _start(self, batch: Sequence[np.ndarray]) -> list[jax.Array]:
+    def _start(self, batch: Sequence[np.ndarray], aspect: float) -> list[jax.Array]:
         """Let the devices compute a batch, `[1 b s s]` for each member; do not wait."""
-        inputs = [self._input(image) for image in batch]
+        inputs = [self._input(image, aspect) for image in batch]
         is_small = len(batch) <= self._devices
         size = self._devices if is_small else self._batch_size
         inputs += [inputs[-1]] * (size - len(batch))
@@ -97,13 +103,18 @@ class EnsemblePredictor:
             return [self._predict(member, placed) for member in self._members]
 
     def _results(
-        self, shapes: Sequence[tuple[int, int]], outputs: Sequence[jax.Array]
+        self,
+        shapes: Sequence[tuple[int, int]],
+        outputs: Sequence[jax.Array],
+        aspect: float,
     ) -> Iterator[np.ndarray]:
         """Wait for a batch, and yield its probabilities at the sizes of its slices."""
         with memory.reported(LESS_MEMORY):
             squares = np.concatenate([np.asarray(output) for output in outputs])
         for i, shape in enumerate(shapes):
-            yield np.stack([to_slice(square, shape) for square in squares[:, i]])
+            yield np.stack(
+                [to_slice(square, shape, aspect) for square in squares[:, i]]
+            )
 
 
 @functools.cache  # one process often makes many predictors of the same model

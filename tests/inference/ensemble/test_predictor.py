@@ -139,7 +139,7 @@ images = [rng.integers(-1000, 400, (40, 36), np.int16) for _ in range(13)]
 np.save(sys.argv[1], np.stack(list(predictor.probabilities(images))))
 one = next(predictor.probabilities(images[:1]))
 np.save(sys.argv[2], one)
-(output,) = predictor._start(images[:6])[:1]
+(output,) = predictor._start(images[:6], aspect=1.0)[:1]
 print(*(len(part.data[0]) for part in output.addressable_shards))
 print(predictor._predict._cache_size())
 """

@@ -39,6 +39,22 @@ def test_scores_on_phantom_volumes(segmenter, seed, iou):
     assert overlap.iou(counts.sum(axis=0)) == pytest.approx(iou, abs=0.02)
 
 
+@pytest.mark.parametrize("rows,least", [(3, 0.93), (6, 0.85)])
+def test_coarse_rows_cost_little(segmenter, rows, least):
+    """As in the axial slices of a coronal series, whose slices are the rows."""
+    images, truth, _ = make_volume(seed=12, slices=6, size=192)
+    images, truth = (
+        array.reshape(6, -1, rows, 192).mean(axis=2) for array in (images, truth > 0)
+    )
+    ious = {}
+    for aspect in (1, rows):
+        found = segmenter.stream(images.astype(np.float32), aspect=aspect)
+        mask = np.stack([segmentation.mask for segmentation in found])
+        counts = overlap.count_pixels(mask, truth > 0.5)
+        ious[aspect] = overlap.iou(counts.sum(axis=0))
+    assert ious[1] < least - 0.03 < least < ious[rows]
+
+
 def test_a_patient_without_lung_in_the_scan_has_none(segmenter):
     images, truth, _ = make_volume(seed=14, slices=24, size=160)
     abdomen = images[~truth.any(axis=(1, 2))]
