@@ -97,8 +97,8 @@ def resize_to_fit(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def stretch(plane: np.ndarray, factor: float) -> np.ndarray:
-    """Scale the height of a plane `[h w]` by a factor: linearly, or labels (uint8) not."""
-    height, width = plane.shape
+    """Scale the height of a plane `[h w ...]` by a factor: linearly, but for uint8."""
+    height, width = plane.shape[:2]
     kind = cv2.INTER_NEAREST if plane.dtype == np.uint8 else cv2.INTER_LINEAR
     return cv2.resize(
         plane, (width, max(1, round(height * factor))), interpolation=kind

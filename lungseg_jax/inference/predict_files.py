@@ -28,7 +28,7 @@ from lungseg_jax.inference import review
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.outputs import LABELS
-from lungseg_jax.inference.overlay import ContactSheet, overlay
+from lungseg_jax.inference.overlay import ContactSheet, overlay, stretch
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
@@ -160,6 +160,7 @@ def _predict_volume(
             mask, confidence = masks[k].astype(bool), confidences[k]
             if shown(k):
                 picture = _picture(segmenter, image, mask, uncertainty[k])
+                picture = stretch(picture, volume.aspect)
                 sheet.add(k, picture, review=bool(confidence.review))
             if viewer:
                 viewer.add(k, image, confidence.review, confidence.reasons)

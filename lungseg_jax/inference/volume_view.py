@@ -84,7 +84,8 @@ class VolumeViewer:
         window_hu: tuple[float, float],
     ):
         n, h, w = sides.shape
-        self._sides, self._spacing_mm = sides, spacing_mm
+        self._sides, self._spacing_mm = sides, spacing_mm or (1.0, 1.0, 1.0)
+        self._has_geometry = spacing_mm is not None
         self._window = window_hu
         self._shown = set(
             np.linspace(0, n - 1, min(n, MOST_SLICES)).round().astype(int).tolist()
@@ -115,7 +116,9 @@ class VolumeViewer:
         if review:
             self._to_review.append(k)
         if k in self._shown:
-            picture = resize_to_fit(self._draw(image, sides), SIDE)
+            _, height, width = self._spacing_mm
+            square = (stretch(a, height / width) for a in (np.float32(image), sides))
+            picture = resize_to_fit(self._draw(*square), SIDE)
             self._slices.append(SliceView(k, encode_jpeg(picture), review, reasons))
 
     def add_planes(self, sheet: ContactSheet) -> None:
@@ -129,7 +132,7 @@ class VolumeViewer:
     def view(self, name: str) -> VolumeView:
         """Return the view of all slices added."""
         right, left = (int(np.count_nonzero(self._sides == s)) for s in (RIGHT, LEFT))
-        spacing = self._spacing_mm
+        voxel_ml = float(np.prod(self._spacing_mm)) / 1000
         return VolumeView(
             name=name,
             count=len(self._sides),
@@ -138,7 +141,7 @@ class VolumeViewer:
             sagittal=[encode_jpeg(picture) for picture in self._sagittals()],
             density=self._density,
             voxels=(right, left),
-            voxel_ml=None if spacing is None else float(np.prod(spacing)) / 1000,
+            voxel_ml=voxel_ml if self._has_geometry else None,
             to_review=self._to_review,
         )
 
@@ -158,8 +161,7 @@ class VolumeViewer:
 
     def _planes(self, images, sides, *, axis: int) -> list[np.ndarray]:
         """Draw planes `[p n m]` with the head up and square millimetres."""
-        spacing = self._spacing_mm or (1.0, 1.0, 1.0)
-        factor = spacing[0] / spacing[axis]
+        factor = self._spacing_mm[0] / self._spacing_mm[axis]
         return [
             self._draw(stretch(image[::-1], factor), stretch(labels[::-1], factor))
             for image, labels in zip(images, sides, strict=True)

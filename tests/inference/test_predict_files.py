@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import cv2
 import highdicom as hd
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from dicom_files import AXIAL, edit, write_series  # of tests/data/io/
 from pydicom.uid import generate_uid
 
+from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.outputs import MAPS
@@ -77,7 +79,12 @@ def test_segments_a_volume_in_its_own_orientation(segmenter, images, suffix, tmp
     table = tmp_path / "t.csv"
     options = {"maps": list(MAPS), "overlay": True, "table": table}
     predictions = predict(segmenter, source, target, **options)
-    expected = segmenter(images)
+    with open_volume(source) as scan:
+        assert scan.aspect == pytest.approx(0.8 / 0.7)
+        found = list(segmenter.stream(images, aspect=scan.aspect))
+    expected = SimpleNamespace(
+        **{n: np.stack([getattr(s, n) for s in found]) for n in ("mask", *MAPS)}
+    )
     mask = sitk.ReadImage(str(target))
     assert mask.GetDirection() == volume.GetDirection()
     np.testing.assert_array_equal(
