@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 
 
-@app.command(__doc__)
+@app.command(
+    __doc__,
+    when_interrupted="files that are there are complete; --overwrite replaces them.",
+)
 @app.run_option(
     "Run or bundle: a folder, gs://, s3:// or hf://; by default that of the package.",
     default=PRETRAINED,

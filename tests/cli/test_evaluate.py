@@ -23,6 +23,20 @@ def test_writes_the_scores_of_a_folder(
         assert again.returncode == 2 and "--overwrite" in again.stderr
 
 
+def test_scores_that_were_written_before_a_stop_are_not_denied(
+    trained_run, labelled_folder, lungseg_here, tmp_path, monkeypatch
+):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lungseg_jax.reporting.report.write_report", stop)
+    outputs = [f"--json={tmp_path}/scores.json", f"--report={tmp_path}/page"]
+    words = [f"--run={trained_run}", f"--data={labelled_folder}", *outputs]
+    done = lungseg_here("evaluate", *words)
+    assert done.returncode == 130 and (tmp_path / "scores.json").exists()
+    assert "files that are there are complete" in done.stderr
+
+
 def test_members_last_uses_only_the_last_snapshot(
     trained_run, labelled_folder, lungseg_here, tmp_path
 ):
