@@ -13,7 +13,7 @@ model card, checksums, and a StableHLO program that runs without this package. `
 data, which differ in --config.seed, become one ensemble: it is tuned on their validation
 split and scored on their test split, and --members are those of each run. --push also
 uploads it to the Hugging Face Hub, as a private repository if it is new; it needs the extra
-[hub] and `hf auth login`.
+[hub] and `hf auth login`. A push that has failed is repeated by the same command.
 """
 
 from pathlib import Path
@@ -23,7 +23,11 @@ import click
 from lungseg_jax.cli import app
 
 
-@app.command(__doc__)
+@app.command(
+    __doc__,
+    when_interrupted="a bundle that is there is complete; with --push, the same command "
+    "uploads it.",
+)
 @app.output("BUNDLE", "a folder that does not exist yet.")
 @app.run_option("Run folder, also on gs:// or s3://; may be repeated.", multiple=True)
 @app.members_option()
@@ -54,8 +58,9 @@ def export(
 ) -> None:
     from lungseg_jax.evaluation.deep_ensemble import combine
     from lungseg_jax.evaluation.results import scores_of
-    from lungseg_jax.inference.ensemble.bundle import require_new, write_bundle
+    from lungseg_jax.inference.ensemble import bundle
     from lungseg_jax.inference.ensemble.hub import push_bundle, require_hub
+    from lungseg_jax.inference.ensemble.location import is_bundle
     from lungseg_jax.inference.ensemble.run_members import load_run
     from lungseg_jax.runtime import progress
     from lungseg_jax.runtime.errors import UserError, pluralize
@@ -65,7 +70,9 @@ def export(
 
     if push is not None:
         require_hub(push, option=f"--push={push}")
-    require_new(out)
+    is_there = push is not None and is_bundle(out)
+    if not is_there:
+        bundle.require_new(out)
     runs = [Run.open(RunFolder(folder_path(path))) for path in run]
     opened = runs[0]
     if len(runs) > 1:
@@ -91,10 +98,13 @@ def export(
         "license": license,
         "datasets": list(datasets),
     }
-    write_bundle(out, trained, record)
-    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-    networks = pluralize(len(trained.members), "network")
-    progress.say(f"wrote {out}: {networks}, {size:.1f} MB")
+    if is_there:
+        bundle.require_same(out, trained, record)
+    else:
+        bundle.write_bundle(out, trained, record)
+        size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+        networks = pluralize(len(trained.members), "network")
+        progress.say(f"wrote {out}: {networks}, {size:.1f} MB")
     if push is not None:
         progress.say(f"pushed to {push_bundle(out, push)}")
 

@@ -42,6 +42,33 @@ def test_pushes_a_bundle_with_its_license(
     assert data.eval_results[0].dataset_name == "phantom slices, test split"
 
 
+def test_a_push_that_was_stopped_is_repeated_by_the_same_command(
+    trained_run, lungseg_here, tmp_path, monkeypatch
+):
+    def push(folder, repo):
+        pushed.append(folder)
+        if stop:
+            raise KeyboardInterrupt
+        return "https://hub/org/lungs"
+
+    monkeypatch.setattr("lungseg_jax.inference.ensemble.hub.push_bundle", push)
+    words = f"--run={trained_run}", "--push=org/lungs", "lungs"
+    pushed, stop = [], True
+    done = lungseg_here("export", *words, cwd=tmp_path)
+    assert done.returncode == 130 and "is there is complete" in done.stderr
+    stop = False
+    done = lungseg_here("export", *words, cwd=tmp_path)
+    assert done.returncode == 0 and "pushed to https://hub" in done.stdout, done.stderr
+
+    pushed.clear()
+    done = lungseg_here("export", "--license=cc-by-4.0", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "is not what this command" in done.stderr
+    (tmp_path / "lungs/README.md").write_text("Lungs.")
+    done = lungseg_here("export", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "lungs/README.md is damaged" in done.stderr
+    assert not pushed
+
+
 def test_a_bundle_predicts_a_volume_as_its_run_does(
     trained_run, lungseg_here, scan, tmp_path
 ):

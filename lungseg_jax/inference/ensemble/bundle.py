@@ -11,6 +11,7 @@ Nothing in it is code that Python runs, and nothing is pickled.
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,41 @@ def write_bundle(
       UserError: the folder exists, or cannot be written.
     """
     require_new(path)
+    with atomic_folder(path) as folder:
+        description = _write_networks(folder, trained, record)
+        (folder / PROGRAM).write_bytes(export_program(trained))
+        write_text(folder / CARD, model_card.render_model_card(description))
+        write_text(folder / SUMS, _checksums(folder))
+
+
+def require_same(
+    path: Path, trained: TrainedEnsemble, record: Mapping[str, Any]
+) -> None:
+    """Check that a bundle is intact, and of these networks with this description.
+
+    Args:
+      path: the folder of the bundle.
+      trained, record: see `write_bundle`.
+
+    Raises:
+      UserError: it is damaged, or another bundle.
+    """
+    verify_bundle(path)
+    with tempfile.TemporaryDirectory(prefix="lungseg-") as folder:
+        _write_networks(Path(folder), trained, record)
+        pairs = [(path / name, Path(folder, name)) for name in (WEIGHTS, DESCRIPTION)]
+        if any(_checksum(there) != _checksum(new) for there, new in pairs):
+            raise UserError(
+                f"{path} exists already, and is not what this command would write.",
+                rule="--push uploads a bundle that is there if it is the same.",
+                remedy="repeat the options that wrote it, or name another folder.",
+            )
+
+
+def _write_networks(
+    folder: Path, trained: TrainedEnsemble, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the weights and bundle.json, and return what the latter holds."""
     description = {"version": VERSION, "members": list(trained.members)}
     description |= {field: getattr(trained, field) for field in FIELDS}
     description["decision"] = dataclasses.asdict(trained.settings())  # for all members
@@ -60,12 +96,9 @@ def write_bundle(
         key: value for key, value in record["evaluation"].items() if key != "slices"
     }
     description |= dict(record) | {"evaluation": evaluation}
-    with atomic_folder(path) as folder:
-        write_weights(folder / WEIGHTS, trained.members, {})
-        write_json(folder / DESCRIPTION, description)
-        (folder / PROGRAM).write_bytes(export_program(trained))
-        write_text(folder / CARD, model_card.render_model_card(description))
-        write_text(folder / SUMS, _checksums(folder))
+    write_weights(folder / WEIGHTS, trained.members, {})
+    write_json(folder / DESCRIPTION, description)
+    return description
 
 
 def require_new(path: Path) -> None:

@@ -53,7 +53,7 @@ def locate_or_download(path: str | PathLike) -> Path:
 
 
 def push_bundle(folder: Path, repo: str) -> str:
-    """Upload a bundle as a new revision of a repository, private if it is new.
+    """Upload the files of a bundle as a new revision of a repository, private if it is new.
 
     Returns:
       The address of the repository.
@@ -69,6 +69,7 @@ def push_bundle(folder: Path, repo: str) -> str:
         huggingface_hub.upload_folder(
             repo_id=repo,
             folder_path=folder,
+            allow_patterns=[*FILES, SUMS],
             commit_message=f"lungseg export {folder.name}",
         )
     except Exception as e:  # of several libraries

@@ -45,9 +45,12 @@ class Hub:
         self.private.setdefault(repo_id, private)
         return f"https://huggingface.co/{repo_id}"
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message):
+    def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
         assert repo_id in self.private and commit_message
-        shutil.copytree(folder_path, self.root / repo_id / "main", dirs_exist_ok=True)
+        target = self.root / repo_id / "main"
+        target.mkdir(parents=True, exist_ok=True)
+        for name in allow_patterns:
+            shutil.copy(folder_path / name, target)
 
 
 @pytest.fixture
@@ -62,12 +65,15 @@ def hub(tmp_path, monkeypatch):
 def exported(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "lungs"
     bundle.write_bundle(folder, trained, RECORD)
+    (folder / "notes.txt").touch()  # which stays on the machine
     return folder
 
 
 def test_a_pushed_bundle_is_used_by_its_address(hub, exported, trained, slices):
     assert push_bundle(exported, "org/lungs") == "https://huggingface.co/org/lungs"
     assert hub.private == {"org/lungs": True}
+    uploaded = {file.name for file in (hub.root / "org/lungs/main").iterdir()}
+    assert uploaded == {*bundle.FILES, bundle.SUMS}
     image = next(slices(1)).image
     actual, expected = load("hf://org/lungs")(image), LungSegmenter(trained)(image)
     np.testing.assert_array_equal(actual.probability, expected.probability)
@@ -92,7 +98,7 @@ def test_only_the_files_of_a_bundle_are_downloaded(hub, exported):
     push_bundle(exported, "org/lungs")
     (hub.root / "org/lungs/main/weights.pkl").touch()
     names = {file.name for file in locate_or_download("hf://org/lungs").iterdir()}
-    assert names == {file.name for file in exported.iterdir()}
+    assert names == {*bundle.FILES, bundle.SUMS}
 
 
 def test_checksums_are_verified_after_the_download(hub, exported):
