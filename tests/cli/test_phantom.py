@@ -48,10 +48,22 @@ def test_reads_back_in_the_standard_orientation(tmp_path, phantom):
             np.testing.assert_array_equal(volume.read(5), slices[5])
 
 
+def test_creates_missing_folders(tmp_path, phantom):
+    words = (
+        *SMALL,
+        f"--mask={tmp_path}/masks/p.nii",
+        tmp_path / "new" / "scans" / "p.nii",
+    )
+    assert phantom(*words) == (0, "")
+    assert (tmp_path / "masks/p.nii").exists()
+    assert (tmp_path / "new/scans/p.nii").exists()
+
+
 @pytest.mark.parametrize(
     "words,message",
     [
         (["patient.txt"], "not in a known format"),
+        (["patient.png"], "patient.png cannot be a volume like phantom 0"),
         (["there.nii.gz"], "already there"),
         (["--mask=a.nii.gz", "a.nii.gz"], "one name"),
         (["--spacing=90", "a.nii.gz"], "within the body"),

@@ -1,5 +1,6 @@
 """Volumes, written slice by slice, with the geometry of an existing one."""
 
+import contextlib
 import gzip
 import os
 import shutil
@@ -46,6 +47,8 @@ def open_mask(
 class VolumeWriter:
     """A context manager; the complete file appears under its name at the end.
 
+    Missing folders are created.
+
     Args:
       path: the file; its suffix chooses the format. It replaces an existing one.
       like: the volume whose size and geometry to take over.
@@ -70,7 +73,7 @@ class VolumeWriter:
         can_write = split_suffix(path)[1] in writable
         if not can_write or like.spacing_mm is None and format_of(path).has_geometry:
             raise UserError(
-                f"{path} cannot be the mask of {like.name}.",
+                f"{path} cannot be a volume like {like.name}.",
                 rule=f"one of {', '.join(writable)}; an array has no geometry, and its "
                 "mask is another array.",
             )
@@ -82,17 +85,21 @@ class VolumeWriter:
         if self._format.add_segments:
             header = self._format.add_segments(header, geometry.size, self._segments)
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._scratch = Path(
                 tempfile.mkdtemp(prefix=f".{self._path.name}.", dir=self._path.parent)
             )
-            self._plain = self._scratch / "plain"
-            self._is_written = np.zeros(geometry.count, bool)
-            with self._plain.open("wb") as file:
-                file.write(header)
-                self._offset = file.tell()
-                size = int(np.prod(geometry.size)) * self._dtype.itemsize
-                file.truncate(self._offset + size)
-            self._file = self._plain.open("r+b")
+            with contextlib.ExitStack() as stack:
+                stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
+                self._plain = self._scratch / "plain"
+                self._is_written = np.zeros(geometry.count, bool)
+                with self._plain.open("wb") as file:
+                    file.write(header)
+                    self._offset = file.tell()
+                    size = int(np.prod(geometry.size)) * self._dtype.itemsize
+                    file.truncate(self._offset + size)
+                self._file = self._plain.open("r+b")
+                stack.pop_all()  # from here on, __exit__ removes it
         except OSError as e:
             raise self._unwritable(e) from e
         return self

@@ -1,7 +1,9 @@
 """Volumes are read in the radiologist's orientation and written back in their own."""
 
+import errno
 import gzip
 import itertools
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lungseg_jax.data.io.formats import open_volume
+from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volume_writer import VolumeWriter
+from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
 
 # (axis of the patient, sign) of each axis of the file: 6 orders, 8 signs.
@@ -205,6 +209,20 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
                 if stop:
                     raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["in.nii.gz"]
+
+
+def test_a_disk_that_is_full_at_the_start_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(path, *arguments, open=Path.open):
+        if path.name == "plain":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open(path, *arguments)
+
+    volume = Volume("a", Geometry((2, 2, 2)), lambda axis, k: np.zeros((2, 2)))
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(UserError, match="No space left"):
+        with VolumeWriter(tmp_path / "new" / "out.nii", volume, np.uint8):
+            pass
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
 
 
 def test_replaces_an_existing_file_only_when_complete(tmp_path):
