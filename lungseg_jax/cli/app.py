@@ -175,7 +175,7 @@ def quiet_option():
         is_flag=True,
         expose_value=False,
         callback=silence,
-        help="Print only errors.",
+        help="Print only results and errors.",
     )
 
 
