@@ -1,7 +1,7 @@
 """The Python interface: segments CT slices and estimates the uncertainty of the masks."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ class LungSegmenter:
         require_intensity(values_of([images]), self.trained.domain, "the array")
         if images.ndim == 2:
             return next(self.stream([images]))
-        return _stack(list(self.stream(images)))
+        return _stack(self.stream(images), len(images))
 
     def stream(
         self, images: Iterable[np.ndarray], *, aspect: float = 1.0
@@ -198,7 +198,7 @@ class LungSegmenter:
 
         images = np.stack(list(volume.slices()))
         require_intensity(values_of([images]), self.trained.domain, volume.name)
-        slices = _stack(list(self.stream(images, aspect=volume.aspect)))
+        slices = _stack(self.stream(images, aspect=volume.aspect), len(images))
         mask = mark_air(images, slices.mask)
         clean_volume(mask, has_air=self.trained.domain == "HU")
         found = unlike_neighbours(mask) | sides_differ(label_sides(mask))
@@ -272,10 +272,18 @@ def _as_images(images: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray
     return images
 
 
-def _stack(segmentations: Sequence[Segmentation]) -> Segmentation:
-    """Stack the segmentations of slices `[h w]` along a leading axis n."""
-    fields = {}
-    for field in dataclasses.fields(Segmentation):
-        values = [getattr(segmentation, field.name) for segmentation in segmentations]
-        fields[field.name] = None if values[0] is None else np.stack(values)
+def _stack(segmentations: Iterable[Segmentation], count: int) -> Segmentation:
+    """Stack the segmentations of `count` slices `[h w]` along a leading axis n.
+
+    Each is copied as it comes: a list of them would take the memory a second time.
+    """
+    fields = dict.fromkeys(field.name for field in dataclasses.fields(Segmentation))
+    for k, segmentation in enumerate(segmentations):
+        for name in fields:
+            if (value := getattr(segmentation, name)) is None:
+                continue
+            if fields[name] is None:
+                value = np.asarray(value)
+                fields[name] = np.empty((count, *value.shape), value.dtype)
+            fields[name][k] = value
     return Segmentation(**fields)

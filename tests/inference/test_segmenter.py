@@ -1,6 +1,7 @@
 """The Python interface: arrays in, masks and their uncertainty out."""
 
 import dataclasses
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -47,6 +48,20 @@ def test_a_batch_equals_its_slices_one_by_one(segmenter, images):
         np.testing.assert_array_equal(batch.mask[i], single.mask)
         np.testing.assert_allclose(batch.uncertainty[i], single.uncertainty, atol=1e-5)
         assert batch.review[i] == single.review
+
+
+def test_results_of_slices_are_copied_as_they_come(segmenter, images, monkeypatch):
+    """A list of them would take as much memory as the result."""
+    alive, counts = weakref.WeakSet(), []
+
+    def combine(self, probabilities, combine=LungSegmenter.combine):
+        alive.add(made := combine(self, probabilities))
+        counts.append(len(alive))
+        return made
+
+    monkeypatch.setattr(LungSegmenter, "combine", combine)
+    segmenter(images)
+    assert len(counts) == len(images) and max(counts) <= 2
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, np.float64])
