@@ -107,8 +107,13 @@ def _plan_folder(
     """Plan what is in a folder and below; only a series by itself is a single input."""
     files, folders = _entries(source)
     below = list(_plan_below(folders, target, format, series))
-    if is_dicom(source) and not below:
+    own, is_single = [], is_dicom(source) and not folders
+    if is_dicom(source) and folders:
+        own = list(_plan_series(source, target, format, series))
+        is_single = bool(own) and not below
+    if own or is_single:
         _refuse_mixed_series(source, files)
+    if is_single:
         return [_plan_single(source, target, format, series)]
     if split_target(target)[1]:
         raise UserError(
@@ -116,16 +121,13 @@ def _plan_folder(
             rule="each slice, volume and series in it, and below, has a mask.",
             remedy="name a folder for the masks.",
         )
-    own = is_dicom(source) and list(_plan_series(source, target, format, series))
-    if own:
-        _refuse_mixed_series(source, files)
-    else:
-        inputs = list(list_images(source).values())
-        inputs += [path for path in files if kind_of(path) in (VOLUME, EITHER)]
-        own = [
-            _plan_input(path, _mask_path(path, target, format, in_folder=True))
-            for path in inputs
-        ]
+    own = own or _plan_images(source, files, target, format)
+    if series and not any(task.series for task in own + below):
+        raise UserError(
+            f"{source} has no series {series}, nor have its subfolders.",
+            rule="--series is the UID of a series there.",
+            remedy="leave it out for a mask of each series.",
+        )
     if not own and not below:
         names = ", ".join(folder.name for folder in folders[:LISTED])
         raise UserError(
@@ -133,13 +135,17 @@ def _plan_folder(
             rule=f"files that end in {', '.join(suffixes())}, or DICOM files.",
             remedy=f"name one of its subfolders ({names})." if folders else "",
         )
-    if series and not any(task.series for task in own + below):
-        raise UserError(
-            f"{source} has no series {series}, nor have its subfolders.",
-            rule="--series is the UID of a series there.",
-            remedy="leave it out for a mask of each series.",
-        )
     return own + below
+
+
+def _plan_images(
+    source: Path, files: Sequence[Path], target: Path, format: str
+) -> list[PredictionTask]:
+    """Plan the slices and volumes among the files of a folder."""
+    images = list(list_images(source).values())
+    images += [path for path in files if kind_of(path) in (VOLUME, EITHER)]
+    masks = [_mask_path(path, target, format, in_folder=True) for path in images]
+    return [_plan_input(*pair) for pair in zip(images, masks, strict=True)]
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -97,6 +97,7 @@ def test_finds_series_below_others_and_on_discs(volume, tmp_path):
     assert sorted(str(task.target.relative_to(out)) for task in tasks) == found
     (task,) = plan_outputs(index.parent, out)
     assert task.target == out / "IMG.nii.gz"
+    assert_refused("has no series 1.2", index.parent, out, series="1.2")
 
 
 def test_a_series_does_not_hide_what_is_below(volume, tmp_path):
