@@ -200,7 +200,7 @@ def _refuse_inside(source: Path, target: Path) -> None:
     inside = Path(os.path.realpath(target))  # unlike Path.resolve, circular links too
     if inside.is_relative_to(os.path.realpath(source)):
         raise UserError(
-            f"{target} is inside the input folder {source}.",
+            f"{target} is not outside of the input folder {source}.",
             rule="masks are not among their inputs, where the next run would find them.",
             remedy=f"name an output outside of {source}.",
         )

@@ -206,9 +206,13 @@ def test_refuses_to_overwrite_an_input_under_any_name(images, volume, tmp_path):
 def test_refuses_masks_among_their_inputs(images, series, tmp_path):
     (tmp_path / "link").symlink_to(images)
     for target in (images, images / "masks", tmp_path / "link" / "new" / "masks"):
-        assert_refused("inside the input folder", images, target, overwrite=True)
-    assert_refused("inside the input folder", series, series / "mask.nii.gz")
-    assert_refused("inside the input folder", series, series / "deeper" / "m.nii.gz")
+        assert_refused(
+            "not outside of the input folder", images, target, overwrite=True
+        )
+    assert_refused("not outside of the input folder", series, series / "mask.nii.gz")
+    assert_refused(
+        "not outside of the input folder", series, series / "deeper" / "m.nii.gz"
+    )
     assert plan_outputs(images / "a.tif", images / "m.png")  # beside a single file
     assert plan_outputs(images, tmp_path / "in_masks")
 
