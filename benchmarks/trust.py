@@ -105,7 +105,10 @@ def predictions(
             yield np.ascontiguousarray(image, np.float32), np.ascontiguousarray(mask)
 
     segmented = zip_with_predictions(
-        segmenter.stream, changed(), image_of=lambda pair: pair[0]
+        segmenter.stream,
+        changed(),
+        image_of=lambda pair: pair[0],
+        aspect_of=lambda pair: 1.0,
     )
     for (_, truth), segmentation in segmented:
         counts = overlap.count_pixels(segmentation.mask, truth)

@@ -71,7 +71,9 @@ class Dataset:
                 rule="they are as they were written.",
                 remedy=f"delete {self._folder}, which is prepared again from the files.",
             ) from e
-        return Slice(name, record["image"][..., 0], record["mask"][..., 0])
+        row_mm, column_mm = self.checked.metadata.spacings.get(name, (1.0, 1.0))
+        image, mask = record["image"][..., 0], record["mask"][..., 0]
+        return Slice(name, image, mask, aspect=row_mm / column_mm)
 
     def shapes(self, names: Iterable[str]) -> set[tuple[int, int]]:
         """Return the different heights and widths of the named slices."""

@@ -75,8 +75,11 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
         """
         dataset, name = self._sources[i]
         image_slice = dataset.read(name)
-        image = image_to_network(image_slice.image, **self._image_options)
-        mask = mask_to_network(image_slice.mask, soft=self._soft, **self._mask_options)
+        aspect = {"aspect": image_slice.aspect}
+        image = image_to_network(image_slice.image, **self._image_options, **aspect)
+        mask = mask_to_network(
+            image_slice.mask, soft=self._soft, **self._mask_options, **aspect
+        )
         return {"image": image, "mask": pack_mask(mask, self.dtypes["mask"])}
 
     @property

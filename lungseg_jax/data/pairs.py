@@ -27,11 +27,19 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """The content of a pair: an image `[h w]` and a mask `[h w]`, uint8 in {0, 1}."""
+    """The content of a pair.
+
+    Attributes:
+      name: of both files.
+      image: `[h w]`.
+      mask: `[h w]`, uint8 in {0, 1}.
+      aspect: height of a pixel over its width.
+    """
 
     name: str
     image: np.ndarray
     mask: np.ndarray
+    aspect: float = 1.0
 
 
 def read_slice(pair: Pair) -> Slice:

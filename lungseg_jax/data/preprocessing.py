@@ -78,14 +78,20 @@ def to_unit(
 
 
 def mask_to_network(
-    mask: np.ndarray, *, preprocessing: str, image_size: int, soft: bool
+    mask: np.ndarray,
+    *,
+    preprocessing: str,
+    image_size: int,
+    soft: bool,
+    aspect: float = 1.0,
 ) -> np.ndarray:
     """Convert a mask `[h w]` in {0, 1} to float32 `[image_size image_size]` in [0, 1].
 
     A soft mask holds the fraction of lung under each pixel; a hard one is 1 where that is
     at least a half.
     """
-    square = _to_square(soften(mask, preprocessing=preprocessing), image_size)
+    softened = soften(mask, preprocessing=preprocessing)
+    square = _to_square(softened, image_size, aspect=aspect)
     return square if soft else (square >= 0.5).astype(np.float32)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -175,7 +174,7 @@ def _probabilities(
 ) -> Iterator[tuple[Slice, np.ndarray]]:
     """Each slice with its members' probabilities `[m h w]`."""
     predict = trained.predictor(flips=flips).probabilities
-    return zip_with_predictions(predict, slices, image_of=attrgetter("image"))
+    return zip_with_predictions(predict, slices)
 
 
 class _EnsembleStats:

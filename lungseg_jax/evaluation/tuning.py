@@ -7,7 +7,6 @@ set.)
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -181,9 +180,7 @@ class _Predictions:
             yield from self._cached
             return
         cached, room = [], CACHE_BYTES
-        predictions = zip_with_predictions(
-            self._ensemble.probabilities, self._read(), image_of=attrgetter("image")
-        )
+        predictions = zip_with_predictions(self._ensemble.probabilities, self._read())
         for image_slice, members in predictions:
             truth = true_mask(
                 image_slice.mask,

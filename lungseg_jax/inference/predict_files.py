@@ -6,8 +6,6 @@ all inputs.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,9 +102,7 @@ def predict_files(
 def _predict_slices(segmenter, tasks: Sequence[PredictionTask], table) -> None:
     inputs = map(_read_slice, tasks)
     with progress.bar("predicting", len(tasks)) as bar:
-        predictions = zip_with_predictions(
-            segmenter.stream, inputs, image_of=attrgetter("image")
-        )
+        predictions = zip_with_predictions(segmenter.stream, inputs)
         for task, (source, segmentation) in zip(tasks, predictions, strict=True):
             task.target.parent.mkdir(parents=True, exist_ok=True)
             stored = source.as_stored
@@ -185,8 +181,12 @@ def _segment_slices(
     }
     bar = stack.enter_context(progress.bar(task.source.name, volume.count))
     slices = _checked_slices(volume, segmenter.trained.domain)
-    segment = partial(segmenter.stream, aspect=volume.aspect)
-    segmented = zip_with_predictions(segment, slices, image_of=lambda i: i)
+    segmented = zip_with_predictions(
+        segmenter.stream,
+        slices,
+        image_of=lambda image: image,
+        aspect_of=lambda image: volume.aspect,
+    )
     for k, (image, segmentation) in enumerate(segmented):
         for field, writer in maps.items():
             writer.write(k, getattr(segmentation, field))
@@ -304,6 +304,10 @@ class _Slice(NamedTuple):
     @property
     def spacing_mm(self) -> tuple[float, float, float] | None:
         return self.geometry and self.geometry.spacing_mm
+
+    @property
+    def aspect(self) -> float:
+        return self.geometry.aspect if self.geometry else 1.0
 
     def as_stored(self, image: np.ndarray) -> np.ndarray:
         """Turn a result for the slice into the orientation of the file's pixels."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import PRETRAINED
+from lungseg_jax.inference.ensemble.predictor import SQUARE
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
@@ -169,7 +171,7 @@ class LungSegmenter:
         return _stack(self.stream(images), len(images))
 
     def stream(
-        self, images: Iterable[np.ndarray], *, aspect: float = 1.0
+        self, images: Iterable[np.ndarray], *, aspects: Iterable[float] = SQUARE
     ) -> Iterator[Segmentation]:
         """Segment slices `[h w]` of any sizes, keeping two batches in memory.
 
@@ -177,13 +179,13 @@ class LungSegmenter:
 
         Args:
           images: the slices.
-          aspect: height of a pixel over its width, if they are not square.
+          aspects: for each of them, the height of a pixel over its width.
 
         Raises:
           UserError: an array is not a slice, or has values that are not finite.
         """
         slices = (_as_images(image, dimensions=(2,)) for image in images)
-        probabilities = self._predictor.probabilities(slices, aspect=aspect)
+        probabilities = self._predictor.probabilities(slices, aspects=aspects)
         return map(self.combine, probabilities)
 
     def _segment_file(self, path: Path) -> Segmentation:
@@ -198,7 +200,7 @@ class LungSegmenter:
 
         images = np.stack(list(volume.slices()))
         require_intensity(values_of([images]), self.trained.domain, volume.name)
-        slices = _stack(self.stream(images, aspect=volume.aspect), len(images))
+        slices = _stack(self.stream(images, aspects=repeat(volume.aspect)), len(images))
         mask = mark_air(images, slices.mask)
         clean_volume(mask, has_air=self.trained.domain == "HU")
         found = unlike_neighbours(mask) | sides_differ(label_sides(mask))

@@ -1,7 +1,6 @@
 """The report of an evaluation: index.html, its pictures and figures, and slices.csv."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +93,7 @@ def _write_cases(folder, evaluation, segmenter, read) -> list[Case]:
     """Write case<i>_<picture>.png for each case."""
     window = segmenter.trained.preprocessing["window_hu"]
     reasons = choose_cases(evaluation["slices"], evaluation["uncertainty"]["low_iou"])
-    segmented = zip_with_predictions(
-        segmenter.stream, read(list(reasons)), image_of=attrgetter("image")
-    )
+    segmented = zip_with_predictions(segmenter.stream, read(list(reasons)))
     cases = []
     for i, (image_slice, segmentation) in enumerate(segmented):
         pictures = _pictures(image_slice, segmentation, window)

@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+# For `fold_in`, beside a `split` of the same key: fold_in(key, i) is split(key, n)[i].
+APART = 2**31
+
 
 def draw(key: jax.Array, n: int) -> list[jax.Array]:
     """Draw n numbers, uniformly from 0 to 1."""

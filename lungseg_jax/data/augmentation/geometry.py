@@ -8,7 +8,7 @@ and additions of elements: a matrix product at a TPU's default precision moves a
 import jax
 import jax.numpy as jnp
 
-from lungseg_jax.data.augmentation.draws import between, draw, log_between
+from lungseg_jax.data.augmentation.draws import APART, between, draw, log_between
 from lungseg_jax.data.augmentation.fields import coordinates
 
 OUTSIDE_HU = -1000.0
@@ -62,7 +62,7 @@ def move(
         flip_lr=flip_lr,
         flip_ud=flip_ud,
     )
-    numbers = draw(jax.random.fold_in(key, 1), 10)
+    numbers = draw(jax.random.fold_in(key, APART), 10)
     if scale > 1:
         matrix = matrix / log_between(numbers[0], 1 / scale, scale)
     if turn:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from lungseg_jax.data.augmentation import geometry, pathology, scanner
+from lungseg_jax.data.augmentation.draws import APART
 
 Example = tuple[jax.Array, jax.Array]  # image [h w c] and mask [h w]
 
@@ -107,7 +109,7 @@ def augment(
         return images, masks
 
     def change(example):
-        image, mask, keys, draws = example
+        image, mask, draws, keys = example
         for i, (name, transform) in enumerate(TRANSFORMS.items()):
             if name in chances:
                 given = {o: knobs[o] for o in transform.options if o in knobs}
@@ -119,13 +121,18 @@ def augment(
                 )
         return image, mask
 
+    # Each row has a key of its own, so that rows can be appended.
+    n, key = len(images), jax.random.fold_in(key, APART)
+    row_keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(
+        jnp.arange(len(TRANSFORMS))
+    )
+    chance_keys, keys = jax.vmap(jax.random.split, out_axes=1)(row_keys)
+    draws = jax.vmap(lambda key: jax.random.uniform(key, n), out_axes=1)(chance_keys)
+    keys = jax.vmap(lambda key: jax.random.split(key, n), out_axes=1)(keys)
     # One example at a time computes only what the draw has chosen; all at once computes
     # everything for every example, which suits accelerators.
-    shape = len(images), len(TRANSFORMS)
-    chance_key, key = jax.random.split(jax.random.fold_in(key, 1))
-    keys, draws = jax.random.split(key, shape), jax.random.uniform(chance_key, shape)
     return jax.lax.platform_dependent(
-        (images, masks, keys, draws),
+        (images, masks, draws, keys),
         cpu=lambda batch: jax.lax.map(change, batch),
         default=lambda batch: jax.vmap(change)(batch),
     )

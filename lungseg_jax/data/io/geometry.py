@@ -68,6 +68,12 @@ class Geometry:
         """Distance between slices, rows and columns in the standard orientation."""
         return tuple(self.spacing[axis] for axis in self.axes)
 
+    @property
+    def aspect(self) -> float:
+        """The height of a pixel over its width, in the standard orientation."""
+        _, row, column = self.spacing_mm
+        return row / column
+
     def is_close_to(self, other: "Geometry") -> bool:
         """Return whether another grid is the same, but for rounding in the files."""
         return self.size == other.size and all(

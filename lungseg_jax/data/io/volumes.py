@@ -60,7 +60,7 @@ class Volume:
     @property
     def aspect(self) -> float:
         """The height of a pixel over its width; not 1 in a series of coronal slices."""
-        return self.spacing_mm[1] / self.spacing_mm[2] if self.spacing_mm else 1.0
+        return self.geometry.aspect if self.spacing_mm else 1.0
 
     def read(self, k: int) -> np.ndarray:
         """Return slice `k` as `[h w]`, in Hounsfield units if the file defines them.

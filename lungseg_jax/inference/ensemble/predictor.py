@@ -1,9 +1,10 @@
 """Prediction with the members of an ensemble, one after the other."""
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ LESS_MEMORY = (
     "JAX_PLATFORMS=cpu; in a training, a smaller --config.evaluate.batch_size."
 )
 FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
+SQUARE = itertools.repeat(1.0)  # pixels
 
 
 class EnsemblePredictor:
@@ -67,7 +69,7 @@ class EnsemblePredictor:
         return to_unit(stored, **self._preprocessing)
 
     def probabilities(
-        self, images: Iterable[np.ndarray], *, aspect: float = 1.0
+        self, images: Iterable[np.ndarray], *, aspects: Iterable[float] = SQUARE
     ) -> Iterator[np.ndarray]:
         """For each image `[h w]`, yield the members' probabilities of lung, `[m h w]`.
 
@@ -77,24 +79,24 @@ class EnsemblePredictor:
 
         Args:
           images: slices of any sizes.
-          aspect: height of a pixel over its width.
+          aspects: for each of them, the height of a pixel over its width.
 
         Raises:
           UserError: the memory of the device is too small.
         """
-        images = iter(images)
+        slices = zip(images, aspects)
         started = None
-        while batch := list(islice(images, self._batch_size)):
-            outputs = self._start(batch, aspect)
+        while batch := list(itertools.islice(slices, self._batch_size)):
+            outputs = self._start(batch)
             if started:
-                yield from self._results(*started, aspect)
-            started = [image.shape for image in batch], outputs
+                yield from self._results(*started)
+            started = [(image.shape, aspect) for image, aspect in batch], outputs
         if started:
-            yield from self._results(*started, aspect)
+            yield from self._results(*started)
 
-    def _start(self, batch: Sequence[np.ndarray], aspect: float) -> list[jax.Array]:
+    def _start(self, batch: Sequence[tuple[np.ndarray, float]]) -> list[jax.Array]:
         """Let the devices compute a batch, `[1 b s s]` for each member; do not wait."""
-        inputs = [self._input(image, aspect) for image in batch]
+        inputs = [self._input(image, aspect) for image, aspect in batch]
         is_small = len(batch) <= self._devices
         size = self._devices if is_small else self._batch_size
         inputs += [inputs[-1]] * (size - len(batch))
@@ -104,14 +106,13 @@ class EnsemblePredictor:
 
     def _results(
         self,
-        shapes: Sequence[tuple[int, int]],
+        slices: Sequence[tuple[tuple[int, int], float]],
         outputs: Sequence[jax.Array],
-        aspect: float,
     ) -> Iterator[np.ndarray]:
         """Wait for a batch, and yield its probabilities at the sizes of its slices."""
         with memory.reported(LESS_MEMORY):
             squares = np.concatenate([np.asarray(output) for output in outputs])
-        for i, shape in enumerate(shapes):
+        for i, (shape, aspect) in enumerate(slices):
             yield np.stack(
                 [to_slice(square, shape, aspect) for square in squares[:, i]]
             )
@@ -154,10 +155,11 @@ def make_ensemble_predict(
 
 
 def zip_with_predictions(
-    predict: Callable[[Iterable[np.ndarray]], Iterator[Any]],
+    predict: Callable[..., Iterator[Any]],
     items: Iterable[Any],
     *,
-    image_of: Callable[[Any], np.ndarray] = lambda item: item,
+    image_of: Callable[[Any], np.ndarray] = attrgetter("image"),
+    aspect_of: Callable[[Any], float] = attrgetter("aspect"),
 ) -> Iterator[tuple[Any, Any]]:
     """Yield each item together with the prediction for its image.
 
@@ -167,6 +169,7 @@ def zip_with_predictions(
         the first one.
       items: images `[h w]`, or objects that have one.
       image_of: returns the image of an item.
+      aspect_of: returns the height of its pixels over their width.
     """
     pending = deque()  # consumed but not yet predicted
 
@@ -175,7 +178,11 @@ def zip_with_predictions(
             pending.append(item)
             yield image_of(item)
 
-    for prediction in predict(images()):
+    def aspects():  # each is asked for right after its image
+        while True:
+            yield aspect_of(pending[-1])
+
+    for prediction in predict(images(), aspects=aspects()):
         yield pending.popleft(), prediction
 
 

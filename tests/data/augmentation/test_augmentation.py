@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.data.augmentation.transforms import GEOMETRY, TRANSFORMS, augment
+from lungseg_jax.data.augmentation.transforms import (
+    GEOMETRY,
+    TRANSFORMS,
+    Transform,
+    augment,
+)
 from lungseg_jax.training import knobs
 
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -68,6 +73,16 @@ def test_a_transform_is_given_its_options():
     painted, _ = augment(images, masks, key, consolidation=1.0, least_air=0.0)
     kept, _ = augment(images, masks, key, consolidation=1.0, least_air=1.0)
     assert (painted != images).any() and (kept == images).all()
+
+
+def test_an_appended_transform_leaves_the_draws_of_the_others(monkeypatch):
+    images, masks = chests(8, side=16)
+    key, options = jax.random.key(0), {"noise": 0.5, "density": 0.5, "scale": 1.5}
+    before, _ = augment(images, masks, key, **options)
+    nothing = Transform(lambda image, mask, key: (image, mask), "nothing")
+    monkeypatch.setitem(TRANSFORMS, "nothing", nothing)
+    after, _ = augment(images, masks, key, **options)
+    np.testing.assert_array_equal(before, after)
 
 
 def test_an_unknown_option_is_an_error():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lungseg_jax.data.augmentation import geometry
+from lungseg_jax.data.augmentation import draws, geometry
 from lungseg_jax.data.augmentation.geometry import random_affine
 from lungseg_jax.data.augmentation.transforms import augment
 
@@ -243,6 +243,19 @@ def test_draws_do_not_depend_on_each_other(first, second):
     np.testing.assert_allclose(np.abs(both), np.abs(single), atol=1e-6)
 
 
+def test_a_scale_is_independent_of_the_shift_and_the_zoom():
+    """Keys of a split and of a fold_in may be the same."""
+    keys = jax.random.split(jax.random.key(0), 2000)
+
+    def numbers(key):
+        scale = draws.draw(jax.random.fold_in(key, draws.APART), 10)
+        matrix, offset = random_affine(key, **ON)
+        return jnp.stack([*scale, *offset, *matrix.ravel()])
+
+    correlation = np.abs(np.corrcoef(quick_jit(jax.vmap(numbers))(keys).T))
+    assert correlation[:10, 10:].max() < 0.1
+
+
 def test_scale_is_within_its_range_and_shows_air_outside():
     images, masks, area = moved_lungs(scale=1.5)
     areas = masks.sum((1, 2)) / area
@@ -288,7 +301,7 @@ def test_some_images_are_turned_by_any_angle():
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     spread = [((m * y**2).sum() / (m * x**2).sum()) for m in masks]
     upright = np.isclose(spread, min(spread), rtol=0.05)
-    assert 0.3 < upright.mean() < 0.7
+    assert 0.3 < upright.mean() < 0.8  # some are turned by little
     assert max(spread) > 2  # one above the other
 
 

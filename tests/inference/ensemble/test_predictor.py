@@ -139,7 +139,7 @@ images = [rng.integers(-1000, 400, (40, 36), np.int16) for _ in range(13)]
 np.save(sys.argv[1], np.stack(list(predictor.probabilities(images))))
 one = next(predictor.probabilities(images[:1]))
 np.save(sys.argv[2], one)
-(output,) = predictor._start(images[:6], aspect=1.0)[:1]
+(output,) = predictor._start([(image, 1.0) for image in images[:6]])[:1]
 print(*(len(part.data[0]) for part in output.addressable_shards))
 print(predictor._predict._cache_size())
 """
@@ -205,15 +205,11 @@ def test_zips_slices_with_their_own_predictions(model, members):
     )
     rng = np.random.default_rng(3)
     slices = [
-        Slice(str(i), rng.integers(-1000, 400, (32, 32), np.int16), None)
+        Slice(str(i), rng.integers(-1000, 400, (32, 32), np.int16), None, 1 + i / 4)
         for i in range(5)
     ]
-    pairs = list(
-        zip_with_predictions(
-            predictor.probabilities, iter(slices), image_of=lambda item: item.image
-        )
-    )
+    pairs = list(zip_with_predictions(predictor.probabilities, iter(slices)))
     assert [item.name for item, _ in pairs] == ["0", "1", "2", "3", "4"]
     for item, probabilities in pairs:
-        (expected,) = predictor.probabilities([item.image])
+        (expected,) = predictor.probabilities([item.image], aspects=[item.aspect])
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)

@@ -1,5 +1,7 @@
 """The weights of the package."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,8 @@ def test_coarse_rows_cost_little(segmenter, rows, least):
     )
     ious = {}
     for aspect in (1, rows):
-        found = segmenter.stream(images.astype(np.float32), aspect=aspect)
+        aspects = itertools.repeat(aspect)
+        found = segmenter.stream(images.astype(np.float32), aspects=aspects)
         mask = np.stack([segmentation.mask for segmentation in found])
         counts = overlap.count_pixels(mask, truth > 0.5)
         ious[aspect] = overlap.iou(counts.sum(axis=0))
