@@ -7,7 +7,8 @@ DIR holds 2d_images/ and 2d_masks/. Scores the validation split of a run that wa
 DIR, unchanged and as other scanners would show it (families of `benchmarks/stress/`): the
 pooled IoU at the slices' own size, threshold 0.5, without clean-up. The ways are
 
-    x S       the longer side of a slice becomes S times the size of the training
+    x S       the longer side of a slice becomes S times the size of the training, in whole
+              multiples of what the pools divide
     flips     the same at S = 1, averaged over mirror images, at four times the cost
     all       the mean over all S
     turns     each member at another S, in turn
@@ -93,15 +94,13 @@ def iou(probabilities, masks) -> float:
 def score(trained, size: int, stride: int, scales, series, zooms) -> dict[str, float]:
     """Return the IoU of a series by the name of each way."""
     images, masks = series.images, series.masks
-    each = {
-        scale: predict(trained, round(size * scale / stride) * stride, images)
-        for scale in scales
-    }
-    ways = {f"x {scale:g}": probabilities for scale, probabilities in each.items()}
+    sides = [round(size * scale / stride) * stride for scale in scales]
+    each = {side: predict(trained, side, images) for side in sides}
+    ways = {f"x {side / size:.3g}": p for side, p in each.items()}
     ways["flips"] = predict(trained, size, images, flips=True)
     ways["all"] = [np.concatenate(several) for several in zip(*each.values())]
     ways["turns"] = [
-        np.stack([several[m % len(scales)][m] for m in range(len(several[0]))])
+        np.stack([several[m % len(sides)][m] for m in range(len(several[0]))])
         for several in zip(*each.values())
     ]
     scaled = functools.partial(predict_at_scale, trained, size, stride, images, zooms)

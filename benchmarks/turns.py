@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.runtime.cache import exclusive_lock
 from lungseg_jax.runtime.huge_pages import HUGE_PAGES, TUNABLES
+from lungseg_jax.runtime.locks import exclusive_lock
 
 CONTESTANTS = {"ours": "ours", "keras": "keras_unet", "torch": "torch_unet"}
 SHARED = {

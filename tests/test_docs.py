@@ -122,7 +122,9 @@ def flags_of(command):
 
 def flags_of_script(file):
     """The flags that a script of benchmarks/ defines with argparse."""
-    text = file.read_text() + (ROOT / "benchmarks" / "turns.py").read_text()
+    text = file.read_text()
+    if "import turns" in text or "from turns" in text:
+        text += (ROOT / "benchmarks" / "turns.py").read_text()
     return set(re.findall(r'add_argument\(\s*"--([\w-]+)"', text))
 
 

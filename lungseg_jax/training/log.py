@@ -107,15 +107,22 @@ class TrainingLog:
             )
 
     def write_scores(
-        self, done: int, is_snapshot: bool, scores: Mapping[str, float]
+        self, done: int, is_snapshot: bool, scores: Mapping[str, float | None]
     ) -> None:
-        """Write a row with the scores of the validation split."""
+        """Write a row with the scores of the validation split.
+
+        The IoU is None if neither a mask nor a prediction has a pixel of lung.
+        """
         kind = "snapshot" if is_snapshot else "validation"
         row = {"step": done, "kind": kind, **scores}
         if is_snapshot:
             row["learning_rate"] = float(self._schedule(done - 1))
         self._append(row)
-        text = "".join(f"  {name} {value:.4f}" for name, value in scores.items())
+        text = "".join(
+            f"  {name} {value:.4f}"
+            for name, value in scores.items()
+            if value is not None
+        )
         if text:
             progress.say(f"step {done}  {kind}:{text}")
 

@@ -165,6 +165,15 @@ def test_review_threshold_respects_its_budget():
     assert (found["flagged"], found["caught"]) == (3 / 24, 1)
 
 
+@pytest.mark.parametrize("n,flagged", [(5, 1), (10, 2), (25, 5), (105, 21), (11, 2)])
+def test_review_threshold_uses_all_of_its_budget(n, flagged):
+    confidence = np.arange(n + 1.0)
+    iou = np.full(n + 1, 0.98)
+    iou[n] = 0.4  # with the highest confidence
+    found = review_threshold(confidence, iou)
+    assert (confidence[:n] < found["threshold"]).sum() == flagged
+
+
 def test_review_threshold_may_flag_many_slices_if_many_are_low():
     confidence = np.linspace(0, 0.99, 100)
     found = review_threshold(confidence, np.where(confidence < 0.5, 0.4, 0.98))

@@ -30,12 +30,14 @@ def load(path, *variant):
     return module.get_config(*variant)
 
 
+VARIANTS = ("scratch", "long", "phantoms")  # that only one recipe has
 ALL = [(p, ()) for p in RECIPES] + [
     (p, (variant,))
     for p in RECIPES
     if p.stem != "smoke"
     for variant in ("notebook", "full")
 ]
+ALL += [(p, (v,)) for p in RECIPES for v in VARIANTS if p.stem == "incp_snapshot"]
 
 
 @pytest.mark.parametrize(

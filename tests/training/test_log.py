@@ -9,6 +9,7 @@ from tiny_run import tiny_config, train, untimed_rows
 
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training import loop
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -41,3 +42,12 @@ def test_rows_refused_by_a_full_disk_are_written_later(
     assert len(refused) > 3
     assert untimed_rows(folder) == untimed_rows(finished_run)
     assert capsys.readouterr().out.count("cannot be written") == 1
+
+
+def test_a_validation_split_without_lung_has_no_iou(tiny_cache, tmp_path, monkeypatch):
+    scores = {"loss": 0.25, "iou_pooled": None}
+    monkeypatch.setattr(loop, "make_validate", lambda *args: lambda state: scores)
+    folder = RunFolder(tmp_path / "run")
+    run_experiment(tiny_config(tiny_cache), str(folder.path))
+    rows = [row for row in untimed_rows(folder) if row["kind"] == "snapshot"]
+    assert [row["iou_pooled"] for row in rows] == [None, None]
