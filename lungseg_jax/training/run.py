@@ -81,21 +81,28 @@ class Run:
         """The content of evaluation.json; None if it is missing or was changed."""
         return read_intact(self.folder.evaluation)
 
-    def count_training_images(self, digests: Mapping[str, str]) -> int:
-        """Count the images of a data folder that the run was trained on, by content.
-
-        Args:
-          digests: SHA-256 of each file, by its path in the data folder.
-        """
+    @functools.cached_property
+    def training_images(self) -> frozenset[str]:
+        """SHA-256 of the images that the run, or one it started from, was trained on."""
         train = set(self.record["split"]["train"])
-        extra = self.record.get("extra") or {"sha256": {}}
-        trained_on = {digest for _, digest in _images(extra["sha256"])}
-        trained_on |= {
+        own = {
             digest
             for path, digest in _images(self.record["sha256"])
             if Path(path).stem in train
         }
-        return sum(digest in trained_on for _, digest in _images(digests))
+        extra = self.record.get("extra") or {"sha256": {}}
+        own |= {digest for _, digest in _images(extra["sha256"])}
+        # null for a bundle; not in runs that were started before it was recorded
+        initial = self.record.get("initial") or {}
+        return frozenset(own.union(initial.get("trained_on") or ()))
+
+    def count_training_images(self, digests: Mapping[str, str]) -> int:
+        """Count the images of a data folder that are `training_images`, by content.
+
+        Args:
+          digests: SHA-256 of each file, by its path in the data folder.
+        """
+        return sum(digest in self.training_images for _, digest in _images(digests))
 
 
 def read_config_and_record(folder: RunFolder) -> tuple[ConfigDict, dict]:

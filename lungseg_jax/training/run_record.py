@@ -34,7 +34,7 @@ def register_run(
     *,
     done: int = 0,
     extend: bool = False,
-    initial: dict[str, str] | None = None,
+    initial: dict[str, Any] | None = None,
     devices: int | None = None,
 ) -> None:
     """Write config.json and run.json, or verify that they are of the same run.
@@ -168,14 +168,17 @@ def _require_same_files(
         )
 
 
-def require_same_weights(folder: RunFolder, initial: dict[str, str] | None) -> None:
+def require_same_weights(folder: RunFolder, initial: dict[str, Any] | None) -> None:
     """Check the weights that a run starts from against what run.json records of them.
 
     Raises:
       UserError: they are others.
     """
     before, record = read_config_and_record(folder)
-    if initial != record.get("initial"):
+    recorded = record.get("initial")
+    if initial and recorded:  # an older version recorded less
+        initial = {key: value for key, value in initial.items() if key in recorded}
+    if initial != recorded:
         raise UserError(
             f"{folder.path} holds a run from other weights: {before.init} has changed.",
             rule="a run is resumed from the weights that it was started with.",

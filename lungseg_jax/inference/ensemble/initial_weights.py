@@ -1,7 +1,6 @@
 """The weights that a training starts from: the last network of a run, or of a bundle."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lungseg_jax.checkpointing.checksums import array_digest, json_digest
@@ -20,7 +19,7 @@ FREE = ("dtype", "bn_momentum", "bn_per_device", "remat", "precision")
 
 def load_initial_weights(
     path: str, model: Mapping[str, Any], test_digests: Mapping[str, str]
-) -> tuple[Any, dict[str, str]]:
+) -> tuple[Any, dict[str, Any]]:
     """Load the last network of a run or of a bundle.
 
     Args:
@@ -29,20 +28,25 @@ def load_initial_weights(
       test_digests: SHA-256 of each file of the test split, by its path in the data folder.
 
     Returns:
-      The variables, and what run.json records of them: "path", "member" and "sha256".
+      The variables, and what run.json records of them: "path", "member", "sha256" and
+      "trained_on", the SHA-256 of the images they were trained on; None for a bundle.
 
     Raises:
       UserError: the folder is neither, holds another network, or was trained on images of
-        the test split. A bundle does not say what it was trained on.
+        the test split, also by a run that it started from. A bundle does not say what
+        it was trained on.
     """
     trained = load_ensemble(path, members="last")
     _require_same_network(path, model, trained)
+    trained_on = None
     if not is_bundle(trained.path):
-        _require_unseen(trained.path, test_digests)
+        run = Run.open(RunFolder(trained.path))
+        _require_unseen(path, run, test_digests)
+        trained_on = sorted(run.training_images)
     ((member, variables),) = trained.members.items()
     digests = {name: array_digest(a) for name, a in named_leaves(variables).items()}
     about = {"path": path, "member": member, "sha256": json_digest(digests)}
-    return variables, about
+    return variables, about | {"trained_on": trained_on}
 
 
 def _require_same_network(
@@ -62,11 +66,11 @@ def _require_same_network(
         )
 
 
-def _require_unseen(path: Path, test_digests: Mapping[str, str]) -> None:
-    seen = Run.open(RunFolder(path)).count_training_images(test_digests)
+def _require_unseen(path: str, run: Run, test_digests: Mapping[str, str]) -> None:
+    seen = run.count_training_images(test_digests)
     if seen:
         raise UserError(
             f"init={path} was trained on {seen} images of the test split.",
             rule="a run is scored on images that its network has not seen.",
-            remedy="the data.split_seed and the fractions of that run.",
+            remedy="the data.split_seed and the fractions of the run that saw them.",
         )

@@ -1,5 +1,6 @@
 """A training from the weights of another run, or of a bundle."""
 
+import json
 import shutil
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from tiny_run import flip_bits_of_arrays, stop_after, tiny_config, variables_at
 
+from lungseg_jax.checkpointing.checksums import with_checksum
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.bundle import write_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
@@ -40,6 +42,7 @@ def test_a_training_starts_from_the_last_network_of_a_run(
     )
     initial = Run.open(folder).record["initial"]
     assert initial["member"] == "7" and len(initial["sha256"]) == 64
+    assert initial["trained_on"] == sorted(Run.open(finished_run).training_images)
 
 
 def test_it_starts_from_a_bundle(config_from, finished_run, tmp_path):
@@ -53,6 +56,7 @@ def test_it_starts_from_a_bundle(config_from, finished_run, tmp_path):
     first, last = variables_at(folder, 1), variables_at(finished_run, 7)
     for a, b in zip(*map(jax.tree.leaves, (first["params"], last["params"]))):
         np.testing.assert_allclose(a, b, atol=1e-5)
+    assert Run.open(folder).record["initial"]["trained_on"] is None
 
 
 def test_a_resumed_run_needs_the_weights_no_more(config_from, copied_run, tmp_path):
@@ -103,6 +107,32 @@ def test_weights_that_have_seen_the_test_images_are_refused(
     c = config_from(finished_run.path, **{"data.split_seed": 4})
     with pytest.raises(UserError, match="2 images of the test split"):
         run_experiment(c, str(tmp_path / "run"))
+
+
+def test_what_the_runs_before_were_trained_on_counts_too(
+    config_from, finished_run, tmp_path
+):
+    second = RunFolder(tmp_path / "second")
+    stop_after(5, config_from(finished_run.path, **{"data.phantom_seed": 1}), second)
+    first, run = Run.open(finished_run), Run.open(second)
+    digests = first.record["sha256"]
+    assert first.count_training_images(digests) == len(first.record["split"]["train"])
+    assert run.count_training_images(digests) == first.count_training_images(digests)
+    c = config_from(second.path, **{"data.split_seed": 4})
+    with pytest.raises(UserError, match="2 images of the test split"):
+        run_experiment(c, str(tmp_path / "third"))
+
+
+def test_a_run_that_does_not_record_what_its_weights_were_trained_on_is_resumed(
+    config_from, finished_run, tmp_path
+):
+    folder, c = RunFolder(tmp_path / "new"), config_from(finished_run.path)
+    stop_after(1, c, folder)  # nothing is saved
+    record = json.loads(folder.run.read_text())
+    del record["initial"]["trained_on"]
+    folder.run.write_text(json.dumps(with_checksum(record)))
+    stop_after(1, c, folder)
+    assert Run.open(folder).training_images
 
 
 def test_a_folder_without_weights_is_refused(config_from, tmp_path):
