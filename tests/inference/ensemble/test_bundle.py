@@ -3,9 +3,11 @@
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +103,16 @@ def test_the_program_runs_without_this_package(folder, trained, slices, tmp_path
     np.testing.assert_allclose(
         outputs["information"], expected.mutual_information, atol=1e-5
     )
+
+
+def test_the_sample_of_the_documentation_runs(folder, monkeypatch):
+    page = Path(__file__).parents[3] / "docs/how-to/share.md"
+    (sample,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    monkeypatch.chdir(folder.parent)
+    names = {}
+    exec(sample, names)
+    for output in ("probability", "mutual_information"):
+        assert names[output].shape == (1, 32, 32)
 
 
 def test_the_program_of_the_notebooks_preprocessing(trained, tmp_path):
