@@ -48,10 +48,11 @@ def tune(
         scanner.
 
     Returns:
-      "n"; "damped", the number of slices with a reduced weight in the temperatures;
-      "members" {name: pooled IoU}; "choices" {choice: {"members", "iou_pooled",
-      "temperature", "review_below", "review"}}; "postprocessing" {"chosen",
-      "iou_pooled"}, the default clean-up and an empty table that older runs filled.
+      "n"; "stressed", the number of changed slices; "damped", the number of slices with
+      a reduced weight in the temperatures; "members" {name: pooled IoU}; "choices"
+      {choice: {"members", "iou_pooled", "temperature", "review_below", "review"}};
+      "postprocessing" {"chosen", "iou_pooled"}, the default clean-up and an empty table
+      that older runs filled.
     """
     names = list(trained.members)
     choices = _members_by_choice(names)
@@ -76,6 +77,7 @@ def tune(
 
     return {
         "n": total,
+        "stressed": len(stressed),
         "damped": int((weights < 1).sum()),
         "members": member_scores.pooled_iou(),
         "choices": {
@@ -153,6 +155,7 @@ def _without_validation(choices: Mapping[str, list[str]]) -> dict[str, Any]:
     }
     return {
         "n": 0,
+        "stressed": 0,
         "damped": 0,
         "members": {},
         "choices": {

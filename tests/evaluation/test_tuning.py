@@ -115,6 +115,7 @@ def test_changed_slices_count_for_the_limit_of_review_only(every, slices):
         ]
         assert counted[0] == counted[1] >= plain["choices"][choice]["review"]["n_low"]
     assert stressed["members"] == plain["members"] and stressed["n"] == 4
+    assert (stressed["stressed"], plain["stressed"]) == (6, 0)
 
 
 def test_without_validation_nothing_is_tuned(every):

@@ -187,15 +187,24 @@ def _score_table(scores: Mapping[str, Any], unit: str) -> str:
 
 def _settings(description: Mapping[str, Any]) -> str:
     """Say which settings were tuned, and on what, and how masks are cleaned up."""
-    n, settings = description["tuning"].get("n"), description["decision"]
+    tuning, settings = description["tuning"], description["decision"]
+    n = tuning.get("n")
     clean_up = f'Clean-up of masks: "{settings["postprocessing"]}".'
     if n is None:
         return f"Nothing was tuned because training did not finish. {clean_up}"
     if not n:
         return f"Nothing was tuned because there was no validation split. {clean_up}"
-    scope = "" if settings["choice"] else ", for all snapshots of the run together"
+    both = "" if settings["choice"] else "Both are those of all snapshots together. "
     return (
-        f"Temperature {settings['temperature']:.3f} and the review threshold, an expected "
-        f"IoU of {settings['review_below']:.3f}, were chosen on {n} validation "
-        f"slices{scope}. {clean_up}"
+        f"Temperature {settings['temperature']:.3f} was fitted on {n} validation slices. "
+        f"The review threshold, an expected IoU of {settings['review_below']:.3f}, was "
+        f"chosen on {_reviewed(tuning)}. {both}{clean_up}"
     )
+
+
+def _reviewed(tuning: Mapping[str, Any]) -> str:
+    """Name the slices that the review threshold was chosen on."""
+    stressed = tuning.get("stressed")
+    if stressed is None:  # of a version that did not count them
+        return "the validation split"
+    return f"them and {stressed} changed versions of them" if stressed else "them too"

@@ -66,7 +66,7 @@ def test_the_card_states_the_settings_of_its_members(trained, tmp_path):
     card = (tmp_path / "last/README.md").read_text()
     assert "A U-Net with conv blocks" in card
     assert 'Clean-up of masks: "fill_holes"' in card and "Temperature 2.000" in card
-    assert "0.500, were chosen on 5 validation slices" in card
+    assert "2.000 was fitted on 5 validation slices" in card
     # The threshold applies to the mean before calibration; the card converts it.
     cut = dataclasses.replace(trained, threshold=0.9)
     bundle.write_bundle(tmp_path / "cut", cut, RECORD)

@@ -45,7 +45,7 @@ def description():
             "review_below": 0.92365,
             "choice": "all",
         },
-        "tuning": {"n": 24},
+        "tuning": {"n": 24, "stressed": 48},
         "evaluation": EVALUATION,
     }
 
@@ -106,9 +106,16 @@ def test_what_is_unknown_is_not_in_the_metadata(description):
 
 def test_card_states_what_was_tuned(description):
     card = render_model_card(description)
-    assert "Temperature 0.500 and the review threshold" in card
-    assert "IoU of 0.924, were chosen on 24 validation slices." in card
+    assert "Temperature 0.500 was fitted on 24 validation slices." in card
+    reviewed = "expected IoU of 0.924, was chosen on {}. Clean-up".format
+    assert reviewed("them and 48 changed versions of them") in card
     assert 'Clean-up of masks: "drop_islands+fill_holes".' in card
+    description["tuning"] = {"n": 24, "stressed": 0}
+    assert reviewed("them too") in render_model_card(description)
+    description["tuning"] = {"n": 24}  # of an older version
+    assert reviewed("the validation split") in render_model_card(description)
+    description["decision"]["choice"] = ""
+    assert "Both are those of all snapshots" in render_model_card(description)
     description["tuning"] = {"n": 0}
     assert "there was no validation split" in render_model_card(description)
     description["tuning"] = {}
