@@ -40,6 +40,7 @@ def render_page(
     evaluation: Mapping[str, Any],
     title: str,
     *,
+    tuning: Mapping[str, Any],
     cases: Sequence[Case],
     figures: Mapping[str, bytes],
     slices_csv: bytes,
@@ -49,6 +50,7 @@ def render_page(
     Args:
       evaluation: the result of `evaluator.evaluate`.
       title: the heading.
+      tuning: that of the ensemble; see `TrainedEnsemble`.
       cases: the slices to show.
       figures: PNG files by name: "expected", "risk", "scores", "calibration_image",
         "calibration_boundary" and, if the run is to be shown, "curves".
@@ -72,6 +74,7 @@ def render_page(
         bad=_bad_slices(evaluation),
         trust=uncertainty | {"auroc": _auroc(uncertainty)},
         calibration=evaluation["calibration"],
+        untuned=_untuned(tuning),
         clean_up=_clean_up(evaluation["postprocessing"]),
         ensemble_gain=_ensemble_gain(evaluation),
         cases=[_case(evaluation, case) for case in cases],
@@ -122,6 +125,11 @@ def _auroc(uncertainty: Mapping[str, Any]) -> str:
         return ""
     labels = UNCERTAINTY_SCORES.items()
     return ", ".join(f"{label} {auroc[key]:.3f}" for key, label in labels)
+
+
+def _untuned(tuning: Mapping[str, Any]) -> str:
+    """Say why nothing was tuned, if that is so."""
+    return "there is no validation split" if tuning else "the run is not finished"
 
 
 def _clean_up(postprocessing: Mapping[str, Any]) -> str:

@@ -65,6 +65,7 @@ def write_report(
     page = render_page(
         evaluation,
         title,
+        tuning=segmenter.trained.tuning,
         cases=cases,
         figures=drawn,
         slices_csv=slices_csv.read_bytes(),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.evaluation.evaluator import evaluate
+from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics.registry import METRICS, Metric
 from lungseg_jax.reporting import report
@@ -189,11 +190,20 @@ def test_training_slices_are_announced(make_page):
     assert "was trained on" not in make_page()[0]
 
 
-def test_without_validation_trust_is_unknown(make_page, trained):
-    text, _ = make_page(dataclasses.replace(trained, tuning={}))
+@pytest.mark.parametrize(
+    "has_tuning,reason",
+    [(True, "there is no validation split"), (False, "the run is not finished")],
+)
+def test_what_was_not_tuned_is_unknown(make_page, trained, has_tuning, reason):
+    tuning = {}
+    if has_tuning:
+        one = dataclasses.replace(trained, tuning={})
+        tuning = tune(one, lambda: iter(()), 0)
+    text, _ = make_page(dataclasses.replace(trained, tuning=tuning))
     style, content = card(text, "Flagged for review")
-    assert style == "bad" and "unknown Without a validation split" in content
-    assert "No temperature was fitted" in text
+    assert style == "bad"
+    assert f"unknown No review threshold was chosen because {reason}." in content
+    assert f"No temperature was fitted because {reason}." in text
 
 
 @pytest.mark.parametrize(
