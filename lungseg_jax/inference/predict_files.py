@@ -149,7 +149,10 @@ def _predict_volume(
         confidences = _with_reasons(confidences, masks, sides)
         written = sides if labels == "sides" else masks
         viewer = task.page and VolumeViewer(
-            sides, spacing_mm=volume.spacing_mm, window_hu=_window(segmenter)
+            sides,
+            spacing_mm=volume.spacing_mm,
+            window_hu=_window(segmenter),
+            in_hu=segmenter.trained.domain == "HU",
         )
         for k, image in enumerate(volume.slices()):
             writer.write(k, written[k])

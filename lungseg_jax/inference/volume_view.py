@@ -50,7 +50,8 @@ class VolumeView:
       slices: those to scroll through.
       coronal, sagittal: a JPEG file of each plane, from front to back and right to left.
       density: voxels of the right and of the left lung in each bin of DENSITY_HU,
-        `[2 bins]`; what is beyond is in the outermost bins.
+        `[2 bins]`; what is beyond is in the outermost bins. None for values that are not
+        Hounsfield units.
       voxels: of the right and of the left lung.
       voxel_ml: the volume of one; None without a geometry.
       to_review: the indices of all slices to review.
@@ -61,7 +62,7 @@ class VolumeView:
     slices: Sequence[SliceView]
     coronal: Sequence[bytes]
     sagittal: Sequence[bytes]
-    density: np.ndarray
+    density: np.ndarray | None
     voxels: tuple[int, int]
     voxel_ml: float | None
     to_review: Sequence[int]
@@ -74,6 +75,7 @@ class VolumeViewer:
       sides: uint8 `[n h w]`, the labels of the lungs.
       spacing_mm: between slices, rows and columns; None is taken as cubes.
       window_hu: values shown as black and as white.
+      in_hu: whether the values are Hounsfield units, which are densities.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class VolumeViewer:
         *,
         spacing_mm: tuple[float, float, float] | None,
         window_hu: tuple[float, float],
+        in_hu: bool = True,
     ):
         n, h, w = sides.shape
         self._sides, self._spacing_mm = sides, spacing_mm or (1.0, 1.0, 1.0)
@@ -95,7 +98,8 @@ class VolumeViewer:
         self._columns = _evenly_within(used.any(axis=0))
         self._coronal = np.zeros((len(self._rows), n, w), np.float32)
         self._sagittal = np.zeros((len(self._columns), n, h), np.float32)
-        self._density = np.zeros((2, len(DENSITY_HU) - 1), np.int64)
+        bins = len(DENSITY_HU) - 1
+        self._density = np.zeros((2, bins), np.int64) if in_hu else None
         self._slices: list[SliceView] = []
         self._to_review: list[int] = []
 
@@ -110,9 +114,10 @@ class VolumeViewer:
         sides = self._sides[k]
         self._coronal[:, k] = image[self._rows]
         self._sagittal[:, k] = image[:, self._columns].T
-        inside = np.clip(image, DENSITY_HU[0], DENSITY_HU[-1] - 1)
-        for i, side in enumerate((RIGHT, LEFT)):
-            self._density[i] += np.histogram(inside[sides == side], DENSITY_HU)[0]
+        if self._density is not None:
+            inside = np.clip(image, DENSITY_HU[0], DENSITY_HU[-1] - 1)
+            for i, side in enumerate((RIGHT, LEFT)):
+                self._density[i] += np.histogram(inside[sides == side], DENSITY_HU)[0]
         if review:
             self._to_review.append(k)
         if k in self._shown:

@@ -46,7 +46,7 @@ def render_volume_page(view: VolumeView) -> str:
             "Coronal, from front to back": _uris(view.coronal),
             "Sagittal, from the right to the left": _uris(view.sagittal),
         },
-        curves=_curves(view.density),
+        curves={} if view.density is None else _curves(view.density),
         density_ends=(int(DENSITY_HU[0]), int(DENSITY_HU[-1])),
         width=WIDTH,
         height=HEIGHT,

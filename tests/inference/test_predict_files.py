@@ -65,6 +65,24 @@ def test_segments_a_folder_of_slices(segmenter, images, tmp_path):
     )
 
 
+@pytest.mark.parametrize("domain", ["HU", "unknown"])
+def test_the_page_shows_densities_only_for_hounsfield_units(
+    segmenter, images, domain, tmp_path
+):
+    trained = dataclasses.replace(segmenter.trained, domain=domain)
+    sitk.WriteImage(sitk.GetImageFromArray(images), str(tmp_path / "in.nrrd"))
+    tasks = plan_outputs(tmp_path / "in.nrrd", tmp_path / "out.nrrd", overlay=True)
+    views = []
+    with PredictionTable(None) as table:
+        predict_files(
+            LungSegmenter(trained),
+            tasks,
+            table,
+            write_page=lambda path, view: views.append(view),
+        )
+    assert [view.density is not None for view in views] == [domain == "HU"]
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
 def test_segments_a_volume_in_its_own_orientation(segmenter, images, suffix, tmp_path):
     """Slices stored head first and front last are flipped for the network, and back."""

@@ -24,8 +24,13 @@ def sides():
     return sides
 
 
-def viewer_of(sides, *, spacing_mm=SPACING_MM, review=(), right=-800, left=-600):
-    viewer = VolumeViewer(sides, spacing_mm=spacing_mm, window_hu=(-1000.0, 400.0))
+def viewer_of(
+    sides, *, spacing_mm=SPACING_MM, review=(), right=-800, left=-600, in_hu=True
+):
+    window_hu = (-1000.0, 400.0)
+    viewer = VolumeViewer(
+        sides, spacing_mm=spacing_mm, window_hu=window_hu, in_hu=in_hu
+    )
     for k, labels in enumerate(sides):
         image = np.select([labels == RIGHT, labels == LEFT], [right, left], 40)
         viewer.add(k, image.astype(np.int16), k in review)
@@ -52,6 +57,10 @@ def test_volumes_densities_and_slices_to_review(sides):
 def test_values_beyond_the_histogram_are_in_its_outermost_bins(sides):
     density = viewer_of(sides, right=-3000, left=3000).view("").density
     assert density[0, 0] == density[1, -1] == 2400
+
+
+def test_values_that_are_not_hounsfield_units_are_not_densities(sides):
+    assert viewer_of(sides, in_hu=False).view("").density is None
 
 
 def test_planes_have_square_millimetres_and_the_head_up(sides):

@@ -1,5 +1,6 @@
 """The page of a volume."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -60,6 +61,12 @@ def test_the_highest_bin_is_at_the_top():
     points = re.findall(r'points="([^"]*)"', render_volume_page(view()))
     tops = [min(float(p.split(",")[1]) for p in line.split()) for line in points]
     assert tops == [0, pytest.approx(80)]
+
+
+def test_without_hounsfield_units_there_is_no_density():
+    page = render_volume_page(dataclasses.replace(view(), density=None))
+    assert "ensity" not in page and "HU" not in page and "<svg" not in page
+    assert "<h2>Density</h2>" in render_volume_page(view())
 
 
 def test_names_are_escaped(tmp_path):
