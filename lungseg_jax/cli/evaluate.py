@@ -5,9 +5,10 @@
     lungseg evaluate --run=RUN --data=DIR --report=page
 
 DIR holds 2d_images/ and 2d_masks/ with equal file names, and optionally slices.csv with
-patients and pixel spacings. Every member, every choice of members, and the ensemble as
-`predict` uses it are scored at the threshold of the run. --report writes the page that a
-training ends with, for these slices: figures, and a CSV file with a row for each slice.
+patients and pixel spacings. Every member and the ensemble as `predict` uses it are scored
+at the threshold of the run. Every choice of members is scored too if a run has several
+snapshots and --members is not set. --report writes the page that a training ends with,
+for these slices: figures, and a CSV file with a row for each slice.
 """
 
 import contextlib
