@@ -40,7 +40,7 @@ def write_index_page(
         path,
         render(
             "index_page.html",
-            title=f"Lungs of {Path(shared).name}",
+            title=f"Lungs of {Path(os.path.abspath(shared)).name}",
             sizes=list(SIZES.values()),
             rows=rows,
             skipped=sum(row["reason"] is not None for row in rows),

@@ -1,6 +1,7 @@
 """The report of an evaluation: index.html, its pictures and figures, and slices.csv."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lungseg_jax.inference.overlay import (
 )
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.reporting import figures
-from lungseg_jax.reporting.page import Case, render_page
+from lungseg_jax.reporting.page import PICTURES, Case, render_page
 from lungseg_jax.runtime.files import atomic_write, csv_writer, write_text
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -38,8 +39,9 @@ def write_report(
     """Write a report on labelled slices. The page, index.html, is written last.
 
     The page embeds its pictures and figures and can be sent on its own. They are also
-    PNG files in the folder, together with slices.csv. If the evaluation is of the run's
-    own split, that is, if it has a "split", the page shows the training of the run.
+    PNG files in the folder, together with slices.csv; those of an earlier report are
+    replaced or removed. If the evaluation is of the run's own split, that is, if it has a
+    "split", the page shows the training of the run.
 
     Args:
       folder: the destination, created if missing.
@@ -60,6 +62,7 @@ def write_report(
     for name, png in drawn.items():
         with atomic_write(folder / f"{name}.png") as temporary:
             temporary.write_bytes(png)
+    _remove_outdated(folder, len(cases), drawn)
     slices_csv = folder / "slices.csv"
     _write_slices_csv(slices_csv, evaluation["slices"])
     page = render_page(
@@ -104,6 +107,15 @@ def _write_cases(folder, evaluation, segmenter, read) -> list[Case]:
         name = image_slice.name
         cases.append(Case(name, reasons[name], embedded))
     return cases
+
+
+def _remove_outdated(folder: Path, count: int, drawn: Collection[str]) -> None:
+    """Remove what an earlier report left of more cases, or of a training."""
+    for file in folder.iterdir():
+        case = re.fullmatch(rf"case(\d+)_({'|'.join(PICTURES)})\.png", file.name)
+        is_curves = file.name == "curves.png" and "curves" not in drawn
+        if is_curves or case and int(case[1]) >= count:
+            file.unlink()
 
 
 def _pictures(

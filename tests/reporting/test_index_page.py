@@ -1,5 +1,7 @@
 """The page that lists the volumes of a folder."""
 
+import pytest
+
 from lungseg_jax.reporting.index_page import write_index_page
 
 ROW = {
@@ -30,3 +32,13 @@ def test_lists_volumes_with_links_and_those_that_were_skipped(tmp_path):
     assert "skipped: c is &lt;torn&gt;." in page and "c_overlay" not in page
     assert "M\\udcfcller" in page  # a Latin-1 name
     assert "For research only" in page
+
+
+@pytest.mark.parametrize("folder", ["", "./", "../scans/"])
+def test_volumes_of_the_working_directory_have_its_name(folder, tmp_path, monkeypatch):
+    (tmp_path / "scans").mkdir()
+    monkeypatch.chdir(tmp_path / "scans")
+    pages = {f"{folder}{name}": tmp_path / f"{name}.html" for name in ("a", "b")}
+    write_index_page(tmp_path / "index.html", pages, [], {})
+    page = (tmp_path / "index.html").read_text()
+    assert "<h1>Lungs of scans</h1>" in page and '<a href="a.html">a</a>' in page

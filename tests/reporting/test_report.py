@@ -15,6 +15,7 @@ from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics.registry import METRICS, Metric
 from lungseg_jax.reporting import report
+from lungseg_jax.reporting.page import PICTURES
 
 METRICS_ROWS = [
     {"kind": "train", "step": step, "loss": 1 / step, "learning_rate": 1e-3}
@@ -115,6 +116,24 @@ def test_training_is_shown_only_for_the_own_split(make_page, finished, tmp_path)
     assert "Training" not in text and not (tmp_path / "page/curves.png").exists()
     text, _ = make_page(finished, set_own_split)
     assert "<h2>Training</h2>" in text and "(split seed 3)" in text
+
+
+def test_nothing_of_an_earlier_report_is_left(make_page, finished, tmp_path):
+    make_page(finished, set_own_split)
+    before = {path.name for path in (tmp_path / "page").iterdir()}
+    others = {"case_study.png", "case7_mask.tif"}
+    for name in others:
+        (tmp_path / "page" / name).touch()
+
+    def improve(evaluation):
+        for i, row in enumerate(evaluation["slices"].values()):
+            row["iou"], row["expected_iou"] = 0.97 + i / 1000, 0.99 - i / 1000
+
+    text, _ = make_page(finished, improve)
+    after = {path.name for path in (tmp_path / "page").iterdir()}
+    pictures = {f"case{i}_{key}.png" for i in range(3, 6) for key in PICTURES}
+    assert len(cases(text)) == 3 and before - after == pictures | {"curves.png"}
+    assert after - before == others
 
 
 def test_cards_summarize_quality_and_bad_slices(make_page):
