@@ -111,9 +111,9 @@ def predictions(
         aspect_of=lambda pair: 1.0,
     )
     for (_, truth), segmentation in segmented:
-        counts = overlap.count_pixels(segmentation.mask, truth)
+        iou = float(overlap.iou(overlap.count_pixels(segmentation.mask, truth)))
         yield {
-            "iou": float(overlap.iou(counts)),
+            "iou": 1.0 if np.isnan(iou) else iou,  # both are empty
             "expected": segmentation.expected_iou,
             "disagreement": segmentation.disagreement,
             "review": bool(segmentation.review),
