@@ -9,7 +9,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_files import AXIAL, edit, write_series  # of tests/data/io/
+from dicom_files import AXIAL, SPACING, edit, write_series  # of tests/data/io/
 from pydicom.uid import generate_uid
 
 from lungseg_jax.data.io.images import write_image
@@ -162,7 +162,9 @@ def test_the_mask_of_a_dicom_slice_fits_its_pixels(
     (file,) = (tmp_path / "in").iterdir()
     options = {"maps": list(MAPS), "overlay": True}
     predict(segmenter, file, tmp_path / "out.png", **options)
-    expected = segmenter(image)
+    # Rows and columns of the file are those of the slice, or the other way round.
+    high, wide = SPACING if to_stored is not np.transpose else SPACING[::-1]
+    (expected,) = segmenter.stream([image], aspects=[high / wide])
     mask = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(mask, to_stored(expected.mask) * np.uint8(255))
     for name in MAPS:
