@@ -45,7 +45,7 @@ def fine_tuning() -> ConfigDict:
     c.init = "pretrained"
     c.data.image_size = 160
     c.schedule.peak = 2e-3
-    c.train.total_steps = 700  # cycles end after 400, 600 and 700
+    c.train.total_steps = 800  # cycles end after 457, 686 and 800
     c.train.save_every = c.train.validate_every = 100
     return c
 
