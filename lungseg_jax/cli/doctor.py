@@ -34,15 +34,16 @@ def doctor() -> None:
 
 
 def _devices(faults: list[UserError]) -> list[tuple[str, str]]:
-    import jax
-
     from lungseg_jax.runtime import devices
 
-    if fault := devices.idle_gpu():
-        faults.append(UserError(f"{fault}."))
-    kinds = [device.device_kind for device in jax.devices()]
-    cores = os.cpu_count()
-    return [("devices", ", ".join(kinds)), ("CPU cores", str(cores))]
+    try:
+        kinds = ", ".join(device.device_kind for device in devices.local())
+        if fault := devices.idle_gpu():
+            faults.append(UserError(f"{fault}."))
+    except UserError as e:
+        faults.append(e)
+        kinds = "none that JAX can use"
+    return [("devices", kinds), ("CPU cores", str(os.cpu_count()))]
 
 
 def _memory(faults: list[UserError]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ def verify(run: str) -> None:
     from lungseg_jax.inference.ensemble.bundle import verify_bundle
     from lungseg_jax.inference.ensemble.hub import locate_or_download
     from lungseg_jax.inference.ensemble.location import is_bundle
-    from lungseg_jax.runtime import progress
+    from lungseg_jax.runtime import devices, progress
     from lungseg_jax.runtime.errors import UserError
     from lungseg_jax.training.run_folder import RunFolder
     from lungseg_jax.training.verification import verify_run
@@ -28,6 +28,7 @@ def verify(run: str) -> None:
             progress.say(f"{name:24} intact")
         progress.answer("the bundle is intact")
         return
+    devices.require(None)  # Orbax asks which process this is
     faults = verify_run(RunFolder(path))
     if faults:
         raise UserError(

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lungseg_jax.runtime import devices
 from lungseg_jax.runtime.compilation import jit_initializer
 
 
@@ -23,7 +24,7 @@ def abstract_variables(model: nn.Module, *, channels: int) -> Any:
 
     Nothing is computed.
     """
-    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    first = jax.sharding.SingleDeviceSharding(devices.local()[0])
     shapes = jax.eval_shape(partial(trace_init, model, channels, 0))
     return jax.tree.map(lambda leaf: leaf.update(sharding=first), dict(shapes))
 

@@ -27,13 +27,36 @@ def choose(name: DeviceName | None) -> None:
     os.environ.update(one | {"TPU_VISIBLE_CHIPS": str(name.index)})
 
 
+def local() -> list[jax.Device]:
+    """Return the devices of this process.
+
+    Raises:
+      UserError: JAX cannot use those that JAX_PLATFORMS names.
+    """
+    try:
+        return jax.local_devices()
+    except (AssertionError, RuntimeError) as e:  # the former if no plugin is installed
+        asked = jax.config.jax_platforms
+        reason = str(e).partition(" (set JAX_PLATFORMS")[0]  # our remedy says it, too
+        reason = reason or "no such device was found."
+        raise UserError(
+            f"JAX cannot use JAX_PLATFORMS={asked}: {reason}"
+            if asked
+            else f"JAX cannot use the devices of this machine: {reason}",
+            rule="a platform that JAX has here: cpu, or cuda or tpu with the extra [gpu], "
+            "[cuda12] or [tpu].",
+            remedy="unset JAX_PLATFORMS, or set JAX_PLATFORMS=cpu.",
+        ) from e
+
+
 def require(name: DeviceName | None) -> None:
-    """Check that a device that was chosen is there.
+    """Check that a device that was chosen is there; None: that JAX has any.
 
     Raises:
       UserError: it is not, or JAX cannot use it.
     """
     if name is None:
+        local()
         return
     is_beyond = name.platform == "cpu" and bool(name.index)  # the CPU is one device
     try:

@@ -5,10 +5,8 @@ No placement changes what a step computes: the order of the slices is the same.
 
 import dataclasses
 
-import jax
-
 from lungseg_jax.data.network_slices import NetworkSlices
-from lungseg_jax.runtime import distributed, memory
+from lungseg_jax.runtime import devices, distributed, memory
 
 AUTO = "auto"
 PLACEMENTS = {
@@ -73,8 +71,8 @@ def room_for_slices() -> int:
     It is LARGEST_SHARE of the smallest device or host of the job: slices that are placed
     on devices pass through the memory of the host.
     """
-    devices = map(memory.device_bytes, jax.local_devices())
-    smallest = min(*devices, memory.host_bytes())
+    sizes = map(memory.device_bytes, devices.local())
+    smallest = min(*sizes, memory.host_bytes())
     return int(LARGEST_SHARE * distributed.lowest(smallest))
 
 

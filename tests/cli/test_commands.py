@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lungseg_jax.__main__ import COMMANDS
@@ -77,6 +78,24 @@ def test_a_mistake_ends_the_process_without_a_traceback(
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert not list(tmp_path.glob("unused/lungseg_jax/*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--config=smoke"),
+        ("predict", "slice.npy", "mask.npy"),
+        ("verify", "--run={run}"),
+    ],
+)
+def test_a_platform_that_jax_lacks_is_a_plain_error(
+    words, lungseg, trained_run, tmp_path
+):
+    np.save(tmp_path / "slice.npy", np.zeros((64, 64), np.int16))
+    words = [word.format(run=trained_run) for word in words]
+    done = lungseg(*words, cwd=tmp_path, JAX_PLATFORMS="cudda")
+    assert done.returncode == 2 and "JAX cannot use JAX_PLATFORMS=cudda" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [predict, evaluate])

@@ -23,6 +23,14 @@ def test_objects_to_an_idle_gpu_and_to_a_full_disk(lungseg_here, monkeypatch):
     assert "0.1 GB are free" in done.stderr and "nothing to change" not in done.stdout
 
 
+def test_objects_to_a_platform_that_is_missing(lungseg):
+    done = lungseg("doctor", JAX_PLATFORMS="cudda")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: JAX cannot use JAX_PLATFORMS=cudda:" in done.stderr
+    assert "unset JAX_PLATFORMS" in done.stderr
+    assert "none that JAX can use" in done.stdout and "cache" in done.stdout
+
+
 def test_objects_to_a_cache_that_cannot_be_created(lungseg_here, tmp_path):
     (tmp_path / "file").touch()
     done = lungseg_here("doctor", cache=tmp_path / "file")

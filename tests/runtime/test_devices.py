@@ -85,6 +85,27 @@ def test_requires_the_backend_that_was_chosen(backend, is_there, monkeypatch):
         devices.require(DeviceName("gpu", None))
 
 
+@pytest.mark.parametrize(
+    "error,reason",
+    [
+        (AssertionError(), "no such device was found."),
+        (
+            RuntimeError("'cudda' is unknown. (set JAX_PLATFORMS='')"),
+            "'cudda' is unknown.",
+        ),
+    ],
+)
+def test_a_platform_that_is_missing_is_a_plain_error(error, reason, monkeypatch):
+    def local_devices():
+        raise error
+
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    jax.config.update("jax_platforms", "cudda")
+    with pytest.raises(UserError) as e:
+        devices.require(None)
+    assert e.value.what == f"JAX cannot use JAX_PLATFORMS=cudda: {reason}"
+
+
 def has_accelerator():
     return any(device.platform != "cpu" for device in jax.devices())
 
