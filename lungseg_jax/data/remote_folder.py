@@ -20,8 +20,8 @@ RECORD = "copied.json"  # the version of each file that was copied completely
 def local_data_folder(folder: Path, cache: Path | None) -> Path:
     """Return a data folder itself, or an up-to-date copy if it is on object storage.
 
-    Only files that are new, or that have changed, are copied. A copy that was interrupted
-    is continued.
+    Only files that are new, that have changed, or that the copy has lost are copied. A
+    copy that was interrupted is continued.
 
     Args:
       folder: on this machine or on object storage.
@@ -72,7 +72,8 @@ def _update(target: Path, address: str, record: Path) -> None:
     for path in [path for path in target.rglob("*") if path.is_file()]:
         if path.relative_to(target).as_posix() not in there:
             path.unlink()
-    changed = [file for file in there if copied.get(file) != versions[file]]
+    missing = {file for file in there if not (target / file).is_file()}
+    changed = [f for f in there if f in missing or copied.get(f) != versions[f]]
     with progress.bar("copying", len(changed)) as bar:
         for start in range(0, len(changed), FILES_AT_ONCE):
             files = changed[start : start + FILES_AT_ONCE]

@@ -46,6 +46,15 @@ def test_copies_what_is_new_or_has_changed(remote, tmp_path, monkeypatch):
     assert (copy / "2d_images/a.tif").stat().st_mtime_ns == kept
 
 
+def test_copies_again_what_the_copy_has_lost(remote, tmp_path):
+    address, original = remote
+    copy = local_data_folder(address, tmp_path)
+    kept = (copy / "2d_images/a.tif").stat().st_mtime_ns
+    (copy / "2d_images/b.tif").unlink()
+    assert contents(local_data_folder(address, tmp_path)) == contents(original)
+    assert (copy / "2d_images/a.tif").stat().st_mtime_ns == kept
+
+
 def test_continues_an_interrupted_copy(remote, tmp_path, monkeypatch):
     address, original = remote
     monkeypatch.setattr(remote_folder, "FILES_AT_ONCE", 2)
