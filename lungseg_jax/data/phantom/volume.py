@@ -1,8 +1,11 @@
 """A whole patient as a volume, from neck to abdomen."""
 
+import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -41,12 +44,17 @@ class Scan:
 
     def slices(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Draw slices and masks from feet to head, as `make_volume` returns them."""
-        with ThreadPoolExecutor() as pool:
-            pending = [pool.submit(self.draw, k) for k in range(len(self.levels))]
+        workers = os.cpu_count() or 1
+        left, pending = iter(range(len(self.levels))), deque()
+        with ThreadPoolExecutor(workers) as pool:
             try:
-                for k in range(len(pending)):
-                    drawn, pending[k] = pending[k].result(), None
-                    yield drawn
+                while True:
+                    # All at once, they would fill memory if the caller is slower.
+                    more = islice(left, 2 * workers - len(pending))
+                    pending.extend(pool.submit(self.draw, k) for k in more)
+                    if not pending:
+                        return
+                    yield pending.popleft().result()
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -1,9 +1,11 @@
 """A patient as a volume: continuous from slice to slice, and reproducible."""
 
+import os
+
 import numpy as np
 import pytest
 
-from lungseg_jax.data.phantom.volume import make_volume, plan_volume
+from lungseg_jax.data.phantom.volume import Scan, make_volume, plan_volume
 
 SLICES, SIZE = 40, 96
 
@@ -30,6 +32,17 @@ def test_is_a_function_of_its_arguments(volume):
     np.testing.assert_array_equal(again[1], volume[1])
     other, _, _ = make_volume(5, slices=SLICES, size=SIZE)
     assert (other != volume[0]).mean() > 0.5
+
+
+def test_few_slices_are_drawn_ahead(monkeypatch):
+    """A caller that writes slowly does not fill memory with slices."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    drawn = []
+    monkeypatch.setattr(Scan, "draw", lambda self, k: drawn.append(k) or k)
+    scan = plan_volume(seed=3, slices=50, size=64)
+    for k, slice_ in enumerate(scan.slices()):
+        assert slice_ == k and len(drawn) <= k + 4
+    assert sorted(drawn) == list(range(50))
 
 
 def test_reaches_from_the_abdomen_to_the_neck(volume):
