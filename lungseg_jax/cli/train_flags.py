@@ -49,7 +49,7 @@ def parse(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
       UserError: for a faulty flag, and for words that are not flags.
     """
     words = _with_recipe(argv)
-    _parse([w for w in words if not w.lstrip("-").startswith("config")], command_flags)
+    _parse([w for w in words if not re.match(r"-*(no)?config", w)], command_flags)
 
 
 def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
