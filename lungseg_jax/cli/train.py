@@ -72,6 +72,8 @@ flags.DEFINE_bool(
 
 
 def train(device: device_names.DeviceName | None) -> None:
+    if FLAGS.init:
+        FLAGS.config.init = FLAGS.init
     if FLAGS.print_config:
         print(FLAGS.config)
         return
@@ -82,8 +84,6 @@ def train(device: device_names.DeviceName | None) -> None:
     if FLAGS.distributed:
         distributed.initialize()
     devices.require(device)
-    if FLAGS.init:
-        FLAGS.config.init = FLAGS.init
     if FLAGS.preview:
         preview(FLAGS.config, FLAGS.preview)
         return

@@ -218,3 +218,16 @@ def test_a_job_ends_when_its_primary_process_fails(run_job, tmp_path):
     assert first.returncode == second.returncode == 2
     assert "nowhere does not exist" in first.stderr
     assert "the primary process has failed" in second.stderr
+
+
+@pytest.mark.parametrize(
+    "word,line",
+    [
+        ("--noconfig.data.soft_masks", "soft_masks: false"),
+        ("--init=runs/other", "init: runs/other"),
+    ],
+)
+def test_prints_the_configuration_that_a_training_would_have(word, line, lungseg_here):
+    done = lungseg_here("train", word, "--print_config")
+    assert done.returncode == 0, done.stderr
+    assert line in [row.strip() for row in done.stdout.splitlines()]
