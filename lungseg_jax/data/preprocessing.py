@@ -18,7 +18,9 @@ import numpy as np
 
 PREPROCESSING = {"hu": 1, "window": 1, "seed": 3}  # channels of the network, by name
 CT_WINDOW_HU = (-1000.0, 400.0)
-WIDEST_HU = 20_000.0  # so that int16 holds half more than a window
+WIDEST_HU = 20_000.0
+BELOW, ABOVE = 0.05, 0.5  # of the width of a window: what is kept on its sides
+INT16 = np.iinfo(np.int16)
 
 Array = TypeVar("Array")  # of NumPy or of JAX
 
@@ -126,20 +128,26 @@ def to_slice(
 def _to_hounsfield(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """Clip a little beyond the window; see `image_to_network`."""
     low, high = window
-    width = high - low
     image = image.astype(np.float32)
-    np.clip(image, low - 0.05 * width, high + 0.5 * width, out=image)
+    np.clip(image, *_kept_range(window), out=image)
     stored_low, stored_high = _stored_window(window)
     image -= low
-    image *= (stored_high - stored_low) / width
+    image *= (stored_high - stored_low) / (high - low)
     image += stored_low
     return image
 
 
 def _stored_window(window: tuple[float, float]) -> tuple[float, float]:
     low, high = window
-    is_hounsfield = low < 0 and high <= WIDEST_HU
+    lowest, highest = _kept_range(window)
+    fits = INT16.min <= lowest and highest <= INT16.max
+    is_hounsfield = low < 0 and high <= WIDEST_HU and fits
     return (low, high) if is_hounsfield else CT_WINDOW_HU
+
+
+def _kept_range(window: tuple[float, float]) -> tuple[float, float]:
+    low, high = window
+    return low - BELOW * (high - low), high + ABOVE * (high - low)
 
 
 def _to_square(

@@ -66,6 +66,17 @@ def test_other_values_are_kept_as_if_they_were_hounsfield_units(window):
     np.testing.assert_allclose(unit, np.arange(256).reshape(16, 16) / 255, atol=4e-4)
 
 
+@pytest.mark.parametrize("low,high", [(-2e4, 2e4), (-1.5e4, 1.5e4), (-1000.0, 2e4)])
+def test_pixels_beyond_a_wide_window_do_not_wrap_around(low, high):
+    """Half a window above it may be more than int16 holds."""
+    keywords = {"preprocessing": "hu", "window_hu": (low, high)}
+    image = np.array([[low - 9e4, low], [high, high + 9e4]], np.float32)
+    kept = image_to_network(image, image_size=2, **keywords)
+    assert (np.diff(kept.astype(int).ravel()) > 0).all()
+    unit = to_unit(kept, **keywords)[..., 0]
+    np.testing.assert_allclose(unit, [[0, 0], [1, 1]], atol=1e-6)
+
+
 def test_a_slice_that_is_not_square_is_padded_with_air():
     kept = image_to_network(np.full((2, 4), 40, np.int16), image_size=4, **HU)
     np.testing.assert_array_equal(kept[[0, 3]], -1000)
