@@ -47,8 +47,8 @@ def image_to_network(
     Returns:
       int16 under `hu`: Hounsfield units, clipped to 70 HU below and 700 HU above the
       window for a window of 1400 HU, and likewise for others. Other values, which are
-      those whose window starts at 0 or above (or is wider than CT values), are mapped
-      linearly from their window to `CT_WINDOW_HU`. Otherwise float32 in [0, 1].
+      those whose window starts at 0 or above (or is too wide for int16 with its margins),
+      are mapped linearly from their window to `CT_WINDOW_HU`. Otherwise float32 in [0, 1].
     """
     low, high = window_hu
     fill = 0.0
