@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Submit a training to Slurm with one process per GPU; arguments are passed on.
 #   launch/slurm.sh --dry-run                          # prints the command
-#   NODES=2 GPUS=4 launch/slurm.sh --config.data.dir=DIR --config.train.batch_size=32
+#   NODES=2 GPUS=4 launch/slurm.sh --config.data.dir=DIR
 #   CONFIG=configs/incp.py:full launch/slurm.sh
 # Defaults: NODES=1, GPUS=1 (per node), CONFIG=configs/incp_snapshot.py:full, and VENV=.venv
 # in the checkout. Set the partition, account and time limit by sbatch's own variables,
