@@ -193,8 +193,8 @@ def sharing_batch(sharding: Sharding | None) -> contextlib.AbstractContextManage
 def initialize() -> None:
     """Join the job with `jax.distributed`; must precede any other use of a device.
 
-    Slurm, Open MPI, Kubernetes and TPU pods announce the other processes themselves.
-    On other clusters, set these environment variables for each process:
+    Slurm, Open MPI and TPU pods announce the other processes themselves. On other
+    clusters, Kubernetes among them, set these environment variables for each process:
     JAX_COORDINATOR_ADDRESS (HOST:PORT of the first process), JAX_NUM_PROCESSES and
     JAX_PROCESS_ID (counted from 0).
 
@@ -209,7 +209,7 @@ def initialize() -> None:
     except (RuntimeError, ValueError) as e:
         raise UserError(
             f"--distributed: this process could not join a job: {e}",
-            rule="Slurm, Open MPI, Kubernetes and TPU pods announce the processes.",
+            rule="Slurm, Open MPI and TPU pods announce the processes.",
             remedy="on other clusters, set JAX_COORDINATOR_ADDRESS=HOST:PORT, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID for each process; for a single process, "
             "omit --distributed.",
