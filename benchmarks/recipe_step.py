@@ -136,7 +136,9 @@ def main():
     )
     p.add_argument("settings", nargs="*", default=[""], metavar="KEY=VALUE,...")
     p.add_argument("--config", default="incp_snapshot")
-    p.add_argument("--slices", type=int, default=240, help="on the device")
+    p.add_argument(
+        "--slices", type=int, default=240, help="of the split; phantoms come on top"
+    )
     p.add_argument("--trace", default="", help="folder for profiles")
     p.add_argument("--traces", type=int, default=1, help="settings to profile")
     p.add_argument("--json", default="", help="file for the figures")

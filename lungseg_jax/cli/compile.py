@@ -43,7 +43,8 @@ PROGRAMS = ("train", "predict")
 @click.option(
     "--slices",
     type=click.IntRange(1, 10**8),
-    help="Slices of the training split; 240, or a batch if that is larger.",
+    help="Slices of the training split; 240, or a batch if that is larger. "
+    "config.data.extra_phantoms are on the device beside them.",
 )
 @click.option(
     "--program",
@@ -87,9 +88,10 @@ def compile(
     written = {"topology": str(asked), "devices": len(devices), "config": c.name}
     for name in programs or PROGRAMS:
         used, batch = len(devices), c.train.batch_size
+        data = f"; {slices + c.data.extra_phantoms} in memory"
         if name == "predict":
-            used, batch = 1, c.evaluate.batch_size
-        progress.say(f"compiling {name} for {asked}: {batch} slices on {used}")
+            used, batch, data = 1, c.evaluate.batch_size, ""
+        progress.say(f"compiling {name} for {asked}: {batch} slices on {used}{data}")
         report = report_compilation(lower[name](), asked.chip, used)
         progress.answer(describe(report))
         written[name] = {"batch_size": batch} | dataclasses.asdict(report)

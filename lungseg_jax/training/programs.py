@@ -95,7 +95,8 @@ def lower_train_steps(
     Args:
       c: the configuration.
       mesh: the devices that share a batch: see `distributed.make_mesh`.
-      slices: size of the training split, all of which is on every device.
+      slices: size of the training split, all of which is on every device, and
+        `data.extra_phantoms` beside it.
       platforms: cpu, cuda or tpu; by default that of the mesh. A program for others can
         be read, but not compiled; whether its rows are folded follows the mesh.
 
@@ -110,8 +111,9 @@ def lower_train_steps(
     replicated, size = distributed.replicated(mesh), c.data.image_size
     kind = {"preprocessing": c.data.preprocessing, "image_size": size}
     masks_dtype = packed_dtype([SLICE], soft_masks=c.data.soft_masks, **kind)
+    shape = slices + c.data.extra_phantoms, size, size
     images, masks = (
-        jax.ShapeDtypeStruct((slices, size, size, *rest), dtype, sharding=replicated)
+        jax.ShapeDtypeStruct((*shape, *rest), dtype, sharding=replicated)
         for rest, dtype in (
             ((PREPROCESSING[c.data.preprocessing],), image_dtype(c.data.preprocessing)),
             ((), masks_dtype),

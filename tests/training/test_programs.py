@@ -235,6 +235,13 @@ def test_only_a_tpu_folds_rows(texts, program):
     assert not re.search(plain, texts[program, "tpu"])
 
 
+def test_extra_phantoms_are_on_the_devices_beside_the_training_split():
+    mesh = distributed.make_mesh(jax.devices()[:1])
+    lowered = lower_train_steps(small_config(data__extra_phantoms=10), mesh, 24)
+    _, images, masks, *_ = lowered.args_info[0]
+    assert len(images.shape) == 4 and images.shape[0] == masks.shape[0] == 24 + 10
+
+
 def test_faulty_requests_are_refused():
     mesh = distributed.make_mesh(jax.devices()[:1])
     with pytest.raises(UserError, match="larger than the training split"):
