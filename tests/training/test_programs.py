@@ -18,6 +18,7 @@ from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
 from lungseg_jax.runtime import compilation, distributed
+from lungseg_jax.runtime.ahead_of_time.arithmetic import count_flops
 from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import default_config
@@ -240,6 +241,17 @@ def test_extra_phantoms_are_on_the_devices_beside_the_training_split():
     lowered = lower_train_steps(small_config(data__extra_phantoms=10), mesh, 24)
     _, images, masks, *_ = lowered.args_info[0]
     assert len(images.shape) == 4 and images.shape[0] == masks.shape[0] == 24 + 10
+
+
+def test_micro_batches_are_the_arithmetic_of_a_batch():
+    mesh = distributed.make_mesh(jax.devices()[:1])
+    whole, parts = (
+        count_flops(
+            lower_train_steps(small_config(train__accumulate=n), mesh, 24).as_text()
+        )
+        for n in (1, 2)
+    )
+    assert whole == parts > 0
 
 
 def test_faulty_requests_are_refused():

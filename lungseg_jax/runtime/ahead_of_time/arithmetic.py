@@ -1,39 +1,77 @@
 """The multiplications and additions of a program, read from its StableHLO."""
 
+import dataclasses
+import functools
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 
 SHAPES = re.compile(r": \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>")
+FUNCTION = re.compile(r'\s*func\.func .*?@"?([^"(]+)"?\(')
+CALL = re.compile(r'\bcall @"?([^"(]+)"?\(')
+CONSTANT = re.compile(r"\s*(%\w+) = stablehlo\.constant dense<(\d+)> : tensor<i32>")
+START = re.compile(r"(%iterArg\w*) = (%\w+)")
+BELOW = re.compile(r"stablehlo\.compare\s+LT, (%\w+), (%\w+),")
 
 
 def count_flops(text: str, devices: int = 1) -> float:
     """Count the operations of convolutions and matrix products, on all devices.
 
-    Everything else is small beside them. Loops run once.
+    Everything else is small beside them. A loop whose counter goes from 0 to a constant, as
+    that of `jax.lax.scan`, runs so often; other loops run once.
 
     Args:
       text: of a lowered program, before it is divided among devices.
       devices: those that share what is written for one of them (`shard_map`).
     """
     own, calls = defaultdict(float), defaultdict(list)
-    name, times = "", 1
-    for line in text.splitlines():
-        if header := re.match(r'\s*func\.func .*?@"?([^"(]+)"?\(', line):
-            name = header[1]
-        elif "sdy.manual_computation" in line:
-            times, indent = devices, len(line) - len(line.lstrip())
-        elif times > 1 and line.startswith(" " * indent + "}"):
-            times = 1
-        elif "stablehlo.convolution" in line or "stablehlo.dot_general" in line:
+    for name, times, line in _lines(text, devices):
+        if "stablehlo.convolution" in line or "stablehlo.dot_general" in line:
             own[name] += times * _flops(line)
-        elif call := re.search(r'\bcall @"?([^"(]+)"?\(', line):
+        elif call := CALL.search(line):
             calls[name].append((call[1], times))
 
+    @functools.cache
     def total(name: str) -> float:
         return own[name] + sum(n * total(called) for called, n in calls[name])
 
     return total("main")
+
+
+@dataclasses.dataclass
+class _Region:
+    """A loop or a part of one device: how often it runs, and where its lines end."""
+
+    indent: int
+    times: int
+    counters: set[str] = dataclasses.field(default_factory=set)  # of a loop, from 0
+
+
+def _lines(text: str, devices: int) -> Iterator[tuple[str, int, str]]:
+    """Yield each line with its function, and how often a call of that one runs it."""
+    name, constants, regions = "", {}, []
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if header := FUNCTION.match(line):
+            name, constants, regions = header[1], {}, []
+        elif constant := CONSTANT.match(line):
+            constants[constant[1]] = int(constant[2])
+        elif "sdy.manual_computation" in line:
+            regions.append(_Region(indent, devices))
+        elif "stablehlo.while(" in line:
+            starts = START.findall(line)
+            counters = {arg for arg, start in starts if constants.get(start) == 0}
+            regions.append(_Region(indent, 1, counters))
+        elif regions and line.startswith(" " * regions[-1].indent + "}"):
+            if line.endswith("do {"):  # the body follows the condition
+                regions[-1].counters = set()
+            else:
+                regions.pop()
+        elif regions and (limit := BELOW.search(line)):
+            if limit[1] in regions[-1].counters:
+                regions[-1].times = constants.get(limit[2], 1)
+        yield name, math.prod(region.times for region in regions), line
 
 
 def _flops(line: str) -> float:

@@ -24,6 +24,28 @@ def test_functions_count_as_often_as_they_are_called():
     assert flops(twice, (4, 4), (4, 4)) == 2 * 2 * 4**3
 
 
+def test_scans_count_as_often_as_they_run():
+    def nested(a, b):
+        def inner(carry, _):
+            return carry @ b, None
+
+        def outer(carry, _):
+            carry, _ = jax.lax.scan(inner, carry @ b, length=5)
+            return carry, None
+
+        return jax.lax.scan(outer, a, length=3)[0] @ b
+
+    assert flops(nested, (4, 4), (4, 4)) == 2 * (3 * (5 + 1) + 1) * 4**3
+
+
+def test_loops_of_unknown_length_run_once():
+    def until_small(a, b):
+        a = jax.lax.while_loop(lambda a: a.sum() > 1, lambda a: a @ b, a)
+        return jax.lax.fori_loop(0, a[0, 0].astype(int), lambda i, a: a @ b, a)
+
+    assert flops(until_small, (4, 4), (4, 4)) == 2 * 2 * 4**3
+
+
 def test_a_convolution_and_its_gradients_cost_the_same():
     def convolve(x, kernel):
         dimensions = ("NHWC", "HWIO", "NHWC")
