@@ -24,9 +24,11 @@ COLLECTIVES = (
 FREE = {
     *("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "after-all"),
     *("while", "conditional", "call", "async-start", "async-update", "async-done"),
-    *("copy-start", "copy-done", "slice-start", "slice-done", "partition-id"),
+    *("copy-done", "slice-done", "partition-id"),
     *(f"{name}-done" for name in COLLECTIVES),
 }
+# A TPU's copies between main and vector memory, of which instructions then read nothing.
+PREFETCHES = {"copy-start", "slice-start"}
 READ_IN_PART = {"gather", "dynamic-slice", "slice"}  # as much as they return
 HOPS = re.compile(r"(?:body|to_apply|calls|(?:true|false)_computation)=%?([\w.-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -165,6 +167,8 @@ def _moved(
     instruction: Instruction, types: dict[str, str], computations: Computations
 ) -> Size:
     """Return what an instruction writes and reads."""
+    if instruction.opcode in PREFETCHES:
+        return _prefetched(instruction.type)
     written = size_of(instruction.type)
     if instruction.opcode in READ_IN_PART:
         return written * 2
@@ -177,6 +181,14 @@ def _moved(
         part = _read_in_part(inner, i)
         total += size_of(types.get(operand, "")) if part is None else part
     return total
+
+
+def _prefetched(type_: str) -> Size:
+    """Return what a copy or a slice moves on its sides that are in main memory."""
+    *_, one, other, _ = ARRAY.findall(type_)  # its two sides, and a context
+    dtype, dimensions, layout = other
+    size = _size(dtype, dimensions, re.sub(r"S\(\d+\)", "", layout))
+    return size * sum("S(" not in side[2] for side in (one, other))
 
 
 def _read_in_part(inner: Iterable[Instruction], index: int) -> Size | None:

@@ -75,6 +75,41 @@ def test_counts_loops_and_only_the_row_that_is_read():
     assert (traffic.instructions, traffic.cycles) == (4, 700)
 
 
+PREFETCHED = """\
+HloModule jit_g, is_scheduled=true
+
+ENTRY %main (x: f32[32,256]) -> f32[32,256] {
+  %x = f32[32,256]{1,0:T(8,128)} parameter(0)
+  %in = (f32[32,256]{1,0:T(8,128)S(1)}, f32[32,256]{1,0:T(8,128)}, u32[]{:S(2)}) \
+copy-start(%x)
+  %near = f32[32,256]{1,0:T(8,128)S(1)} copy-done(%in)
+  %part = ((f32[32,256]{1,0:T(8,128)}), f32[4,256]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) \
+slice-start(%x), slice={[0:4], [0:256]}
+  %rows = f32[4,256]{1,0:T(8,128)S(1)} slice-done(%part)
+  %y = f32[32,256]{1,0:T(8,128)S(1)} fusion(%near, %rows), kind=kLoop, calls=%f
+  %out = (f32[32,256]{1,0:T(8,128)}, f32[32,256]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) \
+copy-start(%y)
+  ROOT %done = f32[32,256]{1,0:T(8,128)} copy-done(%out)
+}
+"""
+
+
+def test_counts_what_a_tpu_moves_to_and_from_its_vector_memory():
+    """An array in and out, and four of its rows, which are padded to eight."""
+    traffic = measure_traffic(PREFETCHED)
+    row = 256 * 4
+    assert traffic.moved == Size((32 + 4 + 32) * row, (32 + 8 + 32) * row)
+    assert traffic.instructions == 4
+
+
+def test_a_copy_within_main_memory_is_read_and_written():
+    text = PREFETCHED.replace("S(1)", "")
+    row = 256 * 4
+    # Three copies in and out, and the fusion, which reads all of its operands.
+    rows = 2 * (32 + 4 + 32) + (32 + 4 + 32)
+    assert measure_traffic(text).moved.logical == rows * row
+
+
 def test_reads_what_this_compiler_writes():
     compiled = jax.jit(lambda x: jnp.sin(x) @ x).lower(jnp.ones((64, 64))).compile()
     text = compiled.as_text()
