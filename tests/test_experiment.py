@@ -117,7 +117,9 @@ def test_the_run_folder_has_the_documented_files(finished_run):
     assert "http://" not in page and "https://" not in page
 
 
-@pytest.mark.parametrize("norm", ["group", "instance"])
+@pytest.mark.parametrize(
+    "norm", ["group", pytest.param("instance", marks=pytest.mark.slow)]
+)
 def test_a_run_without_batch_statistics(norm, tiny_cache, tmp_path):
     """Trained, resumed, averaged, scored, used and exported, at another depth."""
     folder = RunFolder(tmp_path / "run")

@@ -46,7 +46,7 @@ def test_commands_read_a_run_where_it_is(
         for name in ("remote", "local")
     ]
     assert scores[0]["slices"] == scores[1]["slices"]
-    masks = sorted((tmp_path / "local").iterdir())
+    masks = sorted((tmp_path / "local").glob("[!.]*"))
     assert len(masks) == 3
     for mask in masks:
         assert (tmp_path / "remote" / mask.name).read_bytes() == mask.read_bytes()

@@ -41,7 +41,9 @@ def test_scores_on_phantom_volumes(segmenter, seed, iou):
     assert overlap.iou(counts.sum(axis=0)) == pytest.approx(iou, abs=0.02)
 
 
-@pytest.mark.parametrize("rows,least", [(3, 0.93), (6, 0.85)])
+@pytest.mark.parametrize(
+    "rows,least", [pytest.param(3, 0.93, marks=pytest.mark.slow), (6, 0.85)]
+)
 def test_coarse_rows_cost_little(segmenter, rows, least):
     """As in the axial slices of a coronal series, whose slices are the rows."""
     images, truth, _ = make_volume(seed=12, slices=6, size=192)
