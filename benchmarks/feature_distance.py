@@ -119,7 +119,7 @@ def main() -> None:
         names = run.record["split"][part]
         steps = times * len(names) // run.config.train.batch_size
         images, masks = augmented_slices(run.config, dataset, names, steps=steps)
-        low, high = trained.preprocessing["window_hu"]
+        low, high = trained.window_hu
         return low + images * (high - low), masks > 0.5
 
     def judge(images, masks):

@@ -17,11 +17,8 @@ import numpy as np
 from lungseg_jax.checkpointing.checksums import array_digest, json_digest
 from lungseg_jax.runtime.errors import UserError
 
-ABSENT = (
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-)  # a file is lost, or something else
+# The file is lost, or it is something else.
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 DIVERGED = (
     "start again in another folder, --workdir=DIR, with a lower --config.schedule.peak "
     "or --config.optimizer.weight_decay, or with --config.optimizer.clip_norm=1."

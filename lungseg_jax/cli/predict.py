@@ -21,7 +21,6 @@ status 2. Without --run, the weights are those of the package, which were traine
 synthetic slices only.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,24 +229,12 @@ def _recorder(
     segmenter: "LungSegmenter",
     options: Mapping[str, Any],
 ) -> Callable[[], None]:
-    """Return a function that records, in a folder of masks, what they are made with.
-
-    Raises:
-      UserError: masks are kept that were made with something else.
-    """
-    from lungseg_jax.checkpointing.checksums import json_digest
-    from lungseg_jax.inference.prediction_record import describe_weights
-    from lungseg_jax.inference.resumption import require_same_options, write_options
+    """See `options_recorder`; nothing is recorded beside a single mask."""
+    from lungseg_jax.inference.resumption import options_recorder
 
     if any(task.target == out for task in tasks):
         return lambda: None
-    weights = describe_weights(segmenter)
-    cleanup = {"postprocessing": weights.pop("postprocessing")}
-    made_with = {"weights": json_digest(weights), **cleanup, **options}
-    if len(left) < len(tasks):
-        require_same_options(out, made_with)
-        return lambda: None
-    return functools.cache(lambda: write_options(out, made_with))
+    return options_recorder(out, segmenter, options, resumed=len(left) < len(tasks))
 
 
 def _load(

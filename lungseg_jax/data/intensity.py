@@ -4,7 +4,7 @@ A network accepts any input. Given values on another scale it returns an empty m
 worse, a plausible one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,12 @@ def pool_values(parts: Iterable[Values]) -> Values:
     """Return the statistics of all images, from those of each."""
     low, high, dense = zip(*parts, strict=True)
     return Values(min(low), max(high), sum(dense) / len(dense))
+
+
+def describe_intensities(domains: Collection[str], low: float, high: float) -> str:
+    """Return a line about images of these `DOMAINS`, with values from low to high."""
+    kinds = " and ".join(DOMAINS[domain] for domain in sorted(domains))
+    return f"intensities: {kinds} ({low:g} to {high:g})"
 
 
 def detect_intensity(values: Values) -> str:

@@ -1,13 +1,17 @@
 """What an interrupted prediction of a folder has left, and whether it can be continued."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lungseg_jax.checkpointing.checksums import json_digest
+from lungseg_jax.inference.prediction_record import describe_weights
 from lungseg_jax.inference.prediction_table import read_rows
 from lungseg_jax.inference.prediction_task import PredictionTask, unfinished
+from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.runtime.files import read_json, write_json
 
@@ -56,19 +60,36 @@ def remainder(
     return Remainder(left, kept)
 
 
-def write_options(folder: Path, options: Mapping[str, Any]) -> None:
-    """Write what the masks in a folder are made with, as JSON."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / OPTIONS, dict(options))
+def options_recorder(
+    folder: Path, segmenter: LungSegmenter, options: Mapping[str, Any], *, resumed: bool
+) -> Callable[[], None]:
+    """Return a function that records, in a folder of masks, what they are made with.
 
-
-def require_same_options(folder: Path, options: Mapping[str, Any]) -> None:
-    """Check that the masks in a folder were made with the same options.
+    Args:
+      folder: of the masks.
+      segmenter: the trained ensemble.
+      options: JSON, besides the weights and the clean-up.
+      resumed: whether masks of an earlier command are kept; nothing is written then.
 
     Raises:
-      UserError: with the options that differ.
+      UserError: masks are kept that were made with something else.
     """
-    file = folder / OPTIONS
+    weights = describe_weights(segmenter)
+    cleanup = {"postprocessing": weights.pop("postprocessing")}
+    made_with = {"weights": json_digest(weights), **cleanup, **options}
+    if resumed:
+        _require_same_options(folder / OPTIONS, made_with)
+        return lambda: None
+
+    @functools.cache
+    def record() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / OPTIONS, made_with)
+
+    return record
+
+
+def _require_same_options(file: Path, options: Mapping[str, Any]) -> None:
     if not file.exists():
         return  # written by version 0.1, or elsewhere
     before = read_json(file)
@@ -80,7 +101,7 @@ def require_same_options(folder: Path, options: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise UserError(
-            f"the masks in {folder} were made with other options:\n"
+            f"the masks in {file.parent} were made with other options:\n"
             f"{bullet_list(changed)}",
             rule="--resume continues with the options of before.",
             remedy="the same options; another OUTPUT; or --overwrite without --resume, "

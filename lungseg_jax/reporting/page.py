@@ -129,7 +129,7 @@ def _auroc(uncertainty: Mapping[str, Any]) -> str:
 
 def _untuned(tuning: Mapping[str, Any]) -> str:
     """Say why nothing was tuned, if that is so."""
-    return "there is no validation split" if tuning else "the run is not finished"
+    return "the run has no validation split" if tuning else "the run has not finished"
 
 
 def _clean_up(postprocessing: Mapping[str, Any]) -> str:

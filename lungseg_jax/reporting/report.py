@@ -95,7 +95,7 @@ def choose_cases(slices: Mapping[str, Mapping], low_iou: float) -> dict[str, str
 
 def _write_cases(folder, evaluation, segmenter, read) -> list[Case]:
     """Write case<i>_<picture>.png for each case."""
-    window = segmenter.trained.preprocessing["window_hu"]
+    window = segmenter.trained.window_hu
     reasons = choose_cases(evaluation["slices"], evaluation["uncertainty"]["low_iou"])
     segmented = zip_with_predictions(segmenter.stream, read(list(reasons)))
     cases = []

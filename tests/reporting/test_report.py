@@ -211,7 +211,7 @@ def test_training_slices_are_announced(make_page):
 
 @pytest.mark.parametrize(
     "has_tuning,reason",
-    [(True, "there is no validation split"), (False, "the run is not finished")],
+    [(True, "the run has no validation split"), (False, "the run has not finished")],
 )
 def test_what_was_not_tuned_is_unknown(make_page, trained, has_tuning, reason):
     tuning = {}

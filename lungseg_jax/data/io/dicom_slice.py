@@ -94,7 +94,7 @@ class DicomSlice:
     def _check_placement(self) -> None:
         """Refuse a placement that ITK does not use: it assumes one, without a warning."""
         rows, columns, _ = np.reshape(self.direction, (3, 3)).T
-        # GDCM keeps negative distances, which are no more possible than those it replaces.
+        # GDCM replaces a spacing of 0, but keeps a negative one, which is just as wrong.
         distances = np.abs(self.spacing[1::-1])
         used = distances, self.origin, np.concatenate([rows, columns])
         for (tag, (name, rule)), values in zip(_PLACEMENT.items(), used, strict=True):

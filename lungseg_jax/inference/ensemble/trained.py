@@ -55,6 +55,11 @@ class TrainedEnsemble:
     members: Mapping[str, Any]
     tuning: Mapping[str, Any]
 
+    @property
+    def window_hu(self) -> tuple[float, float]:
+        """The values that the networks see as black and as white."""
+        return self.preprocessing["window_hu"]
+
     def subset(self, names: Sequence[str]) -> "TrainedEnsemble":
         """Return the ensemble of the members with these names."""
         members = {name: self.members[name] for name in names}

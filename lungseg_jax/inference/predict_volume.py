@@ -1,0 +1,173 @@
+"""Segment a volume slice by slice; memory holds its mask, and a few slices of it."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lungseg_jax.data.intensity import (
+    describe_intensities,
+    require_intensity,
+    values_of,
+)
+from lungseg_jax.data.io.formats import open_volume
+from lungseg_jax.data.io.images import write_picture
+from lungseg_jax.data.io.volume_writer import VolumeWriter, open_mask
+from lungseg_jax.data.io.volumes import Volume
+from lungseg_jax.inference import review
+from lungseg_jax.inference.confidence import Confidence
+from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
+from lungseg_jax.inference.outputs import LABELS
+from lungseg_jax.inference.overlay import ContactSheet, overlay, stretch
+from lungseg_jax.inference.prediction_table import PredictionTable
+from lungseg_jax.inference.prediction_task import PredictionTask
+from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
+from lungseg_jax.inference.volume_cleanup import LUNG, clean_volume, mark_air
+from lungseg_jax.inference.volume_view import VolumeView, VolumeViewer
+from lungseg_jax.runtime import progress
+
+SAMPLED = 9  # slices that are checked before any is segmented
+
+
+def predict_volume(
+    segmenter: LungSegmenter,
+    task: PredictionTask,
+    table: PredictionTable,
+    *,
+    volume_cleanup: bool,
+    labels: str,
+    write_page: Callable[[Path, VolumeView], None],
+    begin: Callable[[], object],
+) -> None:
+    """Predict all slices, clean up the mask of the volume, and write all of the task.
+
+    For the arguments, see `predict_files`.
+
+    Raises:
+      UserError: the volume cannot be used, or an output cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        volume = stack.enter_context(open_volume(task.source, series=task.series))
+        _check_volume(segmenter, volume)
+        begin()
+        task.target.parent.mkdir(parents=True, exist_ok=True)
+        # The first to be entered, so that the mask appears last, when all else is there.
+        mask_writer = open_mask(task.target, volume, LABELS[labels])
+        writer = stack.enter_context(mask_writer)
+        sheet = ContactSheet(volume.count)
+        shown = sheet.includes if task.overlay else lambda k: False
+        segmented = _segment_slices(segmenter, task, volume, stack)
+        masks, confidences, uncertainty = _collect(segmented, volume, shown)
+        if volume_cleanup:
+            clean_volume(masks, has_air=segmenter.trained.domain == "HU")
+        np.minimum(masks, LUNG, out=masks)
+        sides = label_sides(masks)
+        confidences = _with_reasons(confidences, masks, sides)
+        written = sides if labels == "sides" else masks
+        viewer = task.page and VolumeViewer(
+            sides,
+            spacing_mm=volume.spacing_mm,
+            window_hu=segmenter.trained.window_hu,
+            in_hu=segmenter.trained.domain == "HU",
+        )
+        for k, image in enumerate(volume.slices()):
+            writer.write(k, written[k])
+            mask, confidence = masks[k].astype(bool), confidences[k]
+            if shown(k):
+                window = segmenter.trained.window_hu
+                picture = overlay(image, mask, uncertainty[k], window_hu=window)
+                picture = stretch(picture, volume.aspect)
+                sheet.add(k, picture, review=bool(confidence.review))
+            if viewer:
+                viewer.add(k, image, confidence.review, confidence.reasons)
+            table.add_slice(
+                task.name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
+            )
+        right, left = (np.count_nonzero(sides == side) for side in (RIGHT, LEFT))
+        table.end_volume(task.name, volume.spacing_mm, right=right, left=left)
+        if viewer:
+            viewer.add_planes(sheet)
+            write_picture(task.overlay, sheet.picture())
+            write_page(task.page, viewer.view(task.name))
+
+
+def _segment_slices(
+    segmenter, task: PredictionTask, volume: Volume, stack: contextlib.ExitStack
+) -> Iterator[tuple[np.ndarray, Segmentation]]:
+    """Yield each slice with its segmentation, and write the maps of the task."""
+    maps = {
+        field: stack.enter_context(VolumeWriter(path, volume, np.float32))
+        for field, path in task.maps.items()
+    }
+    bar = stack.enter_context(progress.bar(task.source.name, volume.count))
+    slices = _checked_slices(volume, segmenter.trained.domain)
+    segmented = zip_with_predictions(
+        segmenter.stream,
+        slices,
+        image_of=lambda image: image,
+        aspect_of=lambda image: volume.aspect,
+    )
+    for k, (image, segmentation) in enumerate(segmented):
+        for field, writer in maps.items():
+            writer.write(k, getattr(segmentation, field))
+        yield image, segmentation
+        bar.update()
+
+
+def _collect(
+    segmented: Iterable[tuple[np.ndarray, Segmentation]],
+    volume: Volume,
+    shown: Callable[[int], bool],
+) -> tuple[np.ndarray, list[Confidence], dict[int, np.ndarray]]:
+    """Keep what is needed of all slices.
+
+    Returns:
+      The masks `[n h w]` as `clean_volume` takes them, the confidence of each slice, and
+      the uncertainty `[h w]` of those that are shown, by slice.
+    """
+    masks = np.zeros((volume.count, *volume.shape), np.uint8)
+    confidences, uncertainty = [], {}
+    for k, (image, segmentation) in enumerate(segmented):
+        masks[k] = mark_air(image, segmentation.mask)
+        confidences.append(Confidence.of(segmentation))
+        if shown(k):
+            uncertainty[k] = segmentation.uncertainty
+    return masks, confidences, uncertainty
+
+
+def _with_reasons(
+    confidences: Sequence[Confidence], masks: np.ndarray, sides: np.ndarray
+) -> list[Confidence]:
+    """Add what the mask of the volume says against itself."""
+    found = {
+        review.NEIGHBOURS: review.unlike_neighbours(masks),
+        review.SIDES: review.sides_differ(sides),
+    }
+    confidences = list(confidences)
+    for reason, is_found in found.items():
+        for k in np.flatnonzero(is_found):
+            confidences[k] = confidences[k].with_reason(reason)
+    return confidences
+
+
+def _checked_slices(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:
+    """Yield all slices; only a sample of them was checked beforehand."""
+    for k, image in enumerate(volume.slices()):
+        require_intensity(values_of([image]), trained_on, f"slice {k} of {volume.name}")
+        yield image
+
+
+def _check_volume(segmenter: LungSegmenter, volume: Volume) -> None:
+    """Read some slices of a volume before it is segmented."""
+    if not volume.is_placed:
+        progress.say(
+            f"{volume.name} does not say how it is oriented in the patient: its axes "
+            "are assumed to point to left, posterior and superior"
+        )
+    n = min(volume.count, SAMPLED)
+    sampled = np.linspace(0, volume.count - 1, n).round().astype(int).tolist()
+    values = values_of(volume.read(k) for k in sampled)
+    domain = require_intensity(values, segmenter.trained.domain, volume.name)
+    progress.say(describe_intensities({domain}, values.low, values.high))
