@@ -76,9 +76,9 @@ def phantoms_only() -> ConfigDict:
     About an hour on two CPU cores.
     """
     c = _varied()
-    c.data.phantom_slices = 3000
+    c.data.phantom_slices = 6000
     c.data.phantom_seed = 1000  # other phantoms than any run that starts from them
-    c.data.validation_fraction = c.data.test_fraction = 0.02
+    c.data.validation_fraction = c.data.test_fraction = 0.01
     c.data.image_size = 160
     c.augment.scale = 2.0
     c.augment.least_air = 0.0  # slices that have no lung are among the phantoms

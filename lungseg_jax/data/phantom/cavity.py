@@ -30,8 +30,9 @@ def paint(canvas: Canvas, section: Section, findings: Pleura) -> np.ndarray:
     has_lung = APEX < section.level < BASE
     aired = pleura.paint(canvas, section, inside, findings) if has_lung else inside
     if section.level < 0.3:
-        aired = cv2.min(aired, _apices(canvas, section))
-        canvas.paint_cover(cv2.subtract(inside, aired), 0.5 * (SOFT_HU + FAT_HU))
+        tops = _apices(canvas, section)
+        canvas.paint_cover(cv2.subtract(inside, tops), 0.5 * (SOFT_HU + FAT_HU))
+        aired = cv2.min(aired, tops)
     organs = mediastinum.draw(section) if section.level < 1.1 else []
     mediastinum.paint(canvas, organs, inside)
     lumina, walls = airways.sections(section)

@@ -44,7 +44,7 @@ from lungseg_jax.data.phantom import (
 from lungseg_jax.data.phantom.canvas import Canvas
 from lungseg_jax.data.phantom.patient import Section, draw_patient
 
-VERSION = 4  # increase it when the pixels change: cached phantoms are keyed by it
+VERSION = 5  # increase it when the pixels change: cached phantoms are keyed by it
 
 PLEURA = 0.002  # 0.3 mm
 

@@ -16,7 +16,7 @@ from lungseg_jax.data.phantom.patient import SIDES, Patient, Section
 # How often each is found in a patient. "filled": the fluid fills one half of the chest, and
 # what remains of the lung is airless, or nothing remains. "collapse": one lung shrinks and
 # the mediastinum shifts towards it.
-CHANCES = {"effusion": 0.14, "filled": 0.045, "pneumothorax": 0.05, "collapse": 0.03}
+CHANCES = {"effusion": 0.16, "filled": 0.07, "pneumothorax": 0.08, "collapse": 0.03}
 FLUID_HU, PLEURAL_AIR_HU = (-5.0, 35.0), -995.0
 
 
