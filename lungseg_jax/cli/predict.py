@@ -170,7 +170,8 @@ def predict(
         options |= {"run": run, "members": members, "flips": flips}
         _write_json(json, segmenter, tasks, table, skipped, options)
     _write_index(out, tasks, skipped, table)
-    progress.say(table.summary())
+    if summary := table.summary():
+        progress.say(summary)
     progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
     if skipped:
         inputs = pluralize(len(left), "input")

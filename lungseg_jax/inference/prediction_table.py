@@ -185,9 +185,14 @@ class PredictionTable:
         self._add({"input": name, "slice": WHOLE} | measurements)
 
     def summary(self) -> str:
-        """Return a few lines on volumes, empty masks, review and expected IoU."""
+        """Return a few lines on volumes, empty masks, review and expected IoU.
+
+        There are none if no slice was added, as all masks of a resumed command were kept.
+        """
         lines = list(self._results.volume_lines)
         ious = self._results.expected_ious
+        if not ious:
+            return ""
         if self._results.empty:
             slices = pluralize(len(ious), "slice")
             lines.append(f"no lung was found in {self._results.empty} of {slices}")

@@ -105,6 +105,9 @@ def test_resuming_replaces_no_mask_and_mixes_no_options(
     assert not (tmp_path / "out" / "bert.nii").exists()
     done = lungseg_here("predict", "--resume", *words, cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "out" / "bert.nii").exists()
+    done = lungseg_here("predict", "--resume", *words, cwd=tmp_path)
+    assert done.returncode == 0 and "0 to do" in done.stdout
+    assert "to review" not in done.stdout
     assert corrected.stat().st_mtime_ns == before
 
 
