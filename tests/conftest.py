@@ -134,6 +134,18 @@ def as_processes(monkeypatch):
     return run
 
 
+@pytest.fixture
+def patients_with(monkeypatch):
+    """Give every phantom patient this finding beside the lungs, or none if it is ""."""
+    from lungseg_jax.data.phantom import pleura
+
+    def choose(finding):
+        chances = {name: float(name == finding) for name in pleura.CHANCES}
+        monkeypatch.setattr(pleura, "CHANCES", chances)
+
+    return choose
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The 240 slices of the notebooks' training split, which we may not distribute."""

@@ -111,8 +111,7 @@ def test_only_the_requested_members_are_scored(tuned, slices):
     assert list(average["members"]) == [AVERAGE]
 
 
-def test_measures_of_doubt_find_bad_slices(tuned, slices):
-    """Flags, their hits and the risk, counted again from the rows of the slices."""
+def test_counts_of_flags_and_the_risk_agree_with_the_rows(tuned, slices):
     found = evaluate(tuned, slices(8), 8)
     rows = found["slices"].values()
     doubts = found["uncertainty"]

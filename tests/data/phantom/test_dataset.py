@@ -103,12 +103,6 @@ def test_hounsfield_units_are_plausible(pairs):
         assert (np.abs(image) < 200).mean() > 0.02 and image.max() > 150
 
 
-def test_air_outside_the_lungs_is_not_lung(pairs):
-    """A threshold is not enough: there are airways, gas, a couch and disease."""
-    inside_error = [((image < -500) != (mask > 0)).mean() for image, mask in pairs]
-    assert min(inside_error) > 0.005
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder, calls = tmp_path_factory.mktemp("phantom"), []
