@@ -1,7 +1,7 @@
 """Whether `review` detects bad masks, on slices like the training data and on others.
 
     python benchmarks/trust.py DATA RUN [RUN ...]
-    python benchmarks/trust.py DATA --every RUN     # trained on other data
+    python benchmarks/trust.py DATA --every pretrained     # trained on other data
 
 DATA holds 2d_images/ and 2d_masks/. Each run segments the slices of its own test split
 (with --every, all slices of DATA), unchanged and changed: noisy, blurred, from a
@@ -87,13 +87,16 @@ GROUPS = {
 }
 
 
+def test_split(run: Path) -> list[str]:
+    return json.loads((run / "run.json").read_text())["split"]["test"]
+
+
 def predictions(
-    data: Path, run: Path, change: Change, *, every: bool
+    data: Path, run: str, change: Change, *, every: bool
 ) -> Iterator[dict]:
     """Yield the IoU of each slice of a run, and its measures of doubt."""
     pairs = {pair.name: pair for pair in find_pairs(data)}
-    split = json.loads((run / "run.json").read_text())["split"]
-    names = list(pairs) if every else split["test"]
+    names = list(pairs) if every else test_split(Path(run))
     rng = np.random.default_rng(0)
     segmenter = load(run)
 
@@ -137,7 +140,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--every", action="store_true", help="all slices of DATA")
     parser.add_argument("--only", default="", help="changes that start with this")
     args = parser.parse_args()

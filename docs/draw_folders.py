@@ -1,6 +1,6 @@
 """Draw the folders of the package and their imports.
 
-    python docs/draw_folders.py     # writes docs/folders.svg
+    python docs/draw_folders.py     # writes docs/pictures/folders.svg
 
 An arrow from A to B means that a file of A imports one of B. Arrows that follow from
 others, as A -> C does from A -> B -> C, are left out.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 PACKAGE = "lungseg_jax"
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = ROOT / "docs" / "folders.svg"
+PICTURE = ROOT / "docs" / "pictures" / "folders.svg"
 
 WIDTH, HEIGHT = 140, 34  # of a box, px
 ACROSS, DOWN = 160, 62  # from box to box

@@ -20,7 +20,7 @@ COMMANDS = {  # each is a module of lungseg_jax.cli, with a function of the same
     "convert": "turn labelled volumes into a data folder to train on",
     "phantom": "draw a synthetic patient as a volume, with its lung mask",
     "check": "describe a data folder, or list everything wrong with it",
-    "compile": "say how a recipe suits TPUs or GPUs that are not there",
+    "compile": "estimate memory and time on TPUs or GPUs that you do not have",
     "doctor": "describe this installation, and say what to change",
     "verify": "verify that a run or a bundle is intact, bit for bit",
 }

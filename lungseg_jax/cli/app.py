@@ -132,7 +132,7 @@ def members_option():
         "--members",
         default="all",
         metavar="WHICH",
-        help="all, last, average, or steps such as 400,600.",
+        help="all, last, average, or steps such as 457,686.",
     )
 
 

@@ -27,7 +27,7 @@ from lungseg_jax.runtime.errors import UserError
     "--tolerance",
     type=click.FloatRange(min=0),
     default=2.0,
-    help="Of NSD, in mm or pixels.",
+    help="Tolerance of NSD, in mm or pixels.",
 )
 @click.option("--csv", type=app.PATH, help="File for the scores of each slice.")
 @click.option("--json", type=app.PATH, help="File for all scores.")

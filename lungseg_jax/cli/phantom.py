@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @app.command(__doc__)
 @app.output("OUT", "a file for the volume.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the patient.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the patient.")
 @click.option(
     "--slices", type=click.IntRange(1, 2000), default=96, help="Number of slices."
 )

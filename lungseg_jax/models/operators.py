@@ -2,7 +2,7 @@
 
 Each is equivalent to its textbook layer; tests compare the two, forward and backward. On
 two CPU cores the train step of the inception U-Net takes about a third of the
-time of the textbook forms (`benchmarks/formulations.py --size 256`).
+time of the textbook forms (`benchmarks/textbook_forms.py --size 256`).
 
 The layout of its input decides the form of an operation: `convolutions` and `pools` are for
 plain arrays, `folded` for maps of folded rows, which a TPU prefers.

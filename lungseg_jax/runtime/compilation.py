@@ -93,7 +93,7 @@ def _cpu_options() -> dict[str, Any]:
         "xla_backend_optimization_level": 1,
         # Use YNNPACK for reductions and products but not for convolutions, many of which
         # it runs on one core (jaxlib 0.10): with them a step takes 1.1 (inception) and
-        # 1.4 times (conv) as long (`benchmarks/formulations.py --size 256`).
+        # 1.4 times (conv) as long (`benchmarks/textbook_forms.py --size 256`).
         "xla_cpu_experimental_ynn_fusion_type": (
             "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
         ),

@@ -36,9 +36,9 @@ def make_optimizer(
       epsilon: added to the square root of Adam's second moment; with "muon", also to the
         norm of a momentum.
       clip_norm: largest global norm of the gradient; 0 disables clipping.
-      muon_hidden_only: update the kernels that see the image, and the head, as NAdam does:
-        an orthogonalized matrix with a single row or column is a step of constant length.
-        Recommended by Jordan et al.
+      muon_hidden_only: update the kernels that see the image, and the head, as NAdam does,
+        which Jordan et al. recommend. Most of these have a single row or column here, for
+        which an orthogonalized update is a step of constant length.
       image_channels: channels of the image, which tell the kernels that see it.
     """
     if name == "muon":

@@ -1,7 +1,7 @@
 """How the cost grows with the size of images, the batch, and the number of slices.
 
-    python benchmarks/scaling.py                           # everything
-    python benchmarks/scaling.py --sizes= --slices=1000    # only the preparation
+    python benchmarks/cost_by_size.py                           # everything
+    python benchmarks/cost_by_size.py --sizes= --slices=1000    # only the preparation
 
 Prints the milliseconds per slice of the train step and of an ensemble's prediction, and
 the seconds it takes to check and pack a data folder. Where the cost is linear, the figures

@@ -1,8 +1,8 @@
 """Blocks of `incp_snapshot:full` in the forms for a TPU and in the plain ones, compiled.
 
     pip install -e .[tpu]                     # no TPU is needed
-    python benchmarks/forms.py                # a minute or more of a core for each line
-    python benchmarks/forms.py --topology=v6e --blocks=head --batch=64
+    python benchmarks/tpu_forms.py                # a minute or more of a core for each line
+    python benchmarks/tpu_forms.py --topology=v6e --blocks=head --batch=64
 
 Compiles the forward and the backward pass of single blocks, in bfloat16, and prints the
 time that the compiler expects, the bytes that are moved, and how many of them are data.

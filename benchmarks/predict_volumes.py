@@ -1,7 +1,7 @@
 """Time and memory of `lungseg predict`, from one slice to a volume of 800.
 
-    python benchmarks/volumes.py RUN
-    python benchmarks/volumes.py RUN --slices=50,200,800 --suffix=.nii.gz
+    python benchmarks/predict_volumes.py RUN
+    python benchmarks/predict_volumes.py RUN --slices=50,200,800 --suffix=.nii.gz
 
 RUN is a finished run or a bundle. The suffix .dcm means a DICOM series, whose mask is a
 NIfTI file. Slices are phantoms of 512 x 512, int16, compressed if the format supports it.

@@ -1,7 +1,7 @@
 """Masks of phantom patients: what cleaning in three dimensions buys, and what is flagged.
 
-    python benchmarks/volume_masks.py
-    python benchmarks/volume_masks.py --run=RUN --patients=40 --slices=64
+    python benchmarks/phantom_volumes.py
+    python benchmarks/phantom_volumes.py --run=RUN --patients=40 --slices=64
 
 Without --run, the weights of the package. Patients are whole, from neck to abdomen, drawn
 from other seeds than any that the weights were trained on. Each is scored as drawn, and

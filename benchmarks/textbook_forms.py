@@ -1,7 +1,7 @@
 """The speed of our operators and ensemble against other formulations.
 
-    python benchmarks/formulations.py                 # 8 x 128 x 128, about five minutes
-    python benchmarks/formulations.py --size 256
+    python benchmarks/textbook_forms.py                 # 8 x 128 x 128, about five minutes
+    python benchmarks/textbook_forms.py --size 256
 
 Prints medians and ratios of the train step with our operators, with textbook ones
 (`nn.max_pool`, XLA's convolution of the concatenated input) and with the defaults of XLA's
