@@ -74,14 +74,33 @@ class Geometry:
         _, row, column = self.spacing_mm
         return row / column
 
-    def is_close_to(self, other: "Geometry") -> bool:
-        """Return whether another grid is the same, but for rounding in the files."""
-        return self.size == other.size and all(
-            np.allclose(
-                getattr(self, field), getattr(other, field), rtol=1e-4, atol=1e-3
-            )
-            for field in ("spacing", "origin", "direction")
+    @property
+    def standard(self) -> "Geometry":
+        """The grid of the same voxels, stored in the standard orientation."""
+        axes = self.axes[::-1]
+        size, spacing = (
+            tuple(of_axes[axis] for axis in axes)
+            for of_axes in (self.size, self.spacing)
         )
+        is_ascending = np.array([self._is_ascending(which) for which in (2, 1, 0)])
+        direction = np.reshape(self.direction, (3, 3))[:, axes]
+        # The last voxel of a descending axis is the first of the standard one.
+        first = ~is_ascending * (np.array(size) - 1) * spacing
+        return Geometry(
+            size,
+            spacing,
+            tuple((self.origin + direction @ first).tolist()),
+            tuple(np.where(is_ascending, direction, -direction).ravel().tolist()),
+        )
+
+    def is_close_to(self, other: "Geometry") -> bool:
+        """Return whether another grid has the same voxels, but for rounding in the files.
+
+        The files may store them in another order.
+        """
+        # As stored, the rounding of a spacing does not add up along an axis.
+        pairs = (self, other), (self.standard, other.standard)
+        return any(a.size == b.size and a._has_close_axes(b) for a, b in pairs)
 
     def position(self, k: int) -> int:
         """Return the index of standard slice `k` along its axis of the file."""
@@ -104,6 +123,14 @@ class Geometry:
         _, rows, columns = self.axes
         turned = image[self._step(1), self._step(2)]
         return turned if rows > columns else turned.T
+
+    def _has_close_axes(self, other: "Geometry") -> bool:
+        return all(
+            np.allclose(
+                getattr(self, field), getattr(other, field), rtol=1e-4, atol=1e-3
+            )
+            for field in ("spacing", "origin", "direction")
+        )
 
     def _is_ascending(self, which: int) -> bool:
         """Whether slices (0), rows (1) or columns (2) run the same way as in the file."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volume_writer import VolumeWriter
-from lungseg_jax.data.io.volumes import Volume
+from lungseg_jax.data.io.volumes import Volume, require_same_grid
 from lungseg_jax.runtime.errors import UserError
 
 # (axis of the patient, sign) of each axis of the file: 6 orders, 8 signs.
@@ -94,6 +94,29 @@ def test_reads_and_writes_every_orientation(codes, tmp_path):
         np.testing.assert_array_equal(
             np.asarray(after.dataobj), np.asarray(before.dataobj) > 0
         )
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+@pytest.mark.parametrize("oblique", [False, True])
+def test_a_grid_is_the_same_in_any_order_of_its_voxels(codes, oblique, tmp_path):
+    source = nib.load(write_nifti(tmp_path / "a.nii", "LPS", oblique=oblique))
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(source.affine), nib.orientations.axcodes2ornt(tuple(codes))
+    )
+    nib.save(source.as_reoriented(turn), tmp_path / "b.nii")
+    moved = source.affine.copy()
+    moved[1, 3] += 0.2
+    elsewhere = nib.Nifti1Image(np.asarray(source.dataobj), moved)
+    nib.save(elsewhere.as_reoriented(turn), tmp_path / "c.nii")
+    with (
+        open_volume(tmp_path / "a.nii") as a,
+        open_volume(tmp_path / "b.nii") as b,
+        open_volume(tmp_path / "c.nii") as c,
+    ):
+        np.testing.assert_array_equal([*a.slices()], [*b.slices()])
+        require_same_grid(a, b)
+        with pytest.raises(UserError, match="different sizes or geometries"):
+            require_same_grid(a, c)
 
 
 def test_keeps_the_geometry_of_an_oblique_volume(tmp_path):
