@@ -91,7 +91,8 @@ def run_experiment(
     room = room_for_slices()
     with contextlib.ExitStack() as stack:
         with distributed.primary_first():
-            data = load_run_data(c, cache_root, room=room)
+            split = run_record.recorded_split(folder)
+            data = load_run_data(c, cache_root, room=room, recorded=split)
             initial = _register(c, folder, data, stack, extend=extend, devices=used)
         _train(c, folder, data, initial, track)
         with distributed.ending_together():

@@ -30,7 +30,8 @@ def split_names(
       validation_fraction, test_fraction: of all slices.
       seed: of the draw.
       patients: patient by name of the slice. All slices of a patient are drawn together,
-        so a split has the requested number of slices or a few more.
+        so the test and the validation split have at least the requested number, and less
+        than that without the last patient of each.
 
     Returns:
       Names by "train", "validation" and "test", in the order of the draw.
@@ -70,8 +71,11 @@ def _split_by_patient(
     names_by_patient: dict[str, list[str]] = {}
     for name in drawn:
         names_by_patient.setdefault(patients[name], []).append(name)
+    # By one slice of each: by any of them, patients with many slices would come early.
+    place = {name: i for i, name in enumerate(drawn)}
+    patients_drawn = sorted(names_by_patient.values(), key=lambda n: place[min(n)])
     split = {"train": [], "validation": [], "test": []}
-    for names in names_by_patient.values():
+    for names in patients_drawn:
         if len(split["test"]) < n_test:
             split["test"] += names
         elif len(split["validation"]) < n_validation:

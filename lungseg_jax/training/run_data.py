@@ -48,25 +48,31 @@ class RunData:
         return network_slices(c, self.dataset, self.split["train"], self.extra)
 
 
-def load_run_data(c: ConfigDict, cache: Path, *, room: int) -> RunData:
+def load_run_data(
+    c: ConfigDict, cache: Path, *, room: int, recorded: Split | None = None
+) -> RunData:
     """Load and split the data of a configuration, and check that they suit it.
 
     Args:
       c: passed `check_config`.
       cache: the root of the caches.
       room: see `choose_placement`.
+      recorded: the split of a run that is resumed, which another version may have drawn
+        otherwise; ignored if it is not one of these slices.
 
     Raises:
       UserError: the data are faulty, or do not suit the configuration or the devices.
     """
     dataset = load_dataset(**data_of(c), cache=cache)
-    split = split_names(
-        dataset.names,
-        validation_fraction=c.data.validation_fraction,
-        test_fraction=c.data.test_fraction,
-        seed=c.data.split_seed,
-        patients=dataset.checked.metadata.patients,
-    )
+    split = recorded
+    if not split or sorted(sum(split.values(), [])) != dataset.names:
+        split = split_names(
+            dataset.names,
+            validation_fraction=c.data.validation_fraction,
+            test_fraction=c.data.test_fraction,
+            seed=c.data.split_seed,
+            patients=dataset.checked.metadata.patients,
+        )
     preflight.check_split(dataset.checked, split)
     devices = len(distributed.devices_for(micro_batch_size(c)))
     check_data_and_devices(

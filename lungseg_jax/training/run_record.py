@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing.checksums import json_digest, with_checksum
+from lungseg_jax.data.splits import Split
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.runtime.files import read_json, write_json
@@ -116,6 +117,17 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     result = config.copy_and_resolve_references()
     result.update_from_flattened_dict(before)
     return result
+
+
+def recorded_split(folder: RunFolder) -> Split | None:
+    """Return the split of a run; None if the folder does not hold one.
+
+    Raises:
+      UserError: it holds a run that is damaged.
+    """
+    if not folder.config.exists() or not folder.run.exists():
+        return None
+    return read_config_and_record(folder)[1]["split"]
 
 
 def require_run_or_empty(folder: RunFolder) -> None:

@@ -148,6 +148,16 @@ def test_one_slice_per_patient_gives_the_plain_split():
     assert split_names(names, **options, patients={}) == plain
 
 
+def test_a_patient_with_many_slices_is_as_often_in_the_test_split_as_others():
+    patients = {f"s{i:03}": f"P{max(0, i - 90)}" for i in range(100)}  # 91 of P0
+    options = {"validation_fraction": 0.0, "test_fraction": 0.01, "patients": patients}
+    times = sum(
+        "s000" in split_names(list(patients), seed=seed, **options)["test"]
+        for seed in range(200)
+    )
+    assert 8 <= times <= 34  # 20 expected, with a standard deviation of 4.2
+
+
 def test_refuses_too_few_patients():
     names = [f"s{i}" for i in range(12)]
     with pytest.raises(UserError, match="2 patients are too few"):

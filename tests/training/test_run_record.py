@@ -15,10 +15,12 @@ from tiny_run import (
     variables_at,
 )
 
+from lungseg_jax import experiment
 from lungseg_jax.checkpointing.checksums import has_valid_checksum
 from lungseg_jax.checkpointing.local_checkpoints import LocalCheckpoints
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import write_json
 from lungseg_jax.training import knobs, run_data, run_record
 from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.run import SCHEMA_VERSION, Run
@@ -64,6 +66,26 @@ def test_an_option_added_since_is_as_the_run_was_started(
         run_experiment(
             tiny_config(tiny_cache, **{"train.added": 5}), str(copied_run.path)
         )
+
+
+def test_a_run_keeps_the_split_that_it_was_started_with(
+    copied_run, tiny_cache, monkeypatch
+):
+    """Another version may have drawn it otherwise; its test slices stay unseen."""
+    record = json.loads(copied_run.run.read_text())
+    split = record["split"]
+    split["train"][0], split["test"][0] = split["test"][0], split["train"][0]
+    write_json(copied_run.run, run_record.versioned(record))
+    used = []
+    monkeypatch.setattr(
+        experiment, "_train", lambda c, folder, data, *_: used.append(data)
+    )
+    monkeypatch.setattr(experiment, "_finish", lambda *_: None)
+    run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+    assert used[0].split == split
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        c = tiny_config(tiny_cache, **{"data.phantom_slices": 12})
+        run_experiment(c, str(copied_run.path))
 
 
 def test_options_without_effect_are_refused_only_in_a_new_run(
