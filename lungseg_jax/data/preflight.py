@@ -85,10 +85,11 @@ class CheckedFolder:
 
     @property
     def duplicates(self) -> list[list[str]]:
-        """Names of images with equal pixels, grouped by image."""
+        """Names of images with equal pixels, grouped by image; blank ones are left out."""
         groups: dict[str, list[str]] = {}
         for info in self.slices:
-            groups.setdefault(info.image_digest, []).append(info.name)
+            if info.low < info.high:  # padding is the same in all patients
+                groups.setdefault(info.image_digest, []).append(info.name)
         return [names for names in groups.values() if len(names) > 1]
 
 

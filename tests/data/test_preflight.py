@@ -314,6 +314,15 @@ def test_refuses_equal_images_in_two_splits(pair_folder):
     check_split(checked, {"train": "abcdefgh", "validation": "", "test": ""})
 
 
+def test_blank_images_may_be_in_two_splits(pair_folder):
+    folder = pair_folder("abc")
+    for name in "ab":
+        write_image(image(folder, name), np.full((40, 40), -1024, np.int16))
+    checked = check_folder(folder)
+    assert checked.duplicates == []
+    check_split(checked, {"train": "ac", "validation": "", "test": "b"})
+
+
 def test_refuses_a_training_split_without_lung(pair_folder):
     folder = pair_folder("abc")
     for name in "ab":
