@@ -17,7 +17,7 @@ Array = TypeVar("Array")  # of NumPy or of JAX
 
 
 def packed_dtype(
-    shapes: Iterable[tuple[int, int]],
+    shapes: Iterable[tuple[int, int, float]],
     *,
     preprocessing: str,
     image_size: int,
@@ -26,12 +26,12 @@ def packed_dtype(
     """Return uint8 if the masks of such slices can be packed exactly, or float32.
 
     Args:
-      shapes: height and width of the slices.
+      shapes: height, width and pixel aspect of the slices.
       preprocessing, image_size, soft_masks: those of `mask_to_network`.
     """
     is_exact = not soft_masks or (
         preprocessing != "seed"  # which blurs masks
-        and all(_averages_blocks(shape, image_size) for shape in set(shapes))
+        and all(_averages_blocks(*shape, image_size) for shape in set(shapes))
     )
     return np.dtype(np.uint8 if is_exact else np.float32)
 
@@ -48,7 +48,8 @@ def unpack_masks(masks: Array) -> Array:
     return masks.astype(np.float32) * np.float32(1 / STEPS)
 
 
-def _averages_blocks(shape: tuple[int, int], image_size: int) -> bool:
+def _averages_blocks(height: int, width: int, aspect: float, image_size: int) -> bool:
     """Whether a slice is scaled by a whole ratio that is a power of two."""
-    ratio, rest = divmod(max(shape), image_size)
-    return rest == 0 and ratio in EXACT_RATIOS and not any(n % ratio for n in shape)
+    ratio, rest = divmod(max(height, width), image_size)
+    is_whole = rest == 0 and height % ratio == width % ratio == 0
+    return aspect == 1 and is_whole and ratio in EXACT_RATIOS

@@ -110,7 +110,7 @@ def lower_train_steps(
     check_data_and_devices(c, dtype="int16", training_slices=slices, devices=mesh.size)
     replicated, size = distributed.replicated(mesh), c.data.image_size
     kind = {"preprocessing": c.data.preprocessing, "image_size": size}
-    masks_dtype = packed_dtype([SLICE], soft_masks=c.data.soft_masks, **kind)
+    masks_dtype = packed_dtype([(*SLICE, 1.0)], soft_masks=c.data.soft_masks, **kind)
     shape = slices + c.data.extra_phantoms, size, size
     images, masks = (
         jax.ShapeDtypeStruct((*shape, *rest), dtype, sharding=replicated)

@@ -48,6 +48,14 @@ def test_shapes_dtypes_and_memory_are_known_before_anything_is_read(parts):
     assert slices.slice_bytes * 3 == sum(a.nbytes for a in arrays.values())
 
 
+def test_masks_with_oblong_pixels_are_not_packed(pair_folder, tmp_path):
+    folder = pair_folder(["a"])
+    (folder / "slices.csv").write_text("name,row_mm,column_mm\na,1,2\n")
+    dataset = load_dataset(folder, cache=tmp_path / "cache")
+    slices = NetworkSlices([(dataset, ["a"])], **OPTIONS)
+    assert slices[0]["mask"].dtype == slices.dtypes["mask"] == np.float32
+
+
 def test_batches_of_images_hold_their_own_rows(parts):
     slices = NetworkSlices(parts, **OPTIONS)
     everything = slices.stack()["image"]

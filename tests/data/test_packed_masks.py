@@ -8,18 +8,20 @@ from lungseg_jax.data.preprocessing import mask_to_network
 
 
 @pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("aspect", [1.0, 0.5, 1.3])
 @pytest.mark.parametrize(
     "shape", [(32, 32), (64, 64), (64, 40), (128, 128), (256, 192), (96, 96), (40, 40)]
 )
-def test_packing_is_exact_where_it_is_chosen(shape, soft):
+def test_packing_is_exact_where_it_is_chosen(shape, aspect, soft):
     """Every bit of float32 comes back; a side of 96 or 40 is not averaged over blocks."""
     options = {"preprocessing": "hu", "image_size": 32}
-    dtype = packed_dtype([shape], soft_masks=soft, **options)
-    assert (dtype == np.uint8) == (not soft or max(shape) not in (96, 40))
+    dtype = packed_dtype([(*shape, aspect)], soft_masks=soft, **options)
+    averages_blocks = aspect == 1 and max(shape) not in (96, 40)
+    assert (dtype == np.uint8) == (not soft or averages_blocks)
     rng = np.random.default_rng(0)
     for share in (0.0, 0.03, 0.5, 1.0):
         mask = (rng.random(shape) < share).astype(np.uint8)
-        square = mask_to_network(mask, soft=soft, **options)
+        square = mask_to_network(mask, soft=soft, aspect=aspect, **options)
         packed = pack_mask(square, dtype)
         assert packed.dtype == dtype
         unpacked = unpack_masks(packed)
@@ -29,10 +31,11 @@ def test_packing_is_exact_where_it_is_chosen(shape, soft):
 
 def test_one_slice_of_another_size_keeps_all_masks_in_float32():
     options = {"preprocessing": "hu", "image_size": 32, "soft_masks": True}
-    assert packed_dtype([(64, 64)] * 9, **options) == np.uint8
-    assert packed_dtype([(64, 64)] * 9 + [(64, 63)], **options) == np.float32
+    shapes = [(64, 64, 1.0)] * 9
+    assert packed_dtype(shapes, **options) == np.uint8
+    assert packed_dtype([*shapes, (64, 63, 1.0)], **options) == np.float32
 
 
 def test_blurred_masks_are_not_packed():
     options = {"preprocessing": "seed", "image_size": 32, "soft_masks": True}
-    assert packed_dtype([(32, 32)], **options) == np.float32
+    assert packed_dtype([(32, 32, 1.0)], **options) == np.float32
