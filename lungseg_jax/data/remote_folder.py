@@ -74,13 +74,16 @@ def _update(target: Path, address: str, record: Path) -> None:
             path.unlink()
     missing = {file for file in there if not (target / file).is_file()}
     changed = [f for f in there if f in missing or copied.get(f) != versions[f]]
+    # A file that an interrupted copy leaves in part is not recorded.
+    copied = {f: versions[f] for f in there.keys() - set(changed)}
+    write_json(record, copied)
     with progress.bar("copying", len(changed)) as bar:
         for start in range(0, len(changed), FILES_AT_ONCE):
             files = changed[start : start + FILES_AT_ONCE]
             with as_os_errors():
                 storage.get([f"{root}/{f}" for f in files], _places(target, files))
             copied |= {file: versions[file] for file in files}
-            write_json(record, {f: v for f, v in copied.items() if f in there})
+            write_json(record, copied)
             bar.update(len(files))
 
 

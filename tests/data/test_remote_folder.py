@@ -1,5 +1,8 @@
 """Data folders on object storage are copied once, and again where they change."""
 
+from pathlib import Path
+
+import fsspec
 import pytest
 
 from lungseg_jax.cli.check import check
@@ -55,6 +58,25 @@ def test_copies_again_what_the_copy_has_lost(remote, tmp_path):
     assert (copy / "2d_images/a.tif").stat().st_mtime_ns == kept
 
 
+def test_copies_again_what_an_interrupted_copy_left_in_part(
+    remote, tmp_path, monkeypatch
+):
+    address, original = remote
+    copy = local_data_folder(address, tmp_path)
+    (copy / "2d_images/b.tif").unlink()
+
+    def get_half(sources, targets):
+        Path(targets[0]).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    storage, _ = fsspec.core.url_to_fs(str(address))
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(storage, "get", get_half)
+        local_data_folder(address, tmp_path)
+    assert (copy / "2d_images/b.tif").read_bytes() == b"half"
+    assert contents(local_data_folder(address, tmp_path)) == contents(original)
+
+
 def test_continues_an_interrupted_copy(remote, tmp_path, monkeypatch):
     address, original = remote
     monkeypatch.setattr(remote_folder, "FILES_AT_ONCE", 2)
@@ -63,14 +85,14 @@ def test_continues_an_interrupted_copy(remote, tmp_path, monkeypatch):
     def interrupted(path, content):
         write_json(path, content)
         written.append(len(content))
-        if len(written) == 2:
+        if len(written) == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(remote_folder, "write_json", interrupted)
     with pytest.raises(KeyboardInterrupt):
         local_data_folder(address, tmp_path)
     assert contents(local_data_folder(address, tmp_path)) == contents(original)
-    assert written == [2, 4, 6]
+    assert written == [0, 2, 4, 4, 6]
 
 
 def test_only_the_files_of_a_data_folder_are_copied(remote, tmp_path):
