@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ def is_volume(path: Path) -> bool:
     """Return whether a file holds a volume `[n h w]` rather than a slice.
 
     Raises:
-      UserError: as `read_slice`.
+      UserError: the file cannot be read, is damaged, or is neither.
     """
     return _map_array(path).ndim == 3
 
@@ -28,9 +28,9 @@ def read_slice(path: Path) -> np.ndarray:
 
     Raises:
       UserError: the file cannot be read, is damaged, is not an array of finite numbers,
-        or is not a slice or volume.
+        or is a volume.
     """
-    image = np.array(_map_array(path))
+    image = np.array(_map_array(path, dimensions=(2,)))
     require_finite(image, str(path))
     return image
 
@@ -50,7 +50,7 @@ def open_volume(path: Path) -> Iterator[Volume]:
     """Open a volume `[n h w]`, or a slice `[h w]` as a volume of one.
 
     Raises:
-      UserError: as `read_slice`, or the array is larger than any CT scan.
+      UserError: as `is_volume`, or the array is larger than any CT scan.
     """
     array = _map_array(path)
     if array.ndim == 2:
@@ -80,23 +80,22 @@ def volume_header(volume: Volume, dtype: np.dtype) -> bytes:
     return file.getvalue()
 
 
-def _map_array(path: Path) -> np.ndarray:
+def _map_array(path: Path, dimensions: Collection[int] = (2, 3)) -> np.ndarray:
     """Return the array in a file, mapped into memory but not read."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(array, np.lib.npyio.NpzFile):
-            array.close()
-            raise ValueError("an archive of arrays")
+        array = np.lib.format.open_memmap(path, mode="r")
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror or e}.") from e
-    except (ValueError, EOFError, SyntaxError, OverflowError, TypeError) as e:
+    except Exception as e:  # a damaged header can fail anywhere in the parsers
         raise UserError(
             f"{path} is damaged, or not an array of numbers.",
             rule="an array of numbers as written by numpy.save.",
         ) from e
-    if array.dtype.kind not in "iuf" or array.ndim not in (2, 3) or not array.size:
+    is_numeric = array.dtype.kind in "iuf"
+    if not is_numeric or array.ndim not in dimensions or not array.size:
+        shapes = {2: "a slice [h w]", 3: "a volume [n h w]"}
         raise UserError(
             f"{path} holds {array.dtype}{list(array.shape)}.",
-            rule="numbers: a slice [h w] or a volume [n h w].",
+            rule=f"numbers: {' or '.join(shapes[d] for d in dimensions)}.",
         )
     return array

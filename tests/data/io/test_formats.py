@@ -1,6 +1,7 @@
 """The table of formats, and how to add one."""
 
 import contextlib
+import io
 from pathlib import Path
 
 import cv2
@@ -65,9 +66,28 @@ def test_an_array_is_a_volume_by_its_shape(tmp_path):
     assert formats.is_volume(Path("none.nii")) and not formats.is_volume(Path("a.tif"))
 
 
-def test_an_archive_of_arrays_is_not_an_array(tmp_path):
-    with (tmp_path / "a.npy").open("wb") as file:
-        np.savez(file, IMAGE)
+def archive():
+    file = io.BytesIO()
+    np.savez(file, IMAGE)
+    return file.getvalue()
+
+
+def npy(header):
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        archive(),
+        b"PK\x03\x04 and no archive",
+        npy(b"{'descr': '<f4', 'shape': (3, 4"),
+        npy(b"-" * 9000 + b"1"),
+        npy(b"{'descr': ('<f4',), 'fortran_order': False, 'shape': (3, 4)}"),
+    ],
+)
+def test_refuses_a_file_that_does_not_hold_an_array(content, tmp_path):
+    (tmp_path / "a.npy").write_bytes(content)
     for read in (formats.read_slice_array, formats.is_volume):
         with pytest.raises(UserError, match="a.npy is damaged, or not an array"):
             read(tmp_path / "a.npy")
@@ -80,6 +100,10 @@ def test_refuses_files_of_another_kind(tmp_path):
         with pytest.raises(UserError, match="a.nii is not a slice") as e:
             read(tmp_path / "a.nii")
         assert e.value.rule == "one of .tif, .tiff, .png, .npy."
+    np.save(tmp_path / "volume.npy", IMAGE[None])
+    with pytest.raises(UserError, match=r"holds uint8\[1, 3, 4\]") as e:
+        formats.read_slice_array(tmp_path / "volume.npy")
+    assert e.value.rule == "numbers: a slice [h w]."
     with pytest.raises(UserError, match="a.png is not a volume"):
         formats.open_volume(tmp_path / "a.png")
     with pytest.raises(UserError, match="a.nii cannot be written"):
