@@ -13,9 +13,11 @@ import dataclasses
 import difflib
 import io
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lungseg_jax.data.pairs import ROWS_WITH_HINTS
 from lungseg_jax.runtime.errors import UserError, combine_errors
 
 TABLE = "slices.csv"
@@ -50,16 +52,21 @@ def read_metadata(folder: Path, names: Sequence[str]) -> SliceMetadata:
         exist, or an implausible distance; all faults in one error.
     """
     file = folder / TABLE
-    if not file.is_file():
+    if not os.path.lexists(file):
         return SliceMetadata({}, {})
     header, rows = _read_rows(file)
     faults, row_by_name, known = [], {}, set(names)
-    for line, row in rows:
-        name = Path(row["name"]).stem if row["name"] not in known else row["name"]
+    listed = [
+        name if (name := row["name"]) in known else Path(name).stem for _, row in rows
+    ]
+    candidates = sorted(known.difference(listed))[:1000]
+    for name, (line, row) in zip(listed, rows, strict=True):
         if name in row_by_name:
             faults.append(_fault(f"line {line} has {name} again", "each slice once."))
         elif name not in known:
-            near = difflib.get_close_matches(name, names, 1, 0.8)
+            # Only for the rows that are shown: comparing all with all would take hours.
+            similar = candidates if len(faults) < ROWS_WITH_HINTS else []
+            near = difflib.get_close_matches(name, similar, 1, 0.8)
             hint = f"; near: {near[0]}" if near else ""
             what = f"line {line} has {name}, which is not a slice{hint}"
             faults.append(_fault(what, "only slices."))
@@ -86,6 +93,8 @@ def read_metadata(folder: Path, names: Sequence[str]) -> SliceMetadata:
 def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Return the column names, and the rows with their line numbers."""
     try:
+        if not file.is_file():
+            raise ValueError("it is a folder, or a link to nothing")
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
         text = file.read_text(
@@ -107,12 +116,13 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
             rule="comma-separated UTF-8 text.",
             remedy=REMEDY,
         ) from e
-    has_unknown = set(header) - set(COLUMNS)
+    has_others = set(header) - set(COLUMNS) or len(set(header)) < len(header)
     has_one_spacing = ("row_mm" in header) != ("column_mm" in header)
-    if "name" not in header or has_unknown or has_one_spacing:
+    if "name" not in header or has_others or has_one_spacing:
         raise UserError(
             f"{file} has the columns {', '.join(header) or '(none)'}.",
-            rule=f"name, and any of {', '.join(COLUMNS[1:])}; both distances or neither.",
+            rule=f"name, and any of {', '.join(COLUMNS[1:])}, each once; both distances or "
+            "neither.",
             remedy=REMEDY,
         )
     return header, rows

@@ -1,8 +1,11 @@
 """slices.csv describes every slice, or is refused with all its faults."""
 
+from pathlib import Path
+
 import pytest
 
 from lungseg_jax.cli.check import describe_folder
+from lungseg_jax.data import metadata
 from lungseg_jax.data.metadata import SliceMetadata, read_metadata
 from lungseg_jax.data.preflight import check_folder
 from lungseg_jax.runtime.errors import UserError
@@ -49,6 +52,10 @@ def test_columns_are_optional_and_in_any_order(encoding, tmp_path):
         ("name,patient\na\n", "line 2 does not have 2 values"),
         ("name,patient\na,P,Q\n", "line 2 does not have 2 values"),
         ("", "has the columns (none)"),
+        (
+            "name,patient,patient\na,P,Q\nb,P,Q\nc,P,Q\n",
+            "columns name, patient, patient",
+        ),
     ],
 )
 def test_refuses_faulty_rows_and_columns(text, message, tmp_path):
@@ -62,6 +69,33 @@ def test_reports_all_faults_at_once(tmp_path):
         read(tmp_path, "name,patient\na,P\na,P\nx,P\n")
     for message in ("a again", "x, which", "b is missing", "c is missing"):
         assert message in str(e.value)
+
+
+def test_few_rows_are_compared_with_few_names(tmp_path, monkeypatch):
+    """Comparing 100,000 with 100,000 would take hours."""
+    compared = []
+    monkeypatch.setattr(
+        metadata.difflib,
+        "get_close_matches",
+        lambda name, names, *_: compared.extend(names) or names[:1],
+    )
+    names = [f"slice_{i:04}" for i in range(3000)]
+    (tmp_path / "slices.csv").write_text("name\n" + "".join(f"{n}x\n" for n in names))
+    with pytest.raises(
+        UserError, match="slice_0000x, .* not a slice; near: slice_0000"
+    ):
+        read_metadata(tmp_path, names)
+    assert len(compared) == 20 * 1000
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda file: file.symlink_to("gone.csv")])
+def test_refuses_what_is_not_a_file(make, tmp_path):
+    """Without its patients, they would be in several splits."""
+    make(tmp_path / "slices.csv")
+    with pytest.raises(
+        UserError, match="slices.csv cannot be read: it is a folder, or"
+    ):
+        read_metadata(tmp_path, NAMES)
 
 
 def test_refuses_a_file_that_is_not_utf8(tmp_path):
