@@ -18,7 +18,7 @@ import click
 
 from lungseg_jax.cli import app
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError, pluralize
+from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import check_outputs
 
 
@@ -59,9 +59,12 @@ def convert(image: Path, label: Path, out: Path, lung: list[int], every: int) ->
     )
     volumes = find_labelled_volumes(image, label)
     with progress.bar("converting", len(volumes), unit="volume") as bar:
-        slices = convert_volumes(
+        slices, without_lung = convert_volumes(
             volumes, out, lung=lung, every=every, progress=bar.update
         )
+    if without_lung:
+        cases = pluralize(len(without_lung), "case")
+        progress.say(f"no lung in the slices of {cases}:\n{bullet_list(without_lung)}")
     progress.say(
         f"wrote {pluralize(slices, 'slice')} of {pluralize(len(volumes), 'volume')}; "
         f"train with --config.data.dir={out}"

@@ -1,24 +1,32 @@
 """Data folders from labelled volumes: every axial slice becomes a pair of files."""
 
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lungseg_jax.data.intensity import require_intensity, values_of
+from lungseg_jax.data.intensity import (
+    DOMAINS,
+    Values,
+    detect_intensity,
+    pool_values,
+    values_of,
+)
 from lungseg_jax.data.io.formats import (
     EITHER,
     VOLUME,
     is_dicom,
-    is_volume,
     kind_of,
     open_volume,
     split_suffix,
+    suffixes,
 )
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.io.volumes import Volume, require_same_grid
-from lungseg_jax.data.metadata import COLUMNS, TABLE
+from lungseg_jax.data.metadata import COLUMNS, MAX_MM, MIN_MM, TABLE
 from lungseg_jax.data.pairs import IMAGES, MASKS
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import atomic_folder, csv_writer
@@ -50,8 +58,12 @@ def find_labelled_volumes(image: Path, label: Path) -> list[LabelledVolume]:
             raise UserError(f"{path} does not exist.")
     if not label.is_dir():
         for path in (image, label):
-            if not is_dicom(path) and (path.is_dir() or not is_volume(path)):
-                raise UserError(f"{path} is not a volume.")
+            if not _can_be_opened(path):
+                raise UserError(
+                    f"{path} is not a volume.",
+                    rule=f"DICOM, or one of {', '.join(suffixes(VOLUME, EITHER))}.",
+                    remedy=f"put slices into {IMAGES}/ and {MASKS}/ as they are.",
+                )
         return [LabelledVolume(_case(image), image, label)]
     images, labels = _volumes(image), _volumes(label)
     unpaired = [str(images[case]) for case in sorted(images.keys() - labels.keys())]
@@ -74,7 +86,7 @@ def convert_volumes(
     lung: Collection[int] = (),
     every: int = 1,
     progress: Callable[[], object] = lambda: None,
-) -> int:
+) -> tuple[int, list[str]]:
     """Write a data folder, with slices.csv, that `lungseg train` takes as it is.
 
     The patient of a slice is its case, so that no patient is in two splits. The spacing
@@ -88,37 +100,47 @@ def convert_volumes(
       progress: called after each volume.
 
     Returns:
-      The number of slices.
+      The number of slices, and the cases without lung in theirs.
 
     Raises:
-      UserError: a volume cannot be read, has other units, or does not fit its label.
+      UserError: a volume cannot be read, has other units or an implausible spacing, or
+        does not fit its label; or no label has lung.
     """
     rows: list[dict[str, str]] = []
+    without_lung = []
     with atomic_folder(folder) as temporary:
         for name in (IMAGES, MASKS):
             (temporary / name).mkdir()
         for labelled in volumes:
-            rows += _convert(labelled, temporary, set(lung), every)
+            new, has_lung = _convert(labelled, temporary, set(lung), every)
+            rows += new
+            without_lung += [] if has_lung else [labelled.case]
             progress()
+        if len(without_lung) == len(volumes):
+            raise _no_lung(volumes, lung, every)
         # An array has no spacing, and a column is one of all slices.
         columns = [name for name in COLUMNS if all(name in row for row in rows)]
         with csv_writer(temporary / TABLE, columns) as writer:
             writer.writerows({name: row[name] for name in columns} for row in rows)
-    return len(rows)
+    return len(rows), without_lung
 
 
 def _convert(
     labelled: LabelledVolume, folder: Path, lung: set[int], every: int
-) -> list[dict[str, str]]:
-    rows, found = [], False
+) -> tuple[list[dict[str, str]], bool]:
+    """Write the slices of a volume; return their rows, and whether any has lung."""
+    rows, values, has_lung = [], [], False
     with open_volume(labelled.image) as image, open_volume(labelled.label) as label:
         require_same_grid(image, label)
+        _require_spacing(image)
         digits = len(str(image.count - 1))
         for k in range(0, image.count, every):
             name = f"{labelled.case}_z{k:0{digits}}"
-            mask = _mask(label, k, lung)
-            found |= bool(mask.any())
-            write_image(folder / IMAGES / f"{name}.tif", _hounsfield(image, k))
+            plane, mask = image.read(k), _mask(label, k, lung)
+            has_lung |= bool(mask.any())
+            values.append(values_of([plane]))
+            hounsfield = np.rint(plane).clip(-(2**15), 2**15 - 1).astype(np.int16)
+            write_image(folder / IMAGES / f"{name}.tif", hounsfield)
             write_image(folder / MASKS / f"{name}.tif", mask)
             row = {"name": name, "patient": labelled.case}
             if image.spacing_mm:
@@ -126,21 +148,46 @@ def _convert(
                     "{:.6g}".format, image.spacing_mm
                 )
             rows.append(row)
-    if not found:
+    # Of all slices together: one of them may be full of bone.
+    _require_hounsfield(labelled.image, pool_values(values))
+    return rows, has_lung
+
+
+def _no_lung(
+    volumes: Sequence[LabelledVolume], lung: Collection[int], every: int
+) -> UserError:
+    remedy = "name other values with --lung" if lung else "check the labels"
+    if every > 1:
+        remedy += ", or take more slices with a lower --every"
+    return UserError(
+        f"{pluralize(len(volumes), 'label')} without lung:\n"
+        f"{bullet_list([str(volume.label) for volume in volumes])}",
+        rule=f"lung has the values {', '.join(map(str, sorted(lung)))}."
+        if lung
+        else "all values but 0 are lung.",
+        remedy=f"{remedy}.",
+    )
+
+
+def _require_spacing(volume: Volume) -> None:
+    mm = volume.spacing_mm[1:] if volume.spacing_mm else ()
+    if any(not MIN_MM <= side <= MAX_MM for side in mm):
         raise UserError(
-            f"{labelled.label} has no lung.",
-            rule=f"the values {sorted(lung)} are lung."
-            if lung
-            else "all but 0 are lung.",
-            remedy="name the values of the lung with --lung.",
+            f"{volume.name} has pixels of {' x '.join(map('{:g}'.format, mm))} mm.",
+            rule=f"distances from {MIN_MM} to {MAX_MM:g} mm.",
+            remedy="correct the spacing in its header.",
         )
-    return rows
 
 
-def _hounsfield(volume: Volume, k: int) -> np.ndarray:
-    plane = volume.read(k)
-    require_intensity(values_of([plane]), "HU", f"slice {k} of {volume.name}")
-    return np.rint(plane).clip(-(2**15), 2**15 - 1).astype(np.int16)
+def _require_hounsfield(path: Path, values: Values) -> None:
+    domain = detect_intensity(values)
+    if domain not in ("HU", "unknown"):
+        raise UserError(
+            f"{path} has {DOMAINS[domain]} ({values.low:g} to {values.high:g}).",
+            rule="scans are in Hounsfield units.",
+            remedy="name the original CT scan, or add the rescale intercept (often -1024) "
+            "that values from 0 up lack.",
+        )
 
 
 def _mask(volume: Volume, k: int, lung: set[int]) -> np.ndarray:
@@ -163,7 +210,7 @@ def _volumes(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if kind_of(path) in (VOLUME, EITHER) or path.is_dir() and is_dicom(path):
+        if _can_be_opened(path):
             case = _case(path)
             if case in found:
                 raise UserError(
@@ -175,6 +222,25 @@ def _volumes(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _can_be_opened(path: Path) -> bool:
+    """Whether a path may be a volume, by its name; NumPy slices are volumes of one."""
+    has_suffix = kind_of(path) in (VOLUME, EITHER) and not path.is_dir()
+    return has_suffix or is_dicom(path)
+
+
 def _case(path: Path) -> str:
-    stem, _ = split_suffix(path)
-    return (stem or path.resolve().name).removesuffix(CHANNEL)
+    """Return the name of a case.
+
+    Raises:
+      UserError: its slices would be hidden files, or not be found in slices.csv.
+    """
+    # Not resolved: a link has a name of its own.
+    stem, _ = split_suffix(Path(os.path.abspath(path)))
+    case = stem.removesuffix(CHANNEL)
+    if not re.match(r"[^.\s]", case):
+        raise UserError(
+            f"the case of {path} would be {case!r}.",
+            rule="a name that starts neither with a dot nor with a space.",
+            remedy="rename it.",
+        )
+    return case

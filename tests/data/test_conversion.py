@@ -1,12 +1,17 @@
 """Labelled volumes become data folders."""
 
 import csv
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from lungseg_jax.data.conversion import convert_volumes, find_labelled_volumes
+from lungseg_jax.data.conversion import (
+    _case,
+    convert_volumes,
+    find_labelled_volumes,
+)
 from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.data.preflight import check_folder
@@ -35,10 +40,8 @@ def scan(seed=0):
 def test_every_slice_becomes_a_pair(tmp_path):
     image, label = scan()
     paths = save(tmp_path / "a.nii.gz", image), save(tmp_path / "b.nii.gz", label)
-    count = convert_volumes(
-        find_labelled_volumes(*paths), tmp_path / "data", lung=[1, 2]
-    )
-    assert count == 4
+    volumes = find_labelled_volumes(*paths)
+    assert convert_volumes(volumes, tmp_path / "data", lung=[1, 2]) == (4, [])
     pairs = find_pairs(tmp_path / "data")
     assert [pair.name for pair in pairs] == ["a_z0", "a_z1", "a_z2", "a_z3"]
     with open_volume(paths[0]) as volume, open_volume(paths[1]) as labels:
@@ -65,7 +68,7 @@ def test_converts_a_dataset_of_nnunet(tmp_path):
         save(tmp_path / f"labelsTr/{case}.nii.gz", label)
     volumes = find_labelled_volumes(tmp_path / "imagesTr", tmp_path / "labelsTr")
     assert [v.case for v in volumes] == ["lung_001", "lung_002"]
-    assert convert_volumes(volumes, tmp_path / "data", every=2) == 4
+    assert convert_volumes(volumes, tmp_path / "data", every=2) == (4, [])
     names = [pair.name for pair in find_pairs(tmp_path / "data")]
     assert names == ["lung_001_z0", "lung_001_z2", "lung_002_z0", "lung_002_z2"]
 
@@ -76,7 +79,7 @@ def test_without_a_spacing_of_every_volume_there_is_none(tmp_path):
         save(tmp_path / folder / "a.nii", array)
         np.save(tmp_path / folder / "b.npy", array)
     volumes = find_labelled_volumes(tmp_path / "images", tmp_path / "labels")
-    count = convert_volumes(volumes, tmp_path / "data")
+    count, _ = convert_volumes(volumes, tmp_path / "data")
     metadata = check_folder(tmp_path / "data").metadata
     assert set(metadata.patients.values()) == {"a", "b"}
     assert len(metadata.patients) == count and not metadata.spacings
@@ -87,9 +90,9 @@ def test_without_a_spacing_of_every_volume_there_is_none(tmp_path):
     [
         (lambda i, la: (i, la[:, :, :3]), "different sizes or geometries"),
         (lambda i, la: (i // 4 + 250, la), "gray values|values from 0 up"),
-        (lambda i, la: (i, la * 0), "has no lung"),
+        (lambda i, la: (i, la * 0), "1 label without lung:\n  .*b.nii"),
         (lambda i, la: (i, la * np.float32(0.5)), "not whole numbers"),
-        (lambda i, la: (i, la * (la == 7)), "has no lung"),
+        (lambda i, la: (i, la * (la == 7)), "1 label without lung:\n  .*b.nii"),
     ],
 )
 def test_refuses_what_does_not_fit_and_leaves_nothing(change, message, tmp_path):
@@ -98,6 +101,71 @@ def test_refuses_what_does_not_fit_and_leaves_nothing(change, message, tmp_path)
     with pytest.raises(UserError, match=message):
         convert_volumes(find_labelled_volumes(*paths), tmp_path / "data", lung=[1, 2])
     assert {path.name for path in tmp_path.iterdir()} == {"a.nii", "b.nii"}
+
+
+def test_a_case_without_lung_is_converted_and_named(tmp_path):
+    for case, share in (("a", 1), ("b", 0)):
+        image, label = scan()
+        save(tmp_path / f"images/{case}.nii", image)
+        save(tmp_path / f"labels/{case}.nii", label * np.uint8(share))
+    volumes = find_labelled_volumes(tmp_path / "images", tmp_path / "labels")
+    assert convert_volumes(volumes, tmp_path / "data", lung=[1]) == (8, ["b"])
+    with pytest.raises(UserError, match="2 labels without lung") as e:
+        convert_volumes(volumes, tmp_path / "other", lung=[1], every=4)  # only slice 0
+    assert "other values" in e.value.remedy and "a lower --every" in e.value.remedy
+
+
+def test_a_slice_of_bone_is_no_reason_to_refuse_a_scan(tmp_path):
+    image, label = scan()
+    image[:3, :, 1] = 1500
+    paths = save(tmp_path / "a.nii", image), save(tmp_path / "b.nii", label)
+    assert convert_volumes(find_labelled_volumes(*paths), tmp_path / "data")[0] == 4
+    with pytest.raises(UserError, match="a.nii has values from 0 up") as e:
+        save(paths[0], image + np.int16(1024))
+        convert_volumes(find_labelled_volumes(*paths), tmp_path / "other")
+    assert "network" not in str(e.value)
+
+
+@pytest.mark.parametrize("mm", [0.005, 200])
+def test_refuses_a_spacing_that_slices_csv_would_not_accept(mm, tmp_path):
+    image, label = scan()
+    affine = np.diag([-mm, -0.7, 2.5, 1.0])
+    paths = [save(tmp_path / f"{n}.nii", a, affine) for n, a in zip("ab", scan())]
+    with pytest.raises(UserError, match=f"a.nii has pixels of 0.7 x {mm:g} mm"):
+        convert_volumes(find_labelled_volumes(*paths), tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", [".h.nii", "_0000.nii", " a.nii"])
+def test_refuses_a_case_that_cannot_name_files(name, tmp_path):
+    image, label = scan()
+    paths = save(tmp_path / name, image), save(tmp_path / "label.nii", label)
+    with pytest.raises(UserError, match="the case of .*nii would be '") as e:
+        find_labelled_volumes(*paths)
+    assert "rename" in e.value.remedy
+
+
+def test_a_folder_is_named_as_it_is_called(tmp_path, monkeypatch):
+    """`..` has a name, and a link one of its own."""
+    (tmp_path / "patient/label").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("patient")
+    monkeypatch.chdir(tmp_path / "patient/label")
+    names = {"..": "patient", ".": "label", "../../link": "link"}
+    assert {path: _case(Path(path)) for path in names} == names
+
+
+def test_slices_of_numpy_are_volumes_of_one(tmp_path):
+    image, label = scan()
+    for name, array in (("images", image), ("labels", label)):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "a.npy", array[..., 1])
+    folders = tmp_path / "images", tmp_path / "labels"
+    for i, paths in enumerate((folders, [folder / "a.npy" for folder in folders])):
+        volumes = find_labelled_volumes(*paths)
+        assert convert_volumes(volumes, tmp_path / f"data{i}") == (1, [])
+    with pytest.raises(UserError, match="a.png is not a volume") as e:
+        (tmp_path / "a.png").touch()
+        find_labelled_volumes(tmp_path / "a.png", folders[1] / "a.npy")
+    assert ".npy" in e.value.rule and "2d_images/" in e.value.remedy
 
 
 def test_names_files_without_a_partner(tmp_path):
