@@ -136,6 +136,7 @@ def nibabel_image(shape, affine=None):
     return nib.Nifti1Image(np.zeros(shape, np.int16), affine)
 
 
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 SHEARED = np.eye(4) + np.diag([0.5, 0.0, 0.0], 1)
 
 
@@ -148,6 +149,8 @@ SHEARED = np.eye(4) + np.diag([0.5, 0.0, 0.0], 1)
         (nibabel_image((4, 4, 4), SHEARED), "sheared"),
         (nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), None), "has no affine"),
         (nibabel_image((4, 4, 4)).header, "Nifti1Header is not an image"),
+        (sitk.Image((4, 4, 4), sitk.sitkComplexFloat32), "holds complex64"),
+        (nib.Nifti1Image(np.zeros((4, 4, 4), RGB), np.eye(4)), r"holds \[\('R'"),
         (sitk.ImageFileReader(), "ImageFileReader is not an image"),
         ("nowhere.nii.gz", "nowhere.nii.gz does not exist"),
         ("nowhere.tif", "nowhere.tif"),

@@ -39,6 +39,13 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
         geometry = _geometry(image)
         array = np.asanyarray(image.dataobj).reshape(geometry.size).T
 
+    if array.dtype.kind not in "iufb":
+        raise UserError(
+            f"{NAME} holds {array.dtype}.",
+            rule="a volume is gray: integers or floats.",
+            remedy="pass one of its channels or parts.",
+        )
+
     def read_plane(axis: int, index: int) -> np.ndarray:
         return np.take(array, index, axis=2 - axis)
 

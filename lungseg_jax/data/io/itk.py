@@ -58,10 +58,11 @@ def open_volume(path: Path) -> Iterator[Volume]:
     """
     name = require_utf8(path)
     require_content(path)
-    geometry, pixel_type = _read_information(path, name)
+    geometry, pixel_type, is_placed = _read_information(path, name)
     with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
         file = _ensure_seekable(path, geometry, pixel_type, Path(scratch))
-        yield Volume(str(path), geometry, plane_reader(file, geometry, path))
+        read_plane = plane_reader(file, geometry, path)
+        yield Volume(str(path), geometry, read_plane, is_placed=is_placed)
 
 
 def plane_reader(
@@ -162,8 +163,11 @@ def volume_header(volume: Volume, dtype: np.dtype, suffix: str) -> bytes:
     return header
 
 
-def _read_information(path: Path, name: str) -> tuple[Geometry, int]:
-    """Return the geometry and the pixel type of a file, without reading its voxels."""
+def _read_information(path: Path, name: str) -> tuple[Geometry, int, bool]:
+    """Return the geometry and pixel type of a file, and whether it states its axes.
+
+    The voxels are not read.
+    """
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     try:
@@ -195,7 +199,10 @@ def _read_information(path: Path, name: str) -> tuple[Geometry, int]:
         tuple(direction.ravel().tolist()),
     )
     require_plausible(geometry, path)
-    return geometry, reader.GetPixelID()
+    # Only of NRRD; other spaces, such as "scanner-xyz", say nothing of the patient.
+    space = reader.HasMetaDataKey("NRRD_space") and reader.GetMetaData("NRRD_space")
+    is_placed = not _is_nrrd(path) or "superior" in (space or "")
+    return geometry, reader.GetPixelID(), is_placed
 
 
 def _ensure_seekable(
@@ -204,9 +211,8 @@ def _ensure_seekable(
     """Return a header in `scratch` that points at the voxels, decompressed if need be."""
     bytes_per_voxel = sitk.Image(1, 1, pixel_type).GetSizeOfPixelComponent()
     payload = int(np.prod(geometry.size)) * bytes_per_voxel
-    is_nrrd = path.name.lower().endswith(".nrrd")
     with path.open("rb") as file:
-        encoding = (_parse_nrrd if is_nrrd else _parse_metaimage)(path, file)
+        encoding = (_parse_nrrd if _is_nrrd(path) else _parse_metaimage)(path, file)
         if encoding.is_compressed:
             raw = scratch / "voxels.raw"
             size = decompress(
@@ -220,6 +226,10 @@ def _ensure_seekable(
     return write_mhd_header(
         raw, geometry, pixel_type, scratch, is_big_endian=encoding.is_big_endian
     )
+
+
+def _is_nrrd(path: Path) -> bool:
+    return path.name.lower().endswith(".nrrd")
 
 
 def _parse_nrrd(path: Path, file: BinaryIO) -> _Encoding:

@@ -68,7 +68,7 @@ def open_volume(path: Path) -> Iterator[Volume]:
         plane = np.fromfile(path, array.dtype, height * width, offset=start)
         return plane.reshape(height, width).astype(array.dtype.newbyteorder("="))
 
-    yield Volume(str(path), geometry, read_plane, has_spacing=False)
+    yield Volume(str(path), geometry, read_plane, has_spacing=False, is_placed=False)
 
 
 def volume_header(volume: Volume, dtype: np.dtype) -> bytes:

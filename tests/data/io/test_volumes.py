@@ -181,11 +181,23 @@ def test_reads_every_dtype_and_byte_order(dtype, order, suffix, tmp_path):
     np.testing.assert_array_equal(slices, expected)
 
 
+@pytest.mark.parametrize(
+    "space,is_placed",
+    [("", False), ("space: scanner-xyz\n", False), ("space: RAS\n", True)],
+)
+def test_nrrd_states_its_axes_by_its_space(space, is_placed, tmp_path):
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nencoding: raw\n"
+    head = f"{head}endian: little\n{space}\n"
+    (tmp_path / "in.nrrd").write_bytes(head.encode() + bytes(16))
+    with open_volume(tmp_path / "in.nrrd") as volume:
+        assert volume.is_placed == is_placed
+
+
 def test_reads_arrays_which_have_no_geometry(tmp_path):
     np.save(tmp_path / "in.npy", voxels())
     with open_volume(tmp_path / "in.npy") as volume:
         np.testing.assert_array_equal(np.stack(list(volume.slices())), voxels())
-        assert volume.spacing_mm is None
+        assert volume.spacing_mm is None and not volume.is_placed
         write_mask(volume, tmp_path / "out.npy")
         with pytest.raises(UserError, match="has no geometry"):
             VolumeWriter(tmp_path / "out.nii", volume, np.uint8)
