@@ -7,7 +7,8 @@
 TRUTH and MASK are two image files, two folders of files with equal names, or two volumes
 of the same size and geometry. A volume is scored in 3D, as papers report it, and by its
 axial slices, with distances in mm; single-slice files have no spacing, so distances are in
-pixels.
+pixels. Masks have the values 0 and 1, or 0 and 255: those that predict writes with
+--labels=sides cannot be compared.
 """
 
 import dataclasses
@@ -54,8 +55,10 @@ def compare(
 
     outputs = [path for path in (csv, json) if path]
     check_outputs(outputs, inputs=[truth, mask], overwrite=overwrite)
-    pairs = pair_masks(truth, mask)
-    with progress.bar("comparing", pairs.count) as bar:
+    with (
+        pair_masks(truth, mask) as pairs,
+        progress.bar("comparing", pairs.count) as bar,
+    ):
 
         def counted_slices():
             for masks in pairs.slices:

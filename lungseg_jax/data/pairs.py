@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,28 +89,32 @@ def scan(folder: Path) -> tuple[list[Pair], list[UserError]]:
     return pairs, [*faults.values(), *unpaired]
 
 
-def list_images(folder: Path) -> dict[str, Path]:
+def list_images(
+    folder: Path, kinds: Collection[str] = (formats.SLICE,)
+) -> dict[str, Path]:
     """Return the image files directly in `folder` by name without suffix, sorted.
 
-    Hidden files are skipped.
+    Hidden files are skipped, and so are formats of other kinds.
 
     Raises:
       UserError: two files differ only in their suffix, or one is a folder or a dead link.
     """
-    files, faults = _list_files(folder)
+    files, faults = _list_files(folder, kinds=kinds)
     if faults:
         raise combine_errors([*faults.values()], str(folder))
     return files
 
 
 def _list_files(
-    folder: Path, inside: Path | None = None
+    folder: Path,
+    inside: Path | None = None,
+    kinds: Collection[str] = (formats.SLICE,),
 ) -> tuple[dict[str, Path], dict[Path, UserError]]:
     """Return files by name, and faults by file; links must not lead out of `inside`."""
     files: dict[str, Path] = {}
     faults: dict[Path, UserError] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or formats.kind_of(path) != formats.SLICE:
+        if path.name.startswith(".") or formats.kind_of(path) not in kinds:
             continue
         name = formats.split_suffix(path)[0]
         if name in files:

@@ -4,6 +4,7 @@ A volume is scored in 3D and by its axial slices, with distances in mm. Single-s
 have no spacing, so their distances are in pixels.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,16 +15,14 @@ import numpy as np
 from lungseg_jax.data.io.formats import (
     EITHER,
     SLICE,
-    VOLUME,
     is_dicom,
     is_volume,
-    kind_of,
     open_volume,
     read_slice_mask,
     suffixes,
 )
 from lungseg_jax.data.io.images import as_mask
-from lungseg_jax.data.io.volumes import require_same_grid
+from lungseg_jax.data.io.volumes import Volume, require_same_grid
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.inference.prediction_task import COMPANION_ENDINGS
@@ -57,8 +56,9 @@ class PairedMasks:
     spacing_mm: tuple[float, float, float] | None = None
 
 
-def pair_masks(truth: Path, prediction: Path) -> PairedMasks:
-    """Pair the slices of two files, two folders or two volumes.
+@contextlib.contextmanager
+def pair_masks(truth: Path, prediction: Path) -> Iterator[PairedMasks]:
+    """Pair the slices of two files, two folders or two volumes, open in the context.
 
     Args:
       truth: the true masks.
@@ -79,20 +79,25 @@ def pair_masks(truth: Path, prediction: Path) -> PairedMasks:
             rule="two files, two folders or two volumes.",
         )
     if kinds[truth] == "a volume":
-        with open_volume(truth) as volume:
-            count, spacing_mm = volume.count, volume.spacing_mm
-        slices = _read_volumes(truth, prediction)
-        return PairedMasks(count, slices, is_volume=True, spacing_mm=spacing_mm)
+        with open_volume(truth) as true, open_volume(prediction) as predicted:
+            require_same_grid(true, predicted)
+            yield PairedMasks(
+                true.count,
+                _read_volumes(true, predicted),
+                is_volume=True,
+                spacing_mm=true.spacing_mm,
+            )
+        return
+    files = {truth.name: (truth, prediction)}
     if kinds[truth] == "a folder":
         files = _pair_files(truth, prediction)
-        return PairedMasks(len(files), _read_files(files))
-    return PairedMasks(1, _read_files({truth.name: (truth, prediction)}))
+    yield PairedMasks(len(files), _read_files(files))
 
 
 def compare_masks(pairs: PairedMasks, *, tolerance: float) -> dict[str, Any]:
     """Score pairs of masks slice by slice, and a volume also as a whole.
 
-    The masks of a volume are kept in memory, a byte for each voxel.
+    Both masks of a volume are kept in memory, with a byte for each voxel.
 
     Args:
       pairs: of `pair_masks`.
@@ -105,15 +110,15 @@ def compare_masks(pairs: PairedMasks, *, tolerance: float) -> dict[str, Any]:
     """
     scores = SliceScores(tolerance)
     in_plane = pairs.spacing_mm[1:] if pairs.spacing_mm else None
-    truths, predictions = [], []
-    for name, truth, prediction in pairs.slices:
+    stacks = None
+    for k, (name, truth, prediction) in enumerate(pairs.slices):
         scores.add(name, prediction, truth, in_plane)
         if pairs.is_volume:
-            truths.append(truth)
-            predictions.append(prediction)
+            if stacks is None:
+                stacks = np.empty((2, pairs.count, *truth.shape), bool)
+            stacks[0, k], stacks[1, k] = prediction, truth
     volume = None
     if pairs.is_volume:
-        stacks = np.stack(predictions), np.stack(truths)
         volume = score_masks(MaskPair(*stacks, pairs.spacing_mm, tolerance))
     pooled_area_error = overlap.area_error(scores.counts.sum(axis=0))
     return {
@@ -168,17 +173,17 @@ def _kind(path: Path) -> str:
 
 def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
     """The files of two folders by name, paired."""
-    truths = list_images(truth)
+    truths = list_images(truth, (SLICE, EITHER))
     predictions = {
         name: path
-        for name, path in list_images(prediction).items()
+        for name, path in list_images(prediction, (SLICE, EITHER)).items()
         if name in truths or not name.endswith(COMPANION_ENDINGS)
     }
     _refuse_volumes(truth, prediction)
     if not truths:
         raise UserError(
             f"the folder {truth} has no masks.",
-            rule=f"files that end in {', '.join(suffixes(SLICE))}.",
+            rule=f"files that end in {', '.join(suffixes(SLICE, EITHER))}.",
         )
     unpaired = [str(truths[n]) for n in sorted(truths.keys() - predictions.keys())]
     unpaired += [
@@ -198,7 +203,7 @@ def _refuse_volumes(*folders: Path) -> None:
         str(path)
         for folder in folders
         for path in sorted(folder.iterdir())
-        if kind_of(path) in (VOLUME, EITHER)
+        if not path.name.startswith(".") and is_volume(path)
     ]
     if volumes:
         raise UserError(
@@ -220,12 +225,10 @@ def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
         yield name, truth, prediction
 
 
-def _read_volumes(truth_path: Path, path: Path) -> Iterator[NamedMasks]:
-    with open_volume(truth_path) as truth, open_volume(path) as prediction:
-        require_same_grid(truth, prediction)
-        for k in range(truth.count):
-            masks = [
-                as_mask(volume.read(k), f"slice {k} of {volume.name}") > 0
-                for volume in (truth, prediction)
-            ]
-            yield str(k), *masks
+def _read_volumes(truth: Volume, prediction: Volume) -> Iterator[NamedMasks]:
+    for k in range(truth.count):
+        masks = [
+            as_mask(volume.read(k), f"slice {k} of {volume.name}") > 0
+            for volume in (truth, prediction)
+        ]
+        yield str(k), *masks

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.data.io.images import write_image
+from lungseg_jax.evaluation import comparison
 from lungseg_jax.evaluation.comparison import compare_masks, format_scores, pair_masks
 from lungseg_jax.evaluation.slice_scores import write_slice_scores
 from lungseg_jax.metrics.surface_distance import surface_scores
@@ -20,8 +21,8 @@ def box(left, shape=(40, 40)):
 
 
 def comparison_of(truth, mask, tolerance=2.0):
-    pairs = pair_masks(truth, mask)
-    comparison = compare_masks(pairs, tolerance=tolerance)
+    with pair_masks(truth, mask) as pairs:
+        comparison = compare_masks(pairs, tolerance=tolerance)
     assert comparison["scores"]["n"] == pairs.count
     return comparison
 
@@ -70,6 +71,19 @@ def test_an_image_and_an_array(tmp_path):
     assert comparison["scores"]["iou_pooled"] == pytest.approx(16 / 24)
 
 
+def test_folders_of_arrays(tmp_path):
+    """As predict writes them, with the maps beside the masks."""
+    for folder, left in (("t", 10), ("m", 14)):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "a.npy", box(left) * np.uint8(255))
+    np.save(tmp_path / "m/a_uncertainty.npy", np.zeros((40, 40), np.float32))
+    (tmp_path / "m/._a.npy").write_bytes(b"hidden")
+    comparison = comparison_of(tmp_path / "t", tmp_path / "m")
+    assert comparison["scores"]["iou_pooled"] == pytest.approx(16 / 24)
+    np.save(tmp_path / "m/b.npy", box(10)[None])
+    assert_refused("1 volume in folders:\n  .*b.npy", tmp_path / "t", tmp_path / "m")
+
+
 def write_volume(path, lefts, spacing=(0.5, 0.5, 2.0)):
     image = sitk.GetImageFromArray(np.stack([box(left) for left in lefts]))
     image.SetSpacing(spacing)
@@ -84,6 +98,20 @@ def test_distances_of_volumes_are_in_millimetres(tmp_path):
     assert comparison["unit"] == "mm"
     assert comparison["slices"]["1"]["hd95"] == 2.0  # 4 pixels
     assert comparison["scores"]["iou_pooled"] == pytest.approx(36 / 44)
+
+
+def test_each_volume_is_opened_once(tmp_path, monkeypatch):
+    """To open a compressed one is to decompress it."""
+    opened = []
+
+    def recorded(path, open_volume=comparison.open_volume):
+        opened.append(path)
+        return open_volume(path)
+
+    monkeypatch.setattr(comparison, "open_volume", recorded)
+    paths = [write_volume(tmp_path / f"{name}.nii.gz", (10, 10)) for name in "tm"]
+    comparison_of(*paths)
+    assert opened == paths
 
 
 def test_volumes_are_scored_in_3d(tmp_path):

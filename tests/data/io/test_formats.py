@@ -160,9 +160,9 @@ def test_predict_and_compare_know_an_added_slice_format(bmp, tmp_path):
     write_image(tmp_path / "a.png", IMAGE)
     (task,) = plan_outputs(tmp_path / "a.png", tmp_path / "out", format="bmp")
     assert task.target == tmp_path / "out" / "a.bmp"
-    pairs = pair_masks(tmp_path / "truth", tmp_path / "in")
-    assert pairs.count == 1
-    assert compare_masks(pairs, tolerance=1.0)["scores"]["iou_pooled"] == 1
+    with pair_masks(tmp_path / "truth", tmp_path / "in") as pairs:
+        assert pairs.count == 1
+        assert compare_masks(pairs, tolerance=1.0)["scores"]["iou_pooled"] == 1
 
 
 def test_masks_of_a_format_without_a_writer_need_another(monkeypatch, tmp_path):
