@@ -8,6 +8,7 @@ Equal flags give equal files. The mask is written beside the volume, here as
 patient_mask.nii.gz, with 1 for lung.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import click
 
 from lungseg_jax.cli import app
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import check_outputs
 
 if TYPE_CHECKING:
@@ -57,13 +58,14 @@ def phantom(
 ) -> None:
     import numpy as np
 
-    from lungseg_jax.data.io.formats import format_of, split_suffix
+    from lungseg_jax.data.io.formats import split_suffix
+    from lungseg_jax.data.io.segments import LUNG
     from lungseg_jax.data.io.volume_writer import VolumeWriter
     from lungseg_jax.data.io.volumes import Volume
     from lungseg_jax.data.phantom.volume import plan_volume
 
     name, suffix = split_suffix(out)
-    format_of(out)
+    _check(out, spacing)
     mask = mask or out.with_name(f"{name}_mask{suffix}")
     check_outputs([out, mask], inputs=[], overwrite=overwrite)
     try:
@@ -73,7 +75,7 @@ def phantom(
     grid = Volume(f"phantom {seed}", _geometry(scan), lambda axis, k: scan.draw(k)[0])
     with (
         VolumeWriter(out, grid, np.int16) as images,
-        VolumeWriter(mask, grid, np.uint8) as masks,
+        VolumeWriter(mask, grid, np.uint8, segments=(LUNG,)) as masks,
         progress.bar(out.name, len(scan.levels)) as bar,
     ):
         for k, (image, lungs) in enumerate(scan.slices()):
@@ -82,7 +84,25 @@ def phantom(
             bar.update()
     pixels = " x ".join(f"{n} px" for n in grid.geometry.size[:2])
     voxels = " x ".join(f"{mm:.3g}" for mm in grid.geometry.spacing)
-    progress.say(f"{out}, {mask}: {grid.count} slices, {pixels}, voxels {voxels} mm")
+    slices_drawn = pluralize(grid.count, "slice")
+    progress.say(f"{out}, {mask}: {slices_drawn}, {pixels}, voxels {voxels} mm")
+
+
+def _check(out: Path, spacing: float) -> None:
+    from lungseg_jax.data.io.formats import format_of, split_suffix
+    from lungseg_jax.data.metadata import MIN_MM
+
+    if format_of(out).add_segments:
+        raise UserError(
+            f"{out} would be a segmentation.",
+            rule="OUT is a CT volume; only its mask may be a segmentation.",
+            remedy=f"name it {split_suffix(out)[0]}.nrrd.",
+        )
+    if spacing and not MIN_MM <= spacing < math.inf:
+        raise UserError(
+            f"--spacing={spacing:g}.",
+            rule=f"at least {MIN_MM} mm, or 0 for the default.",
+        )
 
 
 def _geometry(scan: "Scan") -> "Geometry":

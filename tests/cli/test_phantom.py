@@ -48,6 +48,14 @@ def test_reads_back_in_the_standard_orientation(tmp_path, phantom):
             np.testing.assert_array_equal(volume.read(5), slices[5])
 
 
+def test_a_mask_may_be_a_segmentation(tmp_path, monkeypatch):
+    mask = tmp_path / "lungs.seg.nrrd"
+    words = ["--slices=1", "--size=64", f"--mask={mask}", f"{tmp_path}/a.nrrd"]
+    done = run_command("phantom", words, monkeypatch)
+    assert done.returncode == 0 and ": 1 slice, 64 px" in done.stdout
+    assert b"Segment0_Name:=Lung" in mask.read_bytes()
+
+
 def test_creates_missing_folders(tmp_path, phantom):
     words = (
         *SMALL,
@@ -67,6 +75,10 @@ def test_creates_missing_folders(tmp_path, phantom):
         (["there.nii.gz"], "already there"),
         (["--mask=a.nii.gz", "a.nii.gz"], "one name"),
         (["--spacing=90", "a.nii.gz"], "within the body"),
+        (["--spacing=inf", "a.nii.gz"], "rule:  at least 0.01 mm"),
+        (["--spacing=nan", "a.nii.gz"], "rule:  at least 0.01 mm"),
+        (["--spacing=1e-9", "a.nii.gz"], "rule:  at least 0.01 mm"),
+        (["patient.seg.nrrd"], "patient.seg.nrrd would be a segmentation"),
         (["--seed=3"], "OUT is missing"),
     ],
 )
