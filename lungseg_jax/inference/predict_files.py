@@ -3,6 +3,7 @@
 One network is compiled for all inputs.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def predict_files(
       mask.
 
     Raises:
-      UserError: a slice, or a volume that is not skipped, cannot be used. Nothing is
-        written of it; of slices, nothing at all.
+      UserError: a slice, or a volume that is not skipped, cannot be used: nothing is
+        written of it; of slices, nothing at all. Or the table cannot be written.
     """
     skip = len(tasks) > 1 if skip is None else skip
     _require_labels(labels, tasks)
@@ -59,22 +60,26 @@ def predict_files(
         predict_slices(segmenter, slices, table)
     skipped = {}
     for task in volumes:
-        try:
-            with table.volume():
-                predict_volume(
-                    segmenter,
-                    task,
-                    table,
-                    volume_cleanup=volume_cleanup,
-                    labels=labels,
-                    write_page=write_page,
-                    begin=begin,
-                )
-        except UserError as e:
-            if not skip:
-                raise
-            progress.say(f"skipped: {e.what}")
-            skipped[task.name] = e
+        with contextlib.ExitStack() as stack:
+            predicted = predict_volume(
+                segmenter,
+                task,
+                table,
+                volume_cleanup=volume_cleanup,
+                labels=labels,
+                write_page=write_page,
+                begin=begin,
+            )
+            try:
+                stack.enter_context(predicted)
+            except UserError as e:
+                if not skip:
+                    raise
+                progress.say(f"skipped: {e.what}")
+                skipped[task.name] = e
+                continue
+            # Outside of the `try`: without a table, the others need not be predicted.
+            table.flush()
     return skipped
 
 

@@ -1,6 +1,7 @@
 """Segment a volume slice by slice; memory holds its mask, and a few slices of it."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,10 +28,13 @@ from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 from lungseg_jax.inference.volume_cleanup import LUNG, clean_volume, mark_air
 from lungseg_jax.inference.volume_view import VolumeView, VolumeViewer
 from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import atomic_write
 
 SAMPLED = 9  # slices that are checked before any is segmented
 
 
+@contextlib.contextmanager
 def predict_volume(
     segmenter: LungSegmenter,
     task: PredictionTask,
@@ -40,20 +44,41 @@ def predict_volume(
     labels: str,
     write_page: Callable[[Path, VolumeView], None],
     begin: Callable[[], object],
-) -> None:
-    """Predict all slices, clean up the mask of the volume, and write all of the task.
+) -> Iterator[None]:
+    """Predict a volume and write all of its task; the mask appears after the block.
 
-    For the arguments, see `predict_files`.
+    It is there last, when all that belongs to it is there: the caller flushes the table in
+    the block. For the arguments, see `predict_files`.
 
     Raises:
       UserError: the volume cannot be used, or an output cannot be written.
     """
-    with contextlib.ExitStack() as stack:
-        volume = stack.enter_context(open_volume(task.source, series=task.series))
+    with table.volume(), open_volume(task.source, series=task.series) as volume:
         _check_volume(segmenter, volume)
         begin()
-        task.target.parent.mkdir(parents=True, exist_ok=True)
-        # The first to be entered, so that the mask appears last, when all else is there.
+        with atomic_write(task.target) as mask:
+            hidden = dataclasses.replace(task, target=mask)
+            try:
+                _predict(
+                    segmenter, hidden, volume, table, volume_cleanup, labels, write_page
+                )
+            except UserError as e:
+                what = e.what.replace(str(mask), str(task.target))
+                raise UserError(what, rule=e.rule, remedy=e.remedy) from e
+            yield
+
+
+def _predict(
+    segmenter: LungSegmenter,
+    task: PredictionTask,
+    volume: Volume,
+    table: PredictionTable,
+    volume_cleanup: bool,
+    labels: str,
+    write_page: Callable[[Path, VolumeView], None],
+) -> None:
+    """Predict all slices, clean up the mask of the volume, and write all of the task."""
+    with contextlib.ExitStack() as stack:
         mask_writer = open_mask(task.target, volume, LABELS[labels])
         writer = stack.enter_context(mask_writer)
         sheet = ContactSheet(volume.count)

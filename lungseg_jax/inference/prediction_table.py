@@ -62,7 +62,7 @@ class PredictionTable:
     """Collects the results of predictions and writes them to a CSV file.
 
     It is a context manager: the file appears at the end, if the block succeeds, and is
-    complete after each `volume` and each `flush`.
+    complete after each `flush`.
 
     Args:
       path: the CSV file, or None for a summary only.
@@ -117,7 +117,6 @@ class PredictionTable:
         except BaseException:
             self._results = before
             raise
-        self.flush()
 
     def add_slice(
         self,
@@ -200,7 +199,7 @@ class PredictionTable:
             lines += self._review_lines()
         if len(ious) == 1:
             lines.append(f"expected IoU: {ious[0]:.3f}")
-        elif ious:
+        else:
             median, lowest = np.median(ious), np.min(ious)
             lines.append(f"expected IoU: median {median:.3f}, lowest {lowest:.3f}")
         return "\n".join(lines)
@@ -240,7 +239,8 @@ class PredictionTable:
     def flush(self) -> None:
         """Write the rows that are not in the file yet."""
         if self._path:
-            with csv_writer(self._path, COLUMNS, append=self._exists) as writer:
+            append = self._exists and self._path.exists()  # it may have been moved away
+            with csv_writer(self._path, COLUMNS, append=append) as writer:
                 writer.writerows(self._results.rows)
         if self._collect:
             self.rows += self._results.rows

@@ -75,6 +75,28 @@ def test_the_only_volume_is_not_skipped(segmenter, patients, tmp_path):
     assert not (tmp_path / "t.csv").exists()
 
 
+def test_a_table_that_cannot_be_written_ends_the_prediction(
+    segmenter, patients, tmp_path
+):
+    tasks = plan_outputs(patients, tmp_path / "out")[1:]
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(UserError, match="t.csv cannot be written"):
+        predict(segmenter, tasks, tmp_path / "t.csv")
+    assert not masks_in(tmp_path / "out")  # nor is there a mask without its rows
+
+
+def test_a_table_that_was_moved_away_begins_again_with_its_header(
+    segmenter, patients, tmp_path
+):
+    tasks = plan_outputs(patients, tmp_path / "out")[1:]
+    with PredictionTable(tmp_path / "t.csv") as table:
+        predict_files(segmenter, tasks[:1], table)
+        (tmp_path / "t.csv").rename(tmp_path / "moved.csv")
+        predict_files(segmenter, tasks[1:], table)
+    for name, task in zip(("moved.csv", "t.csv"), tasks, strict=True):
+        assert list(read_rows(tmp_path / name)) == [task.name]
+
+
 class Stop(BaseException):
     """As Ctrl-C and SIGTERM are."""
 
