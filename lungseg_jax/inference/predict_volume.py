@@ -97,7 +97,7 @@ def _predict(
             window_hu=segmenter.trained.window_hu,
             in_hu=segmenter.trained.domain == "HU",
         )
-        for k, image in enumerate(volume.slices()):
+        for k, image in enumerate(_read(volume, range(volume.count))):
             writer.write(k, written[k])
             mask, confidence = masks[k].astype(bool), confidences[k]
             if shown(k):
@@ -179,8 +179,19 @@ def _with_reasons(
 
 def _checked_slices(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:
     """Yield all slices; only a sample of them was checked beforehand."""
-    for k, image in enumerate(volume.slices()):
+    for k, image in enumerate(_read(volume, range(volume.count))):
         require_intensity(values_of([image]), trained_on, f"slice {k} of {volume.name}")
+        yield image
+
+
+def _read(volume: Volume, slices: Iterable[int]) -> Iterator[np.ndarray]:
+    """Yield slices; a disk that fails makes one volume unusable, and not all."""
+    for k in slices:
+        try:
+            image = volume.read(k)
+        except OSError as e:
+            what = f"slice {k} of {volume.name} cannot be read: {e.strerror or e}."
+            raise UserError(what) from e
         yield image
 
 
@@ -193,6 +204,6 @@ def _check_volume(segmenter: LungSegmenter, volume: Volume) -> None:
         )
     n = min(volume.count, SAMPLED)
     sampled = np.linspace(0, volume.count - 1, n).round().astype(int).tolist()
-    values = values_of(volume.read(k) for k in sampled)
+    values = values_of(_read(volume, sampled))
     domain = require_intensity(values, segmenter.trained.domain, volume.name)
     progress.say(describe_intensities({domain}, values.low, values.high))

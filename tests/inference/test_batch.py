@@ -1,12 +1,14 @@
 """Folders of patients: found at any depth, skipped where broken, resumed where stopped."""
 
 import csv
+import errno
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.data.phantom.volume import make_volume
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
@@ -66,6 +68,24 @@ def test_a_broken_volume_does_not_stop_the_others(segmenter, patients, tmp_path)
     }
     assert [row["slice"] for row in rows] == ["0", "1", "2", "all"] * 2
     assert [volume["slices"] for volume in table.volumes] == [3, 3]
+
+
+@pytest.mark.parametrize("fails", [2, 5])  # the check, the prediction
+def test_a_disk_that_fails_does_not_stop_the_others(
+    segmenter, patients, tmp_path, monkeypatch, fails
+):
+    def read(self, k, read=Volume.read):
+        reads.append(k)
+        if len(reads) == fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, k)
+
+    reads = []
+    monkeypatch.setattr(Volume, "read", read)
+    skipped, _ = predict(segmenter, plan_outputs(patients, tmp_path / "out")[1:])
+    (error,) = skipped.values()
+    assert "anna/ct1.nii cannot be read: Input/output error" in error.what
+    assert masks_in(tmp_path / "out") == ["carl/study/ct.nii"]
 
 
 def test_the_only_volume_is_not_skipped(segmenter, patients, tmp_path):
