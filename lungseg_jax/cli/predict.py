@@ -21,7 +21,7 @@ status 2. Without --run, the weights are those of the package, which were traine
 synthetic slices only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 if TYPE_CHECKING:
     from lungseg_jax.inference.prediction_table import PredictionTable
     from lungseg_jax.inference.prediction_task import PredictionTask
+    from lungseg_jax.inference.provenance import Provenance
+    from lungseg_jax.inference.resumption import Remainder
     from lungseg_jax.inference.segmenter import LungSegmenter
     from lungseg_jax.runtime.device_names import DeviceName
 
@@ -154,17 +156,19 @@ def predict(
     tasks = _plan(
         source, out, files, maps, overlay, format, series, resume or overwrite
     )
-    left, kept = _left_to_do(tasks, csv, overwrite) if resume else (tasks, [])
+    provenance = _provenance(out, tasks)
+    rest = _left_to_do(tasks, csv, provenance, resume, overwrite)
+    left = rest.tasks
     segmenter = _load(run, device, members, flips, postprocessing)
     options = {"volume_cleanup": volume_cleanup, "labels": labels}
-    begin = _recorder(out, tasks, left, segmenter, {"flips": flips, **options})
+    _plan_provenance(provenance, rest, segmenter, {"flips": flips, **options})
+    hooks = {"begin": provenance.begin, "done": provenance.add}
     table, skipped = _segment(
         segmenter,
-        left,
-        kept,
+        rest,
         csv,
         json is not None,
-        options | {"skip": len(tasks) > 1, "begin": begin},
+        options | {"skip": len(tasks) > 1} | hooks,
     )
     if json:
         options |= {"run": run, "members": members, "flips": flips}
@@ -211,31 +215,39 @@ def _plan(
     )
 
 
+def _provenance(out: Path, tasks: Sequence["PredictionTask"]) -> "Provenance":
+    from lungseg_jax.inference.provenance import Provenance
+
+    return Provenance(None if any(task.target == out for task in tasks) else out)
+
+
 def _left_to_do(
-    tasks: Sequence["PredictionTask"], csv: Path | None, overwrite: bool
-) -> tuple[Sequence["PredictionTask"], Sequence[Mapping[str, str]]]:
-    """Return the tasks that are left, and the rows of the table that are kept."""
-    from lungseg_jax.inference.resumption import remainder
-
-    rest = remainder(tasks, csv, overwrite=overwrite)
-    done = pluralize(len(tasks) - len(rest.tasks), "mask")
-    progress.say(f"{done} already there, {len(rest.tasks)} to do")
-    return rest.tasks, rest.rows
-
-
-def _recorder(
-    out: Path,
     tasks: Sequence["PredictionTask"],
-    left: Sequence["PredictionTask"],
+    csv: Path | None,
+    provenance: "Provenance",
+    resume: bool,
+    overwrite: bool,
+) -> "Remainder":
+    from lungseg_jax.inference.resumption import Remainder, remainder
+
+    if not resume:
+        return Remainder(tasks, [], [])
+    rest = remainder(tasks, csv, provenance, overwrite=overwrite)
+    done = pluralize(len(rest.kept), "mask")
+    progress.say(f"{done} already there, {len(rest.tasks)} to do")
+    return rest
+
+
+def _plan_provenance(
+    provenance: "Provenance",
+    rest: "Remainder",
     segmenter: "LungSegmenter",
     options: Mapping[str, Any],
-) -> Callable[[], None]:
-    """See `options_recorder`; nothing is recorded beside a single mask."""
-    from lungseg_jax.inference.resumption import options_recorder
+) -> None:
+    from lungseg_jax.inference.resumption import options_record
 
-    if any(task.target == out for task in tasks):
-        return lambda: None
-    return options_recorder(out, segmenter, options, resumed=len(left) < len(tasks))
+    options = options_record(segmenter, options)
+    provenance.plan(rest.tasks, options, kept=rest.kept)
 
 
 def _load(
@@ -260,13 +272,12 @@ def _load(
 
 def _segment(
     segmenter: "LungSegmenter",
-    tasks: Sequence["PredictionTask"],
-    kept: Sequence[Mapping[str, str]],
+    rest: "Remainder",
     csv: Path | None,
     collect: bool,
     options: Mapping[str, Any],
 ) -> tuple["PredictionTable", dict[str, UserError]]:
-    """Write the outputs of the tasks; return their results, and why some have none."""
+    """Write what is left; return all results, and why some tasks have none."""
     from lungseg_jax.inference.predict_files import predict_files
     from lungseg_jax.inference.prediction_table import PredictionTable
     from lungseg_jax.reporting.volume_page import write_volume_page
@@ -275,12 +286,12 @@ def _segment(
         csv,
         domain=segmenter.trained.domain,
         review_below=segmenter.settings.review_below,
-        kept=kept,
+        kept=rest.rows,
         collect=collect,
     ) as table:
         skipped = predict_files(
             segmenter,
-            tasks,
+            rest.tasks,
             table,
             **options,
             write_page=write_volume_page,

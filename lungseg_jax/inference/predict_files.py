@@ -28,6 +28,7 @@ def predict_files(
     write_page: Callable[[Path, VolumeView], None] = lambda path, view: None,
     skip: bool | None = None,
     begin: Callable[[], object] = lambda: None,
+    done: Callable[[PredictionTask], object] = lambda task: None,
 ) -> dict[str, UserError]:
     """Segment every input and write the outputs of its task.
 
@@ -41,6 +42,7 @@ def predict_files(
       skip: whether volumes that cannot be used are skipped; by default, if there are
         several tasks.
       begin: called before anything is written for a task.
+      done: called after everything has been written for one.
 
     Returns:
       The errors of the volumes that were skipped, by the name of their task. They have no
@@ -57,10 +59,10 @@ def predict_files(
     if slices:
         check_slices(segmenter, slices)
         begin()
-        predict_slices(segmenter, slices, table)
+        predict_slices(segmenter, slices, table, done)
     skipped = {}
     for task in volumes:
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:  # at its end, the mask appears
             predicted = predict_volume(
                 segmenter,
                 task,
@@ -80,6 +82,7 @@ def predict_files(
                 continue
             # Outside of the `try`: without a table, the others need not be predicted.
             table.flush()
+        done(task)
     return skipped
 
 

@@ -1,6 +1,6 @@
 """Segment files that hold a slice each, in batches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,10 @@ from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 
 
 def predict_slices(
-    segmenter: LungSegmenter, tasks: Sequence[PredictionTask], table: PredictionTable
+    segmenter: LungSegmenter,
+    tasks: Sequence[PredictionTask],
+    table: PredictionTable,
+    done: Callable[[PredictionTask], object],
 ) -> None:
     """Write the outputs of tasks whose inputs passed `check_slices`."""
     inputs = map(_read_slice, tasks)
@@ -57,6 +60,7 @@ def predict_slices(
             # The mask appears last, when all that belongs to it is there.
             mask = segmentation.mask.astype(np.uint8) * np.uint8(255)
             write_slice(task.target, stored(mask))
+            done(task)
             bar.update()
 
 

@@ -69,6 +69,7 @@ def unfinished(
     tasks: Sequence[PredictionTask],
     *,
     measured: Container[str] | None,
+    outdated: Container[str] = (),
     overwrite: bool = False,
 ) -> list[PredictionTask]:
     """Return the tasks that an interrupted prediction has left.
@@ -76,7 +77,8 @@ def unfinished(
     Args:
       tasks: all of them.
       measured: names of the inputs that are in the table, if there is to be one.
-      overwrite: whether masks may be replaced.
+      outdated: names of the inputs whose masks it was to replace.
+      overwrite: whether other masks may be replaced.
 
     Raises:
       UserError: a mask would be replaced, because something that belongs to it is missing.
@@ -87,9 +89,9 @@ def unfinished(
         lost = [path.name for path in task.outputs if not path.exists()]
         if measured is not None and task.name not in measured:
             lost.append("row in the table")
-        if lost:
+        if lost or task.name in outdated:
             left.append(task)
-            if task.target.exists():
+            if task.target.exists() and task.name not in outdated:
                 missing[task.target] = lost[0]
     if missing and not overwrite:
         rows = [f"{target} has no {lost}" for target, lost in missing.items()]

@@ -20,6 +20,9 @@ from lungseg_jax.runtime.object_storage import (
     upload,
 )
 
+# File names in a text need not be valid UTF-8.
+_TEXT = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """Convert `text` to a path, expanding `~` and `~NAME` to a home folder.
@@ -195,6 +198,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Append to a UTF-8 text file, which is created if it does not exist."""
+    try:
+        with path.open("a", **_TEXT) as file:
+            file.write(text)
+    except OSError as e:
+        raise _unwritable(path, e) from e
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -229,18 +241,12 @@ def csv_writer(
     Raises:
       UserError: the file cannot be written.
     """
-    # File names in the rows need not be valid UTF-8.
-    text = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
     if append:
         rows = io.StringIO()
         yield csv.DictWriter(rows, columns, lineterminator="\n")
-        try:
-            with path.open("a", **text) as file:
-                file.write(rows.getvalue())
-        except OSError as e:
-            raise _unwritable(path, e) from e
+        append_text(path, rows.getvalue())
         return
-    with atomic_write(path) as temporary, temporary.open("w", **text) as file:
+    with atomic_write(path) as temporary, temporary.open("w", **_TEXT) as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         yield writer

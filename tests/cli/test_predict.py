@@ -111,6 +111,38 @@ def test_resuming_replaces_no_mask_and_mixes_no_options(
     assert corrected.stat().st_mtime_ns == before
 
 
+def test_an_overwrite_that_was_stopped_is_resumed(trained_run, lungseg_here, tmp_path):
+    write_scans(tmp_path / "in", "anna.nii", "bert.nii")
+    write_scans(tmp_path / "other", "carl.nii")
+    run, words = f"--run={trained_run}", ("--labels=sides", "in", "out")
+    assert lungseg_here("predict", run, "in", "out", cwd=tmp_path).returncode == 0
+    scan = tmp_path / "in" / "bert.nii"
+    scan.rename(tmp_path / "bert.nii")
+    scan.write_bytes(b"no scan")
+    done = lungseg_here("predict", "--overwrite", run, *words, cwd=tmp_path)
+    assert done.returncode == 2 and "wrote 1 mask to out" in done.stdout
+    (tmp_path / "bert.nii").rename(scan)
+    # Other masks of the folder have options of their own.
+    assert lungseg_here("predict", run, "other", "out", cwd=tmp_path).returncode == 0
+    before = (tmp_path / "out" / "bert.nii").stat().st_mtime_ns
+    done = lungseg_here("predict", "--resume", run, *words, cwd=tmp_path)
+    assert done.returncode == 0 and "1 mask already there, 1 to do" in done.stdout
+    assert (tmp_path / "out" / "bert.nii").stat().st_mtime_ns > before
+    done = lungseg_here("predict", "--resume", run, "in", "out", cwd=tmp_path)
+    assert done.returncode == 2 and "labels: sides -> lung" in done.stderr
+
+
+def test_a_resumed_table_knows_a_link_from_its_target(
+    trained_run, lungseg_here, tmp_path
+):
+    write_scans(tmp_path / "in", "anna.nii")
+    (tmp_path / "in" / "latest.nii").symlink_to("anna.nii")
+    words = f"--run={trained_run}", "--csv=t.csv", "--resume", "in", "out"
+    for left in (2, 0):
+        done = lungseg_here("predict", *words, cwd=tmp_path)
+        assert done.returncode == 0 and f"{left} to do" in done.stdout, done.stderr
+
+
 def test_a_resumed_table_knows_its_inputs_by_any_path(
     trained_run, lungseg_here, tmp_path
 ):
