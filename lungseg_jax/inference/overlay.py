@@ -11,6 +11,9 @@ import numpy as np
 OUTLINE = (28, 159, 255)  # orange
 LEFT_OUTLINE = MISSED = (255, 208, 53)  # blue
 UNCERTAIN = (60, 40, 230)  # red
+LONGEST = (
+    4096  # side of a picture, pixels: spacings may be damaged, and JPEG has a limit
+)
 TILE = 256  # side of a slice on a contact sheet, pixels
 # Full color resolution keeps outlines of one pixel sharp.
 _JPEG = [
@@ -97,12 +100,15 @@ def resize_to_fit(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def stretch(plane: np.ndarray, factor: float) -> np.ndarray:
-    """Scale the height of a plane `[h w ...]` by a factor: linearly, but for uint8."""
-    height, width = plane.shape[:2]
+    """Scale the height of a plane `[h w ...]` by a factor: linearly, but for uint8.
+
+    Both sides are scaled down if one would be longer than LONGEST.
+    """
+    height, width = plane.shape[0] * factor, plane.shape[1]
+    scale = min(1, LONGEST / max(height, width))
     kind = cv2.INTER_NEAREST if plane.dtype == np.uint8 else cv2.INTER_LINEAR
-    return cv2.resize(
-        plane, (width, max(1, round(height * factor))), interpolation=kind
-    )
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(plane, size, interpolation=kind)
 
 
 def encode_jpeg(picture: np.ndarray) -> bytes:

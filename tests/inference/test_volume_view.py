@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lungseg_jax.inference.overlay import LEFT_OUTLINE, OUTLINE, ContactSheet
+from lungseg_jax.inference.overlay import LEFT_OUTLINE, LONGEST, OUTLINE, ContactSheet
 from lungseg_jax.inference.sides import LEFT, RIGHT
 from lungseg_jax.inference.volume_view import (
     DENSITY_HU,
@@ -71,6 +71,13 @@ def test_planes_have_square_millimetres_and_the_head_up(sides):
     assert coronal.shape == (40, 60, 3) and sagittal.shape == (40, 40, 3)
     dark = np.flatnonzero((coronal[:, 15] < 100).all(axis=-1))  # the right lung
     assert abs(dark[0] - 8) <= 2 and abs(dark[-1] - 31) <= 2  # slices 7 and 2
+
+
+@pytest.mark.parametrize("spacing_mm", [(1e5, 1.0, 1.0), (1.0, 1e-5, 1e5)])
+def test_pictures_of_any_spacing_have_a_limited_size(sides, spacing_mm):
+    view = viewer_of(sides, spacing_mm=spacing_mm).view("")
+    for picture in (*view.coronal, *view.sagittal, view.slices[0].picture):
+        assert max(decode(picture).shape) <= LONGEST
 
 
 def test_outlines_of_the_sides_have_different_colors(sides):
