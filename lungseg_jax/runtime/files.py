@@ -107,9 +107,9 @@ def check_outputs(
         one exists or cannot be created.
     """
     realpath = os.path.realpath  # unlike Path.resolve, it accepts circular links
-    read, outputs = {realpath(path) for path in inputs}, [*files, *folders]
+    read, outputs = set().union(*map(_identities, inputs)), [*files, *folders]
     for path in outputs:
-        if any(realpath(above) in read for above in (path, path.parent)):
+        if read & (_identities(path) | _identities(path.parent)):
             raise UserError(f"{path} would overwrite an input, or add a file to it.")
     names, repeated = set(), set()
     for path in outputs:
@@ -250,6 +250,18 @@ def csv_writer(
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         yield writer
+
+
+def _identities(path: Path) -> set:
+    """Return what a path has in common with other names of the same file.
+
+    Its inode too: some file systems do not distinguish between upper and lower case.
+    """
+    identities = {os.path.realpath(path)}
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        identities.add((status.st_dev, status.st_ino))
+    return identities
 
 
 def _check_writable(folder: Path) -> None:

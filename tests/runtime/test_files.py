@@ -70,6 +70,10 @@ def test_outputs_are_neither_inputs_nor_the_same_file(tmp_path):
     assert "an input" in refusal(read)
     assert "an input" in refusal(read / "x.csv")
     assert "an input" in refusal(tmp_path / "link" / "x.csv")
+    (tmp_path / "scan").touch()
+    (tmp_path / "SCAN").hardlink_to(tmp_path / "scan")  # as if case made no difference
+    with pytest.raises(UserError, match="SCAN would overwrite an input"):
+        check_outputs([tmp_path / "SCAN"], inputs=[tmp_path / "scan"], overwrite=True)
     assert "one name" in refusal(new, tmp_path / "." / "new")
     (tmp_path / "there").touch()
     assert "1 output already there" in refusal(tmp_path / "there", overwrite=False)
