@@ -74,7 +74,8 @@ def plan_outputs(
         tasks = _plan_folder(source, target, format, series)
     else:
         _check_file(source)
-        tasks = [_plan_single(source, target, format, series)]
+        _refuse_series(source, series)
+        tasks = [_plan_single(source, target, format, "")]
     tasks = [task.with_companions(maps, overlay=overlay) for task in tasks]
     check_outputs(
         [
@@ -121,8 +122,9 @@ def _plan_folder(
             rule="each slice, volume and series in it, and below, has a mask.",
             remedy="name a folder for the masks.",
         )
-    own = own or _plan_images(source, files, target, format)
-    if series and not any(task.series for task in own + below):
+    if not series:
+        own = own or _plan_images(source, files, target, format)
+    elif not own and not below:
         raise UserError(
             f"{source} has no series {series}, nor have its subfolders.",
             rule="--series is the UID of a series there.",
@@ -151,7 +153,8 @@ def _plan_images(
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the files and the folders in a folder; segmentations are left out."""
     paths = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
-    files = [p for p in paths if p.is_file()]
+    # A dead link, as of git-annex, is a scan that cannot be read, and not none.
+    files = [p for p in paths if p.is_file() or not p.exists()]
     segmentations = [p for p in files if kind_of(p) and format_of(p).add_segments]
     for path in segmentations:
         progress.say(f"skipped: {path}: segmentation")
@@ -167,11 +170,25 @@ def _plan_below(
         if is_dicom(folder):
             yield from _plan_series(folder, target, format, series)
         files, deeper = _entries(folder)
-        for path in filter(is_volume, files):
-            mask = _mask_path(path, target / folder.name, format, in_folder=True)
-            yield _plan_input(path, mask)
+        if not series:
+            yield from _plan_volumes(files, target / folder.name, format)
         deeper = [path for path in deeper if not path.is_symlink()]  # no circles
         yield from _plan_below(deeper, target / folder.name, format, series)
+
+
+def _plan_volumes(
+    files: Sequence[Path], target: Path, format: str
+) -> Iterator[PredictionTask]:
+    """Plan the volumes among the files of a folder below."""
+    for path in files:
+        try:
+            if not is_volume(path):
+                continue
+        except UserError:  # it is raised again when the file is read, and skipped there
+            mask = _mask_path(path, target, "", in_folder=True)
+            yield PredictionTask(path, mask, is_volume=True)
+        else:
+            yield _plan_input(path, _mask_path(path, target, format, in_folder=True))
 
 
 def _plan_series(
@@ -213,6 +230,15 @@ def _check_file(source: Path) -> None:
         raise UserError(f"the input {source} is not a regular file.")
 
 
+def _refuse_series(source: Path, series: str) -> None:
+    if series:
+        raise UserError(
+            f"--series={series} has no effect on the file {source}.",
+            rule="it chooses a DICOM series in a folder.",
+            remedy="leave it out, or name the folder.",
+        )
+
+
 def _refuse_mixed_series(folder: Path, files: Sequence[Path]) -> None:
     """Refuse other images among the files of a DICOM series: they would be skipped."""
     images = [path.name for path in files if kind_of(path)]
@@ -234,6 +260,8 @@ def _mask_path(
     one, or if it does not exist and has no suffix.
     """
     stem, suffix = split_suffix(source)
+    if source.is_file():
+        stem = split_target(source)[0]  # without .dcm
     if in_folder or target.is_dir() or not target.suffix and not target.exists():
         suffix = format or suffix or DICOM_MASK_SUFFIX
         return target / f"{stem or source.resolve().name}{suffix}"

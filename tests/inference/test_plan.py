@@ -8,6 +8,7 @@ import SimpleITK as sitk
 from dicom_files import write_series, write_without_image  # of tests/data/io/
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.prediction_task import PredictionTask
@@ -119,10 +120,28 @@ def test_folders_without_the_chosen_series_are_left_out(volume, tmp_path):
     patients = tmp_path / "patients"
     patients.mkdir()
     uids = [write_series(patients / name) for name in ("anna", "bert", "carl")]
+    for place in (patients, patients / "anna"):
+        (place / "scan.nii.gz").write_bytes(volume.read_bytes())
     (task,) = plan_outputs(patients, tmp_path / "out", series=uids[1])
     assert (task.source, task.series) == (patients / "bert", uids[1])
-    volume.rename(patients / "scan.nii.gz")
+    assert_refused("no effect on the file", volume, tmp_path / "o", series=uids[1])
     assert_refused("has no series 1.2", patients, tmp_path / "out", series="1.2")
+
+
+def test_what_cannot_be_read_below_is_an_input(volume, tmp_path):
+    """It is skipped when it is read, and named at the end."""
+    folder = tmp_path / "in" / "anna"
+    folder.mkdir(parents=True)
+    volume.rename(folder / "scan.nii.gz")
+    np.save(folder / "features.npy", np.zeros(3))
+    np.save(folder / "rois.npy", np.array([{}], object))
+    (folder / "old.nii").symlink_to("annexed.nii")
+    tasks = plan_outputs(tmp_path / "in", tmp_path / "out", format=".nii.gz")
+    names = ["features.npy", "old.nii", "rois.npy", "scan.nii.gz"]
+    assert [task.source.name for task in tasks] == names
+    for task in tasks[:3]:
+        with pytest.raises(UserError), open_volume(task.source):
+            pass
 
 
 def test_refuses_other_images_beside_a_dicom_series(images, tmp_path):
@@ -272,6 +291,12 @@ def series(tmp_path):
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "1").write_bytes(bytes(128) + b"DICM")
     return tmp_path / "series"
+
+
+def test_the_mask_of_a_dicom_file_has_its_name_without_the_suffix(series, tmp_path):
+    file = (series / "1").rename(tmp_path / "IM001.dcm")
+    (task,) = plan_outputs(file, tmp_path / "out")
+    assert task.target.name == "IM001.nii.gz"
 
 
 @pytest.mark.parametrize("name", ["m.dcm", "m.seg.dcm", "M.SEG.DCM"])
