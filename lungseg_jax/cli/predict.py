@@ -152,10 +152,11 @@ def predict(
     **maps: bool,
 ) -> None:
     files = [path for path in (csv, json) if path]
-    _require_table(csv, json, resume)
     tasks = _plan(
         source, out, files, maps, overlay, format, series, resume or overwrite
     )
+    if resume and not csv:
+        _refuse_results_without_table(out, json, tasks)
     provenance = _provenance(out, tasks)
     rest = _left_to_do(tasks, csv, provenance, resume, overwrite)
     left = rest.tasks
@@ -182,15 +183,6 @@ def predict(
         raise combine_errors(list(skipped.values()), f"{inputs}, skipped")
 
 
-def _require_table(csv: Path | None, json: Path | None, resume: bool) -> None:
-    if json and resume and not csv:
-        raise UserError(
-            "--json with --resume needs --csv.",
-            rule="the results of the masks that are kept are those of the table.",
-            remedy="name the table of the command that is resumed.",
-        )
-
-
 def _plan(
     source: Path,
     out: Path,
@@ -213,6 +205,22 @@ def _plan(
         extra_outputs=files,
         overwrite=overwrite,
     )
+
+
+def _refuse_results_without_table(
+    out: Path, json: Path | None, tasks: Sequence["PredictionTask"]
+) -> None:
+    """Refuse outputs with results of masks that are kept, which only a table has."""
+    from lungseg_jax.inference.plan import index_of
+
+    index = index_of(tasks, out)
+    if json or index:
+        raise UserError(
+            f"{'--json' if json else '--overlay'} with --resume needs --csv.",
+            rule=f"the results in {json or index} are those of the table, where masks are "
+            "kept.",
+            remedy="name the table of the command that is resumed.",
+        )
 
 
 def _provenance(out: Path, tasks: Sequence["PredictionTask"]) -> "Provenance":

@@ -92,7 +92,7 @@ def test_resuming_replaces_no_mask_and_mixes_no_options(
     assert lungseg_here("predict", *words, cwd=tmp_path).returncode == 0
     corrected = tmp_path / "out" / "anna.nii"
     before = corrected.stat().st_mtime_ns
-    for more in ("--overlay", "--csv=new.csv"):
+    for more in ("--uncertainty", "--csv=new.csv"):
         done = lungseg_here("predict", "--resume", more, *words, cwd=tmp_path)
         assert done.returncode == 2 and "2 masks would be replaced" in done.stderr
         assert "anna.nii has no " in done.stderr and "--overwrite" in done.stderr
@@ -254,4 +254,7 @@ def test_json_of_a_resumed_prediction_is_complete(trained_run, lungseg_here, tmp
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "t.json").read_text()) == record
     done = lungseg_here("predict", "--resume", *words, cwd=tmp_path)
-    assert done.returncode == 2 and "needs --csv" in done.stderr
+    assert done.returncode == 2 and "--json with --resume needs --csv" in done.stderr
+    words = "--overlay", "--resume", f"--run={trained_run}", "in", "out"
+    done = lungseg_here("predict", *words, cwd=tmp_path)  # index.html has results too
+    assert done.returncode == 2 and "--overlay with --resume needs --csv" in done.stderr
