@@ -33,7 +33,7 @@ def get_config(variant: str = ""):
         "full": accelerator,
     }
     c = recipe(variant, variants)
-    c.name = "incp_snapshot" + variant
+    c.name = f"incp_snapshot_{variant}" if variant else "incp_snapshot"
     if variant == "notebook":
         c.schedule.name = "cosine_restarts"
         c.schedule.cycles = 8

@@ -60,7 +60,12 @@ def augmentation_knobs() -> tuple[Knob, ...]:
 
 LARGE = 10**9
 KNOBS: tuple[Knob, ...] = (
-    Knob("name", "default", "name of the recipe, part of the run folder's name"),
+    Knob(
+        "name",
+        "default",
+        "name of the recipe, part of the run folder's name",
+        is_cosmetic=True,
+    ),
     Knob("seed", 0, "seed of weights, data order and augmentation", (0, 2**31 - 1)),
     Knob(
         "init",

@@ -46,7 +46,9 @@ ALL += [(p, (v,)) for p in RECIPES for v in VARIANTS if p.stem == "incp_snapshot
 def test_recipe_loads_passes_the_checks_and_builds(path, variant):
     c = load(path, *variant)
     config.check_config(c)
-    assert json.loads(json.dumps(c.to_dict()))["name"].startswith(path.stem)
+    assert json.loads(json.dumps(c.to_dict()))["name"] == "_".join(
+        [path.stem, *variant]
+    )
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     tx = make_optimizer(schedule, **c.optimizer)
     example = jnp.zeros((1, 16, 16, PREPROCESSING[c.data.preprocessing]))
@@ -219,7 +221,7 @@ def test_unknown_variant_lists_the_known():
 def test_differences_leave_out_cosmetic_knobs():
     old, new = config.default_config(), config.default_config()
     new.model.filters = 4
-    new.cache_dir = "elsewhere"
+    new.name, new.cache_dir = "renamed", "elsewhere"
     new.train.log_every = 3
     stored = json.loads(json.dumps(old.to_dict()))  # tuples come back as lists
     assert config.differences(stored, new.to_dict()) == ["model.filters: 8 -> 4"]
