@@ -150,9 +150,10 @@ class LungSegmenter:
 
         Args:
           images: `[h w]` or `[n h w]` of any size, integers or floats; or a scan: an image
-            of SimpleITK or nibabel in three dimensions, or the path of a slice, a volume
-            or a DICOM series. In the units that the run was trained on, usually
-            Hounsfield units.
+            of SimpleITK or nibabel in three dimensions, or the path of a volume, a DICOM
+            series or a DICOM file, which is a scan of one slice `[1 h w]`; or the path of
+            a slice `[h w]` as TIFF, PNG or NPY. In the units that the run was trained on,
+            usually Hounsfield units.
 
         Raises:
           UserError: the array has another shape, no pixels, values that are not finite,
@@ -189,7 +190,15 @@ class LungSegmenter:
         return map(self.combine, probabilities)
 
     def _segment_file(self, path: Path) -> Segmentation:
+        if not path.exists():
+            raise UserError(f"{path} does not exist.")
         if not is_dicom(path) and not is_volume(path):
+            if path.is_dir():
+                raise UserError(
+                    f"{path} contains no DICOM files.",
+                    rule="a folder is that of a DICOM series.",
+                    remedy="name a file, or the folder of the series.",
+                )
             return self(read_slice_array(path))
         with open_volume(path) as volume:
             return self._segment_volume(volume)
@@ -198,11 +207,13 @@ class LungSegmenter:
         """Segment a scan; `like` is the image that it comes from, if any."""
         from lungseg_jax.data.io.in_memory import image_maker
 
-        images = np.stack(list(volume.slices()))
-        require_intensity(values_of([images]), self.trained.domain, volume.name)
+        images, domain = np.stack(list(volume.slices())), self.trained.domain
+        require_intensity(values_of([images]), domain, volume.name)
+        for k, image in enumerate(images):  # one in other units may not show in all
+            require_intensity(values_of([image]), domain, f"slice {k} of {volume.name}")
         slices = _stack(self.stream(images, aspects=repeat(volume.aspect)), len(images))
         mask = mark_air(images, slices.mask)
-        clean_volume(mask, has_air=self.trained.domain == "HU")
+        clean_volume(mask, has_air=domain == "HU")
         found = unlike_neighbours(mask) | sides_differ(label_sides(mask))
         has_geometry = volume.spacing_mm is not None
         return dataclasses.replace(

@@ -134,6 +134,19 @@ def test_refuses_arrays_that_are_not_ct_slices(segmenter, array, message):
         segmenter(array)
 
 
+@pytest.mark.parametrize("name,error", [("none", "exist"), (".", "no DICOM files")])
+def test_says_what_is_wrong_with_a_path(segmenter, name, error, tmp_path):
+    with pytest.raises(UserError, match=error):
+        segmenter(tmp_path / name)
+
+
+def test_refuses_a_scan_with_a_slice_in_other_units(segmenter, images, tmp_path):
+    images[3] = (images[3].clip(-1000, 1000) + 1000) // 8
+    np.save(tmp_path / "scan.npy", images)
+    with pytest.raises(UserError, match="slice 3 of .* gray values"):
+        segmenter(tmp_path / "scan.npy")
+
+
 def test_does_not_modify_its_input(segmenter, images):
     before = images.copy()
     segmenter(images)
