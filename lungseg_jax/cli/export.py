@@ -73,7 +73,14 @@ def export(
     is_there = push is not None and is_bundle(out)
     if not is_there:
         bundle.require_new(out)
-    runs = [Run.open(RunFolder(folder_path(path))) for path in run]
+    folders = [folder_path(path) for path in run]
+    for folder in filter(is_bundle, folders):
+        raise UserError(
+            f"{folder} is a bundle.",
+            rule="--run is the folder of a training.",
+            remedy="share it as it is.",
+        )
+    runs = [Run.open(RunFolder(folder)) for folder in folders]
     opened = runs[0]
     if len(runs) > 1:
         trained, evaluation = combine(runs, members, data=data)

@@ -90,8 +90,13 @@ def test_a_bundle_predicts_a_volume_as_its_run_does(
     assert len((tmp_path / "lungs.csv").read_text().splitlines()) == 1 + 3 + 1
     assert (tmp_path / "lungs_overlay.png").exists()
     assert "<h1>scan.nii.gz</h1>" in (tmp_path / "lungs_overlay.html").read_text()
-    again = in_folder("export", f"--run={trained_run}", "bundle")
-    assert again.returncode == 2 and "exists already" in again.stderr
+    for words, error in (
+        ([f"--run={trained_run}", "bundle"], "exists already"),
+        (["--run=bundle", "new"], "bundle is a bundle"),
+        ([f"--run={trained_run}", "--members=every", "new"], "every is not a choice"),
+    ):
+        done = in_folder("export", *words)
+        assert done.returncode == 2 and error in done.stderr
 
     weights = tmp_path / "bundle/model.safetensors"
     content = bytearray(weights.read_bytes())

@@ -27,6 +27,7 @@ from lungseg_jax.runtime import cache, compilation
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import (
     atomic_folder,
+    check_outputs,
     read_json,
     write_json,
     write_text,
@@ -105,10 +106,11 @@ def require_new(path: Path) -> None:
     """Check that a bundle can be written to a folder.
 
     Raises:
-      UserError: it exists.
+      UserError: it exists, or cannot be created.
     """
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists already.", remedy="name another folder.")
+    check_outputs([], folders=[path], inputs=[], overwrite=False)
 
 
 def load_bundle(path: Path, members: str = "all") -> TrainedEnsemble:

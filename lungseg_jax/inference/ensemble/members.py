@@ -62,6 +62,11 @@ def select_members(
 
 def _select_steps(choice: str, snapshots: Sequence[str]) -> list[str]:
     names = [name.strip() for name in choice.split(",")]
+    if not all(names):
+        raise UserError(
+            f"members={choice}: a name is empty.",
+            rule=f"{', '.join(CHOICES)}, or some of {', '.join(snapshots)}.",
+        )
     unknown = [name for name in names if name not in snapshots]
     if unknown:
         raise UserError(

@@ -193,6 +193,8 @@ def test_refuses_a_later_version(folder):
 def test_refuses_to_overwrite(folder, trained, tmp_path):
     with pytest.raises(UserError, match="exists already"):
         bundle.write_bundle(folder, trained, RECORD)
+    with pytest.raises(UserError, match="cannot be created"):
+        bundle.require_new(folder / "README.md" / "new")
     assert [p.name for p in tmp_path.iterdir()] == ["lungs"]
 
 

@@ -25,9 +25,10 @@ def test_select_members(choice, expected, tuned):
     assert select_members(choice, snapshots=SNAPSHOTS, tuned=tuned) == expected
 
 
-@pytest.mark.parametrize("choice", ["11", "10,x", "", "worst", "average,10"])
+@pytest.mark.parametrize("choice", ["11", "10,x", "", "10,", "worst", "average,10"])
 def test_refuses_unknown_members(choice):
-    with pytest.raises(UserError, match="this run has no snapshot"):
+    error = "this run has no snapshot" if choice.split(",")[-1] else "a name is empty"
+    with pytest.raises(UserError, match=error):
         select_members(choice, snapshots=SNAPSHOTS, tuned=TUNED)
 
 
