@@ -54,12 +54,16 @@ def test_refuses_the_folder_of_another_run(finished_run, tiny_cache, change, mes
 def test_an_option_added_since_is_as_the_run_was_started(
     copied_run, tiny_cache, monkeypatch, capsys
 ):
-    """The command that started a run resumes it, though a new default is another one."""
+    """The command that started a run resumes it, though a new default is another one.
+
+    So does one whose recipe has another name, as those with a variant had.
+    """
     added = Knob("train.added", 2, "added since", (0, 9), before=0)
     monkeypatch.setattr(knobs, "KNOBS", (*knobs.KNOBS, added))
     written = copied_run.config.read_text()
     scores = json.loads(copied_run.evaluation.read_text())
-    assert run_experiment(tiny_config(tiny_cache), str(copied_run.path)) == scores
+    renamed = tiny_config(tiny_cache, name="renamed")
+    assert run_experiment(renamed, str(copied_run.path)) == scores
     assert "before these options existed: train.added=0" in capsys.readouterr().out
     assert copied_run.config.read_text() == written
     with pytest.raises(UserError, match="train.added: 0 -> 5"):
