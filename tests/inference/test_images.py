@@ -154,7 +154,7 @@ SHEARED = np.eye(4) + np.diag([0.5, 0.0, 0.0], 1)
         (sitk.ImageFileReader(), "ImageFileReader is not an image"),
         ("nowhere.nii.gz", "nowhere.nii.gz does not exist"),
         ("nowhere.tif", "nowhere.tif"),
-        ("nowhere", "not in a known format"),
+        ("nowhere", "does not exist"),
     ],
 )
 def test_refuses_what_is_not_a_scan(segmenter, image, message):
