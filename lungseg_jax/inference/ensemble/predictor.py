@@ -125,8 +125,8 @@ def make_ensemble_predict(
     """Create `predict(members, images [b h w c]) -> probabilities [m b h w]`.
 
     The members run one after the other: with `vmap`, their kernels become grouped
-    convolutions, which are 1.8 times slower on the CPU (`benchmarks/textbook_forms.py --size
-    256`).
+    convolutions, which are 1.8 times slower on the CPU (`benchmarks/textbook_forms.py
+    --size 256`).
 
     Args:
       model: the network of every member.
