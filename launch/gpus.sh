@@ -37,7 +37,9 @@ for ((i = 0; i < GPUS; i++)); do
 done
 [ $dry_run = 0 ] || exit 0
 
-# What runs in the background does not get Ctrl-C.
+# What runs in the background does not get Ctrl-C. What is sent to the whole group, as by
+# timeout, comes twice, which a training takes for one signal. Groups of their own would
+# avoid that, but what kills this one would leave them behind.
 trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' INT TERM HUP USR1
 status=0
 for pid in "${pids[@]}"; do

@@ -81,7 +81,8 @@ def start_gpus(tmp_path):
         return subprocess.Popen(
             [LAUNCH / "gpus.sh"],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"]} | names,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(LAUNCH.parent)} | names,
+            start_new_session=True,
         )
 
     return start_gpus
@@ -93,16 +94,35 @@ def test_gpus_ends_with_the_status_of_a_process_that_fails(start_gpus, failing):
     assert process.wait(timeout=60) == 2
 
 
-def test_gpus_passes_signals_on_and_waits(start_gpus, tmp_path):
-    process = start_gpus(
-        "trap 'sleep 0.3; touch saved-$JAX_PROCESS_ID; exit 75' TERM\n"
-        "touch ready-$JAX_PROCESS_ID\n"
-        "while true; do sleep 0.1; done"
-    )
+SAVING = """
+import os, pathlib, sys, time
+from lungseg_jax.runtime import signals
+
+def touch(name):
+    pathlib.Path(name + os.environ["JAX_PROCESS_ID"]).touch()
+
+signals.install_handlers()
+try:
+    with signals.defer_signals():
+        touch("ready-")
+        while not signals.requested():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        touch("saved-")
+except signals.Stopped as e:
+    sys.exit(e.status)
+"""
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_gpus_passes_signals_on_and_waits(send, start_gpus, tmp_path):
+    """Also one that reaches all processes, as by timeout(1), and so comes twice."""
+    (tmp_path / "saving.py").write_text(SAVING)
+    process = start_gpus(f"exec {sys.executable} saving.py")
     while len(list(tmp_path.glob("ready-*"))) < 2:
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)  # a job in the background ignores SIGINT
+    send(process.pid, signal.SIGTERM)  # a job in the background ignores SIGINT
     assert process.wait(timeout=60) == 75
     assert len(list(tmp_path.glob("saved-*"))) == 2
 

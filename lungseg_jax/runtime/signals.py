@@ -5,10 +5,12 @@ A thread therefore receives each signal as it arrives, through the wake-up descr
 """
 
 import contextlib
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 INTERRUPTED = 130
@@ -20,6 +22,8 @@ STATUS = {
     signal.SIGUSR1: PREEMPTED,  # Slurm's warning, with --signal=USR1@60
 }
 PATIENCE_S = 5.0  # time to close open files, where nothing is saved
+# One request can arrive twice: timeout(1) signals its child, and then its whole group.
+TWICE_S = 1.0
 
 _installed = False
 _raises = False  # otherwise the process exits: nothing to catch it is imported yet
@@ -118,21 +122,20 @@ def _is_importing(frame) -> bool:
 
 
 def _receive(end: int) -> None:
-    received_before = set()
+    received_at: dict[signal.Signals, float] = {}
     while True:
         for number in os.read(end, 64):
             if number not in STATUS:
                 continue
             received = signal.Signals(number)
+            now = time.monotonic()
+            if now - received_at.get(received, -math.inf) < TWICE_S:
+                continue
             # SIGTERM often follows SIGHUP or SIGUSR1 and means the same.
-            if (
-                received in received_before
-                or received_before
-                and received == signal.SIGINT
-            ):
+            if received in received_at or received_at and received == signal.SIGINT:
                 _end(received)
-            received_before.add(received)
-            if len(received_before) > 1:
+            received_at[received] = now
+            if len(received_at) > 1:
                 continue
             if _deferred:
                 _print(
