@@ -5,6 +5,7 @@ from typing import Any
 
 from lungseg_jax.checkpointing.checksums import array_digest, json_digest
 from lungseg_jax.checkpointing.manifest import named_leaves
+from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import is_bundle
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
@@ -18,13 +19,17 @@ FREE = ("dtype", "bn_momentum", "bn_per_device", "remat", "precision")
 
 
 def load_initial_weights(
-    path: str, model: Mapping[str, Any], test_digests: Mapping[str, str]
+    path: str,
+    model: Mapping[str, Any],
+    preprocessing: str,
+    test_digests: Mapping[str, str],
 ) -> tuple[Any, dict[str, Any]]:
     """Load the last network of a run or of a bundle.
 
     Args:
       path: the folder, or "pretrained" for the weights of the package.
       model: the keyword arguments of `make_model` in the training.
+      preprocessing: the key of PREPROCESSING in the training.
       test_digests: SHA-256 of each file of the test split, by its path in the data folder.
 
     Returns:
@@ -38,6 +43,7 @@ def load_initial_weights(
     """
     trained = load_ensemble(path, members="last")
     _require_same_network(path, model, trained)
+    _require_same_channels(path, preprocessing, trained)
     trained_on = None
     if not is_bundle(trained.path):
         run = Run.open(RunFolder(trained.path))
@@ -63,6 +69,19 @@ def _require_same_network(
             f"init={path} holds another network:\n{bullet_list(rows)}",
             rule="a training starts from weights of its own network.",
             remedy=f"{options}; or train from scratch, with --config.init=.",
+        )
+
+
+def _require_same_channels(path: str, asked: str, trained: TrainedEnsemble) -> None:
+    found = trained.preprocessing["preprocessing"]
+    if PREPROCESSING[asked] != PREPROCESSING[found]:
+        raise UserError(
+            f"init={path} was trained with data.preprocessing={found!r}, and not "
+            f"{asked!r}.",
+            rule="a training starts from a network with as many input channels: "
+            f"{PREPROCESSING[found]} there, {PREPROCESSING[asked]} here.",
+            remedy=f"--config.data.preprocessing={found}; or train from scratch, with "
+            "--config.init=.",
         )
 
 

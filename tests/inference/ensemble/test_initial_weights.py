@@ -101,6 +101,14 @@ def test_another_network_is_refused(config_from, finished_run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_network_with_other_channels_is_refused(config_from, finished_run, tmp_path):
+    c = config_from(finished_run.path, **{"data.preprocessing": "seed"})
+    with pytest.raises(UserError, match="data.preprocessing='hu', and not 'seed'") as e:
+        run_experiment(c, str(tmp_path / "run"))
+    assert e.value.rule.endswith("1 there, 3 here.")
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_that_have_seen_the_test_images_are_refused(
     config_from, finished_run, tmp_path
 ):
