@@ -108,6 +108,7 @@ class _Training:
     Attributes:
       config: the configuration.
       feed: the slices of the training split, and then the extra ones.
+      split_size: how many of them are of the training split.
       schedule: learning rate by step.
       init: returns the state before the first update.
       train_steps: see `make_train_steps`.
@@ -118,6 +119,7 @@ class _Training:
 
     config: ConfigDict
     feed: ResidentFeed | StreamedFeed
+    split_size: int
     schedule: Callable
     init: Callable[[], TrainState]
     train_steps: Callable
@@ -138,6 +140,7 @@ def _build(c: ConfigDict, data: RunData) -> _Training:
     return _Training(
         config=c,
         feed=feed,
+        split_size=len(data.split["train"]),
         schedule=schedule_of(c),
         init=init_of(c, mesh),
         train_steps=train_steps_of(c, mesh, gather=feed.gather),
@@ -249,7 +252,7 @@ def _with_population_stats(training: _Training, state: TrainState) -> TrainState
     if state.batch_stats is None:
         return state
     c, feed = training.config, training.feed
-    batches = whole_batches(len(feed.slices), micro_batch_size(c), seed=c.seed)
+    batches = whole_batches(training.split_size, micro_batch_size(c), seed=c.seed)
     stats = pool_batch_stats(
         training.precise_batch_stats, state.variables, feed.parts(batches)
     )

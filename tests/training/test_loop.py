@@ -22,7 +22,7 @@ from lungseg_jax.checkpointing.manifest import read_manifest
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.runtime import signals
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import loop
+from lungseg_jax.training import feeds, loop
 from lungseg_jax.training.run_folder import RunFolder
 
 
@@ -75,6 +75,22 @@ def test_statistics_are_re_estimated_on_request(finished_run, tiny_cache, tmp_pa
         running["batch_stats"],
     )
     assert min(jax.tree.leaves(difference)) > 1e-4
+
+
+def test_extra_phantoms_are_not_in_re_estimated_statistics(
+    tiny_cache, tmp_path, monkeypatch
+):
+    seen, parts = [], feeds.ResidentFeed.parts
+
+    def seen_parts(feed, batches):
+        seen.append(batches)
+        return parts(feed, batches)
+
+    monkeypatch.setattr(feeds.ResidentFeed, "parts", seen_parts)
+    changes = {"train.population_stats": True, "data.extra_phantoms": 5}
+    stop_after(5, tiny_config(tiny_cache, **changes), RunFolder(tmp_path / "run"))
+    assert [batches.shape for batches in seen] == [(2, 3)]  # of 7 slices
+    assert seen[0].max() < 7
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 6])
