@@ -15,17 +15,13 @@ from lungseg_jax.training.config import (
     micro_batch_size,
     snapshot_steps,
 )
-from lungseg_jax.training.knobs import flat
+from lungseg_jax.training.knobs import LARGE, flat
 from lungseg_jax.training.run_folder import RunFolder
 
 MEMORY_KNOBS = ("train.accumulate", "model.remat", "model.precision")
-STEPS = (  # knobs that count updates, but for the warm-up
-    "schedule.hold_steps",
-    "train.total_steps",
-    "train.save_every",
-    "train.validate_every",
-    "train.log_every",
-)
+# Knobs that count updates, but for the warm-up.
+INTERVALS = ("train.save_every", "train.validate_every", "train.log_every")
+STEPS = ("schedule.hold_steps", "train.total_steps", *INTERVALS)
 RATES = ("schedule.peak", "schedule.floor")
 WARMUP = 0.05  # of the first cycle, at least, for a larger batch
 AT_ONCE = 16  # slices
@@ -66,7 +62,8 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
 
     The numbers of `c` are for its own `train.batch_size`. For a batch r times as large:
 
-    - Steps are divided by r, so that a run sees as many slices.
+    - Steps are divided by r, so that a run sees as many slices. Rates that change at every
+      step still do.
     - Rates are multiplied by sqrt(r). For Adam and AdamW: Malladi et al.,
       arXiv:2205.10287, whose scaling of beta and epsilon is left out. For Muon, whose
       updates do not grow with the gradient either, the same follows as long as noise
@@ -86,6 +83,9 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
     ratio = size / c.train.batch_size
     changes = {"train.batch_size": size, "schedule.warmup_steps": 0}
     changes |= {name: max(1, round(values[name] / ratio)) for name in STEPS}
+    changes |= {name: min(changes[name], LARGE) for name in INTERVALS}  # which is never
+    if c.schedule.hold_steps == 1:
+        changes["schedule.hold_steps"] = 1  # a smooth curve stays smooth
     if ratio != 1:
         changes |= {n: float(f"{values[n] * ratio**0.5:.4g}") for n in RATES}
     scaled.update_from_flattened_dict(changes)

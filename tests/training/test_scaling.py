@@ -52,9 +52,14 @@ def test_the_warm_up_keeps_its_share(warmup, devices, expected):
 
 
 def test_a_smaller_batch_takes_more_steps_at_a_lower_rate():
-    scaled = scale_to_devices(recipe(**{"train.batch_per_device": 2}), 1)
-    assert scaled.train.total_steps == 3200
+    never = config.knobs.LARGE
+    c = recipe(**{"train.batch_per_device": 2, "train.save_every": never})
+    scaled = scale_to_devices(c, 1)
+    assert scaled.train.total_steps == 3200 and scaled.train.validate_every == 320
     assert scaled.schedule.peak == 2e-3 and scaled.schedule.warmup_steps == 0
+    assert scaled.schedule.hold_steps == 1 and scaled.train.save_every == never
+    c.schedule.hold_steps = 30
+    assert scale_to_devices(c, 1).schedule.hold_steps == 120
 
 
 def test_a_batch_that_leaves_no_steps_is_refused():
