@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def check_config(c: ConfigDict) -> None:
 
 
 def check_effects(c: ConfigDict) -> None:
-    """Check that options that were changed have an effect; not all can be checked.
+    """Check that options that were changed have their effect; not all can be checked.
 
     It is for new runs: older versions accepted such options.
 
@@ -59,7 +60,8 @@ def check_effects(c: ConfigDict) -> None:
       c: passed `check_config`.
 
     Raises:
-      UserError: the first option that would be ignored, and what it belongs to.
+      UserError: the first option that would be ignored, and what it belongs to; or rates
+        that are held for so long that they miss their lowest, or the warm-up.
     """
     values = flat(c.to_dict())
     defaults = {knob.name: knob.default for knob in knobs.KNOBS}
@@ -91,6 +93,7 @@ def check_effects(c: ConfigDict) -> None:
                 rule=f"it belongs to config.{owner}.",
                 remedy=f"set --config.{name}={defaults[name]}.",
             )
+    _check_hold(c)
 
 
 def upgrade_config(written: Mapping[str, Any], version: str) -> ConfigDict:
@@ -225,6 +228,8 @@ def _check_augmentation(c: ConfigDict) -> None:
     if c.data.preprocessing == "hu":
         return
     on = [name for name in (*HU_GEOMETRY, *TRANSFORMS) if c.augment[name]]
+    if c.augment.scale <= 1:  # no change of size
+        on = [name for name in on if name != "scale"]
     if on:
         raise UserError(
             f"augment.{on[0]} is on, and data.preprocessing={c.data.preprocessing!r}.",
@@ -251,6 +256,23 @@ def _check_schedule(c: ConfigDict) -> None:
             f"schedule.warmup_steps={c.schedule.warmup_steps} fills the first cycle.",
             rule=f"fewer than its {ends[0]} steps.",
         )
+
+
+def _check_hold(c: ConfigDict) -> None:
+    """Check that the rate changes within each cycle, and within the warm-up.
+
+    It would stay at the peak in a cycle that ends in a snapshot, and at 0.0 in a warm-up.
+    """
+    parts = {}
+    if c.schedule.name == "cosine_restarts":
+        ends = (0, *snapshot_steps(c))
+        parts["shortest cycle"] = min(stop - start for start, stop in pairwise(ends))
+    if c.schedule.warmup_steps:
+        parts["warm-up"] = c.schedule.warmup_steps
+    for part, steps in parts.items():
+        if c.schedule.hold_steps > 1 and c.schedule.hold_steps >= steps:
+            rule = f"fewer than the {steps} steps of the {part}, or 1"
+            raise _out_of_range("schedule.hold_steps", c.schedule.hold_steps, rule)
 
 
 def _out_of_range(key: str, value, rule: str) -> UserError:

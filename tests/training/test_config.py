@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, knobs
 from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.recipes import without_variety
 from lungseg_jax.training.scaling import check_data_and_devices
 from lungseg_jax.training.schedules import make_schedule
 
@@ -121,6 +123,47 @@ def test_a_new_run_refuses_options_without_effect(changes, message):
     with pytest.raises(UserError, match=message.replace(".", r"\.")) as e:
         config.check_effects(c)
     assert e.value.rule and e.value.remedy
+
+
+@pytest.mark.parametrize(
+    "changes,rule",
+    [
+        ({"schedule.hold_steps": 200}, "the 200 steps of the shortest cycle"),
+        (
+            {"schedule.hold_steps": 90, "schedule.growth": 0.5},
+            "the 86 steps of the shortest cycle",
+        ),
+        (
+            {"schedule.hold_steps": 50, "schedule.warmup_steps": 50},
+            "the 50 steps of the warm-up",
+        ),
+    ],
+)
+def test_a_new_run_changes_its_rate_within_each_cycle_and_the_warm_up(changes, rule):
+    c = config.default_config()
+    c.update_from_flattened_dict(changes)
+    config.check_config(c)  # runs of version 0.1 may have them
+    with pytest.raises(UserError, match=r"schedule\.hold_steps") as e:
+        config.check_effects(c)
+    assert rule in e.value.rule
+    c.schedule.hold_steps = 30
+    config.check_effects(c)
+
+
+def test_a_constant_rate_and_single_steps_need_not_change():
+    c = config.default_config()
+    c.schedule.cycles = c.train.total_steps
+    config.check_effects(c)
+    c.schedule.name, c.schedule.hold_steps = "constant", 1000
+    config.check_effects(c)
+
+
+@pytest.mark.parametrize("scale,is_on", [(0.0, False), (1.0, False), (1.5, True)])
+def test_a_scale_of_one_or_below_is_off_without_hounsfield_units(scale, is_on):
+    c = without_variety(config.default_config())
+    c.data.preprocessing, c.augment.scale = "window", scale
+    with pytest.raises(UserError, match="scale is on") if is_on else nullcontext():
+        config.check_config(c)
 
 
 def test_a_batch_of_one_has_no_room_for_phantoms():
