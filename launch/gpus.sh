@@ -3,22 +3,29 @@
 #   launch/gpus.sh --dry-run                           # prints the commands
 #   launch/gpus.sh --config.data.dir=DIR
 #   GPUS=2 CONFIG=configs/incp.py:full launch/gpus.sh
-# Defaults: all GPUs, CONFIG=configs/incp_snapshot.py:full, PORT=12355, by which the processes
-# find each other, and VENV=.venv in the checkout. Only the first process prints. On Ctrl-C
-# or SIGTERM all of them save and end with exit status 75. A single process, as
-# launch/local.sh starts, also uses all GPUs; one for each prepares their work at once.
+# Defaults: the GPUs that CUDA_VISIBLE_DEVICES names, or all if it is not set;
+# CONFIG=configs/incp_snapshot.py:full, PORT=12355, by which the processes find each other,
+# VENV=.venv in the checkout, and EXTRAS=[gpu], extras of pyproject.toml. Only the first
+# process prints. On Ctrl-C or SIGTERM all of them save and end with exit status 75. A
+# single process, as launch/local.sh starts, also uses all GPUs; one for each prepares their
+# work at once.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-$ROOT/.venv}
 CONFIG=${CONFIG:-configs/incp_snapshot.py:full}
 PORT=${PORT:-12355}
+if [ -z "${GPUS:-}" ] && [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+  IFS=, read -ra visible <<< "$CUDA_VISIBLE_DEVICES"
+  GPUS=${#visible[@]}
+fi
 GPUS=${GPUS:-$(nvidia-smi --list-gpus 2> /dev/null | wc -l || true)}
 . "$ROOT/launch/environment.sh"
 dry_run=0
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 if ! [[ $GPUS =~ ^[1-9][0-9]*$ ]]; then
-  echo "error: nvidia-smi finds no GPU here; GPUS=N names another number." >&2
+  echo "error: nvidia-smi finds no GPU here, or CUDA_VISIBLE_DEVICES names none;" \
+    "GPUS=N names another number." >&2
   exit 2
 fi
 [ $dry_run = 1 ] || prepare_environment "$ROOT" "${EXTRAS-[gpu]}"

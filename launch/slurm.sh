@@ -3,11 +3,12 @@
 #   launch/slurm.sh --dry-run                          # prints the command
 #   NODES=2 GPUS=4 launch/slurm.sh --config.data.dir=DIR
 #   CONFIG=configs/incp.py:full launch/slurm.sh
-# Defaults: NODES=1, GPUS=1 (per node), CONFIG=configs/incp_snapshot.py:full, and VENV=.venv
-# in the checkout. Set the partition, account and time limit by sbatch's own variables,
-# SBATCH_PARTITION, SBATCH_ACCOUNT and SBATCH_TIMELIMIT. The checkout and the working
-# directory of the job must be on a shared file system. A minute before its time limit, and
-# when it is preempted, the job saves and is queued again.
+# Defaults: NODES=1, GPUS=1 (per node), CONFIG=configs/incp_snapshot.py:full, VENV=.venv in
+# the checkout, and EXTRAS=[gpu], extras of pyproject.toml. Set the partition, account and
+# time limit by sbatch's own variables, SBATCH_PARTITION, SBATCH_ACCOUNT and
+# SBATCH_TIMELIMIT. The checkout and the working directory of the job must be on a shared
+# file system. A minute before its time limit, and when it is preempted, the job saves and
+# is queued again.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-python3}
@@ -20,7 +21,7 @@ dry_run=0
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 if [ $dry_run = 0 ]; then
   command -v sbatch > /dev/null || { echo "error: sbatch is not installed here." >&2; exit 2; }
-  prepare_environment "$ROOT" "[gpu]"
+  prepare_environment "$ROOT" "${EXTRAS-[gpu]}"
 fi
 program=$(run_or_show 1 "$VENV/bin/python" -m lungseg_jax.main --distributed \
   --config="$CONFIG" "$@")

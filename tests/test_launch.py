@@ -27,6 +27,13 @@ def launch(script, *words, **environment):
     )
 
 
+def write_program(path, line):
+    """Write a program of the shell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
 def find_linter(name):
     """The path of a linter that the extra [test] installs, or None."""
     return shutil.which(
@@ -63,6 +70,36 @@ def test_gpus_starts_one_process_per_gpu():
         assert env == "env" and "JAX_NUM_PROCESSES=3" in words
         assert {f"JAX_PROCESS_ID={i}", f"JAX_LOCAL_DEVICE_IDS={i}"} <= set(words)
         assert "--distributed" in words and words[-1] == "--config.name=two words"
+
+
+@pytest.mark.parametrize(
+    "variables,count",
+    [
+        ({}, 4),
+        ({"CUDA_VISIBLE_DEVICES": "1,3"}, 2),
+        ({"CUDA_VISIBLE_DEVICES": "1,3", "GPUS": "3"}, 3),
+        ({"CUDA_VISIBLE_DEVICES": ""}, 0),
+    ],
+)
+def test_gpus_counts_those_that_it_may_use(variables, count, tmp_path):
+    write_program(tmp_path / "nvidia-smi", "printf 'GPU\\n%.0s' 1 2 3 4")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    result = launch("gpus.sh", "--dry-run", **variables, PATH=path)
+    assert len(result.stdout.splitlines()) == count
+    assert (result.returncode, "names none" in result.stderr) == (
+        (0, False) if count else (2, True)
+    )
+
+
+@pytest.mark.parametrize("variables,extras", [({}, "[gpu]"), ({"EXTRAS": ""}, "")])
+def test_slurm_installs_the_extras_that_are_asked_for(variables, extras, tmp_path):
+    for name in ("sbatch", "venv/bin/pip"):
+        write_program(tmp_path / name, 'echo "${0##*/}" "$@"')
+    path, venv = f"{tmp_path}:{os.environ['PATH']}", str(tmp_path / "venv")
+    variables = variables | {"PATH": path, "VENV": venv, "PYTHON": sys.executable}
+    result = launch("slurm.sh", **variables)
+    assert result.returncode == 0, result.stderr
+    assert f"{LAUNCH.parent}{extras}\nsbatch" in result.stdout
 
 
 @pytest.fixture
@@ -183,8 +220,7 @@ def test_slurm_starts_one_process_per_gpu():
 def test_requeues_a_slurm_job_that_was_stopped(status, queued, tmp_path):
     *_, wrap = shlex.split(launch("slurm.sh", "--dry-run").stdout)
     for name, line in (("srun", f"exit {status}"), ("scontrol", 'echo "$@"')):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tmp_path / name).chmod(0o755)
+        write_program(tmp_path / name, line)
     result = subprocess.run(
         ["/bin/bash", "-c", wrap.removeprefix("--wrap=")],
         env={"PATH": str(tmp_path), "SLURM_JOB_ID": "17"},
