@@ -102,14 +102,10 @@ def compile(
 def _config_for(devices: int, words: list[str]) -> Any:
     """Read the configuration that a training on so many devices would have."""
     from lungseg_jax.cli import train_flags
-    from lungseg_jax.training.config import check_config
     from lungseg_jax.training.scaling import scale_to_devices
 
     c = train_flags.read_config(words)
-    if not c.train.batch_per_device:
-        return c
-    check_config(c)
-    return scale_to_devices(c, devices)
+    return scale_to_devices(c, devices) if c.train.batch_per_device else c
 
 
 def describe(report: "CompileReport") -> str:

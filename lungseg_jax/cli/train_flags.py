@@ -56,9 +56,10 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
     """Parse all flags, with the recipe, which imports JAX.
 
     Raises:
-      UserError: for every faulty flag, including unknown keys of a config, and for words
-        that are not flags.
+      UserError: for every faulty flag, including unknown keys of a config, for words that
+        are not flags, and for a recipe that fails or returns a faulty configuration.
     """
+    from lungseg_jax.training.config import check_config
     from lungseg_jax.training.knobs import KNOBS
 
     words, config_keys = _with_recipe(argv), [knob.name for knob in KNOBS]
@@ -67,9 +68,12 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
     try:
         _parse(words, command_flags)
     except (
+        ArithmeticError,
+        AssertionError,
         AttributeError,
         ImportError,
-        KeyError,
+        LookupError,
+        NameError,
         OSError,
         SyntaxError,
         TypeError,
@@ -77,7 +81,8 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
     ) as e:
         # From ml_collections: the config file is missing, or its get_config failed.
         cause = _user_error_behind(e)
-        raise cause or UserError(f"--config: {e}") from e
+        raise cause or UserError(f"--config: {type(e).__name__}: {e}") from e
+    check_config(command_flags.config)  # its keys are relied on from here on
 
 
 def command_line() -> str:

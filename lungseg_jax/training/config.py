@@ -183,13 +183,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _check_names_and_types(c: ConfigDict) -> None:
     """Check a config that a recipe may have built by itself."""
+    rule = "a recipe starts from training.recipes or default_config()."
+    if not isinstance(c, ConfigDict):
+        what = f"the config is a {type(c).__name__}, not a ConfigDict."
+        raise UserError(what, rule=rule)
     given, known = flat(c.to_dict()), {knob.name: knob.default for knob in knobs.KNOBS}
     wrong = [f"{key} is unknown" for key in sorted(given.keys() - known.keys())]
     wrong += [f"{key} is missing" for key in sorted(known.keys() - given.keys())]
     if wrong:
         raise UserError(
             f"the config does not have the expected keys:\n{bullet_list(wrong)}",
-            rule="a recipe starts from training.recipes or default_config().",
+            rule=rule,
         )
     for key, default in known.items():
         value = given[key]

@@ -81,6 +81,32 @@ def test_a_mistake_ends_the_process_without_a_traceback(
 
 
 @pytest.mark.parametrize(
+    "words", [("train", "--init=x"), ("compile", "--topology=cpu")]
+)
+@pytest.mark.parametrize(
+    "line,message",
+    [
+        ("pass", "the config is a NoneType, not a ConfigDict."),
+        ("return {'name': 'x'}", "the config is a dict, not a ConfigDict."),
+        ("return ml_collections.ConfigDict({'name': 'x'})", "augment.blur is missing"),
+        ("return STEPS", "--config: NameError: name 'STEPS' is not defined"),
+        ("return [][1]", "--config: IndexError: list index"),
+        ("return 1 / 0", "--config: ZeroDivisionError: "),
+        ("assert False", "--config: AssertionError: "),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_one_plain_error(
+    words, line, message, lungseg_here, tmp_path
+):
+    (tmp_path / "recipe.py").write_text(
+        f"import ml_collections\ndef get_config(variant=''):\n    {line}\n"
+    )
+    done = lungseg_here(*words, f"--config={tmp_path}/recipe.py")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and message in done.stderr
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("train", "--config=smoke"),
