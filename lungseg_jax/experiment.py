@@ -33,7 +33,7 @@ from lungseg_jax.runtime import (
     progress,
 )
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import check_outputs, read_json, user_path, write_json
+from lungseg_jax.runtime.files import check_outputs, user_path, write_json
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.placement import room_for_slices
@@ -97,11 +97,11 @@ def run_experiment(
         _train(c, folder, data, initial, track)
         with distributed.ending_together():
             distributed.meet()
-            _finish(folder, data)
+            evaluation = _finish(folder, data)
             distributed.meet()
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
-    return read_json(folder.evaluation)
+    return evaluation
 
 
 def preview(c: ConfigDict, path: str) -> None:
@@ -219,10 +219,11 @@ def _make_draw(
     return lambda variables: draw_sheet(*make_once()(variables))
 
 
-def _finish(folder: RunFolder, data: RunData) -> None:
+def _finish(folder: RunFolder, data: RunData) -> dict:
     """Tune, evaluate and report, unless that is done for all snapshots.
 
-    The processes of a job share the slices; the primary process writes the files.
+    The processes of a job share the slices; the primary process writes the files. Each
+    returns the evaluation, as the others may not see the file at once on NFS.
     """
     run = Run.open(folder)
     names = [str(step) for step in run.planned_snapshots]
@@ -233,13 +234,14 @@ def _finish(folder: RunFolder, data: RunData) -> None:
     is_done = is_scored and (trained is not None or bool(run.lost_snapshots))
     if not distributed.any_process(lambda: not is_done, ask=True):
         progress.say(format_summary(scored))
-        return
+        return scored
     # All have read before one of them writes.
     if distributed.any_process(lambda: trained is None, ask=True):
         trained = _tune(run, data)
     evaluation = _evaluate(run, trained, data)
     if distributed.is_primary():
         _report(run, trained, evaluation, data.dataset)
+    return evaluation
 
 
 def _load_tuned(run: Run) -> TrainedEnsemble | None:
@@ -282,12 +284,12 @@ def _average(c: ConfigDict, trained: TrainedEnsemble, data: RunData) -> Any:
 
 
 def _evaluate(run: Run, trained: TrainedEnsemble, data: RunData) -> dict:
-    """Write evaluation.json for the run's test split."""
-    evaluation = evaluate_on_test(trained, run, data.dataset)
+    """Write evaluation.json for the run's test split, and return its content."""
+    evaluation = run_record.versioned(evaluate_on_test(trained, run, data.dataset))
     progress.say(format_summary(evaluation))
     if distributed.is_primary():
         run.folder.page.unlink(missing_ok=True)
-        write_json(run.folder.evaluation, run_record.versioned(evaluation))
+        write_json(run.folder.evaluation, evaluation)
     return evaluation
 
 

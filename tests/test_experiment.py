@@ -16,6 +16,7 @@ from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.bundle import write_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import loop
 from lungseg_jax.training.config import default_config
@@ -174,6 +175,17 @@ def test_changed_scores_are_recomputed(
     evaluation = run_experiment(tiny_config(tiny_cache), str(copied_run.path))
     assert evaluation == json.loads(finished_run.evaluation.read_text())
     assert verify_run(copied_run) == []
+
+
+def test_a_process_that_writes_no_scores_returns_them(
+    copied_run, finished_run, tiny_cache, monkeypatch
+):
+    """In a job, the file of another process may not be seen at once."""
+    copied_run.evaluation.unlink()
+    monkeypatch.setattr(distributed, "is_primary", lambda: False)
+    evaluation = run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+    assert not copied_run.evaluation.exists()
+    assert evaluation == json.loads(finished_run.evaluation.read_text())
 
 
 def test_a_lost_tuning_and_a_damaged_average_are_made_again(
