@@ -91,9 +91,7 @@ def test_split(run: Path) -> list[str]:
     return json.loads((run / "run.json").read_text())["split"]["test"]
 
 
-def predictions(
-    data: Path, run: str, change: Change, *, every: bool
-) -> Iterator[dict]:
+def predictions(data: Path, run: str, change: Change, *, every: bool) -> Iterator[dict]:
     """Yield the IoU of each slice of a run, and its measures of doubt."""
     pairs = {pair.name: pair for pair in find_pairs(data)}
     names = list(pairs) if every else test_split(Path(run))

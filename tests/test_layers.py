@@ -264,5 +264,7 @@ def test_detects_imports(source, expected):
 
 
 def test_detects_an_import_that_points_up():
-    tree = ast.parse("from lungseg_jax.cli import app\nfrom lungseg_jax.data import pairs")
+    tree = ast.parse(
+        "from lungseg_jax.cli import app\nfrom lungseg_jax.data import pairs"
+    )
     assert imports_that_point_up("training.loop", tree) == {"cli.app"}
