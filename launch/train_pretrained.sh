@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train the two networks that the package ships, on phantoms only, and put them into the
 # package.
-#   launch/train_pretrained.sh            # two hours on two CPU cores
+#   launch/train_pretrained.sh            # one to two hours on two CPU cores
 # It resumes, and arguments are passed on to the trainings. Seeds are fixed, but another
 # machine rounds differently.
 set -euo pipefail

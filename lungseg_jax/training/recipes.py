@@ -73,7 +73,7 @@ def long() -> ConfigDict:
 def phantoms_only() -> ConfigDict:
     """Return the run on phantoms whose weights can be shipped: they show no patient.
 
-    About an hour on two CPU cores.
+    Half an hour to an hour on two CPU cores.
     """
     c = _varied()
     c.data.phantom_slices = 6000
