@@ -15,6 +15,7 @@ LONGEST = (
     4096  # side of a picture, pixels: spacings may be damaged, and JPEG has a limit
 )
 TILE = 256  # side of a slice on a contact sheet, pixels
+LABEL = 24  # height of a number on it
 # Full color resolution keeps outlines of one pixel sharp.
 _JPEG = [
     cv2.IMWRITE_JPEG_QUALITY,
@@ -136,7 +137,7 @@ class ContactSheet:
             np.linspace(0, count - 1, min(count, most)).round().astype(int)
         )
         self._columns = int(np.ceil(np.sqrt(len(self._shown))))
-        self._tiles: list[np.ndarray] = []
+        self._rows: list[list[np.ndarray]] = []
 
     def includes(self, k: int) -> bool:
         """Return whether slice `k` is on the sheet."""
@@ -144,31 +145,31 @@ class ContactSheet:
 
     def add(self, k: int, picture: np.ndarray, *, review: bool) -> None:
         """Add the `overlay` of slice `k`, labelled with its number and `review`."""
-        self._tiles.append(_tile(picture, f"{k} review" if review else f"{k}"))
+        if not self._rows or len(self._rows[-1]) == self._columns:
+            self._rows.append([])
+        self._rows[-1].append(_tile(picture, f"{k} review" if review else f"{k}"))
 
     def add_row(self, text: str, pictures: Sequence[np.ndarray]) -> None:
         """Add a row of other pictures, as many as fit; the first is labelled."""
-        self._fill_row()
-        for i, picture in enumerate(pictures[: self._columns]):
-            self._tiles.append(_tile(picture, "" if i else text))
+        shown = pictures[: self._columns]
+        self._rows.append([_tile(p, "" if i else text) for i, p in enumerate(shown)])
 
     def picture(self) -> np.ndarray:
         """Return the sheet as a picture `[h w 3]`."""
-        self._fill_row()
-        rows = [
-            np.concatenate(self._tiles[i : i + self._columns], axis=1)
-            for i in range(0, len(self._tiles), self._columns)
-        ]
+        rows = []
+        for tiles in self._rows:
+            height = max(len(tile) for tile in tiles)  # planes of few slices are low
+            row = np.zeros((height, self._columns * TILE, 3), np.uint8)
+            for i, tile in enumerate(tiles):
+                row[: len(tile), i * TILE : (i + 1) * TILE] = tile
+            rows.append(row)
         return np.concatenate(rows, axis=0)
-
-    def _fill_row(self) -> None:
-        blank = np.zeros((TILE, TILE, 3), np.uint8)
-        self._tiles += [blank] * (-len(self._tiles) % self._columns)
 
 
 def _tile(picture: np.ndarray, text: str) -> np.ndarray:
+    """Return the picture, at most `TILE` on a side, in a tile of that width."""
     small = resize_to_fit(picture, TILE)
-    tile = np.zeros((TILE, TILE, 3), np.uint8)
+    tile = np.zeros((max(len(small), LABEL), TILE, 3), np.uint8)
     tile[: small.shape[0], : small.shape[1]] = small
     font = cv2.FONT_HERSHEY_SIMPLEX
     return cv2.putText(tile, text, (6, 18), font, 0.5, (255, 255, 255), 1, cv2.LINE_AA)

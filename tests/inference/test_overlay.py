@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from lungseg_jax.inference.overlay import (
+    LABEL,
     MISSED,
     OUTLINE,
     TILE,
@@ -86,5 +87,5 @@ def test_contact_sheet_of_a_small_volume_shows_all_slices():
     assert sheet.includes(0) and sheet.includes(1)
     for k in range(2):
         sheet.add(k, np.zeros((8, 300, 3), np.uint8), review=k == 1)
-    assert sheet.picture().shape == (TILE, 2 * TILE, 3)
-    assert sheet.picture()[:30, TILE:].sum() > sheet.picture()[:30, :TILE].sum()
+    assert sheet.picture().shape == (LABEL, 2 * TILE, 3)  # of 7 rows, and a label
+    assert sheet.picture()[:, TILE:].sum() > sheet.picture()[:, :TILE].sum()
