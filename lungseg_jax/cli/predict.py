@@ -157,12 +157,18 @@ def predict(
     )
     if resume and not csv:
         _refuse_results_without_table(out, json, tasks)
-    provenance = _provenance(out, tasks)
+    from lungseg_jax.inference.provenance import Provenance
+
+    is_folder = all(task.target != out for task in tasks)
+    provenance = Provenance(out if is_folder else None)
     rest = _left_to_do(tasks, csv, provenance, resume, overwrite)
     left = rest.tasks
     segmenter = _load(run, device, members, flips, postprocessing)
+    from lungseg_jax.inference.prediction_record import options_record
+
     options = {"volume_cleanup": volume_cleanup, "labels": labels}
-    _plan_provenance(provenance, rest, segmenter, {"flips": flips, **options})
+    made_with = options_record(segmenter, {"flips": flips, **options})
+    provenance.plan(left, made_with, kept=rest.kept)
     hooks = {"begin": provenance.begin, "done": provenance.add}
     table, skipped = _segment(
         segmenter,
@@ -223,12 +229,6 @@ def _refuse_results_without_table(
         )
 
 
-def _provenance(out: Path, tasks: Sequence["PredictionTask"]) -> "Provenance":
-    from lungseg_jax.inference.provenance import Provenance
-
-    return Provenance(None if any(task.target == out for task in tasks) else out)
-
-
 def _left_to_do(
     tasks: Sequence["PredictionTask"],
     csv: Path | None,
@@ -244,18 +244,6 @@ def _left_to_do(
     done = pluralize(len(rest.kept), "mask")
     progress.say(f"{done} already there, {len(rest.tasks)} to do")
     return rest
-
-
-def _plan_provenance(
-    provenance: "Provenance",
-    rest: "Remainder",
-    segmenter: "LungSegmenter",
-    options: Mapping[str, Any],
-) -> None:
-    from lungseg_jax.inference.resumption import options_record
-
-    options = options_record(segmenter, options)
-    provenance.plan(rest.tasks, options, kept=rest.kept)
 
 
 def _load(

@@ -56,6 +56,7 @@ def predict_volume(
     with table.volume(), open_volume(task.source, series=task.series) as volume:
         _check_volume(segmenter, volume)
         begin()
+        # Under another name until then, as what a format writes at its end may still fail.
         with atomic_write(task.target) as mask:
             hidden = dataclasses.replace(task, target=mask)
             try:

@@ -76,6 +76,15 @@ def describe_weights(segmenter: LungSegmenter) -> dict[str, Any]:
     }
 
 
+def options_record(
+    segmenter: LungSegmenter, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what masks are made with: the options, the weights and the clean-up."""
+    weights = describe_weights(segmenter)
+    cleanup = {"postprocessing": weights.pop("postprocessing")}
+    return {"weights": json_digest(weights), **cleanup, **options}
+
+
 def _input(task: PredictionTask, rows: Sequence[Mapping[str, str]], segments) -> dict:
     outputs = {"mask": task.target, **task.maps}
     outputs |= {"overlay": task.overlay, "page": task.page}

@@ -4,14 +4,10 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from lungseg_jax.checkpointing.checksums import json_digest
-from lungseg_jax.inference.prediction_record import describe_weights
 from lungseg_jax.inference.prediction_table import read_rows
 from lungseg_jax.inference.prediction_task import PredictionTask, unfinished
 from lungseg_jax.inference.provenance import Provenance
-from lungseg_jax.inference.segmenter import LungSegmenter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +52,8 @@ def remainder(
         for n, rows in found.items()
     }
     measured = rows_of if table else None
-    outdated = [task.name for task in tasks if provenance.is_outdated(task)]
-    left = unfinished(
-        tasks, measured=measured, outdated=set(outdated), overwrite=overwrite
-    )
+    outdated = {task.name for task in tasks if provenance.is_outdated(task)}
+    left = unfinished(tasks, measured=measured, outdated=outdated, overwrite=overwrite)
     again = {task.name for task in left}
     rows = [
         {**row, "input": name}
@@ -68,12 +62,3 @@ def remainder(
         for row in rows
     ]
     return Remainder(left, [task for task in tasks if task.name not in again], rows)
-
-
-def options_record(
-    segmenter: LungSegmenter, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what masks are made with: the options, the weights and the clean-up."""
-    weights = describe_weights(segmenter)
-    cleanup = {"postprocessing": weights.pop("postprocessing")}
-    return {"weights": json_digest(weights), **cleanup, **options}
