@@ -50,7 +50,8 @@ def write_scan(file: Path, slices: int) -> None:
 
 def work(args: argparse.Namespace) -> None:
     """Run the worker: print milliseconds for a slice, of the host and of the networks."""
-    from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, stack
+    from lungseg_jax.inference.ensemble import views
+    from lungseg_jax.inference.ensemble.predictor import make_predict
     from lungseg_jax.inference.plan import plan_outputs
     from lungseg_jax.inference.predict_files import predict_files
     from lungseg_jax.inference.prediction_table import PredictionTable
@@ -61,8 +62,8 @@ def work(args: argparse.Namespace) -> None:
     progress.silence()
     segmenter = load(args.run, members=args.members)
     folder, trained = Path(args.worker), segmenter.trained
-    members = [stack([member]) for member in trained.members.values()]
-    network = make_ensemble_predict(make_model(**trained.model))
+    network = make_predict(make_model(**trained.model))
+    as_it_is = np.int32([views.AS_IT_IS])
     side = trained.preprocessing["image_size"]
     batch = np.zeros((trained.batch_size, side, side, 1), np.float32)
 
@@ -73,8 +74,8 @@ def work(args: argparse.Namespace) -> None:
 
     def run_networks(slices: int) -> None:
         for _ in range(-(-slices // len(batch))):
-            for member in members:
-                np.asarray(network(member, batch))
+            for variables in trained.members.values():
+                np.asarray(network(variables, batch, as_it_is))
 
     predict(folder / "warm_up.nii.gz")
     run_networks(1)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, stack
+from lungseg_jax.inference.ensemble.predictor import make_predict
 from lungseg_jax.models import MODELS, blocks, layouts, make_model, unet
 from lungseg_jax.models.variables import init_variables
 from lungseg_jax.runtime import compilation, huge_pages
@@ -83,22 +83,33 @@ def train_step(name, images, masks, forms):
     return call
 
 
-def vectorized_predict(model):
-    """Return what `make_ensemble_predict` returns, with all members at once."""
+def sequential(model, members):
+    """Return `predict(images)`, in which the members run one after the other."""
+    predict, members, as_it_is = (
+        make_predict(model),
+        jax.device_put(members),
+        jnp.zeros(1, int),
+    )
+    return lambda images: [predict(member, images, as_it_is) for member in members]
+
+
+def vectorized(model, members):
+    """Return `predict(images)`, in which `vmap` runs all members at once."""
 
     def probabilities(variables, images):
         return jax.nn.sigmoid(model.apply(variables, images, train=False))
 
-    return compilation.jit(jax.vmap(probabilities, in_axes=(0, None)))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    predict = compilation.jit(jax.vmap(probabilities, in_axes=(0, None)))
+    return lambda images: predict(stacked, images)
 
 
-def ensemble(name, images, make_predict):
+def ensemble(name, images, make):
     model = make_model(name)
-    members = stack([init_variables(model, channels=1, seed=i) for i in range(3)])
-    predict = make_predict(model)
+    predict = make(model, [init_variables(model, channels=1, seed=i) for i in range(3)])
 
     def call():
-        predict(members, images).block_until_ready()
+        jax.block_until_ready(predict(images))
 
     call()
     return call
@@ -126,8 +137,8 @@ def main():
             args.model, images, masks, ("YNNPACK",)
         ),
         "step, padding fused": train_step(args.model, images, masks, ("padding",)),
-        "ensemble, sequential": ensemble(args.model, images, make_ensemble_predict),
-        "ensemble, vmap": ensemble(args.model, images, vectorized_predict),
+        "ensemble, sequential": ensemble(args.model, images, sequential),
+        "ensemble, vmap": ensemble(args.model, images, vectorized),
     }
     times = {name: [] for name in calls}
     for _ in range(args.rounds):  # alternately, to spread the noise of the machine

@@ -308,6 +308,7 @@ def trained():
             name: init_variables(make_model(**model), channels=1, seed=seed)
             for seed, name in enumerate(names)
         },
+        views={},
         tuning={
             "n": 5,
             "choices": {

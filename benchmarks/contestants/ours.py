@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 
-from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict, stack
+from lungseg_jax.inference.ensemble.predictor import make_predict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 from lungseg_jax.training.losses import bce_dice
@@ -32,10 +32,9 @@ def train_step(model, images, masks, dtype):
 def predict(model, images, dtype, members):
     network = make_model(model, dtype=dtype)
     variables = [init_variables(network, channels=1, seed=i) for i in range(members)]
-    probabilities = make_ensemble_predict(network)
-    members = stack(variables)
-    images = jax.device_put(images)
-    return lambda: probabilities(members, images)
+    probabilities = make_predict(network)
+    images, variables, as_it_is = jax.device_put((images, variables, np.int32([0])))
+    return lambda: [probabilities(member, images, as_it_is) for member in variables]
 
 
 def awaited(call):

@@ -13,6 +13,7 @@ from typing import Any
 from lungseg_jax.evaluation.splits import evaluate_on_test, tune_on_validation
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
+from lungseg_jax.inference.ensemble.views import assign_views
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_data import load_dataset_of_run
@@ -48,7 +49,9 @@ def combine(
         for trained in ensembles
         for name, variables in trained.members.items()
     }
-    joined = dataclasses.replace(first, members=networks, tuning={})
+    is_mirrored = run.config.evaluate.mirror_members
+    views = assign_views(list(networks)) if is_mirrored else {}
+    joined = dataclasses.replace(first, members=networks, views=views, tuning={})
     dataset = load_dataset_of_run(run, data)
     tuning = tune_on_validation(joined, run, dataset)
     joined = dataclasses.replace(joined, tuning=tuning)

@@ -314,6 +314,12 @@ KNOBS: tuple[Knob, ...] = (
         (0.5, 4.0),
         before=1.0,
     ),
+    Knob(
+        "evaluate.mirror_members",
+        True,
+        "each member of the ensemble sees another mirror image of a slice",
+        before=False,
+    ),
 )
 
 

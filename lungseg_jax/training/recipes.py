@@ -109,6 +109,7 @@ def notebook() -> ConfigDict:
     c.train.population_stats = False
     c.train.save_every = c.train.validate_every = 20 * NOTEBOOK_EPOCH
     c.evaluate.threshold = 200 / 255
+    c.evaluate.mirror_members = False
     return c
 
 

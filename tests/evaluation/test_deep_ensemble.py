@@ -11,6 +11,7 @@ from lungseg_jax.evaluation.deep_ensemble import combine
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.bundle import load_bundle, write_bundle
 from lungseg_jax.inference.ensemble.run_members import load_run
+from lungseg_jax.inference.ensemble.views import AS_IT_IS, LEFT_TO_RIGHT
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run import Run
@@ -38,9 +39,10 @@ def combined(runs):
 def test_members_are_scored_as_in_their_own_runs(runs, combined):
     trained, evaluation = combined
     assert list(trained.members) == list(evaluation["members"])
-    for run, scores in zip(runs, evaluation["members"].values(), strict=True):
-        own = list(run.evaluation["members"].values())[-1]
-        assert scores["iou_pooled"] == own["iou_pooled"]
+    assert list(trained.views.values()) == [LEFT_TO_RIGHT, AS_IT_IS]
+    scores = list(evaluation["members"].values())[-1]  # sees slices as in its own run
+    own = list(runs[-1].evaluation["members"].values())[-1]
+    assert scores["iou_pooled"] == own["iou_pooled"]
     one, two = (list(run.evaluation["members"].values())[-1] for run in runs)
     assert one["iou_pooled"] != two["iou_pooled"]
 
@@ -67,11 +69,14 @@ def test_its_bundle_predicts_the_mean(runs, combined, slices, tmp_path):
     loaded = load_bundle(tmp_path / "bundle")
     assert list(loaded.members) == list(trained.members)
     together = LungSegmenter(dataclasses.replace(loaded, tuning={}))(image)
-    apart = [
-        LungSegmenter(dataclasses.replace(load_run(run, "last"), tuning={}))(image)
-        for run in runs
-    ]
-    mean = np.mean([s.probability for s in apart], axis=0)
+    apart = []
+    for run, view in zip(runs, (LEFT_TO_RIGHT, AS_IT_IS), strict=True):
+        own = load_run(run, "last")
+        own = dataclasses.replace(
+            own, views=dict.fromkeys(own.members, view), tuning={}
+        )
+        apart.append(LungSegmenter(own)(image).probability)
+    mean = np.mean(apart, axis=0)
     np.testing.assert_allclose(together.probability, mean, atol=1e-6)
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.inference.ensemble.lowering import lower_predict
-from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
+from lungseg_jax.inference.ensemble.predictor import make_predict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
 from lungseg_jax.runtime import compilation, distributed
@@ -175,7 +175,7 @@ def texts():
     prepare = make_prepare(every, lambda images: images, seed=0)
     result = {}
     for platform in ("cpu", *ACCELERATORS):
-        make_ensemble_predict.cache_clear()
+        make_predict.cache_clear()
         with pytest.MonkeyPatch.context() as m:
             m.setattr(compilation, "platform_of", lambda sharding: platform)
             steps = lower_train_steps(c, mesh, 24, platforms=[platform])
@@ -186,7 +186,7 @@ def texts():
         result["steps", platform] = steps.as_text()
         result["predict", platform] = predict.as_text()
         result["augmentation", platform] = augmentation.as_text()
-    make_ensemble_predict.cache_clear()
+    make_predict.cache_clear()
     return result
 
 

@@ -37,7 +37,15 @@ VERSION = 2  # of bundle.json; version 1, written by lungseg_jax 0.1, can be rea
 WEIGHTS = "model.safetensors"
 PROGRAM, CARD, SUMS = "program.stablehlo", "README.md", "SHA256SUMS"
 FILES = (WEIGHTS, DESCRIPTION, PROGRAM, CARD)
-FIELDS = ("model", "preprocessing", "threshold", "batch_size", "domain", "tuning")
+FIELDS = (
+    "model",
+    "preprocessing",
+    "threshold",
+    "batch_size",
+    "domain",
+    "views",
+    "tuning",
+)
 
 
 def write_bundle(
@@ -135,6 +143,7 @@ def load_bundle(path: Path, members: str = "all") -> TrainedEnsemble:
     networks, _ = read_weights(path / WEIGHTS, like)
     if networks.keys() != set(available):
         raise _damaged(path / WEIGHTS)
+    description.setdefault("views", {})  # version 1 has none
     fields = {field: description[field] for field in FIELDS}
     return TrainedEnsemble(
         path=path, members={name: networks[name] for name in names}, **fields

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.preprocessing import PREPROCESSING
-from lungseg_jax.inference.ensemble.predictor import make_ensemble_predict
+from lungseg_jax.inference.ensemble.predictor import make_predict
 from lungseg_jax.inference.ensemble.trained import make_network
 from lungseg_jax.models.variables import trace_init
 from lungseg_jax.runtime import distributed
@@ -45,20 +45,16 @@ def lower_predict(
     model = make_network(c.model, platform)
     channels = PREPROCESSING[c.data.preprocessing]
     shapes = jax.eval_shape(partial(trace_init, model, channels, 0))
-    member = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            (1, *leaf.shape), leaf.dtype, sharding=distributed.replicated(mesh)
-        ),
-        dict(shapes),
+    replicated = distributed.replicated(mesh)
+    variables, views = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
+        (dict(shapes), jax.ShapeDtypeStruct((1,), jnp.int32)),
     )
     size = prediction_preprocessing_of(c)["image_size"]
+    by_example = distributed.by_example(mesh)
     images = jax.ShapeDtypeStruct(
-        (batch_size, size, size, channels),
-        jnp.float32,
-        sharding=distributed.by_example(mesh),
+        (batch_size, size, size, channels), jnp.float32, sharding=by_example
     )
-    predict = make_ensemble_predict(
-        model, sharding=distributed.by_example(mesh, axis=1)
-    )
-    traced = predict.trace(member, images)
+    predict = make_predict(model, sharding=by_example)
+    traced = predict.trace(variables, images, views)
     return traced.lower(lowering_platforms=platforms and tuple(platforms))

@@ -8,10 +8,10 @@ from operator import attrgetter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lungseg_jax.data.preprocessing import image_to_network, to_slice, to_unit
+from lungseg_jax.inference.ensemble.views import AS_IT_IS, mirror
 from lungseg_jax.runtime import distributed, memory
 from lungseg_jax.runtime.compilation import jit
 
@@ -19,7 +19,6 @@ LESS_MEMORY = (
     "fewer networks at once, with --members=last; the memory of the host, with "
     "JAX_PLATFORMS=cpu; in a training, a smaller --config.evaluate.batch_size."
 )
-FLIPS = ((), (1,), (2,), (1, 2))  # axes of [b h w c] and of [b h w]
 SQUARE = itertools.repeat(1.0)  # pixels
 
 
@@ -37,7 +36,8 @@ class EnsemblePredictor:
       preprocessing: the keyword arguments of `image_to_network`.
       batch_size: slices per compiled call, rounded up to a multiple of the devices; an
         incomplete batch is padded.
-      flips: see `make_ensemble_predict`.
+      views: for each member, those of `views.VIEWS` that it sees, and over which its
+        probabilities are averaged; as many for each. None if all see slices as they are.
     """
 
     def __init__(
@@ -47,19 +47,19 @@ class EnsemblePredictor:
         *,
         preprocessing: Mapping[str, Any],
         batch_size: int = 4,
-        flips: bool = False,
+        views: Sequence[Sequence[int]] | None = None,
     ):
         # Not those of other processes, which may be about something else.
         mesh = distributed.make_mesh(jax.local_devices())
         self._by_example = distributed.by_example(mesh)
-        # Called once per member, one program serves any number of members.
+        # One program serves all members. With `vmap`, their kernels would become grouped
+        # convolutions, 1.8 times slower on a CPU (`textbook_forms.py` in benchmarks/).
+        views = views or [(AS_IT_IS,)] * len(members)
         self._members = [
-            distributed.place(stack([member]), distributed.replicated(mesh))
-            for member in members
+            distributed.place((variables, np.int32(its)), distributed.replicated(mesh))
+            for variables, its in zip(members, views, strict=True)
         ]
-        self._predict = make_ensemble_predict(
-            model, flips=flips, sharding=distributed.by_example(mesh, axis=1)
-        )
+        self._predict = make_predict(model, sharding=self._by_example)
         self._preprocessing = preprocessing
         self._devices = mesh.size
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
@@ -95,14 +95,17 @@ class EnsemblePredictor:
             yield from self._results(*started)
 
     def _start(self, batch: Sequence[tuple[np.ndarray, float]]) -> list[jax.Array]:
-        """Let the devices compute a batch, `[1 b s s]` for each member; do not wait."""
+        """Let the devices compute a batch, `[b s s]` for each member; do not wait."""
         inputs = [self._input(image, aspect) for image, aspect in batch]
         is_small = len(batch) <= self._devices
         size = self._devices if is_small else self._batch_size
         inputs += [inputs[-1]] * (size - len(batch))
         with memory.reported(LESS_MEMORY):
             placed = distributed.place(np.stack(inputs), self._by_example)
-            return [self._predict(member, placed) for member in self._members]
+            return [
+                self._predict(variables, placed, views)
+                for variables, views in self._members
+            ]
 
     def _results(
         self,
@@ -111,7 +114,7 @@ class EnsemblePredictor:
     ) -> Iterator[np.ndarray]:
         """Wait for a batch, and yield its probabilities at the sizes of its slices."""
         with memory.reported(LESS_MEMORY):
-            squares = np.concatenate([np.asarray(output) for output in outputs])
+            squares = np.stack([np.asarray(output) for output in outputs])
         for i, (shape, aspect) in enumerate(slices):
             yield np.stack(
                 [to_slice(square, shape, aspect) for square in squares[:, i]]
@@ -119,39 +122,33 @@ class EnsemblePredictor:
 
 
 @functools.cache  # one process often makes many predictors of the same model
-def make_ensemble_predict(
-    model: Any, *, flips: bool = False, sharding: jax.sharding.Sharding | None = None
+def make_predict(
+    model: Any, *, sharding: jax.sharding.Sharding | None = None
 ) -> Callable:
-    """Create `predict(members, images [b h w c]) -> probabilities [m b h w]`.
+    """Compile `predict_views` of a model, with this placement of the probabilities."""
+    return jit(functools.partial(predict_views, model.apply), out_shardings=sharding)
 
-    The members run one after the other: with `vmap`, their kernels become grouped
-    convolutions, which are 1.8 times slower on the CPU (`benchmarks/textbook_forms.py
-    --size 256`).
+
+def predict_views(
+    apply: Callable[..., jax.Array],
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    views: jax.Array,
+) -> jax.Array:
+    """Return a network's probabilities of lung, `[b h w]`, averaged over views.
 
     Args:
-      model: the network of every member.
-      flips: average each member over the image and its three mirror images, at four
-        times the cost.
-      sharding: placement of the probabilities.
-
-    Returns:
-      A compiled function of `members`, variables with a leading axis m on each array.
+      apply: of the network.
+      variables: of the network.
+      images: `[b h w c]`.
+      views: `[v]`, some of `views.VIEWS`.
     """
 
-    def predict(members: Mapping[str, Any], images: jax.Array) -> jax.Array:
-        def predict_member(variables):
-            def probabilities(x):
-                return jax.nn.sigmoid(model.apply(variables, x, train=False))
+    def see(view):
+        logits = apply(variables, mirror(images, view), train=False)
+        return mirror(jax.nn.sigmoid(logits), view)
 
-            if not flips:
-                return probabilities(images)
-            mirrored = jnp.stack([jnp.flip(images, axes) for axes in FLIPS])
-            pairs = zip(jax.lax.map(probabilities, mirrored), FLIPS, strict=True)
-            return jnp.stack([jnp.flip(p, axes) for p, axes in pairs]).mean(0)
-
-        return jax.lax.map(predict_member, members)
-
-    return jit(predict, out_shardings=sharding)
+    return jax.lax.map(see, views).mean(0)
 
 
 def zip_with_predictions(
@@ -184,9 +181,3 @@ def zip_with_predictions(
 
     for prediction in predict(images(), aspects=aspects()):
         yield pending.popleft(), prediction
-
-
-def stack(members: Sequence[Any]) -> Any:
-    """Combine trees of equal structure, with a leading axis m on each array."""
-    # By NumPy: JAX would compile a program for each shape.
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *members)

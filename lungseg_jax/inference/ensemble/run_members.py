@@ -8,6 +8,7 @@ from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.checkpointing.weights import read_weights
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY, select_members
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
+from lungseg_jax.inference.ensemble.views import assign_views
 from lungseg_jax.runtime import cache, compilation, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import prediction_preprocessing_of
@@ -43,6 +44,7 @@ def load_run(run: Run, members: str = "all") -> TrainedEnsemble:
     )
     model = config.model.to_dict()
     like = abstract_members(model, config.data.preprocessing)
+    snapshots = [str(step) for step in run.planned_snapshots]
     return TrainedEnsemble(
         path=run.folder.path,
         model=model,
@@ -51,6 +53,7 @@ def load_run(run: Run, members: str = "all") -> TrainedEnsemble:
         batch_size=config.evaluate.batch_size,
         domain=run.record["data"].get("domain", "unknown"),
         members={name: _restore(run.folder, name, names, like) for name in names},
+        views=assign_views(snapshots) if config.evaluate.mirror_members else {},
         tuning=run.tuning,
     )
 

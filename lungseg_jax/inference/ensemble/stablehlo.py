@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 
 from lungseg_jax.data.preprocessing import PREPROCESSING
-from lungseg_jax.inference.ensemble.predictor import stack
+from lungseg_jax.inference.ensemble.predictor import predict_views
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
 
@@ -36,17 +37,21 @@ def export_program(trained: TrainedEnsemble) -> bytes:
     size, channels = keywords["image_size"], PREPROCESSING[keywords["preprocessing"]]
     windowed = channels == 1
     low, high = keywords["window_hu"]
-    model, members = make_model(**trained.model), stack(list(trained.members.values()))
+    model, members = make_model(**trained.model), trained.members.values()
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
+    views = np.int32([[trained.view(name)] for name in trained.members])
     temperature = trained.settings().temperature
 
     def program(images):
         if windowed:
             images = ((jnp.clip(images, low, high) - low) / (high - low))[..., None]
 
-        def predict_member(variables):
-            return jax.nn.sigmoid(model.apply(variables, images, train=False))
+        def predict_member(member):
+            variables, its_views = member
+            return predict_views(model.apply, variables, images, its_views)
 
-        each = jnp.clip(jax.lax.map(predict_member, members), EPSILON, 1 - EPSILON)
+        each = jax.lax.map(predict_member, (stacked, views))
+        each = jnp.clip(each, EPSILON, 1 - EPSILON)
         mean = each.mean(axis=0)
         logit = jnp.log(mean) - jnp.log1p(-mean)
         information = _entropy(mean) - _entropy(each).mean(axis=0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
+from lungseg_jax.inference.ensemble.views import AS_IT_IS, VIEWS
 from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
@@ -43,6 +44,8 @@ class TrainedEnsemble:
       batch_size: slices per compiled call.
       domain: the kind of intensities, a key of `data.intensity.DOMAINS`.
       members: the variables of the selected members, by name.
+      views: the view of each member, by name; see `assign_views`. Members without an
+        entry see slices as they are.
       tuning: the content of tuning.json; empty if there is none.
     """
 
@@ -53,6 +56,7 @@ class TrainedEnsemble:
     batch_size: int
     domain: str
     members: Mapping[str, Any]
+    views: Mapping[str, int]
     tuning: Mapping[str, Any]
 
     @property
@@ -65,14 +69,22 @@ class TrainedEnsemble:
         members = {name: self.members[name] for name in names}
         return dataclasses.replace(self, members=members)
 
+    def view(self, name: str) -> int:
+        """Return the mirror image that a member sees, one of `views.VIEWS`."""
+        return self.views.get(name, AS_IT_IS)
+
     def predictor(self, *, flips: bool = False) -> EnsemblePredictor:
-        """Return a predictor of all members, in their order."""
+        """Return a predictor of all members, in their order.
+
+        Args:
+          flips: whether each member is averaged over all views.
+        """
         return EnsemblePredictor(
             make_network(self.model, platform_of()),
             list(self.members.values()),
             preprocessing=self.preprocessing,
             batch_size=self.batch_size,
-            flips=flips,
+            views=[VIEWS if flips else (self.view(name),) for name in self.members],
         )
 
     def settings(self) -> TunedSettings:

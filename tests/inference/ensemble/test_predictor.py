@@ -10,11 +10,17 @@ from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import image_to_network, to_slice
 from lungseg_jax.inference.ensemble.predictor import (
     EnsemblePredictor,
-    make_ensemble_predict,
-    stack,
+    make_predict,
     zip_with_predictions,
 )
 from lungseg_jax.inference.ensemble.trained import make_network
+from lungseg_jax.inference.ensemble.views import (
+    AS_IT_IS,
+    LEFT_TO_RIGHT,
+    TOP_TO_BOTTOM,
+    VIEWS,
+    assign_views,
+)
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 from lungseg_jax.runtime.errors import UserError
@@ -50,10 +56,9 @@ def test_a_device_without_memory_is_a_plain_error(model, members, monkeypatch):
     assert "--members=last" in e.value.remedy
 
 
-def test_predict_equals_a_loop_over_members(model, members):
+def test_predict_equals_the_network(model, members):
     images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
-    outputs = make_ensemble_predict(model)(stack(members), images)
-    assert outputs.shape == (3, 2, 32, 32)
+    outputs = [make_predict(model)(m, images, np.int32([AS_IT_IS])) for m in members]
     for member, output in zip(members, outputs, strict=True):
         expected = jax.nn.sigmoid(model.apply(member, images, train=False))
         np.testing.assert_allclose(output, expected, atol=1e-6)
@@ -140,7 +145,7 @@ np.save(sys.argv[1], np.stack(list(predictor.probabilities(images))))
 one = next(predictor.probabilities(images[:1]))
 np.save(sys.argv[2], one)
 (output,) = predictor._start([(image, 1.0) for image in images[:6]])[:1]
-print(*(len(part.data[0]) for part in output.addressable_shards))
+print(*(len(part.data) for part in output.addressable_shards))
 print(predictor._predict._cache_size())
 """
 
@@ -173,18 +178,45 @@ def test_a_cpu_predicts_in_float32(trained):
     assert dtypes == {"cpu": "float32", "tpu": "bfloat16", "cuda": "bfloat16"}
 
 
-def test_flips_average_over_mirror_images(model, members):
+@pytest.mark.parametrize("views", [[0], [1], [2], [3], [1, 2], VIEWS])
+def test_a_network_is_averaged_over_its_views(model, members, views):
     images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
-    predict = make_ensemble_predict(model, flips=True)
-    outputs = predict(stack(members), images)
-    assert outputs.shape == (3, 2, 32, 32)
-    for member, output in zip(members, outputs, strict=True):
-        views = []
-        for axes in ((), (1,), (2,), (1, 2)):
-            logits = model.apply(member, np.flip(images, axes), train=False)
-            views.append(np.flip(jax.nn.sigmoid(logits), axes))
-        np.testing.assert_allclose(output, np.mean(views, axis=0), atol=1e-6)
-    assert abs(views[0] - views[3]).max() > 1e-3  # the views differ
+    output = make_predict(model)(members[0], images, np.int32(views))
+    seen = []
+    for view in views:
+        axes = {0: (), 1: (2,), 2: (1,), 3: (1, 2)}[view]
+        logits = model.apply(members[0], np.flip(images, axes), train=False)
+        seen.append(np.flip(jax.nn.sigmoid(logits), axes))
+    np.testing.assert_allclose(output, np.mean(seen, axis=0), atol=1e-6)
+    plain = jax.nn.sigmoid(model.apply(members[0], images, train=False))
+    assert (abs(output - plain).max() > 1e-3) == (views != [AS_IT_IS])
+
+
+def test_each_member_has_its_view_whoever_else_predicts(trained):
+    """The last one, which is also used by itself, sees slices as they are."""
+    (image,) = np.random.default_rng(5).integers(-1000, 400, (1, 32, 32), np.int16)
+
+    def predict(ensemble, **options):
+        return next(ensemble.predictor(**options).probabilities([image]))
+
+    views = assign_views(list(trained.members))
+    assert views == {"10": TOP_TO_BOTTOM, "20": LEFT_TO_RIGHT, "30": AS_IT_IS}
+    mirrored = dataclasses.replace(trained, views=views)
+    of_all, of_plain = predict(mirrored), predict(trained)
+    for i, name in enumerate(trained.members):
+        np.testing.assert_array_equal(predict(mirrored.subset([name]))[0], of_all[i])
+        assert (of_all[i] == of_plain[i]).all() == (name == "30")
+
+
+def test_flips_average_each_member_over_all_views(trained):
+    image = np.random.default_rng(6).integers(-1000, 400, (32, 32), np.int16)
+    (flipped,) = trained.predictor(flips=True).probabilities([image])
+    each = []
+    for view in VIEWS:
+        views = dict.fromkeys(trained.members, view)
+        predictor = dataclasses.replace(trained, views=views).predictor()
+        each += predictor.probabilities([image])
+    np.testing.assert_allclose(flipped, np.mean(each, axis=0), atol=1e-5)
 
 
 def test_a_single_slice_equals_the_same_slice_in_a_batch(model, members):
