@@ -129,7 +129,7 @@ def run_option(meaning: str, *, default: str | None = None, multiple: bool = Fal
 
 def members_option():
     """Define --members."""
-    meaning = "all, last, average, or steps such as 457,686."
+    meaning = "all, last, average, or steps such as 686,1029."
 
     def refuse_internal(ctx, param, value: str) -> str:
         if value == EVERY:

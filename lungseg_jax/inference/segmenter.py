@@ -253,7 +253,7 @@ def load(
     Args:
       path: the folder, or hf://ORG/NAME for a bundle on the Hugging Face Hub; by default
         the weights of the package, trained on phantoms only.
-      members: "all", "last", "average", or steps such as "457,686".
+      members: "all", "last", "average", or steps such as "686,1029".
       flips, postprocessing: see `LungSegmenter`.
 
     Raises:
