@@ -1,18 +1,20 @@
 """docs/how-to/extend.md works: its five samples train, predict and report together."""
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lungseg_jax as ls
+from lungseg_jax.cli import train_flags
 from lungseg_jax.data.augmentation import transforms
 from lungseg_jax.data.io import formats
 from lungseg_jax.data.io.formats import write_slice
 from lungseg_jax.metrics import registry
 from lungseg_jax.models import MODELS
-from lungseg_jax.training import knobs, losses
+from lungseg_jax.training import losses
 from lungseg_jax.training.recipes import without_variety
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "extend.md"
@@ -27,7 +29,8 @@ ADDED = {
 
 @pytest.fixture
 def extended(monkeypatch):
-    """Run the samples; return the files that each section names."""
+    """Run the samples, after a use of the tables; return the files of each section."""
+    ls.default_config()
     tables = {
         "block": MODELS,
         "loss": losses.LOSSES,
@@ -37,7 +40,6 @@ def extended(monkeypatch):
     }
     for kind, table in tables.items():
         monkeypatch.delitem(table, ADDED[kind], raising=False)  # restores it afterwards
-    monkeypatch.setattr(knobs, "KNOBS", knobs.KNOBS)
     files = {}
     for section in PAGE.read_text().split("\n## ")[1:]:
         title, namespace = section.splitlines()[0], {"__name__": "sample"}
@@ -45,12 +47,15 @@ def extended(monkeypatch):
             exec(compile(sample, title, "exec"), namespace)
             files.setdefault(title, set()).add(re.match(r"# (\S+\.py)", sample)[1])
     assert all(ADDED[kind] in table for kind, table in tables.items())
-    knobs.KNOBS += tuple(
-        knob for knob in knobs.augmentation_knobs() if knob not in knobs.KNOBS
-    )
     yield files
     for kind, table in tables.items():
         table.pop(ADDED[kind], None)
+
+
+def config_of_the_page():
+    """The configuration of the command that trains the block."""
+    (command,) = re.findall(r"`lungseg train (--config.*?)` trains", PAGE.read_text())
+    return train_flags.read_config(shlex.split(command))
 
 
 def test_each_extension_touches_at_most_two_files(extended):
@@ -67,14 +72,14 @@ def test_all_five_work_together(extended, tmp_path, slices):
         ):
             (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
             write_slice(tmp_path / "data" / kind / f"{image_slice.name}.pgm", array)
-    c = without_variety(ls.default_config())
+    c = without_variety(config_of_the_page())
     c.update_from_flattened_dict(
         {
             "cache_dir": str(tmp_path / "cache"),
             "data.dir": str(tmp_path / "data"),
             "data.window_hu": (0.0, 255.0),
             "data.image_size": 32,
-            "model.name": "residual",
+            "data.extra_phantoms": 0,
             "model.filters": 1,
             "train.loss": "tversky",
             "augment.rings": 0.5,
@@ -83,6 +88,7 @@ def test_all_five_work_together(extended, tmp_path, slices):
             "schedule.cycles": 1,
         }
     )
+    assert c.model.name == "residual"
     run = tmp_path / "run"
     evaluation = ls.run_experiment(c, str(run))
     assert "specificity_mean" in evaluation["ensemble"]

@@ -196,7 +196,7 @@ def test_the_jobset_gives_options_that_exist_and_shared_folders():
         line.strip()[2:] for line in text.splitlines() if line.strip()[:4] == "- --"
     ]
     options = dict(word[2:].partition("=")[::2] for word in words)
-    keys = {f"config.{knob.name}" for knob in knobs.KNOBS}
+    keys = {f"config.{knob.name}" for knob in knobs.all_knobs()}
     assert options.keys() <= {*train.FLAGS, "config", *keys}
     assert "distributed" in options
     for name in ("workdir", "config.data.dir", "config.cache_dir"):

@@ -44,7 +44,7 @@ def legacy(tmp_path, monkeypatch):
 def config():
     """The configuration that the run was started with."""
     c = ls.default_config()
-    before = {k.name: k.before for k in knobs.KNOBS if k.before is not None}
+    before = {k.name: k.before for k in knobs.all_knobs() if k.before is not None}
     c.update_from_flattened_dict(before)
     c.name, c.cache_dir, c.data.dir, c.data.image_size = "legacy", "cache", "data", 32
     c.data.test_fraction = c.data.validation_fraction = 0.2

@@ -60,9 +60,9 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
         are not flags, and for a recipe that fails or returns a faulty configuration.
     """
     from lungseg_jax.training.config import check_config
-    from lungseg_jax.training.knobs import KNOBS
+    from lungseg_jax.training.knobs import all_knobs
 
-    words, config_keys = _with_recipe(argv), [knob.name for knob in KNOBS]
+    words, config_keys = _with_recipe(argv), [knob.name for knob in all_knobs()]
     for word in words:
         _check_config_key(word, config_keys)
     try:
@@ -153,7 +153,7 @@ def _check_config_key(word: str, known: Sequence[str]) -> None:
     near = difflib.get_close_matches(key.removeprefix("config."), known, n=3)
     raise UserError(
         f"unknown config key {key}.",
-        rule="`lungseg train --help` lists every key with its default.",
+        rule="`lungseg train --help` lists every key.",
         remedy=" or ".join(f"--config.{k}=VALUE" for k in near),
     )
 

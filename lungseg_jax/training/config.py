@@ -19,7 +19,7 @@ from lungseg_jax.training.schedules import cycle_ends
 
 def default_config() -> ConfigDict:
     """Return the defaults of all knobs: the inception U-Net with cosine restarts."""
-    return nested({knob.name: knob.default for knob in knobs.KNOBS})
+    return nested({knob.name: knob.default for knob in knobs.all_knobs()})
 
 
 def check_config(c: ConfigDict) -> None:
@@ -30,10 +30,10 @@ def check_config(c: ConfigDict) -> None:
     """
     _check_names_and_types(c)
     values = flat(c.to_dict())
-    for knob in knobs.KNOBS:
+    for knob in knobs.all_knobs():
         if knob.choices and values[knob.name] not in knob.choices:
             raise unknown_name(f"config.{knob.name}", values[knob.name], knob.choices)
-    for knob in knobs.KNOBS:
+    for knob in knobs.all_knobs():
         if knob.range and not knob.range[0] <= values[knob.name] <= knob.range[1]:
             rule = f"from {knob.range[0]} to {knob.range[1]}"
             raise _out_of_range(knob.name, values[knob.name], rule)
@@ -64,7 +64,7 @@ def check_effects(c: ConfigDict) -> None:
         that are held for so long that they miss their lowest, or the warm-up.
     """
     values = flat(c.to_dict())
-    defaults = {knob.name: knob.default for knob in knobs.KNOBS}
+    defaults = {knob.name: knob.default for knob in knobs.all_knobs()}
     is_constant = c.schedule.name == "constant"
     # Options that are ignored if a condition holds, with what they belong to.
     ignored = {
@@ -107,14 +107,16 @@ def upgrade_config(written: Mapping[str, Any], version: str) -> ConfigDict:
       UserError: it has a knob that is unknown here.
     """
     values = flat(written)
-    unknown = sorted(values.keys() - {knob.name for knob in knobs.KNOBS})
+    unknown = sorted(values.keys() - {knob.name for knob in knobs.all_knobs()})
     if unknown:
         raise UserError(
             f"the run has options that are unknown here:\n{bullet_list(unknown)}",
             rule=f"the run was written by lungseg_jax {version}.",
             remedy=f"use it with lungseg_jax {version} or newer.",
         )
-    before = {knob.name: knob.before for knob in knobs.KNOBS if knob.before is not None}
+    before = {
+        knob.name: knob.before for knob in knobs.all_knobs() if knob.before is not None
+    }
     return nested(before | values)
 
 
@@ -173,7 +175,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     Cosmetic knobs are left out.
     """
     old, new = flat(old), flat(new)
-    cosmetic = {knob.name for knob in knobs.KNOBS if knob.is_cosmetic}
+    cosmetic = {knob.name for knob in knobs.all_knobs() if knob.is_cosmetic}
     return [
         f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
         for key in sorted((old.keys() | new.keys()) - cosmetic)
@@ -187,7 +189,8 @@ def _check_names_and_types(c: ConfigDict) -> None:
     if not isinstance(c, ConfigDict):
         what = f"the config is a {type(c).__name__}, not a ConfigDict."
         raise UserError(what, rule=rule)
-    given, known = flat(c.to_dict()), {knob.name: knob.default for knob in knobs.KNOBS}
+    given = flat(c.to_dict())
+    known = {knob.name: knob.default for knob in knobs.all_knobs()}
     wrong = [f"{key} is unknown" for key in sorted(given.keys() - known.keys())]
     wrong += [f"{key} is missing" for key in sorted(known.keys() - given.keys())]
     if wrong:

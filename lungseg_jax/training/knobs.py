@@ -1,4 +1,4 @@
-"""The table of all options of a run.
+"""The table of all options of a run, to which TRANSFORMS adds the last rows.
 
 Defaults, checks, `--help` and docs/reference/configuration.md follow from it.
 """
@@ -42,20 +42,6 @@ class Knob:
     choices: Collection[str] = ()
     before: Any = None
     is_cosmetic: bool = False
-
-
-def augmentation_knobs() -> tuple[Knob, ...]:
-    """Return the probability of each of the TRANSFORMS, as a knob."""
-    return tuple(
-        Knob(
-            f"augment.{name}",
-            transform.default,
-            f"probability of {transform.meaning}",
-            (0.0, 1.0),
-            before=0.0,
-        )
-        for name, transform in TRANSFORMS.items()
-    )
 
 
 LARGE = 10**9
@@ -146,34 +132,6 @@ KNOBS: tuple[Knob, ...] = (
         (0.0, 0.9),
     ),
     Knob("data.split_seed", 3, "seed of the split", (0, 2**32 - 1)),
-    Knob("augment.zoom", 0.1, "scale each axis by 1 - zoom to 1 + zoom", (0.0, 0.9)),
-    Knob("augment.shift", 0.1, "shift each axis by up to this share of it", (0.0, 0.9)),
-    Knob("augment.rotation_deg", 5.0, "rotate by up to this angle", (0.0, 180.0)),
-    Knob("augment.flip_lr", True, "mirror half of the examples left to right"),
-    Knob("augment.flip_ud", True, "mirror half of the examples top to bottom"),
-    Knob(
-        "augment.scale",
-        1.5,
-        "magnify or shrink by up to this factor; 1 or below: off",
-        (0.0, 4.0),
-        before=0.0,
-    ),
-    *(
-        Knob(f"augment.{name}", default, f"probability of {what}", (0, 1), before=0.0)
-        for name, default, what in (
-            ("turn", 0.08, "a rotation by any angle"),
-            ("crop", 0.2, "a field of view that is tight around both lungs or one"),
-            ("collapse", 0.08, "one smaller lung, with its surroundings pulled in"),
-        )
-    ),
-    *augmentation_knobs(),
-    Knob(
-        "augment.least_air",
-        0.1,
-        "share of the lungs that keeps its air where a consolidation is painted",
-        (0.0, 1.0),
-        before=0.1,
-    ),
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
     Knob("model.filters", 8, "filters of the first level", (1, 1024)),
     Knob(
@@ -320,13 +278,55 @@ KNOBS: tuple[Knob, ...] = (
         "each member of the ensemble sees another mirror image of a slice",
         before=False,
     ),
+    Knob("augment.zoom", 0.1, "scale each axis by 1 - zoom to 1 + zoom", (0.0, 0.9)),
+    Knob("augment.shift", 0.1, "shift each axis by up to this share of it", (0.0, 0.9)),
+    Knob("augment.rotation_deg", 5.0, "rotate by up to this angle", (0.0, 180.0)),
+    Knob("augment.flip_lr", True, "mirror half of the examples left to right"),
+    Knob("augment.flip_ud", True, "mirror half of the examples top to bottom"),
+    Knob(
+        "augment.scale",
+        1.5,
+        "magnify or shrink by up to this factor; 1 or below: off",
+        (0.0, 4.0),
+        before=0.0,
+    ),
+    *(
+        Knob(f"augment.{name}", default, f"probability of {what}", (0, 1), before=0.0)
+        for name, default, what in (
+            ("turn", 0.08, "a rotation by any angle"),
+            ("crop", 0.2, "a field of view that is tight around both lungs or one"),
+            ("collapse", 0.08, "one smaller lung, with its surroundings pulled in"),
+        )
+    ),
+    Knob(
+        "augment.least_air",
+        0.1,
+        "share of the lungs that keeps its air where a consolidation is painted",
+        (0.0, 1.0),
+        before=0.1,
+    ),
 )
+
+
+def all_knobs() -> tuple[Knob, ...]:
+    """Return KNOBS and, for each of the TRANSFORMS at this moment, its probability."""
+    probabilities = (
+        Knob(
+            f"augment.{name}",
+            transform.default,
+            f"probability of {transform.meaning}",
+            (0.0, 1.0),
+            before=0.0,
+        )
+        for name, transform in TRANSFORMS.items()
+    )
+    return (*KNOBS, *probabilities)
 
 
 def knob_help() -> str:
     """Describe every knob, a line each, for `--help`."""
     lines = []
-    for knob in KNOBS:
+    for knob in all_knobs():
         choices = f" ({', '.join(knob.choices)})" if knob.choices else ""
         lines.append(
             f"  --config.{knob.name}={_shown(knob.default)}: {knob.meaning}{choices}"
@@ -337,7 +337,7 @@ def knob_help() -> str:
 def knob_table() -> str:
     """Describe every knob as a Markdown table, for docs/reference/configuration.md."""
     lines = ["| knob | default | allowed | meaning |", "|---|---|---|---|"]
-    for knob in KNOBS:
+    for knob in all_knobs():
         allowed = ", ".join(knob.choices)
         if knob.range:
             allowed = " to ".join(_shown(limit) for limit in knob.range)

@@ -105,7 +105,7 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     known, asked = flat(written), flat(config.to_dict())
     before = {
         knob.name: knob.before
-        for knob in knobs.KNOBS
+        for knob in knobs.all_knobs()
         if knob.before is not None and knob.name not in known
         if asked[knob.name] == flat({knob.name: knob.default})[knob.name]
         and knob.before != knob.default

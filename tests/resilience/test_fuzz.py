@@ -303,7 +303,7 @@ def check_config(changes):
 @lengths(1000, 20_000)
 def test_knobs_with_values_of_any_type(n):
     changes = st.dictionaries(
-        st.sampled_from([knob.name for knob in knobs.KNOBS]),
+        st.sampled_from([knob.name for knob in knobs.all_knobs()]),
         VALUES,
         min_size=1,
         max_size=3,
@@ -311,7 +311,7 @@ def test_knobs_with_values_of_any_type(n):
     try_out(n, changes, check_config)
 
 
-RANGES = {knob.name: knob.range for knob in knobs.KNOBS if knob.range}
+RANGES = {knob.name: knob.range for knob in knobs.all_knobs() if knob.range}
 
 
 @lengths(500, 30_000)
@@ -403,9 +403,8 @@ def command_lines(module, places):
     )
     recipes = [f"--config={path}" for path in sorted((ROOT / "configs").glob("*.py"))]
     if module == "train":
-        key = st.sampled_from([knob.name for knob in knobs.KNOBS]) | st.sampled_from(
-            ["train", "x", "data.dirr"]
-        )
+        keys = [knob.name for knob in knobs.all_knobs()]
+        key = st.sampled_from(keys) | st.sampled_from(["train", "x", "data.dirr"])
         knob = st.builds("--config.{}={}".format, key, value)
         recipe = st.sampled_from(recipes + [f"{recipes[0]}:full", f"{recipes[0]}:x"])
         return st.builds(

@@ -3,22 +3,22 @@
 import pytest
 
 from lungseg_jax.training.config import check_config, default_config
-from lungseg_jax.training.knobs import KNOBS, flat, knob_help, knob_table, nested
+from lungseg_jax.training.knobs import all_knobs, flat, knob_help, knob_table, nested
 
 
 def test_names_are_unique_and_defaults_are_allowed():
-    names = [knob.name for knob in KNOBS]
+    names = [knob.name for knob in all_knobs()]
     assert len(names) == len(set(names))
     check_config(default_config())
-    for knob in KNOBS:
+    for knob in all_knobs():
         assert knob.meaning, knob.name
         assert not (knob.range and knob.choices), knob.name
 
 
 def test_knob_help_has_a_line_for_each_knob():
     lines = knob_help().splitlines()
-    assert len(lines) == len(KNOBS)
-    for knob, line in zip(KNOBS, lines, strict=True):
+    assert len(lines) == len(all_knobs())
+    for knob, line in zip(all_knobs(), lines, strict=True):
         assert line.startswith(f"  --config.{knob.name}=") and knob.meaning in line
         assert all(choice in line for choice in knob.choices)
     assert "  --config.train.batch_size=8: slices per update, over all devices" in lines
@@ -30,7 +30,7 @@ def test_knob_help_has_a_line_for_each_knob():
 def test_knob_table_has_a_row_for_each_knob():
     head, rule, *rows = knob_table().splitlines()
     assert head == "| knob | default | allowed | meaning |" and rule.count("---") == 4
-    assert len(rows) == len(KNOBS)
+    assert len(rows) == len(all_knobs())
     assert "| `seed` | `0` | 0 to 2147483647 |" in rows[1]
     assert all(row.startswith("| `") and row.count(" | ") == 3 for row in rows)
 

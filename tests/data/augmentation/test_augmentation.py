@@ -60,7 +60,7 @@ def test_one_by_one_and_all_at_once_agree():
 
 
 def test_every_knob_belongs_to_a_transform_or_to_the_geometry():
-    names = {k.name[8:] for k in knobs.KNOBS if k.name.startswith("augment.")}
+    names = {k.name[8:] for k in knobs.all_knobs() if k.name.startswith("augment.")}
     options = {o for transform in TRANSFORMS.values() for o in transform.options}
     assert names == {*TRANSFORMS, *GEOMETRY, *options}
 
