@@ -18,6 +18,8 @@ import click
 from lungseg_jax.cli import app
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 
+LEAST_PATIENTS = 3  # one for each split
+
 if TYPE_CHECKING:
     from lungseg_jax.data.metadata import SliceMetadata
     from lungseg_jax.data.preflight import CheckedFolder
@@ -69,6 +71,12 @@ def describe_folder(checked: "CheckedFolder") -> str:
     ]
     if duplicates:
         lines.append("A training refuses equal images that fall into different splits.")
+    patients = set(checked.metadata.patients.values())
+    if patients and len(patients) < LEAST_PATIENTS:
+        lines.append(
+            f"A training needs at least {LEAST_PATIENTS} patients, to train, validate and "
+            "test: all slices of a patient are in one split."
+        )
     return "\n".join(lines)
 
 

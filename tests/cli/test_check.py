@@ -60,6 +60,17 @@ def test_a_long_list_of_sizes_is_shortened(pair_folder):
     assert line.endswith("25 x 25 (1 slice), and 2 more")
 
 
+@pytest.mark.parametrize("patients,is_noted", [("PPQ", True), ("PQR", False)])
+def test_notes_patients_that_are_too_few_to_train(patients, is_noted, pair_folder):
+    folder = pair_folder(["a", "b", "c"])
+    rows = [
+        f"{name},{patient}\n" for name, patient in zip("abc", patients, strict=True)
+    ]
+    (folder / "slices.csv").write_text("name,patient\n" + "".join(rows))
+    description = describe_folder(check_folder(folder))
+    assert ("A training needs at least 3 patients" in description) == is_noted
+
+
 def test_lists_all_faults_and_exits_with_2(lungseg_here, pair_folder, tmp_path):
     folder = pair_folder(["a", "b"])
     for name in ("a", "b"):
