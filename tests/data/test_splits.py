@@ -1,6 +1,8 @@
 """Splits are a function of names and a seed, and reproduce that of the notebooks."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +48,20 @@ def test_the_real_data_are_the_training_split(real_data):
     names = sorted(path.stem for path in (real_data / "2d_images").iterdir())
     ids = [int(name[3:7]) for name in names]
     assert ids == sorted(set(range(267)) - set(NOTEBOOK_TEST_IDS))
+
+
+def test_the_tutorial_copies_the_training_split(tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "tutorials" / "kaggle.md"
+    (snippet,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("2d_images", "2d_masks"):
+        Path("DIR", folder).mkdir(parents=True)
+        for name in KAGGLE_NAMES:
+            Path("DIR", folder, f"{name}.tif").touch()
+    exec(snippet, {})
+    for folder in ("2d_images", "2d_masks"):
+        ids = {int(path.name[3:7]) for path in Path("kaggle240", folder).iterdir()}
+        assert ids == {*range(267)} - {*NOTEBOOK_TEST_IDS}
 
 
 @given(
