@@ -25,6 +25,10 @@ from lungseg_jax.cli.recipe_files import describe_recipes
 from lungseg_jax.runtime import device_names
 
 KEYS = Path(__file__).with_name("config_keys.txt")  # by docs/generate_reference.py
+KEYS_HEAD = (
+    "Config keys, with their values before a recipe changes them (--print_config shows the "
+    "result)"
+)
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "workdir",
@@ -109,4 +113,4 @@ def main() -> None:
 def _help() -> str:
     keys = KEYS.read_text(encoding="utf-8").rstrip()
     parts = __doc__.strip(), f"Flags:{train_flags.flag_help(FLAGS)}"
-    return "\n\n".join([*parts, f"Config keys and their defaults:\n{keys}"])
+    return "\n\n".join([*parts, f"{KEYS_HEAD}:\n{keys}"])
