@@ -16,6 +16,11 @@ from PIL import Image
 
 from lungseg_jax.__main__ import COMMANDS
 from lungseg_jax.cli import train, train_flags
+from lungseg_jax.evaluation.comparison import PairedMasks, compare_masks
+from lungseg_jax.inference import prediction_table
+from lungseg_jax.inference.confidence import Confidence
+from lungseg_jax.inference.prediction_table import PredictionTable
+from lungseg_jax.metrics.registry import METRICS
 from lungseg_jax.runtime import progress, signals
 from lungseg_jax.training import knobs
 from lungseg_jax.training.recipes import fine_tuning
@@ -30,7 +35,7 @@ FILES = [
 PAGES = [f for f in FILES if f.suffix == ".md" and "legacy" not in f.parts]
 SOURCES = [f for f in FILES if f.suffix == ".py"]
 
-KEYS = {knob.name for knob in knobs.KNOBS}
+KEYS = {knob.name for knob in knobs.all_knobs()}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 SPAN = re.compile(r"`([^`]+)`")
 PATH = re.compile(r"[\w./-]*\w\.(?:py|sh|md)\b")
@@ -228,6 +233,59 @@ def test_every_exit_status_is_on_its_page():
     page = (ROOT / "docs" / "reference" / "exit_status.md").read_text()
     rows = map(int, re.findall(r"^\| (\d+) \|", page, re.M))
     assert {*rows} == {0, 2, *signals.STATUS.values()}
+
+
+def names_in(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def table_below(page, line):
+    """The cells of the rows of the first table below a line of a page."""
+    text = page.read_text().partition(f"\n{line}")[2]
+    table = re.search(r"(?:^\|.*\n)+", text, re.M)[0]
+    return [row.strip("|").split(" | ") for row in table.splitlines()[2:]]
+
+
+SCORES = ROOT / "docs" / "reference" / "scores.md"
+
+
+def test_the_columns_of_predictions_are_on_their_page():
+    documented = [
+        (name, rows)
+        for names, _, rows, _ in table_below(SCORES, "## Quantities")
+        for name in names_in(names)
+    ]
+    assert tuple(name for name, _ in documented) == prediction_table.COLUMNS
+    mask, spacing = np.ones((2, 2), bool), (1.0, 1.0, 1.0)
+    confidence = Confidence(0.9, True, 0.1, 0.1, 0.1, ("uncertain",))
+    with PredictionTable(None, collect=True) as table:
+        table.add_slice("a", 0, -700 * mask, mask, confidence, spacing_mm=spacing)
+        table.end_volume("a", spacing, right=2, left=2)
+    for kind, row in zip(("slice", "`all`"), table.rows, strict=True):
+        filled = [column for column, cell in row.items() if cell]
+        assert filled == [name for name, rows in documented if kind in rows], kind
+
+
+def test_the_results_of_compare_are_on_their_page():
+    columns = table_below(SCORES, "## Files of `compare`")
+    documented = [name for names, *_ in columns for name in names_in(names)]
+    assert documented == ["slice", *METRICS]
+    mask = np.ones((2, 2), bool)
+    pairs = PairedMasks(1, iter([("a", mask, mask)]))
+    keys = table_below(SCORES, "A cell is empty")
+    documented = [name for names, _ in keys for name in names_in(names)]
+    assert documented == list(compare_masks(pairs, tolerance=2.0))
+
+
+def test_messages_on_the_page_of_troubles_are_real():
+    page = ROOT / "docs" / "how-to" / "troubleshoot.md"
+    texts = [prose(file) for file in SOURCES if "lungseg_jax" in file.parts]
+    code = re.sub(r"\s+|\bf[\"']", "", " ".join(texts))
+    messages = [span for span in inline_code(page) if "..." in span]
+    assert len(messages) > 10
+    for message in messages:
+        for part in message.split("..."):
+            assert "".join(part.split()) in code, message
 
 
 # --- generated parts ---
