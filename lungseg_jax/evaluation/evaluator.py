@@ -56,7 +56,7 @@ def evaluate(
       "calibration", "uncertainty", "slices".
     """
     names = [name for name in trained.members if name != AVERAGE] or [AVERAGE]
-    choices = _scored_choices(trained, names)
+    choices = _scored_choices(trained, names, flips=flips)
     stats = _EnsembleStats(LungSegmenter(trained.subset(names), flips=flips))
     member_scores, choice_scores = MaskScores(names), MaskScores(choices)
     with progress.bar("scoring", len(share(range(total)))) as bar:
@@ -96,16 +96,20 @@ def slice_metadata(table: SliceMetadata, names: Sequence[str]) -> dict[str, Any]
 
 
 def _scored_choices(
-    trained: TrainedEnsemble, names: Sequence[str]
+    trained: TrainedEnsemble, names: Sequence[str], *, flips: bool
 ) -> dict[str, Sequence[str]]:
-    """The members of each choice; empty if some members were asked for and not all."""
-    if not trained.tuning or len(names) == len(trained.members):
+    """The members of each choice; empty if some members were asked for and not all.
+
+    With `flips`, "all" is averaged over mirror images, so `FLIPS` would repeat it.
+    """
+    if not trained.tuning or list(names) == list(trained.members):
         return {}
     tuned = trained.tuning["choices"]
     choices = {
         choice: tuned[choice]["members"] for choice in CHOICES if choice in tuned
     }
-    return {"all": list(names)} | choices | {FLIPS: list(names)}
+    choices = {"all": list(names)} | choices
+    return choices if flips else choices | {FLIPS: list(names)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +144,7 @@ def _predict(
       slices: read once.
       names: the members of the ensemble.
       choices: members by choice, of `_scored_choices`.
-      flips: average over mirror images in all choices, not only in `FLIPS`.
+      flips: average over mirror images in all choices.
     """
     position = {name: i for i, name in enumerate(trained.members)}
     rows = {

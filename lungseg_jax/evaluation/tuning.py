@@ -59,7 +59,8 @@ def tune(
     rows = {c: [names.index(name) for name in choices[c]] for c in choices}
     if not total:
         return _without_validation(choices)
-    predictions, threshold = _Predictions(trained, read), trained.threshold
+    predict, threshold = trained.predictor().probabilities, trained.threshold
+    predictions = _Predictions(trained, predict, read)
     member_scores, choice_scores, losses = MaskScores(names), MaskScores(choices), []
     with progress.bar("tuning", len(share(range(total)))) as bar:
         for members, truth in predictions:
@@ -72,7 +73,8 @@ def tune(
             scores.merge()
         weights = calibration.outlier_weights(np.array(interleave(gather(losses))))
         temperatures = _fit_temperatures(predictions, rows, share(weights))
-        both = predictions, _Predictions(trained, lambda: share(stressed))
+        changed = _Predictions(trained, predict, lambda: share(stressed))
+        both = predictions, changed
         reviews = _review_thresholds(both, rows, temperatures, threshold)
 
     return {
@@ -173,9 +175,13 @@ class _Predictions:
     in each pass otherwise.
     """
 
-    def __init__(self, trained: TrainedEnsemble, read: Callable[[], Iterable[Slice]]):
-        self._trained, self._read = trained, read
-        self._ensemble = trained.predictor()
+    def __init__(
+        self,
+        trained: TrainedEnsemble,
+        predict: Callable[..., Iterator[np.ndarray]],
+        read: Callable[[], Iterable[Slice]],
+    ):
+        self._trained, self._predict, self._read = trained, predict, read
         self._cached: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -183,7 +189,7 @@ class _Predictions:
             yield from self._cached
             return
         cached, room = [], CACHE_BYTES
-        predictions = zip_with_predictions(self._ensemble.probabilities, self._read())
+        predictions = zip_with_predictions(self._predict, self._read())
         for image_slice, members in predictions:
             truth = true_mask(
                 image_slice.mask,

@@ -1,6 +1,7 @@
 """The Python interface: segments CT slices and estimates the uncertainty of the masks."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from os import PathLike
@@ -19,7 +20,7 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import PRETRAINED
-from lungseg_jax.inference.ensemble.predictor import SQUARE
+from lungseg_jax.inference.ensemble.predictor import SQUARE, EnsemblePredictor
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
@@ -138,7 +139,12 @@ class LungSegmenter:
             )
         self.trained = trained
         self.settings = dataclasses.replace(settings, postprocessing=postprocessing)
-        self._predictor = trained.predictor(flips=flips)
+        self._flips = flips
+
+    @functools.cached_property
+    def _predictor(self) -> EnsemblePredictor:
+        """Placed on the devices when the first slice is predicted."""
+        return self.trained.predictor(flips=self._flips)
 
     def __call__(self, images: np.ndarray | str | PathLike | Any) -> Segmentation:
         """Segment a slice, several of equal size, or a scan.

@@ -79,6 +79,13 @@ def test_scores_are_those_of_the_masks(tuned, slices):
     assert without == found["choices"]["all"]["scores"]
 
 
+def test_mirror_images_in_all_choices_are_not_scored_a_second_time(tuned, slices):
+    found = evaluate(tuned, slices(2), 2, flips=True)
+    assert list(found["choices"]) == ["all", "last", AVERAGE]
+    mirrored = evaluate(tuned, slices(2), 2)["choices"][FLIPS]
+    assert found["choices"]["all"] == mirrored
+
+
 def test_calibration_improves_on_the_slices_it_was_fitted_on(every, slices):
     tuning = tune(every, lambda: slices(6), 6)
     found = evaluate(dataclasses.replace(every, tuning=tuning), slices(6), 6)[

@@ -71,7 +71,7 @@ def test_one_wrong_label_does_not_change_the_temperature_of_all(every, monkeypat
         predictions.append((expit(z).astype(np.float32), truth))
 
     def temperature_and_flags(pairs):
-        monkeypatch.setattr(tuning, "_Predictions", lambda trained, read: pairs)
+        monkeypatch.setattr(tuning, "_Predictions", lambda *args: pairs)
         found = tune(every, lambda: iter(()), len(pairs))
         review = found["choices"]["all"]["review"]
         return found["choices"]["all"]["temperature"], review["flagged"], found
