@@ -80,7 +80,7 @@ def run_experiment(
             "machine.",
             remedy="leave --track out: metrics.jsonl has every row; or a local --workdir.",
         )
-    if folder.run.exists():
+    if folder.holds_run:
         c = run_record.as_started(c, folder)
     else:
         config.check_effects(c)

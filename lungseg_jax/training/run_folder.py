@@ -41,6 +41,11 @@ class RunFolder:
         """Whether the folder is on object storage."""
         return object_storage.is_remote(self.path)
 
+    @property
+    def holds_run(self) -> bool:
+        """Whether it holds a run. config.json is written last: run.json is not enough."""
+        return self.config.exists() and self.run.exists()
+
     def require(self) -> "RunFolder":
         """Return the folder itself, if it holds a run.
 

@@ -52,7 +52,7 @@ def register_run(
     Raises:
       UserError: the folder holds another run or something else; nothing is changed.
     """
-    if not folder.config.exists() or not folder.run.exists():
+    if not folder.holds_run:
         require_run_or_empty(folder)
         if extend:
             raise UserError(
@@ -97,7 +97,7 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     Raises:
       UserError: the folder holds a run that is damaged.
     """
-    if not folder.config.exists() or not folder.run.exists():
+    if not folder.holds_run:
         return config
     written = read_json(folder.config)
     if not isinstance(written, dict):
@@ -125,7 +125,7 @@ def recorded_split(folder: RunFolder) -> Split | None:
     Raises:
       UserError: it holds a run that is damaged.
     """
-    if not folder.config.exists() or not folder.run.exists():
+    if not folder.holds_run:
         return None
     return read_config_and_record(folder)[1]["split"]
 
@@ -136,7 +136,7 @@ def require_run_or_empty(folder: RunFolder) -> None:
     Raises:
       UserError: the path is something else.
     """
-    if not folder.path.exists() or folder.config.exists() and folder.run.exists():
+    if folder.holds_run or not folder.path.exists():
         return
     if not folder.path.is_dir():
         raise UserError(f"{folder.path} is a file.", remedy=NEW_FOLDER)

@@ -45,7 +45,7 @@ def fit_to_devices(
     """
     if not c.train.batch_per_device:
         return c, None
-    record = read_json(folder.run) if folder and folder.run.exists() else None
+    record = read_json(folder.run) if folder and folder.holds_run else None
     before = record.get("scaled_to_devices") if isinstance(record, dict) else None
     devices = before or jax.device_count()
     scaled = scale_to_devices(c, devices)

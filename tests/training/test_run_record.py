@@ -98,6 +98,10 @@ def test_options_without_effect_are_refused_only_in_a_new_run(
     c = tiny_config(tiny_cache, **{"schedule.name": "constant", "schedule.floor": 1e-4})
     with pytest.raises(UserError, match="schedule.floor=0.0001 would have no effect"):
         run_experiment(c, str(tmp_path / "run"))
+    started = RunFolder(tmp_path / "interrupted")  # config.json is not written yet
+    write_json(started.run, {})
+    with pytest.raises(UserError, match="schedule.floor=0.0001 would have no effect"):
+        run_experiment(c, str(started.path))
     with pytest.raises(UserError, match="schedule.floor: 0.0 -> 0.0001"):
         run_experiment(c, str(finished_run.path))
 

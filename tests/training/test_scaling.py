@@ -84,10 +84,12 @@ def test_a_run_stays_scaled_to_the_devices_that_it_was_started_on(tmp_path, caps
     new, devices = fit_to_devices(c, folder)
     assert devices == here and new.train.batch_size == 8 * here
     folder.run.write_text(json.dumps({"scaled_to_devices": 4 * here}))
+    assert fit_to_devices(c, folder) == (new, here)  # its start was interrupted
+    folder.config.touch()
     resumed, devices = fit_to_devices(c, folder)
     assert devices == 4 * here and resumed.train.batch_size == 32 * here
     said = capsys.readouterr().out.splitlines()
-    assert said[1].startswith(f"a batch of 8 for each of {4 * here} devices: schedule.")
+    assert said[2].startswith(f"a batch of 8 for each of {4 * here} devices: schedule.")
 
 
 def test_names_the_knobs_that_take_less_memory():
