@@ -113,9 +113,9 @@ def measure_traffic(text: str) -> Traffic:
             moved += _moved(instruction, types, computations) * times
             kind = instruction.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
-                for dtype, size in _exchanged(instruction):
+                for dtype, size in _exchanged(instruction).items():
+                    exchanged[kind, dtype][0] += times
                     exchanged[kind, dtype][1] += size * times
-                exchanged[kind, dtype][0] += times
     collectives = [Collective(*key, *value) for key, value in exchanged.items()]
     return Traffic(moved, started, cycles, sorted(collectives))
 
@@ -205,12 +205,15 @@ def _read_in_part(inner: Iterable[Instruction], index: int) -> Size | None:
     return None
 
 
-def _exchanged(instruction: Instruction) -> list[tuple[str, int]]:
-    """Return the dtype and the bytes of each array of a collective's result."""
+def _exchanged(instruction: Instruction) -> dict[str, int]:
+    """Return the bytes of a collective's result, by dtype."""
     arrays = ARRAY.findall(instruction.type)
     if instruction.opcode in ("all-gather-start", "collective-permute-start"):
         arrays = arrays[len(arrays) // 2 :]  # the operands come first
-    return [(array[0], _bytes(array[0], _dimensions(array[1]))) for array in arrays]
+    sizes = defaultdict(int)
+    for dtype, dimensions, _ in arrays:
+        sizes[dtype] += _bytes(dtype, _dimensions(dimensions))
+    return sizes
 
 
 def _size(dtype: str, dimensions: str, layout: str) -> Size:

@@ -75,6 +75,25 @@ def test_counts_loops_and_only_the_row_that_is_read():
     assert (traffic.instructions, traffic.cycles) == (4, 700)
 
 
+MIXED = """\
+HloModule jit_h, is_scheduled=true
+
+ENTRY %main (x: f32[2], y: bf16[4], z: f32[3]) -> (f32[2], bf16[4], f32[3]) {
+  %x = f32[2]{0} parameter(0)
+  %y = bf16[4]{0} parameter(1)
+  %z = f32[3]{0} parameter(2)
+  ROOT %r = (f32[2]{0}, bf16[4]{0}, f32[3]{0}) all-reduce(%x, %y, %z), to_apply=%add
+}
+"""
+
+
+def test_an_exchange_of_several_dtypes_counts_once_for_each():
+    assert measure_traffic(MIXED).collectives == [
+        Collective("all-reduce", "bf16", 1, 8),
+        Collective("all-reduce", "f32", 1, 20),
+    ]
+
+
 PREFETCHED = """\
 HloModule jit_g, is_scheduled=true
 
