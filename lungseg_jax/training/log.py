@@ -44,7 +44,8 @@ class TrainingLog:
         batch_names: Callable[[int], Sequence[str]],
         tracking: Tracking,
     ):
-        self._folder, self._schedule, self._total = folder, schedule, total
+        self._folder, self._total = folder, total
+        self._schedule = jax.jit(schedule)  # not a program for each of its operations
         self._batch_names, self._tracking = batch_names, tracking
         if distributed.is_primary():
             folder.forget_metrics_after(start)

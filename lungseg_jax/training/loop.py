@@ -211,6 +211,7 @@ def _loop(
     """
     c, total = training.config, training.config.train.total_steps
     snapshots, step, must_stop = snapshot_steps(c), int(state.step), False
+    updates_at_once = _make_updates_at_once(c)
     with (
         contextlib.closing(training.feed),
         signals.defer_signals(),
@@ -218,11 +219,11 @@ def _loop(
     ):
         while step < total and not must_stop:
             # Up to the next step after which something is due, in one dispatch.
-            count = _updates_at_once(step, c)
+            count = updates_at_once(step)
             state, metrics = _dispatch(training, state, step, count)
             step += count
             if step < total:
-                training.feed.prepare(step, _updates_at_once(step, c), metrics)
+                training.feed.prepare(step, updates_at_once(step), metrics)
             log.add(metrics, count)
             bar.update(count)
 
@@ -277,13 +278,18 @@ def _dispatch(training: _Training, state: TrainState, step: int, count: int):
     return training.train_steps(state, *inputs, np.int32(count))
 
 
-def _updates_at_once(step: int, c: ConfigDict) -> int:
-    """Return the updates of the dispatch after `step`."""
-    return min(c.train.steps_per_dispatch, _next_due(step, c) - step)
+def _make_updates_at_once(c: ConfigDict) -> Callable[[int], int]:
+    """Create `updates_at_once(step)`, the number of updates of the dispatch after `step`.
 
-
-def _next_due(step: int, c: ConfigDict) -> int:
-    """Return the first step after `step` that is logged, validated, saved or a snapshot."""
+    They end where something is due: a row, validation, a checkpoint or a snapshot. The
+    options are read once, as look-ups in a ConfigDict are slow.
+    """
+    most, ends = c.train.steps_per_dispatch, snapshot_steps(c)
     intervals = c.train.log_every, c.train.validate_every, c.train.save_every
-    regular = [(step // interval + 1) * interval for interval in intervals]
-    return min(*regular, *(end for end in snapshot_steps(c) if end > step))
+
+    def updates_at_once(step: int) -> int:
+        regular = [(step // interval + 1) * interval for interval in intervals]
+        due = min(*regular, *(end for end in ends if end > step))
+        return min(most, due - step)
+
+    return updates_at_once
