@@ -157,7 +157,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         except OSError as e:
             raise _unwritable(path, e) from e
         return
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    temporary = _temporary(path)
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,12 +179,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
       UserError: the folder cannot be written (any OSError of the block).
     """
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary.mkdir()
         try:
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
             os.rename(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -285,7 +285,6 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written: {error.strerror or error}.")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _temporary(path: Path) -> Path:
+    """Return a hidden path beside `path`, with its suffix, that nothing else uses."""
+    return path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
