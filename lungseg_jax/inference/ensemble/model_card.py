@@ -48,9 +48,9 @@ of every file. The run's run.json has the names in each split and the digest of 
 
 The scores hold for slices like the training data. The mask may be wrong for another
 scanner or reconstruction, for children, and for images other than chest CT. `review` in the
-output marks slices with a low expected IoU. It catches images of poor quality, but not a
-lung filled with dense tissue, which may be absent from the mask without a warning. Check
-masks before relying on them.
+output marks slices with a low expected IoU. It catches most bad masks of unusual images.
+Networks trained without diseased lungs can miss a lung filled with dense tissue without a
+warning; in volumes, asymmetry is flagged, too. Check masks before relying on them.
 
 ## Files
 
