@@ -9,7 +9,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from lungseg_jax.cli import outcome
-from lungseg_jax.inference.ensemble.members import EVERY
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.device_names import HELP, parse_device
 from lungseg_jax.runtime.errors import UserError
@@ -129,19 +128,11 @@ def run_option(meaning: str, *, default: str | None = None, multiple: bool = Fal
 
 def members_option():
     """Define --members."""
-    meaning = "all, last, average, or steps such as 686,1029."
-
-    def refuse_internal(ctx, param, value: str) -> str:
-        if value == EVERY:
-            raise UserError(f"--members={value} is not a choice.", rule=meaning)
-        return value
-
     return click.option(
         "--members",
         default="all",
         metavar="WHICH",
-        callback=refuse_internal,
-        help=meaning,
+        help="all, last, average, or steps such as 686,1029.",
     )
 
 

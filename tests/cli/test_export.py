@@ -93,7 +93,7 @@ def test_a_bundle_predicts_a_volume_as_its_run_does(
     for words, error in (
         ([f"--run={trained_run}", "bundle"], "exists already"),
         (["--run=bundle", "new"], "bundle is a bundle"),
-        ([f"--run={trained_run}", "--members=every", "new"], "every is not a choice"),
+        ([f"--run={trained_run}", "--members=every", "new"], "no snapshot every"),
     ):
         done = in_folder("export", *words)
         assert done.returncode == 2 and error in done.stderr

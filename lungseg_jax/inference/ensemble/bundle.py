@@ -20,7 +20,7 @@ from lungseg_jax.checkpointing.checksums import file_digest
 from lungseg_jax.checkpointing.weights import read_weights, write_weights
 from lungseg_jax.inference.ensemble import model_card
 from lungseg_jax.inference.ensemble.location import DESCRIPTION
-from lungseg_jax.inference.ensemble.members import select_members
+from lungseg_jax.inference.ensemble.members import Every, select_members
 from lungseg_jax.inference.ensemble.stablehlo import export_program
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
 from lungseg_jax.runtime import cache, compilation
@@ -121,7 +121,7 @@ def require_new(path: Path) -> None:
     check_outputs([], folders=[path], inputs=[], overwrite=False)
 
 
-def load_bundle(path: Path, members: str = "all") -> TrainedEnsemble:
+def load_bundle(path: Path, members: str | Every = "all") -> TrainedEnsemble:
     """Load members of a bundle.
 
     Raises:

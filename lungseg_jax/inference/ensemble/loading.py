@@ -5,10 +5,13 @@ from os import PathLike
 from lungseg_jax.inference.ensemble.bundle import load_bundle
 from lungseg_jax.inference.ensemble.hub import locate_or_download
 from lungseg_jax.inference.ensemble.location import is_bundle
+from lungseg_jax.inference.ensemble.members import Every
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 
 
-def load_ensemble(path: str | PathLike, *, members: str = "all") -> TrainedEnsemble:
+def load_ensemble(
+    path: str | PathLike, *, members: str | Every = "all"
+) -> TrainedEnsemble:
     """Load members of a run folder or of a bundle.
 
     Args:

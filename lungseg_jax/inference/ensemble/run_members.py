@@ -6,7 +6,7 @@ from typing import Any
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.checkpointing.weights import read_weights
-from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY, select_members
+from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY, Every, select_members
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
 from lungseg_jax.inference.ensemble.views import assign_views
 from lungseg_jax.runtime import cache, compilation, progress
@@ -16,7 +16,7 @@ from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
 
-def load_run(run: Run, members: str = "all") -> TrainedEnsemble:
+def load_run(run: Run, members: str | Every = "all") -> TrainedEnsemble:
     """Restore members of a run, without the optimizer.
 
     Args:
