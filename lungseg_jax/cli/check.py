@@ -89,7 +89,3 @@ def _describe_metadata(metadata: "SliceMetadata") -> list[str]:
         low, high = min(rows + columns), max(rows + columns)
         lines.append(f"spacing:      {low:g} to {high:g} mm")
     return lines
-
-
-def main() -> None:
-    app.run(check)

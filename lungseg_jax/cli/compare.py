@@ -72,7 +72,3 @@ def compare(
     if json:
         write_json(json, comparison)
     progress.answer(format_scores(comparison))
-
-
-def main() -> None:
-    app.run(compare)

@@ -134,7 +134,3 @@ def describe(report: "CompileReport") -> str:
     ]
     wall, cpu = report.compile_s, report.compile_cpu_s
     return "\n".join([*lines, f"  compilation: {wall:.0f} s, {cpu:.0f} s of CPU"])
-
-
-def main() -> None:
-    app.run(compile)

@@ -69,7 +69,3 @@ def convert(image: Path, label: Path, out: Path, lung: list[int], every: int) ->
         f"wrote {pluralize(slices, 'slice')} of {pluralize(len(volumes), 'volume')}; "
         f"train with --config.data.dir={out}"
     )
-
-
-def main() -> None:
-    app.run(convert)

@@ -97,7 +97,3 @@ def _weights(faults: list[UserError]) -> list[tuple[str, str]]:
         faults.append(e)
         return [("weights", "damaged")]
     return [("weights", "those of the package are intact")]
-
-
-def main() -> None:
-    app.run(doctor)

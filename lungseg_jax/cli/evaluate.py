@@ -133,7 +133,3 @@ def _report(
         read=lambda names: [read_slice(pairs[name]) for name in names],
     )
     progress.say(f"report: {page / 'index.html'}")
-
-
-def main() -> None:
-    app.run(evaluate)

@@ -114,7 +114,3 @@ def export(
         progress.say(f"wrote {out}: {networks}, {size:.1f} MB")
     if push is not None:
         progress.say(f"pushed to {push_bundle(out, push)}")
-
-
-def main() -> None:
-    app.run(export)

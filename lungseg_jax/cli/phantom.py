@@ -116,7 +116,3 @@ def _geometry(scan: "Scan") -> "Geometry":
         (column, row, between),
         (-0.5 * column * size, -0.5 * row * size, -0.5 * between * count),
     )
-
-
-def main() -> None:
-    app.run(phantom)

@@ -324,7 +324,3 @@ def _write_index(
         pages = {t.name: t.page for t in tasks if t.page}
         reasons = {name: e.what for name, e in skipped.items() if name in pages}
         write_index_page(index, pages, table.volumes, reasons)
-
-
-def main() -> None:
-    app.run(predict)

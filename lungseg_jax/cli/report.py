@@ -26,7 +26,3 @@ def report(run: Path, data: Path | None) -> None:
     from lungseg_jax.runtime import progress
 
     progress.answer(f"report: {rewrite_run_page(run, data)}")
-
-
-def main() -> None:
-    app.run(report)

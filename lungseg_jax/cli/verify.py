@@ -38,7 +38,3 @@ def verify(run: str) -> None:
             remedy=next((fault.remedy for fault in faults if fault.remedy), ""),
         )
     progress.answer("the run is intact")
-
-
-def main() -> None:
-    app.run(verify)

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 
+from lungseg_jax.cli import app
 from lungseg_jax.runtime import progress
 
 
@@ -26,7 +27,10 @@ def run_command(name, argv, monkeypatch):
         ):
             m.setattr(sys, "argv", [name, *argv])
             m.setattr(progress, "_silent", False)
-            module.main()
+            if name == "train":
+                module.main()
+            else:
+                app.run(getattr(module, name))
     except SystemExit as e:
         status = e.code
     finally:
