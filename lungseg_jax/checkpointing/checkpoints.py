@@ -18,6 +18,7 @@ from absl import logging
 from lungseg_jax.checkpointing import manifest
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.checkpointing.remote_steps import downloaded_step, remote_steps
+from lungseg_jax.runtime import memory
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.object_storage import is_remote
 
@@ -160,7 +161,7 @@ def _report_read_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except Exception as e:  # Orbax raises a bare Exception for a damaged array file
-        if "RESOURCE_EXHAUSTED" in str(e):  # see `runtime.memory`
+        if memory.is_exhausted(e):
             raise
         why = (str(e).strip().splitlines() or [type(e).__name__])[0][:120]
         code = re.search(r"os_error_code='(\d+)'", str(e))  # of tensorstore

@@ -56,9 +56,25 @@ def reported(remedy: str) -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as e:  # the latter if called again
-        if "RESOURCE_EXHAUSTED" not in str(e):
+        if not is_exhausted(e):
             raise
         raise _out_of_memory(str(e), remedy) from e
+
+
+def is_exhausted(error: Exception) -> bool:
+    """Whether what XLA raised is about a device without enough memory."""
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
+def shortage(error: Exception) -> str:
+    """Return what was asked for and what there is, such as "29.49 GiB of 15.75 GiB".
+
+    If XLA does not say both, this is the first line of its message.
+    """
+    asked, available = _amounts(str(error))
+    if not available:
+        return str(error).splitlines()[0]
+    return f"{_format(asked)} of {_format(available)}"
 
 
 def _out_of_memory(message: str, remedy: str) -> UserError:

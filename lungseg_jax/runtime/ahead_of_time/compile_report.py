@@ -1,12 +1,12 @@
 """How a program suits devices that need not be there, by what its compiler says."""
 
 import dataclasses
-import re
 import time
 from collections.abc import Sequence
 
 import jax
 
+from lungseg_jax.runtime import memory
 from lungseg_jax.runtime.ahead_of_time.arithmetic import count_flops
 from lungseg_jax.runtime.ahead_of_time.chips import Chip
 from lungseg_jax.runtime.ahead_of_time.hlo import Collective, Size, measure_traffic
@@ -21,7 +21,7 @@ class CompileReport:
 
     Attributes:
       fits: whether it fits in memory.
-      refusal: the compiler's words, if it does not.
+      refusal: what the compiler needed and had, if it does not.
       compile_s: time of the compilation.
       compile_cpu_s: time of all cores in it.
       flops: multiplications and additions of convolutions and products.
@@ -70,35 +70,28 @@ def report_compilation(
                 remedy="let it take all products from cuBLAS: "
                 "XLA_FLAGS=--xla_gpu_enable_triton_gemm=false lungseg compile ...",
             ) from e
-        if "RESOURCE_EXHAUSTED" not in str(e):
+        if not memory.is_exhausted(e):
             raise
-        compiled, refusal = None, _refusal(str(e))
+        compiled, refusal = None, memory.shortage(e)
     seconds = time.perf_counter() - start
     cpu_seconds = time.process_time() - cpu_start
     arithmetic = flops / chip.flops if chip.flops else None
     if compiled is None:
         return CompileReport(False, refusal, seconds, cpu_seconds, flops, arithmetic)
-    traffic, memory = measure_traffic(compiled.as_text()), compiled.memory_analysis()
+    traffic, needed = measure_traffic(compiled.as_text()), compiled.memory_analysis()
     limit = chip.memory * (SHARE_OF_GPU if chip.platform == "gpu" else 1)
     return CompileReport(
-        fits=memory.peak_memory_in_bytes <= limit if limit else None,
+        fits=needed.peak_memory_in_bytes <= limit if limit else None,
         refusal="",
         compile_s=seconds,
         compile_cpu_s=cpu_seconds,
         flops=flops,
         arithmetic_s=arithmetic,
-        peak_bytes=memory.peak_memory_in_bytes,
-        argument_bytes=memory.argument_size_in_bytes,
+        peak_bytes=needed.peak_memory_in_bytes,
+        argument_bytes=needed.argument_size_in_bytes,
         moved=traffic.moved,
         bandwidth_s=traffic.moved.padded / chip.bandwidth if chip.bandwidth else None,
         estimate_s=traffic.cycles / chip.clock if chip.clock else None,
         instructions=traffic.instructions,
         collectives=traffic.collectives,
     )
-
-
-def _refusal(message: str) -> str:
-    """Return how much was asked for, and how much there is, from the words of XLA."""
-    words = r"([\d.]+[KMGT])\)? (?:of|exceeds available HBM) \(?([\d.]+[KMGT])"
-    sizes = re.search(words, message)
-    return "{}iB of {}iB".format(*sizes.groups()) if sizes else message.splitlines()[0]

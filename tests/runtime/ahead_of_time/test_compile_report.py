@@ -45,7 +45,7 @@ class Lowered:
 @pytest.mark.parametrize("words", REFUSALS)
 def test_says_how_much_too_large_a_program_is(words):
     report = report_compilation(Lowered(words), CHIPS["v5e"], 1)
-    assert report.fits is False and report.refusal == "29.49GiB of 15.75GiB"
+    assert report.fits is False and report.refusal == "29.49 GiB of 15.75 GiB"
     assert report.peak_bytes is None
 
 
