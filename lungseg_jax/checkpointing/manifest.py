@@ -121,6 +121,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     }
 
 
+def tree_digest(tree: Any) -> str:
+    """Return the SHA-256 of a tree of arrays, by their names and values."""
+    digests = {name: array_digest(leaf) for name, leaf in named_leaves(tree).items()}
+    return json_digest(digests)
+
+
 def dtype_and_shape(leaf: Any) -> str:
     """Return, for example, "float32[3, 3, 8, 8]"."""
     return f"{leaf.dtype}{list(leaf.shape)}"

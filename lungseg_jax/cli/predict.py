@@ -112,7 +112,7 @@ def map_options(function):
 @click.option(
     "--json",
     type=app.PATH,
-    help="File for the same, the outputs, the weights and what was skipped.",
+    help="File for the same data, and the outputs, weights and skipped inputs.",
 )
 @map_options
 @click.option(
@@ -151,35 +151,53 @@ def predict(
     overwrite: bool,
     **maps: bool,
 ) -> None:
-    files = [path for path in (csv, json) if path]
-    tasks = _plan(
-        source, out, files, maps, overlay, format, series, resume or overwrite
+    from lungseg_jax.inference.plan import plan_outputs
+    from lungseg_jax.inference.provenance import Provenance
+
+    tasks = plan_outputs(
+        source,
+        out,
+        format=format,
+        series=series,
+        maps=[name for name in MAPS if maps[name]],
+        overlay=overlay,
+        extra_outputs=[path for path in (csv, json) if path],
+        overwrite=resume or overwrite,
     )
     if resume and not csv:
         _refuse_results_without_table(out, json, tasks)
-    from lungseg_jax.inference.provenance import Provenance
-
     is_folder = all(task.target != out for task in tasks)
     provenance = Provenance(out if is_folder else None)
     rest = _left_to_do(tasks, csv, provenance, resume, overwrite)
     left = rest.tasks
     segmenter = _load(run, device, members, flips, postprocessing)
-    from lungseg_jax.inference.prediction_record import options_record
+    from lungseg_jax.inference import prediction_record
+    from lungseg_jax.runtime.files import write_json
 
-    options = {"volume_cleanup": volume_cleanup, "labels": labels}
-    made_with = options_record(segmenter, {"flips": flips, **options})
+    weights = prediction_record.describe_weights(segmenter)
+    options = {"volume_cleanup": volume_cleanup, "labels": labels, "flips": flips}
+    made_with = prediction_record.options_record(weights, options)
     provenance.plan(left, made_with, kept=rest.kept)
-    hooks = {"begin": provenance.begin, "done": provenance.add}
     table, skipped = _segment(
         segmenter,
         rest,
         csv,
-        json is not None,
-        options | {"skip": len(tasks) > 1} | hooks,
+        collect=json is not None,
+        volume_cleanup=volume_cleanup,
+        labels=labels,
+        skip=len(tasks) > 1,
+        begin=provenance.begin,
+        done=provenance.add,
     )
     if json:
-        options |= {"run": run, "members": members, "flips": flips}
-        _write_json(json, segmenter, tasks, table, skipped, options)
+        record = prediction_record.prediction_record(
+            weights,
+            tasks,
+            table.rows,
+            skipped,
+            options={"run": run, "members": members, **options},
+        )
+        write_json(json, record)
     _write_index(out, tasks, skipped, table)
     if summary := table.summary():
         progress.say(summary)
@@ -187,30 +205,6 @@ def predict(
     if skipped:
         inputs = pluralize(len(left), "input")
         raise combine_errors(list(skipped.values()), f"{inputs}, skipped")
-
-
-def _plan(
-    source: Path,
-    out: Path,
-    files: Sequence[Path],
-    maps: Mapping[str, bool],
-    overlay: bool,
-    format: str,
-    series: str,
-    overwrite: bool,
-) -> list["PredictionTask"]:
-    from lungseg_jax.inference.plan import plan_outputs
-
-    return plan_outputs(
-        source,
-        out,
-        format=format,
-        series=series,
-        maps=[name for name in MAPS if maps[name]],
-        overlay=overlay,
-        extra_outputs=files,
-        overwrite=overwrite,
-    )
 
 
 def _refuse_results_without_table(
@@ -223,8 +217,8 @@ def _refuse_results_without_table(
     if json or index:
         raise UserError(
             f"{'--json' if json else '--overlay'} with --resume needs --csv.",
-            rule=f"the results in {json or index} are those of the table, where masks are "
-            "kept.",
+            rule=f"for masks that are kept, {json or index} takes its results from the "
+            "table.",
             remedy="name the table of the command that is resumed.",
         )
 
@@ -270,10 +264,19 @@ def _segment(
     segmenter: "LungSegmenter",
     rest: "Remainder",
     csv: Path | None,
+    *,
     collect: bool,
-    options: Mapping[str, Any],
+    **options: Any,
 ) -> tuple["PredictionTable", dict[str, UserError]]:
-    """Write what is left; return all results, and why some tasks have none."""
+    """Write what is left; return all results, and why some tasks have none.
+
+    Args:
+      segmenter: the trained ensemble.
+      rest: what is left.
+      csv: file of the table.
+      collect: whether the table keeps its rows.
+      options: of `predict_files`.
+    """
     from lungseg_jax.inference.predict_files import predict_files
     from lungseg_jax.inference.prediction_table import PredictionTable
     from lungseg_jax.reporting.volume_page import write_volume_page
@@ -286,28 +289,9 @@ def _segment(
         collect=collect,
     ) as table:
         skipped = predict_files(
-            segmenter,
-            rest.tasks,
-            table,
-            **options,
-            write_page=write_volume_page,
+            segmenter, rest.tasks, table, write_page=write_volume_page, **options
         )
     return table, skipped
-
-
-def _write_json(
-    path: Path,
-    segmenter: "LungSegmenter",
-    tasks: Sequence["PredictionTask"],
-    table: "PredictionTable",
-    skipped: Mapping[str, UserError],
-    options: Mapping[str, Any],
-) -> None:
-    from lungseg_jax.inference.prediction_record import prediction_record
-    from lungseg_jax.runtime.files import write_json
-
-    record = prediction_record(segmenter, tasks, table.rows, skipped, options=options)
-    write_json(path, record)
 
 
 def _write_index(

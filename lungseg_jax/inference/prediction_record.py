@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lungseg_jax
-from lungseg_jax.checkpointing.checksums import array_digest, json_digest
-from lungseg_jax.checkpointing.manifest import named_leaves
+from lungseg_jax.checkpointing.checksums import json_digest
+from lungseg_jax.checkpointing.manifest import tree_digest
 from lungseg_jax.inference.outputs import LABELS
 from lungseg_jax.inference.prediction_table import WHOLE
 from lungseg_jax.inference.prediction_task import PredictionTask
@@ -20,7 +20,7 @@ _INTEGERS = ("slice", "area_px")
 
 
 def prediction_record(
-    segmenter: LungSegmenter,
+    weights: Mapping[str, Any],
     tasks: Sequence[PredictionTask],
     rows: Sequence[Mapping[str, str]],
     skipped: Mapping[str, UserError],
@@ -30,7 +30,7 @@ def prediction_record(
     """Return the results of tasks, with the weights that made them.
 
     Args:
-      segmenter: the trained ensemble.
+      weights: of `describe_weights`.
       tasks: all of them, with those that were finished earlier.
       rows: of the `PredictionTable`.
       skipped: why a task has no results, by its name.
@@ -43,7 +43,7 @@ def prediction_record(
     return {
         "schema_version": SCHEMA_VERSION,
         "lungseg_jax": lungseg_jax.__version__,
-        "weights": describe_weights(segmenter),
+        "weights": dict(weights),
         "options": dict(options),
         "inputs": [
             _input(task, by_input[task.name], segments)
@@ -60,14 +60,8 @@ def prediction_record(
 def describe_weights(segmenter: LungSegmenter) -> dict[str, Any]:
     """Describe the networks; equal digests are equal weights, in a run or a bundle."""
     trained, settings = segmenter.trained, segmenter.settings
-    digests = {
-        name: json_digest(
-            {leaf: array_digest(array) for leaf, array in named_leaves(member).items()}
-        )
-        for name, member in trained.members.items()
-    }
     return {
-        "members": digests,
+        "members": {name: tree_digest(tree) for name, tree in trained.members.items()},
         "model": dict(trained.model),
         "threshold": trained.threshold,
         "temperature": settings.temperature,
@@ -77,12 +71,17 @@ def describe_weights(segmenter: LungSegmenter) -> dict[str, Any]:
 
 
 def options_record(
-    segmenter: LungSegmenter, options: Mapping[str, Any]
+    weights: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what masks are made with: the options, the weights and the clean-up."""
-    weights = describe_weights(segmenter)
-    cleanup = {"postprocessing": weights.pop("postprocessing")}
-    return {"weights": json_digest(weights), **cleanup, **options}
+    """Return what masks are made with: the options, the weights and the clean-up.
+
+    Args:
+      weights: of `describe_weights`.
+      options: those that change a mask.
+    """
+    networks = dict(weights)
+    cleanup = {"postprocessing": networks.pop("postprocessing")}
+    return {"weights": json_digest(networks), **cleanup, **options}
 
 
 def _input(task: PredictionTask, rows: Sequence[Mapping[str, str]], segments) -> dict:

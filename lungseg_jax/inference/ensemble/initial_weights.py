@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lungseg_jax.checkpointing.checksums import array_digest, json_digest
-from lungseg_jax.checkpointing.manifest import named_leaves
+from lungseg_jax.checkpointing.manifest import tree_digest
 from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import is_bundle
@@ -50,8 +49,7 @@ def load_initial_weights(
         _require_unseen(path, run, test_digests)
         trained_on = sorted(run.training_images)
     ((member, variables),) = trained.members.items()
-    digests = {name: array_digest(a) for name, a in named_leaves(variables).items()}
-    about = {"path": path, "member": member, "sha256": json_digest(digests)}
+    about = {"path": path, "member": member, "sha256": tree_digest(variables)}
     return variables, about | {"trained_on": trained_on}
 
 
@@ -91,5 +89,6 @@ def _require_unseen(path: str, run: Run, test_digests: Mapping[str, str]) -> Non
         raise UserError(
             f"init={path} was trained on {seen} images of the test split.",
             rule="a run is scored on images that its network has not seen.",
-            remedy="the data.split_seed and the fractions of the run that saw them.",
+            remedy="use the data.split_seed and fractions of the run that was trained on "
+            "them.",
         )
