@@ -11,6 +11,7 @@ from lungseg_jax.data.metadata import SliceMetadata
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.data.preprocessing import true_mask
 from lungseg_jax.evaluation.mask_scores import MaskScores
+from lungseg_jax.evaluation.results import DOUBTS
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.evaluation.tuning import LOW_IOU
 from lungseg_jax.inference.ensemble.members import AVERAGE, CHOICES
@@ -24,7 +25,6 @@ from lungseg_jax.runtime.sharing import add, share
 
 TOLERANCE = 2.0  # of NSD: pixels, or mm where the spacing is known
 FLIPS = "all+flips"
-DOUBTS = ("expected_iou", "disagreement", "uncertainty", "mutual_information")
 
 
 def evaluate(

@@ -16,7 +16,20 @@ SETTINGS = (  # of all scores of an evaluation
     "tolerance",
     "intervals_over",
 )
-COLUMNS = ("iou_pooled", "iou_mean", "iou_min", "dice_mean")  # of `format_summary`
+# Scores by which members and their combinations are compared.
+CHOICE_SCORES = {
+    "iou_pooled": "IoU, pooled",
+    "iou_mean": "IoU, mean",
+    "iou_min": "IoU, worst slice",
+    "dice_mean": "Dice, mean",
+}
+# Measures of doubt about a mask; a lower expected IoU is more doubt.
+DOUBTS = {
+    "expected_iou": "expected IoU",
+    "disagreement": "disagreement of the members",
+    "uncertainty": "mean entropy",
+    "mutual_information": "mean mutual information",
+}
 
 
 def labelled_scores(evaluation: Mapping) -> list[tuple[str, Mapping]]:
@@ -71,10 +84,10 @@ def worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str
 
 def format_summary(evaluation: Mapping) -> str:
     """Format the scores of snapshots, choices and the ensemble as lines of text."""
-    header = "".join(f"{column:>12}" for column in COLUMNS)
+    header = "".join(f"{column:>12}" for column in CHOICE_SCORES)
     lines = [f"{'':20}{header}   95 % of iou_pooled"]
     for label, scores in labelled_scores(evaluation):
-        cells = "".join(f"{_number(scores[column]):>12}" for column in COLUMNS)
+        cells = "".join(f"{_number(scores[column]):>12}" for column in CHOICE_SCORES)
         low, high = map(_number, scores["iou_pooled_ci95"])
         lines.append(f"{label:20}{cells}   {low} to {high}")
     n, threshold = evaluation["n"], evaluation["threshold"]

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lungseg_jax.evaluation.results import worst_first
+from lungseg_jax.evaluation.results import DOUBTS, worst_first
 from lungseg_jax.inference import overlay
 from lungseg_jax.inference.postprocessing import POSTPROCESSING
 from lungseg_jax.reporting import tables
@@ -12,12 +12,6 @@ from lungseg_jax.reporting.tables import number
 from lungseg_jax.reporting.templates import css_color, data_uri, render
 
 PICTURES = {"mask": "errors", "doubt": "uncertainty", "slice": "slice"}
-UNCERTAINTY_SCORES = {
-    "expected_iou": "expected IoU",
-    "disagreement": "disagreement of the members",
-    "uncertainty": "mean entropy",
-    "mutual_information": "mean mutual information",
-}
 NAMED = 6  # bad slices listed on a card
 
 
@@ -123,7 +117,7 @@ def _auroc(uncertainty: Mapping[str, Any]) -> str:
     auroc = uncertainty["auroc"]
     if auroc["expected_iou"] is None:
         return ""
-    labels = UNCERTAINTY_SCORES.items()
+    labels = DOUBTS.items()
     return ", ".join(f"{label} {auroc[key]:.3f}" for key, label in labels)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.evaluation.results import labelled_scores, worst_first
+from lungseg_jax.evaluation.slice_scores import write_slice_scores
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import (
     encode_jpeg,
@@ -19,9 +20,10 @@ from lungseg_jax.inference.overlay import (
     resize_to_fit,
 )
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.metrics.calibration import BAND
 from lungseg_jax.reporting import figures
 from lungseg_jax.reporting.page import PICTURES, Case, render_page
-from lungseg_jax.runtime.files import atomic_write, csv_writer, write_text
+from lungseg_jax.runtime.files import atomic_write, write_text
 from lungseg_jax.training.run_folder import RunFolder
 
 BAD_SHOWN = 6
@@ -64,7 +66,9 @@ def write_report(
             temporary.write_bytes(png)
     _remove_outdated(folder, len(cases), drawn)
     slices_csv = folder / "slices.csv"
-    _write_slices_csv(slices_csv, evaluation["slices"])
+    slices = evaluation["slices"]
+    names = worst_first(slices, only_scored=False)
+    write_slice_scores(slices_csv, {name: slices[name] for name in names})
     page = render_page(
         evaluation,
         title,
@@ -141,13 +145,7 @@ def _draw_figures(evaluation: Mapping[str, Any]) -> dict[str, bytes]:
         "risk": figures.risk_coverage(evaluation),
         "calibration_image": figures.reliability(calibration["image"], "All pixels"),
         "calibration_boundary": figures.reliability(
-            calibration["boundary"], "Within 5 pixels of the boundary"
+            calibration["boundary"], f"Within {BAND} pixels of the boundary"
         ),
     }
     return {name: figures.to_png(figure) for name, figure in drawn.items()}
-
-
-def _write_slices_csv(path: Path, slices: Mapping[str, Mapping[str, Any]]) -> None:
-    names = worst_first(slices, only_scored=False)
-    with csv_writer(path, ["slice", *slices[names[0]]]) as writer:
-        writer.writerows({"slice": name, **slices[name]} for name in names)

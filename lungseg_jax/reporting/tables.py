@@ -4,17 +4,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lungseg_jax.evaluation.results import labelled_scores, worst_first
+from lungseg_jax.evaluation.results import CHOICE_SCORES, labelled_scores, worst_first
 from lungseg_jax.metrics.registry import METRICS, summary_scores
 
 NOT_AVAILABLE = "n/a"
-# Scores by which members and their combinations are compared.
-CHOICE_SCORES = {
-    "iou_pooled": "IoU, pooled",
-    "iou_mean": "IoU, mean",
-    "iou_min": "IoU, worst slice",
-    "dice_mean": "Dice, mean",
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.writer import ExampleWriter
 
+from lungseg_jax.data.io.images import DTYPES
 from lungseg_jax.data.pairs import Pair, find_pairs, read_slice
 
 SPLIT = "slices"  # one split: train, validation and test are drawn by name, per run
@@ -53,7 +54,7 @@ class LungCT(tfds.core.ShardBasedBuilder):
                 description=f"Any folder of pairs with {dtype} images.",
                 image_dtype=dtype,
             )
-            for dtype in ("uint8", "int16", "uint16", "int32", "float32", "float64")
+            for dtype in DTYPES
         ),
     ]
 
