@@ -20,6 +20,7 @@ from lungseg_jax.checkpointing.remote_checkpoints import (
 from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.models import make_model
+from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.models.variables import count_parameters
 from lungseg_jax.runtime import distributed, memory, progress, signals
 from lungseg_jax.runtime.compilation import platform_of
@@ -171,7 +172,8 @@ def _restore(
     parts = f" in {c.train.accumulate} parts" if c.train.accumulate > 1 else ""
     progress.say(
         f"{c.model.name} U-Net, "
-        f"{count_parameters((shapes.params, shapes.batch_stats)):,} parameters; "
+        f"{count_parameters((shapes.params, shapes.batch_stats)):,} parameters, "
+        f"receptive field {receptive_field(make_model(**c.model))} pixels; "
         f"{len(training.feed.slices)} slices at {c.data.image_size}x{c.data.image_size}; "
         f"{c.train.total_steps} steps of {c.train.batch_size}{parts} on {devices}"
     )
