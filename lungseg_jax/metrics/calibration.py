@@ -17,6 +17,9 @@ from scipy.special import expit
 BINS, LARGEST = 32768, 20.0
 _WIDTH = 2 * LARGEST / BINS
 _LOGITS = -LARGEST + _WIDTH * (np.arange(BINS) + 0.5)  # the middle of each bin
+CONFIDENCE_BINS = 15  # of the probability of lung, from 0 to 1
+BAND = 5  # pixels on each side of a boundary
+LARGEST_LOSS = 3.0  # of a slice, in medians
 
 
 def logit_histogram(
@@ -40,8 +43,8 @@ def logit_histogram(
     return np.bincount(flat, minlength=2 * BINS).reshape(BINS, 2)
 
 
-def boundary_band(truth: np.ndarray, width: int = 5) -> np.ndarray:
-    """Return the band of pixels within `width` pixels of a mask's boundary.
+def boundary_band(truth: np.ndarray) -> np.ndarray:
+    """Return the band of pixels within `BAND` pixels of a mask's boundary.
 
     It covers both sides; the distance is the Euclidean one to the nearest pixel of the
     other side.
@@ -52,24 +55,23 @@ def boundary_band(truth: np.ndarray, width: int = 5) -> np.ndarray:
     if truth.all() or not truth.any():
         return np.zeros_like(truth)
     inside, outside = distance_transform_edt(truth), distance_transform_edt(~truth)
-    return np.where(truth, inside, outside) <= width
+    return np.where(truth, inside, outside) <= BAND
 
 
-def outlier_weights(losses: np.ndarray, most: float = 3.0) -> np.ndarray:
+def outlier_weights(losses: np.ndarray) -> np.ndarray:
     """Return weights that bound the influence of each slice on a fit.
 
     A slice with a wrong label can have the loss of a hundred others, and a fit that follows
-    it is wrong for all of them. The weights limit each loss to `most` times the median.
+    it is wrong for all of them. The weights limit each loss to `LARGEST_LOSS` medians.
 
     Args:
       losses: `[n]`, the mean negative log-likelihood of each slice.
-      most: at least 1.
 
     Returns:
       `[n]`, above 0 and at most 1.
     """
     losses = np.asarray(losses, float)
-    limit = most * np.median(losses)
+    limit = LARGEST_LOSS * np.median(losses)
     return np.divide(limit, losses, out=np.ones_like(losses), where=losses > limit)
 
 
@@ -116,24 +118,23 @@ def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray
 
 
 def reliability_diagram(
-    counts: np.ndarray, temperature: float = 1.0, bins: int = 15
+    counts: np.ndarray, temperature: float = 1.0
 ) -> dict[str, list]:
-    """Return the points of a reliability diagram with equal bins of the probability.
+    """Return the points of a reliability diagram with `CONFIDENCE_BINS` equal bins.
 
     Args:
       counts: of `logit_histogram`.
       temperature: applied first.
-      bins: the number of bins of the probability of lung, from 0 to 1.
 
     Returns:
       "confidence", the mean probability in each bin; "frequency", the share of its pixels
       that is lung, both None for an empty bin; "count", the number of its pixels.
     """
-    p, column = _binned(temperature, bins)
+    p, column = _binned(temperature)
     pixels = counts.sum(axis=1)
-    count = np.bincount(column, weights=pixels, minlength=bins)
-    lung = np.bincount(column, weights=counts[:, 1], minlength=bins)
-    total = np.bincount(column, weights=p * pixels, minlength=bins)
+    count = np.bincount(column, weights=pixels, minlength=CONFIDENCE_BINS)
+    lung = np.bincount(column, weights=counts[:, 1], minlength=CONFIDENCE_BINS)
+    total = np.bincount(column, weights=p * pixels, minlength=CONFIDENCE_BINS)
     return {
         "confidence": [_share(a, n) for a, n in zip(total, count, strict=True)],
         "frequency": [_share(a, n) for a, n in zip(lung, count, strict=True)],
@@ -141,29 +142,28 @@ def reliability_diagram(
     }
 
 
-def calibration_scores(
-    counts: np.ndarray, temperature: float = 1.0, bins: int = 15
-) -> dict[str, Any]:
+def calibration_scores(counts: np.ndarray, temperature: float = 1.0) -> dict[str, Any]:
     """Return errors of the probability of lung, where 0 is perfect.
 
     Args:
       counts: of `logit_histogram`.
       temperature: applied first.
-      bins: the number of bins of the expected calibration error.
 
     Returns:
       "n", the number of pixels; "ece", the expected calibration error, which is the mean
-      difference between confidence and frequency over equal bins (Naeini, Cooper &
-      Hauskrecht 2015), for the probability of lung rather than of the more likely class;
-      "brier", the mean squared error (Brier 1950); "nll", the mean negative log-likelihood
-      in nats. The errors are None for an empty histogram.
+      difference between confidence and frequency over `CONFIDENCE_BINS` equal bins
+      (Naeini, Cooper & Hauskrecht 2015), for the probability of lung rather than of the
+      more likely class; "brier", the mean squared error (Brier 1950); "nll", the mean
+      negative log-likelihood in nats. The errors are None for an empty histogram.
     """
     n = int(counts.sum())
     if not n:
         return {"n": 0, "ece": None, "brier": None, "nll": None}
-    p, column = _binned(temperature, bins)
+    p, column = _binned(temperature)
     pixels = counts.sum(axis=1)
-    excess = np.bincount(column, weights=p * pixels - counts[:, 1], minlength=bins)
+    excess = np.bincount(
+        column, weights=p * pixels - counts[:, 1], minlength=CONFIDENCE_BINS
+    )
     squares = counts[:, 1] * (1 - p) ** 2 + counts[:, 0] * p**2
     # -log sigmoid(z), stable for large z.
     z = _LOGITS / temperature
@@ -176,10 +176,10 @@ def calibration_scores(
     }
 
 
-def _binned(temperature: float, bins: int) -> tuple[np.ndarray, np.ndarray]:
+def _binned(temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the probability of each fine bin, and the coarse bin that contains it."""
     p = expit(_LOGITS / temperature)
-    return p, np.minimum((p * bins).astype(int), bins - 1)
+    return p, np.minimum((p * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)
 
 
 def _logit(probability: np.ndarray) -> np.ndarray:

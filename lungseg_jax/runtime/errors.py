@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+SHOWN = 20  # rows of a list
+
 
 class UserError(Exception):
     """Bad input, shown without a traceback; commands exit with status 2.
@@ -52,11 +54,11 @@ def combine_errors(errors: Sequence[UserError], where: str) -> UserError:
     return UserError("\n".join(lines))
 
 
-def bullet_list(rows: Sequence[str], most: int = 20) -> str:
-    """Indent rows, cut after `most` with a count of those not shown."""
-    shown = [f"  {row}" for row in rows[:most]]
-    if len(rows) > most:
-        shown.append(f"  ... and {len(rows) - most} more")
+def bullet_list(rows: Sequence[str]) -> str:
+    """Indent rows, cut after `SHOWN` with a count of those not shown."""
+    shown = [f"  {row}" for row in rows[:SHOWN]]
+    if len(rows) > SHOWN:
+        shown.append(f"  ... and {len(rows) - SHOWN} more")
     return "\n".join(shown)
 
 

@@ -55,8 +55,6 @@ def choose_placement(
     if asked != AUTO:
         return Placement(asked, f"as data.placement={asked} asks", size)
     fitting = [name for name, value in needed.items() if value <= room]
-    if devices == 1 and "copied" not in fitting:
-        fitting = []
     name = fitting[0] if fitting else "streamed"
     reason = (
         f"because they take {_gigabytes(n * size)} and each device has "

@@ -22,7 +22,7 @@ class Tracker(Protocol):
 
     Attributes:
       library: the module that it needs; the extra of its name installs it.
-      shows_pictures: whether `add_picture` has an effect.
+      shows_pictures: whether it has an `add_picture`.
       needs_history: whether it is to be sent the rows of metrics.jsonl first.
     """
 
@@ -45,7 +45,7 @@ class Tracker(Protocol):
         """Write what is left."""
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files in RUN/tensorboard."""
 
     library = "tensorboardX"
@@ -76,7 +76,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(Tracker):
     """A run of the project PROJECT; RUN/wandb holds its id and its local files.
 
     Weights & Biases ignores steps before the newest one that it has, which are those that
@@ -105,14 +105,11 @@ class WeightsAndBiases:
     def add(self, row: Mapping[str, Any]) -> None:
         self._run.log(scalars(row), step=row["step"])
 
-    def add_picture(self, step: int, picture: np.ndarray) -> None:
-        pass
-
     def close(self) -> None:
         self._run.finish()
 
 
-class MLflow:
+class MLflow(Tracker):
     """A run of the experiment PROJECT; RUN/mlflow/id holds its id.
 
     MLflow keeps every value that it is given, so those that it has are left out.
@@ -149,9 +146,6 @@ class MLflow:
             if row["step"] > self._newest[name]:
                 self._client.log_metric(self._id, name, value, step=row["step"])
                 self._newest[name] = row["step"]
-
-    def add_picture(self, step: int, picture: np.ndarray) -> None:
-        pass
 
     def close(self) -> None:
         self._client.set_terminated(self._id)

@@ -94,11 +94,9 @@ def test_probabilities_of_0_and_1_are_counted():
 def test_reliability():
     p = np.array([[0.05, 0.05, 0.95, 0.95]], np.float32)
     truth = np.array([[False, True, True, True]])
-    found = calibration.reliability_diagram(
-        calibration.logit_histogram(p, truth), bins=10
-    )
-    assert found["count"] == [2, 0, 0, 0, 0, 0, 0, 0, 0, 2]
-    assert found["frequency"][0] == 0.5 and found["frequency"][9] == 1.0
+    found = calibration.reliability_diagram(calibration.logit_histogram(p, truth))
+    assert found["count"] == [2, *[0] * 13, 2]
+    assert found["frequency"][0] == 0.5 and found["frequency"][14] == 1.0
     assert found["confidence"][0] == pytest.approx(0.05, abs=1e-3)
     assert found["confidence"][5] is None and found["frequency"][5] is None
 
@@ -137,9 +135,9 @@ def test_apply_temperature_by_hand():
 def test_boundary_band():
     truth = np.zeros((40, 40), bool)
     truth[10:30, 10:30] = True
-    band = calibration.boundary_band(truth, width=3)
-    assert band[20].nonzero()[0].tolist() == [*range(7, 13), *range(27, 33)]
-    assert not band[7, 7] and band[8, 8]  # a corner is 4.2 and 2.8 away
+    band = calibration.boundary_band(truth)
+    assert band[20].nonzero()[0].tolist() == [*range(5, 15), *range(25, 35)]
+    assert not band[6, 6] and band[7, 7]  # a corner is 5.7 and 4.2 away
     for uniform in (np.zeros((4, 4), bool), np.ones((4, 4), bool)):
         assert not calibration.boundary_band(uniform).any()
 

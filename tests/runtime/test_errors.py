@@ -2,6 +2,7 @@
 
 import pytest
 
+from lungseg_jax.runtime import errors
 from lungseg_jax.runtime.errors import (
     UserError,
     bullet_list,
@@ -50,15 +51,16 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    "rows,most,expected",
+    "rows,expected",
     [
-        (["x"], 2, "  x"),
-        (["x", "y"], 2, "  x\n  y"),
-        (["x", "y", "z"], 2, "  x\n  y\n  ... and 1 more"),
+        (["x"], "  x"),
+        (["x", "y"], "  x\n  y"),
+        (["x", "y", "z"], "  x\n  y\n  ... and 1 more"),
     ],
 )
-def test_bullet_list(rows, most, expected):
-    assert bullet_list(rows, most) == expected
+def test_bullet_list(rows, expected, monkeypatch):
+    monkeypatch.setattr(errors, "SHOWN", 2)
+    assert bullet_list(rows) == expected
 
 
 @pytest.mark.parametrize("n,text", [(0, "0 slices"), (1, "1 slice"), (2, "2 slices")])

@@ -93,37 +93,29 @@ def useful_processes(shards: int) -> int:
     return max(1, min(os.cpu_count() or 1, shards // SHARDS_PER_PROCESS))
 
 
-def write_shards(
-    shards: Sequence[Shard],
-    advance: Callable[[], object],
-    *,
-    processes: int | None = None,
-) -> None:
+def write_shards(shards: Sequence[Shard], advance: Callable[[], object]) -> None:
     """Write shards, which do not exist.
 
     Args:
       shards: what to write.
       advance: called after each slice, from any thread.
-      processes: how many write; by default `useful_processes`.
 
     Raises:
       UserError: a slice cannot be read, a file cannot be written, or a process was killed.
       WorkerError: a process has failed.
     """
-    processes = processes or useful_processes(len(shards))
+    processes = useful_processes(len(shards))
     if processes == 1:
         for shard in shards:
             shard.write(advance)
         return
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(processes))
-        workers = [_start_worker() for _ in range(processes)]
-        for worker in workers:
+        futures = []
+        for i in range(processes):
+            worker = _start_worker()
             stack.callback(worker.kill)
-        futures = [
-            pool.submit(_follow, worker, shards[i::processes], advance)
-            for i, worker in enumerate(workers)
-        ]
+            futures.append(pool.submit(_follow, worker, shards[i::processes], advance))
         for future in as_completed(futures):
             future.result()
 
@@ -164,7 +156,7 @@ def _follow(
         raise UserError(
             "a process that prepared the data was killed by signal "
             f"{number} ({signal.strsignal(number)}).",
-            rule="the machine has enough memory; without it, Linux kills by signal 9.",
+            rule="when memory runs out, Linux kills processes with signal 9.",
             remedy="free some memory and repeat the command, which then continues.",
         )
     if worker.returncode:

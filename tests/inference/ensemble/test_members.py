@@ -25,7 +25,9 @@ def test_select_members(choice, expected, tuned):
     assert select_members(choice, snapshots=SNAPSHOTS, tuned=tuned) == expected
 
 
-@pytest.mark.parametrize("choice", ["11", "10,x", "", "10,", "worst", "every", "average,10"])
+@pytest.mark.parametrize(
+    "choice", ["11", "10,x", "", "10,", "worst", "every", "average,10"]
+)
 def test_refuses_unknown_members(choice):
     error = "this run has no snapshot" if choice.split(",")[-1] else "a name is empty"
     with pytest.raises(UserError, match=error):
