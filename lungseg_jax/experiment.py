@@ -93,7 +93,17 @@ def run_experiment(
         with distributed.primary_first():
             split = run_record.recorded_split(folder)
             data = load_run_data(c, cache_root, room=room, recorded=split)
-            initial = _register(c, folder, data, stack, extend=extend, devices=used)
+            run_record.require_run_or_empty(folder)
+            done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
+            load = functools.cache(functools.partial(_load_initial, c, data))
+            # A run under way needs them only if none of its checkpoints is intact.
+            about = load()[1] if c.init and not done else None
+            if distributed.is_primary():
+                stack.enter_context(folder.claimed())
+            run_record.register_run(
+                c, folder, data, done=done, extend=extend, initial=about, devices=used
+            )
+        initial = functools.partial(_initial, load, folder) if c.init else None
         _train(c, folder, data, initial, track)
         with distributed.ending_together():
             distributed.meet()
@@ -135,46 +145,6 @@ def preview(c: ConfigDict, path: str) -> None:
     progress.say(f"the first {count} training slices: {target}")
 
 
-def _register(
-    c: ConfigDict,
-    folder: RunFolder,
-    data: RunData,
-    stack: contextlib.ExitStack,
-    *,
-    extend: bool,
-    devices: int | None,
-) -> Callable[[], Any] | None:
-    """Claim and describe the run folder; return a function that loads its first weights.
-
-    A run that is under way needs them only if none of its checkpoints is intact.
-    """
-    run_record.require_run_or_empty(folder)
-    done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
-    load = functools.partial(_load_initial, c, data) if c.init else None
-    initial, about = load() if load and not done else (None, None)
-    if distributed.is_primary():
-        stack.enter_context(folder.claimed())
-    run_record.register_run(
-        c,
-        folder,
-        data,
-        done=done,
-        extend=extend,
-        initial=about,
-        devices=devices,
-    )
-    if not load:
-        return None
-    return functools.partial(_load_again, load, folder) if done else lambda: initial
-
-
-def _load_again(load: Callable[[], tuple[Any, dict]], folder: RunFolder) -> Any:
-    """Load the weights that a run was started from."""
-    initial, about = load()
-    run_record.require_same_weights(folder, about)
-    return initial
-
-
 def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
     """Load the weights that a run starts from, and describe them."""
     test = set(data.split["test"])
@@ -184,6 +154,13 @@ def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
     )
     progress.say(f"starting from the network {about['member']} of {c.init}")
     return initial, about
+
+
+def _initial(load: Callable[[], tuple[Any, dict]], folder: RunFolder) -> Any:
+    """Return the variables of `_load_initial`, if they are those that run.json records."""
+    variables, about = load()
+    run_record.require_same_weights(folder, about)
+    return variables
 
 
 def _train(
@@ -230,7 +207,7 @@ def _finish(folder: RunFolder, data: RunData) -> dict:
     scored = run.evaluation
     trained = _load_tuned(run)
     is_scored = scored and folder.page.exists() and list(scored["members"]) == names
-    # What was lost besides snapshots is made again.
+    # Anything lost other than snapshots is made again.
     is_done = is_scored and (trained is not None or bool(run.lost_snapshots))
     if not distributed.any_process(lambda: not is_done, ask=True):
         progress.say(format_summary(scored))
