@@ -27,7 +27,6 @@ def reported(when_interrupted: str) -> Iterator[None]:
             setattr(sys, name, open(os.devnull, "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be valid UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
-    gc.freeze()  # imported modules stay; collecting them takes seconds
     try:
         with signals.raise_on_signal(when_interrupted):
             yield
@@ -48,3 +47,5 @@ def reported(when_interrupted: str) -> Iterator[None]:
             name, status = e.name, e.status
         print(f"\nstopped by {name}; {when_interrupted}", file=sys.stderr)
         sys.exit(status)
+    finally:
+        gc.freeze()  # or Python, as it ends, looks at all of JAX once more: 0.3 s
