@@ -28,7 +28,7 @@ POSTPROCESSING = {
     "two_largest+fill_holes": "both, components first",
 }
 DEFAULT = "drop_islands+fill_holes"
-LUNG, BACKGROUND = 8, 4  # connectivity: lung connects over corners
+_LUNG_NEIGHBOURS, _BACKGROUND_NEIGHBOURS = 8, 4  # lung connects over corners
 
 
 def postprocess(mask: np.ndarray, name: str) -> np.ndarray:
@@ -61,7 +61,7 @@ def _none(mask):
 
 
 def _fill_holes(mask):
-    labels, areas = _components(~mask, BACKGROUND)
+    labels, areas = _components(~mask, _BACKGROUND_NEIGHBOURS)
     is_hole = areas < HOLE * areas[0]  # label 0 is the mask itself
     edges = labels[0], labels[-1], labels[:, 0], labels[:, -1]
     is_hole[np.concatenate(edges)] = False
@@ -78,7 +78,7 @@ def _two_largest(mask):
 
 
 def _keep_components(mask, is_kept):
-    labels, areas = _components(mask, LUNG)
+    labels, areas = _components(mask, _LUNG_NEIGHBOURS)
     if len(areas) < 3:
         return mask
     kept = is_kept(areas[1:])

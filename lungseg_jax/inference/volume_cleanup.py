@@ -9,7 +9,7 @@ import cc3d
 import fill_voids
 import numpy as np
 
-ISLAND = 0.05  # share of the largest component
+COMPONENT = 0.05  # share of the largest component
 BESIDE = 0.5  # share of a component's slices that also show the largest one
 LUNG, AIR = 1, 2  # values of a mask: lung, and lung with air in it
 AERATED_HU = -500  # air is below
@@ -32,7 +32,7 @@ def mark_air(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def clean_volume(mask: np.ndarray, *, has_air: bool = False) -> None:
     """Drop small components of a mask and fill its cavities, in place.
 
-    Kept are components of at least ISLAND of the largest. BESIDE of the slices that they
+    Kept are components of at least COMPONENT of the largest. BESIDE of the slices that they
     extend over must also show the largest one: bowel is below it. Components touch at the
     faces of voxels. A cavity is background that is not connected to the border of the
     volume over the faces of its voxels.
@@ -75,7 +75,7 @@ def _are_kept(labels: np.ndarray, air: np.ndarray | None) -> np.ndarray:
         return np.zeros(len(sizes), bool)
     first, last = found["bounding_boxes"][:, :2].astype(int).T  # slices
     largest = np.where(is_aerated, sizes, 0).argmax()
-    least = np.where(is_aerated, ISLAND, CONSOLIDATED) * sizes[largest]
+    least = np.where(is_aerated, COMPONENT, CONSOLIDATED) * sizes[largest]
     common = np.minimum(last, last[largest]) - np.maximum(first, first[largest]) + 1
     is_beside = common >= BESIDE * (last - first + 1)
     return is_beside & (sizes >= least)

@@ -10,7 +10,7 @@ from scipy import ndimage
 from lungseg_jax.inference.volume_cleanup import (
     AIR,
     BESIDE,
-    ISLAND,
+    COMPONENT,
     clean_volume,
     mark_air,
 )
@@ -47,7 +47,7 @@ def test_a_component_that_touches_a_lung_at_a_corner_is_another_one(lungs):
 
 
 def test_a_component_of_the_share_is_kept(lungs):
-    size = round(ISLAND * 8 * 10 * 6)
+    size = round(COMPONENT * 8 * 10 * 6)
     with_third = lungs.copy()
     with_third[8:10, 0, : size // 2] = 1
     assert with_third.sum() == lungs.sum() + size
@@ -94,7 +94,7 @@ def test_components_and_cavities_are_those_of_scipy(mask):
     kept = np.zeros(mask.shape, bool)
     for k in range(count):
         common = len({*extents[k]} & {*extents[sizes.argmax()]})
-        if sizes[k] >= ISLAND * sizes.max() and common >= BESIDE * len(extents[k]):
+        if sizes[k] >= COMPONENT * sizes.max() and common >= BESIDE * len(extents[k]):
             kept |= labels == k + 1
     np.testing.assert_array_equal(cleaned(mask), ndimage.binary_fill_holes(kept))
 
@@ -120,7 +120,7 @@ def test_a_lung_filled_with_tissue_is_kept_beside_one_with_air(lungs):
 
 def test_a_small_part_without_air_is_dropped(lungs):
     with_liver = lungs * np.uint8(AIR)
-    with_liver[2:6, 0, :9] = 1  # 36 voxels, above ISLAND
+    with_liver[2:6, 0, :9] = 1  # 36 voxels, above COMPONENT
     np.testing.assert_array_equal(cleaned_with_air(with_liver), lungs)
     with_liver[with_liver == 1] = AIR
     np.testing.assert_array_equal(cleaned_with_air(with_liver), with_liver > 0)

@@ -16,7 +16,7 @@ from lungseg_jax.data.augmentation.fields import coordinates, smooth_noise
 from lungseg_jax.data.augmentation.geometry import moments, one_lung
 
 CONSOLIDATION_HU = (-20.0, 80.0)  # fat is darker
-AIR_HU = -500.0  # what is below counts as air
+AERATED_HU = -500.0  # what is below counts as air
 GROUND_GLASS_HU = (-720.0, -350.0)
 FLUID_HU = (-10.0, 25.0)
 NODULE_HU = (-40.0, 100.0)
@@ -42,7 +42,7 @@ def consolidate(
     where, number_key, texture_key, grain_key = jax.random.split(key, 4)
     hu, texture = draw(number_key, 2)
     weight = _affected_part(mask, where, most=1.5)
-    air = mask * (1 - weight) * (image[..., 0] < AIR_HU)
+    air = mask * (1 - weight) * (image[..., 0] < AERATED_HU)
     weight *= air.sum() >= least_air * mask.sum()
     hu = between(hu, *CONSOLIDATION_HU)
     hu += 40 * texture * smooth_noise(texture_key, mask.shape, TEXTURE)
