@@ -69,6 +69,7 @@ def check_effects(c: ConfigDict) -> None:
     # Options that are ignored if a condition holds, with what they belong to.
     ignored = {
         "schedule.floor": (is_constant, "schedule.name=cosine_restarts"),
+        # Recipes set it, and with one cycle no schedule uses it.
         "schedule.peak_decay": (
             is_constant and c.schedule.cycles > 1,
             "schedule.name=cosine_restarts",

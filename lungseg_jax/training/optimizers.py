@@ -70,7 +70,8 @@ def _by_shape(
 
     def key(path, leaf) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return END * is_end(name, leaf) + "x".join(map(str, leaf.shape))
+        shape = "x".join(map(str, leaf.shape))
+        return END + shape if is_end(name, leaf) else shape
 
     def stack(tree):
         stacks = defaultdict(list)

@@ -106,9 +106,10 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     before = {
         knob.name: knob.before
         for knob in knobs.all_knobs()
-        if knob.before is not None and knob.name not in known
-        if asked[knob.name] == flat({knob.name: knob.default})[knob.name]
+        if knob.before is not None
+        and knob.name not in known
         and knob.before != knob.default
+        and asked[knob.name] == flat({knob.name: knob.default})[knob.name]
     }
     if not before:
         return config

@@ -147,7 +147,7 @@ def _make_gradient(loss, outlier_knee, outlier_factor, sharding):
             return outlier_knee
         # The knee does not depend on the losses that it damps, except the very first.
         losses = jax.lax.stop_gradient(losses)
-        current = jnp.where(median > 0, median, track_median(median, losses))
+        current = jnp.where(median > 0, median, jnp.median(losses))
         return jnp.maximum(outlier_factor * current, max(outlier_knee, SMALLEST_KNEE))
 
     def gradient(state: TrainState, batch, truth):

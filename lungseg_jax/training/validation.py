@@ -47,13 +47,17 @@ def make_validate(
     ]
 
     def validate(state: TrainState) -> dict[str, float]:
-        losses, rows = [], []
+        outputs, losses, rows = [], [], []
         for batch in batches:
             part = slices.stack(batch) if arrays is None else _rows(arrays, batch)
             images = to_unit(part["image"], **preprocessing_of(c))
             inputs = images, unpack_masks(part["mask"])
             inputs = distributed.place(inputs, distributed.by_example(mesh))
-            batch_losses, counts = jax.device_get(eval_step(state.variables, *inputs))
+            outputs.append(eval_step(state.variables, *inputs))
+            jax.block_until_ready(outputs[-2:-1])  # devices hold two batches, not all
+        for batch, (batch_losses, counts) in zip(
+            batches, jax.device_get(outputs), strict=True
+        ):
             unpadded = len(np.unique(batch))
             losses += batch_losses[:unpadded].tolist()
             rows += counts[:unpadded].tolist()
