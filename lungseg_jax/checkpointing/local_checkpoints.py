@@ -197,7 +197,7 @@ def restore_newest(
       steps: those that are there.
       read: returns the tree and the notes of a step.
       otherwise: the tree of step 0.
-      damaged: grows.
+      damaged: steps found damaged are added to it.
     """
     for step in sorted(steps, reverse=True):
         try:

@@ -44,13 +44,13 @@ class CorruptCheckpointError(UserError):
 
 
 def unreadable(where: Path, why: str) -> UserError:
-    """Return the error about a checkpoint that the disk does not give.
+    """Return the error about a checkpoint that the disk fails to read.
 
     It may be intact, and so is not skipped and replaced like one that is damaged.
     """
     return UserError(
         f"checkpoint {where} cannot be read: {why}.",
-        remedy="run the command again when the disk answers.",
+        remedy="run the command again when the disk is readable again.",
     )
 
 
@@ -77,7 +77,7 @@ def read_manifest(file: Path, step: int) -> dict:
 
     Raises:
       CorruptCheckpointError: it is missing, damaged, or belongs to another step.
-      UserError: the disk does not give it.
+      UserError: the disk fails to read it.
     """
     where = file.parent.parent
     try:

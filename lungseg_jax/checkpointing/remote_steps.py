@@ -11,9 +11,8 @@ from pathlib import Path
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
 from lungseg_jax.runtime.object_storage import as_os_errors, download, upload
 
-COMMIT = (
-    "commit_success.txt"  # Orbax's own name for it, so that it can read gs:// itself
-)
+# Orbax's own name for it, so that it can read gs:// itself.
+COMMIT = "commit_success.txt"
 
 
 def remote_steps(folder: Path) -> list[int]:

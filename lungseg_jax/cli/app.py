@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 class Command(click.Command):
-    """A command whose help is the docstring of its module, as it is typed there.
+    """A command whose help text is its module's docstring, verbatim.
 
     Args:
       when_interrupted: what is left and what to do, printed after Ctrl-C or SIGTERM.

@@ -1,15 +1,15 @@
-"""Say how a recipe suits TPUs, GPUs or CPUs that need not be there, by compiling it.
+"""Compile a recipe for devices that need not be there, and report how well it fits.
 
     lungseg compile --topology=v5e --config=incp_snapshot:full
     lungseg compile --topology=v5e:4x4 --config.train.batch_size=64
     lungseg compile --topology=h100:8 --config=conv:full --slices=10000 --json=report.json
     lungseg compile --topology=cpu:8 --config=configs/smoke.py
 
-The update of a training, for all devices, and the prediction of a batch by a network, for
-one: whether they fit in memory, what they move, what the devices exchange, and the time
-that follows. Nothing is trained, and no data are read. A TPU needs the extra [tpu], a GPU
-the extra [gpu]; neither needs the hardware. A large recipe takes minutes. Times are lower
-limits or estimates, and no measurements.
+It compiles the update of a training for all devices and the prediction of a batch for one,
+and reports whether they fit in memory, what they move, what the devices exchange, and the
+time that follows. Nothing is trained, and no data are read. A TPU needs the extra [tpu], a
+GPU the extra [gpu]; neither needs the hardware. A large recipe takes minutes. Times are
+lower bounds or estimates, not measurements.
 """
 
 import dataclasses

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @app.command(
     __doc__,
-    when_interrupted="files that are there are complete; --overwrite replaces them.",
+    when_interrupted="files already written are complete; --overwrite replaces them.",
 )
 @app.run_option(
     "Run or bundle: a folder, gs://, s3:// or hf://; by default that of the package.",

@@ -25,8 +25,8 @@ from lungseg_jax.cli import app
 
 @app.command(
     __doc__,
-    when_interrupted="a bundle that is there is complete; with --push, the same command "
-    "uploads it.",
+    when_interrupted="any bundle already written is complete; with --push, the same "
+    "command uploads it.",
 )
 @app.output("BUNDLE", "a folder that does not exist yet.")
 @app.run_option("Run folder, also on gs:// or s3://; may be repeated.", multiple=True)

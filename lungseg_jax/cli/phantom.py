@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "--spacing",
     type=click.FloatRange(min=0),
     default=0.0,
-    help="Distance between slices, mm; 0: what reaches from neck to abdomen.",
+    help="Distance between slices, mm; 0: a spacing that covers neck to abdomen.",
 )
 @click.option(
     "--mask", type=app.PATH, help="File of the mask; by default OUT with _mask."

@@ -97,9 +97,8 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
             raise ValueError("it is a folder, or a link to nothing")
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
-        text = file.read_text(
-            encoding="utf-8-sig"
-        )  # spreadsheets write a byte order mark
+        # Spreadsheets write a byte order mark.
+        text = file.read_text(encoding="utf-8-sig")
         table = csv.DictReader(io.StringIO(text), strict=True)
         header = [column.strip() for column in table.fieldnames or []]
         table.fieldnames = header

@@ -182,7 +182,7 @@ def _probabilities(
 
 
 class _EnsembleStats:
-    """Accumulates what is known of the masks `predict` writes: scores, calibration, doubt.
+    """Accumulates scores, calibration and uncertainty of the masks that `predict` writes.
 
     Args:
       segmenter: the ensemble.

@@ -44,7 +44,7 @@ def tune(
       total: the number of these slices, for all processes; 0 if the run has no validation
         split.
       stressed: all changed validation slices, from which the limits of review are also
-        chosen: one that comes from clean slices only would flag every slice of another
+        chosen: one that was chosen on clean slices only would flag every slice of another
         scanner.
 
     Returns:

@@ -53,7 +53,7 @@ def write_report(
       title: the heading.
 
     Raises:
-      UserError: a file cannot be written.
+      OSError, UserError: a file cannot be written or removed.
     """
     cases = _write_cases(folder, evaluation, segmenter, read)
     drawn = _draw_figures(evaluation)

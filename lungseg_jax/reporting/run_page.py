@@ -27,7 +27,7 @@ def write_run_page(
       dataset: its data.
 
     Raises:
-      OSError, UserError: a file cannot be written.
+      OSError, UserError: a file cannot be written or removed.
     """
     c = run.config
     write_report(

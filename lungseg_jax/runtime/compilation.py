@@ -28,7 +28,7 @@ def jit(
     out_shardings: jax.sharding.Sharding | None = None,
     **options: Any,
 ) -> Callable:
-    """`jax.jit` for the platform of the results: its forms, and our options for a CPU."""
+    """`jax.jit` that tells traced code its platform and sets our options for a CPU."""
     platform = platform_of(out_shardings)
     if platform == "cpu":
         options["compiler_options"] = _cpu_options()

@@ -5,9 +5,9 @@ files and prints. The processes share the run folder and read the same data, on 
 file system or from copies.
 
 Batches are split over one mesh of all devices, and so are training slices that do not fit
-on each of them; everything else is replicated. Under `jit`
-the mean over a sharded batch is global, so batch norm and losses need no axis name and the
-same program serves any number of devices.
+on each of them; everything else is replicated. Under `jit` the mean over a sharded batch
+is global, so batch norm and losses need no axis name and the same program serves any number
+of devices.
 """
 
 import contextlib

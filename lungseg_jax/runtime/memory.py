@@ -1,4 +1,4 @@
-"""The memory of this machine and its devices, and a plain error where it ends."""
+"""The memory of this machine and its devices, and a plain error when it runs out."""
 
 import contextlib
 import os

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def share(items: Sequence) -> Sequence:
-    """Return what this process does: every n-th item of what all n do together."""
+    """Return this process's share: every n-th item, for n processes."""
     index, count = _place()
     return items[index::count]
 

@@ -1,4 +1,4 @@
-"""What gives the compiled steps their slices: a resident split, or a stream.
+"""Sources of training batches: a resident split, or a stream.
 
 A feed has these attributes and methods:
 

@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl, and the same for the terminal."""
+"""Writes the rows of metrics.jsonl and prints them."""
 
 import datetime
 import time

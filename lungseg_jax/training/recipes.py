@@ -23,7 +23,8 @@ def laptop() -> ConfigDict:
 
     The time includes data preparation and compilation. Training at 128 pixels shows many
     slices in that time; predictions are made at 192 pixels, which is within the scales that
-    augmentation has shown. So few steps learn less from rare pictures: each is rarer.
+    augmentation has shown. Rare changes are drawn less often: so few steps learn little
+    from them.
     """
     c = _varied()
     c.data.image_size = 128

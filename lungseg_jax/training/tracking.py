@@ -93,7 +93,7 @@ class Tracking:
             except BaseException as e:  # a library decides what it raises
                 self._failed.add(name)
                 progress.say(
-                    f"{name} does not follow the training any more: "
+                    f"{name} no longer follows the training: "
                     f"{type(e).__name__}: {e}; metrics.jsonl has every row"
                 )
 

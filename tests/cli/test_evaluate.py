@@ -34,7 +34,7 @@ def test_scores_that_were_written_before_a_stop_are_not_denied(
     words = [f"--run={trained_run}", f"--data={labelled_folder}", *outputs]
     done = lungseg_here("evaluate", *words)
     assert done.returncode == 130 and (tmp_path / "scores.json").exists()
-    assert "files that are there are complete" in done.stderr
+    assert "files already written are complete" in done.stderr
 
 
 def test_members_last_uses_only_the_last_snapshot(

@@ -95,7 +95,7 @@ def test_a_tracker_that_fails_warns_once_and_ends_nothing(
     train(tiny_config(tiny_cache), folder, track=["failing", "tensorboard"])
     assert untimed_rows(folder) == untimed_rows(finished_run)
     output = capsys.readouterr().out
-    assert Failing.calls == 1 and output.count("failing does not follow") == 1
+    assert Failing.calls == 1 and output.count("failing no longer follows") == 1
     assert "ConnectionError: no route to host; metrics.jsonl has every row" in output
     assert_events_are_the_rows(folder)  # the other one goes on
 
@@ -109,7 +109,7 @@ def test_a_tracker_that_cannot_be_opened_ends_nothing(
 
     monkeypatch.setitem(TRACKERS, "closed", Closed)
     train(tiny_config(tiny_cache), folder, track=["closed"])
-    assert capsys.readouterr().out.count("closed does not follow") == 1
+    assert capsys.readouterr().out.count("closed no longer follows") == 1
     assert folder.read_metrics()[-1]["step"] == 7
 
 

@@ -73,7 +73,7 @@ def write_bundle(
 def require_same(
     path: Path, trained: TrainedEnsemble, record: Mapping[str, Any]
 ) -> None:
-    """Check that a bundle is intact, and of these networks with this description.
+    """Check that a bundle is intact and holds exactly these networks and this description.
 
     Args:
       path: the folder of the bundle.
@@ -89,7 +89,7 @@ def require_same(
         if any(_checksum(there) != _checksum(new) for there, new in pairs):
             raise UserError(
                 f"{path} exists already, and is not what this command would write.",
-                rule="--push uploads a bundle that is there if it is the same.",
+                rule="--push uploads an existing bundle only if it is identical.",
                 remedy="repeat the options that wrote it, or name another folder.",
             )
 

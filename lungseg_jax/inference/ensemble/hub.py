@@ -78,7 +78,7 @@ def push_bundle(folder: Path, repo: str) -> str:
 
 
 def require_hub(repo: str, *, option: str) -> None:
-    """Check that a repository can be named so, and that huggingface_hub is installed.
+    """Check that `repo` is a valid name and huggingface_hub is installed.
 
     Raises:
       UserError: one of them is not the case.
@@ -91,5 +91,6 @@ def require_hub(repo: str, *, option: str) -> None:
 def _failed(what: str, error: Exception) -> UserError:
     return UserError(
         f"{what}: {type(error).__name__}: {error}",
-        remedy="check the name and the connection; `hf auth login` opens what is private.",
+        remedy="check the name and the connection; `hf auth login` gives access to private "
+        "repositories.",
     )

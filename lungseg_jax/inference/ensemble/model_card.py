@@ -134,7 +134,8 @@ def _networks(description: Mapping[str, Any]) -> str:
 def _input(description: Mapping[str, Any]) -> str:
     size = description["preprocessing"]["image_size"]
     if description["preprocessing"]["preprocessing"] == "seed":
-        return f"images = np.zeros((1, {size}, {size}, 3), np.float32)  # as the notebooks'"
+        images = f"np.zeros((1, {size}, {size}, 3), np.float32)"
+        return f"images = {images}  # preprocessed as in the notebooks"
     return f"images = np.full((1, {size}, {size}), -1000, np.float32)  # your slices"
 
 
