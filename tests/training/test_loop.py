@@ -49,6 +49,12 @@ def test_a_stopped_run_keeps_its_newest_two_steps(tiny_cache, tmp_path):
     assert checkpoints.saved_steps(folder.checkpoints) == [4, 6]
 
 
+def test_a_training_says_what_it_trains(tiny_cache, tmp_path, capsys):
+    stop_after(1, tiny_config(tiny_cache), RunFolder(tmp_path / "run"))
+    said = "parameters, receptive field 110 pixels; 7 slices at 32x32; 7 steps of 3"
+    assert said in capsys.readouterr().out
+
+
 def test_metrics_have_each_step_once_and_the_rate_falls_within_a_cycle(finished_run):
     rows = finished_run.read_metrics()
     steps = [row for row in rows if row["kind"] == "train"]
