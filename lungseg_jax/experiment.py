@@ -103,7 +103,7 @@ def run_experiment(
             run_record.register_run(
                 c, folder, data, done=done, extend=extend, initial=about, devices=used
             )
-        initial = functools.partial(_initial, load, folder) if c.init else None
+        initial = functools.partial(_load_recorded, load, folder) if c.init else None
         _train(c, folder, data, initial, track)
         with distributed.ending_together():
             distributed.meet()
@@ -156,7 +156,7 @@ def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
     return initial, about
 
 
-def _initial(load: Callable[[], tuple[Any, dict]], folder: RunFolder) -> Any:
+def _load_recorded(load: Callable[[], tuple[Any, dict]], folder: RunFolder) -> Any:
     """Return the variables of `_load_initial`, if they are those that run.json records."""
     variables, about = load()
     run_record.require_same_weights(folder, about)

@@ -83,9 +83,8 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
     ratio = size / c.train.batch_size
     changes = {"train.batch_size": size, "schedule.warmup_steps": 0}
     changes |= {name: max(1, round(values[name] / ratio)) for name in STEPS}
-    changes |= {
-        name: min(changes[name], LARGE) for name in INTERVALS
-    }  # LARGE means never
+    # LARGE means never.
+    changes |= {name: min(changes[name], LARGE) for name in INTERVALS}
     if c.schedule.hold_steps == 1:
         changes["schedule.hold_steps"] = 1  # a smooth curve stays smooth
     if ratio != 1:
