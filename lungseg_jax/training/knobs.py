@@ -132,39 +132,6 @@ KNOBS: tuple[Knob, ...] = (
         (0.0, 0.9),
     ),
     Knob("data.split_seed", 3, "seed of the split", (0, 2**32 - 1)),
-<<<<<<< HEAD
-=======
-    Knob("augment.zoom", 0.1, "scale each axis by 1 - zoom to 1 + zoom", (0.0, 0.9)),
-    Knob("augment.shift", 0.1, "shift each axis by up to this share of it", (0.0, 0.9)),
-    Knob("augment.rotation_deg", 5.0, "rotate by up to this angle", (0.0, 180.0)),
-    Knob("augment.flip_lr", True, "mirror half of the examples left to right"),
-    Knob("augment.flip_ud", True, "mirror half of the examples top to bottom"),
-    Knob(
-        "augment.scale",
-        1.5,
-        "magnify or shrink by up to this factor; 1 or below: off",
-        (0.0, 4.0),
-        before=0.0,
-    ),
-    *(
-        Knob(
-            f"augment.{name}", default, f"probability of {what}", (0.0, 1.0), before=0.0
-        )
-        for name, default, what in (
-            ("turn", 0.08, "a rotation by any angle"),
-            ("crop", 0.2, "a field of view that is tight around both lungs or one"),
-            ("collapse", 0.08, "one smaller lung, with its surroundings pulled in"),
-        )
-    ),
-    *augmentation_knobs(),
-    Knob(
-        "augment.least_air",
-        0.1,
-        "share of the lungs that keeps its air where a consolidation is painted",
-        (0.0, 1.0),
-        before=0.1,
-    ),
->>>>>>> 2be4f96 (Sentences, and ranges of probabilities)
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
     Knob("model.filters", 8, "filters of the first level", (1, 1024)),
     Knob(
@@ -324,7 +291,9 @@ KNOBS: tuple[Knob, ...] = (
         before=0.0,
     ),
     *(
-        Knob(f"augment.{name}", default, f"probability of {what}", (0, 1), before=0.0)
+        Knob(
+            f"augment.{name}", default, f"probability of {what}", (0.0, 1.0), before=0.0
+        )
         for name, default, what in (
             ("turn", 0.08, "a rotation by any angle"),
             ("crop", 0.2, "a field of view that is tight around both lungs or one"),
