@@ -5,7 +5,7 @@
     lungseg train --config=configs/conv.py:notebook --workdir=runs/notebook
     lungseg train --config.data.dir=DIR --preview=sheet.png
     lungseg train --config.data.dir=DIR --init=RUN --track=tensorboard
-    lungseg train --extend --config.schedule.cycles=4 --config.train.total_steps=857
+    lungseg train --extend --config.schedule.cycles=4 --config.train.total_steps=1286
     lungseg train --list
 
 Without --config.data.dir, it trains on the embedded phantom slices. DIR holds 2d_images/
