@@ -1,6 +1,5 @@
 """Maps inputs to output files and validates all of them before writing any."""
 
-import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from lungseg_jax.data.io.formats import (
     split_suffix,
     suffixes,
 )
+from lungseg_jax.data.io.image_headers import may_be_dicom
 from lungseg_jax.data.io.segments import DICOM_SEGMENTATION
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
@@ -29,6 +29,10 @@ from lungseg_jax.runtime.files import check_outputs
 INDEX = "index.html"  # of the pages of several volumes
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
 LISTED = 5  # folders that an error lists
+# Suffixes of volumes, some with a header in a file of its own, and of pictures.
+UNSUPPORTED = (".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".mgh", ".mgz", ".mnc")
+UNSUPPORTED += (".nii.bz2", ".gipl", ".vtk", ".jpg", ".jpeg", ".bmp")
+SAVE_AS = "save it as .nii.gz, .nrrd or .mha; a slice as .tif, .png or .npy"
 
 
 def plan_outputs(
@@ -49,9 +53,9 @@ def plan_outputs(
         Volumes and series are found at any depth below it, slices only in it.
       target: a file for a single input, otherwise a folder, in which the masks are where
         their inputs are in `source`.
+      format: suffix of the masks in a folder, by default that of their inputs.
       series: UID of the DICOM series to read; by default, each of them in a folder of
         folders.
-      format: suffix of the masks in a folder, by default that of their inputs.
       maps: keys of `MAPS` to save as further images.
       overlay: whether to save a picture of each mask on its image, and a page of each
         volume.
@@ -98,8 +102,7 @@ def index_of(tasks: Sequence[PredictionTask], target: Path) -> Path | None:
 def _plan_single(
     source: Path, target: Path, format: str, series: str
 ) -> PredictionTask:
-    task = _plan_input(source, _mask_path(source, target, format))
-    return dataclasses.replace(task, series=series)
+    return _plan_input(source, _mask_path(source, target, format), series)
 
 
 def _plan_folder(
@@ -108,8 +111,9 @@ def _plan_folder(
     """Plan what is in a folder and below; only a series by itself is a single input."""
     files, folders = _entries(source)
     below = list(_plan_below(folders, target, format, series))
-    own, is_single = [], is_dicom(source) and not folders
-    if is_dicom(source) and folders:
+    is_series = _is_series(source, files)
+    own, is_single = [], is_series and not folders
+    if is_series and folders:
         own = list(_plan_series(source, target, format, series))
         is_single = bool(own) and not below
     if own or is_single:
@@ -123,6 +127,8 @@ def _plan_folder(
             remedy="name a folder for the masks.",
         )
     if not series:
+        if not is_series:
+            _say_unknown(source, files)
         own = own or _plan_images(source, files, target, format)
     elif not own and not below:
         raise UserError(
@@ -153,7 +159,7 @@ def _plan_images(
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the files and the folders in a folder; segmentations are left out."""
     paths = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
-    # A dead link, as of git-annex, is a scan that cannot be read, and not none.
+    # A dead link, as of git-annex, is an unreadable scan, not a missing one.
     files = [p for p in paths if p.is_file() or not p.exists()]
     segmentations = [p for p in files if kind_of(p) and format_of(p).add_segments]
     for path in segmentations:
@@ -162,14 +168,39 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     return files, [p for p in paths if p.is_dir()]
 
 
+def _is_series(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether the files of a folder are DICOM, or perhaps were: some are dead links."""
+    if is_dicom(folder):
+        return True
+    is_dead = any(may_be_dicom(path) and not path.exists() for path in files)
+    return is_dead and not any(map(kind_of, files))
+
+
+def _say_unknown(folder: Path, files: Sequence[Path]) -> None:
+    """Print a line if images may be among the files of a folder that are left out."""
+    unknown = [p for p in files if not kind_of(p) and may_be_dicom(p)]
+    images = [p for p in unknown if p.name.lower().endswith(UNSUPPORTED)]
+    if images:
+        progress.say(f"skipped: {images[0]}{_and_more(images)}: unsupported; {SAVE_AS}")
+    elif unknown and not any(map(kind_of, files)):
+        first = unknown[0].name
+        progress.say(f"skipped: {folder}: {first}{_and_more(unknown)}: unknown format")
+
+
+def _and_more(paths: Sequence[Path]) -> str:
+    return f" and {len(paths) - 1} more" if paths[1:] else ""
+
+
 def _plan_below(
     folders: Sequence[Path], target: Path, format: str, series: str
 ) -> Iterator[PredictionTask]:
     """Plan the DICOM series and volumes in these folders and below."""
     for folder in folders:
-        if is_dicom(folder):
-            yield from _plan_series(folder, target, format, series)
         files, deeper = _entries(folder)
+        if _is_series(folder, files):
+            yield from _plan_series(folder, target, format, series)
+        elif not series:
+            _say_unknown(folder, files)
         if not series:
             yield from _plan_volumes(files, target / folder.name, format)
         deeper = [path for path in deeper if not path.is_symlink()]  # no circles
@@ -194,7 +225,10 @@ def _plan_volumes(
 def _plan_series(
     folder: Path, target: Path, format: str, series: str
 ) -> Iterator[PredictionTask]:
-    """Plan the chosen or else each series in a folder; a single one has its name."""
+    """Plan the chosen series, or every one.
+
+    If there is only one, its mask is named after the folder.
+    """
     mask = _mask_path(folder, target, format, in_folder=True)
     try:
         uids = series_uids(folder)
@@ -203,13 +237,11 @@ def _plan_series(
     if series:
         uids = [uid for uid in uids if uid == series]
     if len(uids) == 1:
-        task = _plan_input(folder, mask)
-        yield dataclasses.replace(task, series=series)
+        yield _plan_input(folder, mask, series)
         return
     stem, suffix = split_target(mask)
     for uid in uids:
-        task = _plan_input(folder, target / stem / f"{uid}{suffix}")
-        yield dataclasses.replace(task, series=uid)
+        yield _plan_input(folder, target / stem / f"{uid}{suffix}", uid)
 
 
 def _refuse_inside(source: Path, target: Path) -> None:
@@ -274,7 +306,7 @@ def _mask_path(
     return target
 
 
-def _plan_input(source: Path, target: Path) -> PredictionTask:
+def _plan_input(source: Path, target: Path, series: str = "") -> PredictionTask:
     suffix = split_target(target)[1]
     slices = suffixes(SLICE, EITHER, writable=True)
     volumes = suffixes(VOLUME, EITHER, writable=True)
@@ -292,9 +324,12 @@ def _plan_input(source: Path, target: Path) -> PredictionTask:
     else:
         if not source.stat().st_size:
             raise UserError(f"{source} is empty.", remedy="copy it again.")
+        is_image = source.name.lower().endswith(UNSUPPORTED)
         raise UserError(
             f"the input {source} is not in a known format.",
-            rule=f"one of {', '.join(suffixes())}, or DICOM.",
+            rule=f"one of {', '.join(suffixes())}, or DICOM, whose files have DICM at "
+            "byte 128.",
+            remedy=f"{SAVE_AS}." if is_image else "",
         )
     if suffix not in allowed:
         if suffix == DICOM_SEGMENTATION:
@@ -313,4 +348,4 @@ def _plan_input(source: Path, target: Path) -> PredictionTask:
             needed_by=f"the DICOM segmentation {target}",
             otherwise="name another format, such as .nii.gz.",
         )
-    return PredictionTask(source, target, is_volume=as_volume)
+    return PredictionTask(source, target, is_volume=as_volume, series=series)

@@ -144,6 +144,42 @@ def test_what_cannot_be_read_below_is_an_input(volume, tmp_path):
             pass
 
 
+def test_a_series_of_dead_links_is_an_input(tmp_path):
+    """As git-annex leaves it: unreadable, not missing."""
+    folder = tmp_path / "in" / "anna"
+    folder.mkdir(parents=True)
+    (folder / "IM0001").symlink_to("annexed")
+    for source in (tmp_path / "in", folder):
+        (task,) = plan_outputs(source, tmp_path / "out")
+        assert task.source == folder and task.is_volume
+    with pytest.raises(UserError, match="IM0001 is a link to a file that does not"):
+        with open_volume(folder):
+            pass
+    (folder / "IM0001").rename(folder / "notes.txt")
+    assert_refused("contains no images", tmp_path / "in", tmp_path / "out")
+
+
+def test_what_is_in_no_known_format_is_said(volume, tmp_path, capsys):
+    files = {
+        "mhd": ("v.mhd", "v.raw", "w.mhd"),
+        "bare": ("IM0001", "IM0002"),
+        "texts": ("report.txt", "report.pdf"),
+        "scan": ("notes", "old.nii"),
+    }
+    for folder, names in files.items():
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        for name in names:
+            (tmp_path / "in" / folder / name).write_bytes(volume.read_bytes())
+    (task,) = plan_outputs(tmp_path / "in", tmp_path / "out")
+    assert task.source.name == "old.nii"
+    bare, mhd = capsys.readouterr().out.splitlines()
+    place = f"skipped: {tmp_path / 'in'}"
+    assert bare == f"{place}/bare: IM0001 and 1 more: unknown format"
+    assert mhd.startswith(
+        f"{place}/mhd/v.mhd and 1 more: unsupported; save it as .nii.gz"
+    )
+
+
 def test_refuses_other_images_beside_a_dicom_series(images, tmp_path):
     (images / "1").write_bytes(bytes(128) + b"DICM")
     assert_refused("2 other images, such as a.tif", images, tmp_path / "out")
@@ -271,6 +307,7 @@ def test_refuses_two_outputs_with_one_name(images, tmp_path):
     [
         ("none.tif", "does not exist"),
         ("notes.txt", "in a known format"),
+        ("scan.mhd", "(?s)in a known format.*save it as .nii.gz"),
         ("0.dcm", "0.dcm is empty"),
         ("", "contains no images"),
     ],
@@ -278,6 +315,7 @@ def test_refuses_two_outputs_with_one_name(images, tmp_path):
 def test_refuses_unusable_inputs(name, message, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "scan.mhd").write_text("ObjectType = Image")
     (tmp_path / "0.dcm").touch()
     source, target = tmp_path / (name or "empty"), tmp_path / ("m.png" if name else "")
     assert_refused(message, source, target)

@@ -20,19 +20,22 @@ ROUNDING_MM = 0.1  # some files round positions to tenths of a millimetre
 
 
 @contextlib.contextmanager
-def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
+def open_volume(
+    path: Path, *, series: str = "", suffixes: Sequence[str] = ()
+) -> Iterator[Volume]:
     """Open a DICOM file or the folder of a series; its voxels are copied into TMPDIR.
 
     Args:
       path: a file, or a folder with the files of one or more series.
       series: UID of the series to open; "" if there is only one.
+      suffixes: of files in other formats, which may be in the folder.
 
     Raises:
       UserError: there are several series and none is chosen, a file is damaged or not an
         axial CT slice, or the slices overlap or do not form a stack of equal distances.
     """
     with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
-        slices = _sorted_slices(path, series)
+        slices = _sorted_slices(path, series, suffixes)
         geometry = _stack_geometry(slices)
         require_plausible(geometry, path)
         file = _copy_voxels(slices, geometry, path, Path(scratch))
@@ -44,24 +47,26 @@ def open_volume(path: Path, *, series: str = "") -> Iterator[Volume]:
         )
 
 
-def series_uids(folder: Path) -> list[str]:
+def series_uids(folder: Path, *, suffixes: Sequence[str] = ()) -> list[str]:
     """Return the UIDs of the series in a folder, and print what else is in it.
 
     With a single series, nothing is printed: that is left to `open_volume`.
 
     Raises:
-      UserError: a CT file among them is damaged.
+      UserError: see `read_folder`.
     """
-    found = read_folder(folder)
+    found = read_folder(folder, suffixes=suffixes)
     if len(found.series) != 1:
         found.say_skipped()
     return list(found.series)
 
 
-def _sorted_slices(path: Path, series: str) -> list[DicomSlice]:
+def _sorted_slices(
+    path: Path, series: str, suffixes: Sequence[str]
+) -> list[DicomSlice]:
     """Return the slices of a file or a series by position; what is left out is printed."""
     if path.is_dir():
-        found = read_folder(path)
+        found = read_folder(path, suffixes=suffixes)
         slices = found.choose(series)
         if not series:
             found.say_skipped()

@@ -5,11 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lungseg_jax.data.io.dicom_slice import DicomSlice
-from lungseg_jax.data.io.image_headers import is_dicom_file
+from lungseg_jax.data.io.image_headers import (
+    DICOM_PREAMBLE,
+    is_dicom_file,
+    may_be_dicom,
+)
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list, combine_errors, pluralize
 
 SERIES, DESCRIPTION = "0020|000e", "0008|103e"
+NAMES = (".dcm", ".ima")  # suffixes that some programs add
 STACK = 3  # the least slices of a coronal or sagittal volume; fewer are localizers
 # Element (0002,0002), near the start of a file, states its class; CT classes start alike.
 _CLASS, _CLASSES, _CT = b"\x02\x00\x02\x00UI", b"1.2.840.10008.", b"5.1.4.1.1.2"
@@ -44,9 +49,10 @@ class DicomFolder:
           UserError: no series has this UID, or the UID is "" and there are several.
         """
         if not self.series:
+            others = bullet_list(_describe(self.others))
             raise UserError(
-                f"{self.path} has DICOM files, but no slices among them:\n"
-                f"{bullet_list(_describe(self.others))}",
+                f"{self.path} has no CT slices among its files"
+                + (f":\n{others}" if others else "."),
                 rule="the axial slices of a CT scan.",
                 remedy="name the folder with the slices, perhaps one level further down.",
             )
@@ -77,15 +83,22 @@ class DicomFolder:
         return bullet_list(rows)
 
 
-def read_folder(folder: Path) -> DicomFolder:
+def read_folder(folder: Path, *, suffixes: Sequence[str] = ()) -> DicomFolder:
     """Read the headers of all DICOM files in a folder.
 
+    Args:
+      folder: its files, but for hidden ones and texts, are DICOM or accounted for.
+      suffixes: of images in other formats, in lower case.
+
     Raises:
-      UserError: a CT file among them is damaged, or has a name that is not UTF-8.
+      UserError: a file cannot be read, or a CT file is damaged, or has a name that is not
+        UTF-8.
     """
     series: dict[str, list[DicomSlice]] = {}
     others, faults = {}, []
-    for file in sorted(filter(is_dicom_file, folder.iterdir())):
+    for file in sorted(folder.iterdir()):
+        if not _is_expected(file, suffixes):
+            continue
         try:
             found = _read(file)
         except UserError as e:
@@ -121,15 +134,49 @@ def read_file(file: Path) -> DicomSlice:
     )
 
 
+def _is_expected(file: Path, suffixes: Sequence[str]) -> bool:
+    """Whether a path in a folder of DICOM files should be one of them."""
+    if is_dicom_file(file):
+        return True
+    is_file = file.is_file() or not file.exists()  # or a dead link
+    is_other_image = file.name.lower().endswith(tuple(suffixes))
+    return is_file and may_be_dicom(file) and not is_other_image
+
+
 def _read(file: Path) -> DicomSlice | str:
     """Return a slice, or say what the file is if it is not one of a CT scan."""
+    start = _read_start(file)
     try:
-        dicom_slice = DicomSlice(file)
+        dicom_slice = DicomSlice(file)  # reads files without a preamble, too
     except UserError:
-        if reason := _reason_by_class(file):
+        if not is_dicom_file(file) and not _seems_cut(file, start):
+            return "not DICOM"
+        if reason := _reason_by_class(start):
             return reason
         raise
     return dicom_slice.other_content() or dicom_slice
+
+
+def _read_start(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            start, why = opened.read(1024), "is empty"
+    except OSError as e:
+        start, why = b"", f"cannot be read: {e.strerror or e}"
+    if start:
+        return start
+    if file.is_symlink() and not file.exists():
+        why = "is a link to a file that does not exist"
+    raise UserError(
+        f"{file} {why}.",
+        rule="every file of a series is there, and intact.",
+        remedy="copy it again, or move it out of the folder.",
+    )
+
+
+def _seems_cut(file: Path, start: bytes) -> bool:
+    """Whether a file without magic bytes has the name or the zeros of a DICOM file."""
+    return file.suffix.lower() in NAMES or not start[:DICOM_PREAMBLE].strip(b"\0")
 
 
 def _is_localizer(slices: Sequence[DicomSlice]) -> bool:
@@ -147,13 +194,11 @@ def _describe(others: Mapping[Path, str]) -> list[str]:
     ]
 
 
-def _reason_by_class(file: Path) -> str:
-    """Say why a file without a readable image is not a slice.
+def _reason_by_class(start: bytes) -> str:
+    """Say why a file without a readable image, which starts so, is not a slice.
 
     "" if its class is that of a CT image or unknown: then it is damaged.
     """
-    with file.open("rb") as opened:
-        start = opened.read(1024)
     stated = start.partition(_CLASS)[2][2:].removeprefix(_CLASSES)
     if not stated or stated.startswith(_CT):
         return ""

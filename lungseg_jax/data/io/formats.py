@@ -179,11 +179,11 @@ def series_uids(folder: Path) -> list[str]:
     """Return the UIDs of the DICOM series in a folder.
 
     Raises:
-      UserError: a CT file among them is damaged.
+      UserError: a file that may be one of a series cannot be read, or is damaged.
     """
     from lungseg_jax.data.io import dicom
 
-    return dicom.series_uids(folder)
+    return dicom.series_uids(folder, suffixes=suffixes())
 
 
 def split_suffix(path: Path) -> tuple[str, str]:
@@ -254,7 +254,7 @@ def write_slice(path: Path, array: np.ndarray) -> None:
     """Write a slice `[h w]` atomically; it replaces an existing file.
 
     Raises:
-      UserError: the format cannot be written, or not there.
+      UserError: the format is read-only, or the path cannot be written.
       ValueError: the format cannot hold the dtype.
     """
     format = format_of(path)
@@ -277,10 +277,10 @@ def open_volume(path: Path, *, series: str = "") -> AbstractContextManager[Volum
       UserError: it cannot be read, is damaged, is not a gray 3D image, or declares more
         voxels than any CT scan.
     """
-    if is_dicom(path):
+    if path.is_dir() or is_dicom(path):
         from lungseg_jax.data.io import dicom
 
-        return dicom.open_volume(path, series=series)
+        return dicom.open_volume(path, series=series, suffixes=suffixes())
     format = format_of(path)
     if format.open_volume is None:
         raise UserError(

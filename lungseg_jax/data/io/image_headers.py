@@ -21,7 +21,8 @@ _TAGS = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS}
 _TAGS |= {_TILE_WIDTH, _TILE_HEIGHT, _STRIP_ROWS}
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # values of _PHOTOMETRIC
 _VALUE_FORMATS = {3: "H", 4: "I", 16: "Q"}  # by TIFF type: SHORT, LONG, LONG8
-_DICOM, _DICOM_PREAMBLE = b"DICM", 128  # the magic bytes and their offset
+_DICOM, DICOM_PREAMBLE = b"DICM", 128  # the magic bytes and their offset
+_TEXTS = {".csv", ".htm", ".html", ".json", ".md", ".pdf", ".tsv", ".txt", ".xml"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +87,15 @@ def is_dicom_file(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            file.seek(_DICOM_PREAMBLE)
+            file.seek(DICOM_PREAMBLE)
             return file.read(len(_DICOM)) == _DICOM
     except OSError:
         return False
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Return whether a name can be that of a DICOM file: it is not hidden, nor a text."""
+    return not path.name.startswith(".") and path.suffix.lower() not in _TEXTS
 
 
 def _parse_png(content: bytes) -> Header:

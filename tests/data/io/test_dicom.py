@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -217,6 +218,57 @@ def test_names_a_damaged_file(tmp_path):
     refused(tmp_path / "in", file.name)
 
 
+@pytest.mark.parametrize(
+    "name,content,message",
+    [
+        ("IM0009", None, "IM0009 is a link to a file that does not exist"),
+        ("IM0009", b"", "IM0009 is empty"),
+        ("IM0009", bytes(100), "IM0009 is damaged"),  # cut in its preamble
+        ("IM0009.dcm", b"<html>", "IM0009.dcm is damaged"),
+    ],
+)
+def test_no_file_of_a_series_is_left_out_silently(name, content, message, tmp_path):
+    write_series(tmp_path / "in", skip=[5])
+    file = tmp_path / "in" / name
+    if content is None:
+        file.symlink_to("annexed")
+    else:
+        file.write_bytes(content)
+    refused(tmp_path / "in", message)
+
+
+def test_a_file_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):
+    write_series(tmp_path / "in")
+    file = sorted((tmp_path / "in").iterdir())[2]
+
+    def refuse(path, *arguments, open=Path.open):
+        if path == file:
+            raise PermissionError(13, "Permission denied")
+        return open(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    refused(tmp_path / "in", f"{file.name} cannot be read: Permission denied")
+
+
+def test_reads_a_slice_without_a_preamble(tmp_path):
+    write_series(tmp_path / "in")
+    file = sorted((tmp_path / "in").iterdir())[2]
+    file.write_bytes(file.read_bytes()[132:])
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.count == len(stored())
+
+
+def test_says_once_which_files_are_not_dicom(tmp_path, capsys):
+    write_series(tmp_path / "in")
+    for name in ("README", "SHA256", ".DS_Store", "notes.txt", "old.nii.gz"):
+        (tmp_path / "in" / name).write_text("hello")
+    (tmp_path / "in" / ".lock").symlink_to("nowhere")
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.count == len(stored())
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"skipped: {tmp_path}/in/README and 1 more: not DICOM"
+
+
 def test_says_what_is_wrong_with_each_file(tmp_path):
     write_series(tmp_path / "in")
     cut, intact, *_ = sorted((tmp_path / "in").iterdir())
@@ -252,7 +304,7 @@ def test_skips_reports_among_the_slices(tmp_path):
 def test_refuses_a_disc_whose_slices_are_in_subfolders(tmp_path):
     write_without_image(tmp_path / "DICOMDIR", MediaStorageDirectoryStorage)
     write_series(tmp_path / "in")
-    refused(tmp_path, "no slices among them")
+    refused(tmp_path, "no CT slices among its files")
 
 
 @pytest.mark.parametrize(
@@ -335,7 +387,7 @@ def test_leaves_out_what_is_not_a_ct_slice(elements, reason, tmp_path, capsys):
     edit(folder.iterdir(), **elements)
     (first, _) = sorted(folder.iterdir())
     refused(first, f"{first} is not an axial CT slice: .*{reason}")
-    refused(folder, f"no slices among them:\n  {first} and 1 more: .*{reason}")
+    refused(folder, f"no CT slices among its files:\n  {first} and 1 more: .*{reason}")
 
     for file in folder.iterdir():
         file.rename(folder / f"A{file.name}")
