@@ -178,6 +178,8 @@ def predict(
     options = {"volume_cleanup": volume_cleanup, "labels": labels, "flips": flips}
     made_with = prediction_record.options_record(weights, options)
     provenance.plan(left, made_with, kept=rest.kept)
+    if resume or overwrite:
+        _remove_leftovers(left)
     table, skipped = _segment(
         segmenter,
         rest,
@@ -204,7 +206,7 @@ def predict(
     progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
     if skipped:
         inputs = pluralize(len(left), "input")
-        raise combine_errors(list(skipped.values()), f"{inputs}, skipped")
+        raise combine_errors(list(skipped.values()), f"{inputs}, skipped", always=True)
 
 
 def _refuse_results_without_table(
@@ -238,6 +240,13 @@ def _left_to_do(
     done = pluralize(len(rest.kept), "mask")
     progress.say(f"{done} already there, {len(rest.tasks)} to do")
     return rest
+
+
+def _remove_leftovers(tasks: Sequence["PredictionTask"]) -> None:
+    """Delete what a command that was killed has left beside the outputs."""
+    from lungseg_jax.data.io.volume_writer import remove_leftovers
+
+    remove_leftovers(path for task in tasks for path in task.outputs)
 
 
 def _load(

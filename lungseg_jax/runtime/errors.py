@@ -36,17 +36,19 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     )
 
 
-def combine_errors(errors: Sequence[UserError], where: str) -> UserError:
+def combine_errors(
+    errors: Sequence[UserError], where: str, *, always: bool = False
+) -> UserError:
     """Combine several errors into one, grouped by rule and remedy.
 
-    A single error is returned unchanged.
+    A single error is returned unchanged, but if the line on `where` is needed `always`.
     """
-    if len(errors) == 1:
+    if len(errors) == 1 and not always:
         return errors[0]
     groups: dict[tuple[str, str], list[str]] = {}
     for error in errors:
         groups.setdefault((error.rule, error.remedy), []).append(error.what)
-    lines = [f"{len(errors)} faults in {where}:"]
+    lines = [f"{pluralize(len(errors), 'fault')} in {where}:"]
     for (rule, remedy), rows in groups.items():
         lines.append(bullet_list(rows))
         lines += [f"    rule:  {rule}"] if rule else []

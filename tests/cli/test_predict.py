@@ -70,6 +70,7 @@ def test_segments_a_folder_of_patients_and_resumes(trained_run, lungseg_here, tm
     words = (f"--run={trained_run}", "--overlay", "--csv=t.csv", tmp_path / "in", "out")
     done = lungseg_here("predict", *words, cwd=tmp_path)
     assert done.returncode == 2 and "carl.nii" in done.stderr
+    assert done.stderr.startswith("error: 1 fault in 3 inputs, skipped:")
     assert "wrote 2 masks to out" in done.stdout
     index = (tmp_path / "out" / "index.html").read_text()
     assert "anna/ct_overlay.html" in index and "1 skipped" in index
@@ -77,9 +78,12 @@ def test_segments_a_folder_of_patients_and_resumes(trained_run, lungseg_here, tm
     table = (tmp_path / "t.csv").read_text()
     (tmp_path / "out" / "anna" / "ct.nii").unlink()
     (tmp_path / "in" / "carl.nii").unlink()
+    killed = tmp_path / "out" / "anna" / "..af909916.ct.nii.azxswin7"
+    killed.mkdir()
     done = lungseg_here("predict", "--resume", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 mask already there, 1 to do" in done.stdout
+    assert not killed.exists()
     assert sorted((tmp_path / "t.csv").read_text().split()) == sorted(table.split())
     assert "skipped" not in (tmp_path / "out" / "index.html").read_text()
 

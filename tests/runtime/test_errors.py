@@ -22,6 +22,8 @@ def test_empty_parts_are_not_printed():
 def test_a_single_error_is_returned_unchanged():
     error = UserError("a is b.", rule="c.")
     assert combine_errors([error], "x") is error
+    with_header = str(combine_errors([error], "x", always=True))
+    assert with_header == "error: 1 fault in x:\n  a is b.\n    rule:  c."
 
 
 def test_several_errors_are_grouped_by_rule_and_remedy():

@@ -1,14 +1,17 @@
 """Volumes, written slice by slice, with the geometry of an existing one."""
 
 import contextlib
+import errno
 import gzip
 import os
+import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -27,6 +30,9 @@ from lungseg_jax.runtime.files import require_utf8
 
 LEVEL = 4  # of compression; masks are small at any
 CHUNK = 2**20
+PLAIN, VOXELS, PACKED = "plain", "voxels", "packed"  # files in a working folder
+# A working folder, as `mkdtemp` names it; the target may have a name of `atomic_write`.
+_SCRATCH = re.compile(r"\.(?:\.[0-9a-f]{8}\.)?(.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 
 def open_mask(
@@ -91,13 +97,13 @@ class VolumeWriter:
             )
             with contextlib.ExitStack() as stack:
                 stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
-                self._plain = self._scratch / "plain"
+                self._plain = self._scratch / PLAIN
                 self._is_written = np.zeros(geometry.count, bool)
                 with self._plain.open("wb") as file:
                     file.write(header)
                     self._offset = file.tell()
                     size = int(np.prod(geometry.size)) * self._dtype.itemsize
-                    file.truncate(self._offset + size)
+                    _reserve(file, self._offset + size)
                 self._file = self._plain.open("r+b")
                 stack.pop_all()  # from here on, __exit__ removes it
         except OSError as e:
@@ -150,7 +156,7 @@ class VolumeWriter:
             return self._compress_voxels(self._format.compression)
         if not self._format.is_gzipped:
             return self._plain
-        packed = self._scratch / "packed"
+        packed = self._scratch / PACKED
         # Without a time and a name, equal masks are equal files.
         with (
             self._plain.open("rb") as plain,
@@ -162,7 +168,7 @@ class VolumeWriter:
 
     def _compress_voxels(self, compression: Compression) -> Path:
         """Return a file with a header as it is, and compressed voxels behind it."""
-        voxels, packed = self._scratch / "voxels", self._scratch / "packed"
+        voxels, packed = self._scratch / VOXELS, self._scratch / PACKED
         compressor = zlib.compressobj(LEVEL, wbits=compression.wbits)
         with self._plain.open("rb") as plain, voxels.open("wb") as file:
             header = plain.read(self._offset)
@@ -179,3 +185,44 @@ class VolumeWriter:
             f"{self._path} cannot be written: {error.strerror or error}.",
             remedy="check the folder, and the free space on its disk.",
         )
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Extend a file to its size, with zeros that have their place on the disk.
+
+    In a file with holes, a full disk would kill the process that writes into its mapping.
+    """
+    written = file.tell()
+    file.flush()
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as e:
+            if e.errno not in (
+                errno.EINVAL,
+                errno.EOPNOTSUPP,
+            ):  # not on this file system
+                raise
+    for start in range(written, size, CHUNK):
+        file.write(bytes(min(CHUNK, size - start)))
+
+
+def remove_leftovers(targets: Iterable[Path]) -> None:
+    """Delete the working folders of writers of these files that were killed.
+
+    They are beside the targets; nothing else is deleted.
+    """
+    names: dict[Path, set[str]] = {}
+    for path in targets:
+        names.setdefault(path.parent, set()).add(path.name)
+    for parent, of_targets in names.items():
+        for folder in parent.glob(".*"):
+            match = _SCRATCH.fullmatch(folder.name)
+            if match and match[1] in of_targets and _is_scratch(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_scratch(folder: Path) -> bool:
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    return is_folder and {p.name for p in folder.iterdir()} <= {PLAIN, VOXELS, PACKED}
