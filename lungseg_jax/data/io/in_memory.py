@@ -12,11 +12,9 @@ from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
 
-ImageMaker = Callable[
-    [np.ndarray], Any
-]  # `[n h w]` in the standard orientation -> image
+# `[n h w]` in the standard orientation -> image
+ImageMaker = Callable[[np.ndarray], Any]
 NAME = "the image"  # for errors
-_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
 def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
@@ -41,7 +39,7 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
 
     if array.dtype.kind not in "iufb":
         raise UserError(
-            f"{NAME} holds {array.dtype}.",
+            f"{NAME} holds {'colors' if array.dtype.fields else array.dtype}.",
             rule="a volume is gray: integers or floats.",
             remedy="pass one of its channels or parts.",
         )
@@ -113,20 +111,4 @@ def _geometry(image: nib.spatialimages.SpatialImage) -> Geometry:
         saved = type(image)(image.dataobj, image.affine, image.header)
         return nifti.read_geometry(saved.header, NAME)
     _require_gray_volume(image.shape)
-    columns = image.affine[:3, :3]
-    spacing = np.linalg.norm(columns, axis=0)
-    with np.errstate(all="ignore"):
-        axes = columns / spacing
-        is_orthogonal = np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=1e-4)
-    if not is_orthogonal:
-        raise UserError(
-            f"{NAME} has sheared axes, or a damaged affine.",
-            rule="a volume with orthogonal axes.",
-            remedy="resample it to an orthogonal grid first.",
-        )
-    return Geometry(
-        image.shape,
-        tuple(spacing.tolist()),
-        tuple((_RAS_TO_LPS * image.affine[:3, 3]).tolist()),
-        tuple((_RAS_TO_LPS[:, None] * axes).ravel().tolist()),
-    )
+    return nifti.affine_geometry(image.shape, image.affine, NAME)

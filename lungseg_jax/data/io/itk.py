@@ -18,7 +18,12 @@ import SimpleITK as sitk
 
 from lungseg_jax.data.io.decompression import damaged, decompress, require_length
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volumes import Volume, require_content, require_plausible
+from lungseg_jax.data.io.volumes import (
+    Volume,
+    require_content,
+    require_gray_volume,
+    require_plausible,
+)
 from lungseg_jax.runtime import native_output
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
@@ -178,17 +183,12 @@ def _read_information(path: Path, name: str) -> tuple[Geometry, int, bool]:
     size = reader.GetSize()
     if len(size) == 4 and size[3] == 1:
         size = size[:3]
-    if len(size) != 3 or reader.GetNumberOfComponents() != 1:
-        raise UserError(
-            f"{path} is an image of {len(size)} dimensions with "
-            f"{reader.GetNumberOfComponents()} values per voxel.",
-            rule="a volume has three dimensions and is gray.",
-            remedy="save one time point, or one channel, as a separate file.",
-        )
+    require_gray_volume(path, len(size), reader.GetNumberOfComponents())
     if reader.GetPixelID() not in _MET_TYPES:
         raise UserError(
             f"{path} holds {sitk.GetPixelIDValueAsString(reader.GetPixelID())}.",
             rule="integers, or 32 or 64-bit floats.",
+            remedy="save it as one of these.",
         )
     dimension = reader.GetDimension()
     direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]

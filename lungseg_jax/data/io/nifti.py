@@ -6,7 +6,7 @@ Reference: nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h.
 import contextlib
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -24,7 +24,12 @@ from lungseg_jax.data.io.decompression import (
     require_length,
 )
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volumes import Volume, require_content, require_plausible
+from lungseg_jax.data.io.volumes import (
+    Volume,
+    require_content,
+    require_gray_volume,
+    require_plausible,
+)
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
@@ -129,23 +134,45 @@ def read_geometry(header: nib.Nifti1Header, where: str | Path) -> Geometry:
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) != 3:
-        raise UserError(
-            f"{where} is an image of {len(shape)} dimensions.",
-            rule="a volume has three dimensions and is gray.",
-            remedy="save one time point, or one channel, as a separate file.",
-        )
+    require_gray_volume(where, len(shape))
     pixdim = [float(mm) for mm in header["pixdim"][1:4]]
     if not all(0 < mm < math.inf for mm in pixdim):
         raise damaged(where, f"its voxels measure {tuple(pixdim)}")
     to_mm = _TO_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     affine = _preferred_affine(header, where)
-    with np.errstate(all="ignore"):
-        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = [mm * to_mm for mm in pixdim]
+    return affine_geometry(shape, affine * to_mm, where, spacing=spacing)
+
+
+def affine_geometry(
+    size: tuple[int, int, int],
+    affine: np.ndarray,
+    where: str | Path,
+    *,
+    spacing: Sequence[float] | None = None,
+) -> Geometry:
+    """Return the voxel grid of an affine `[4 4]` from voxels to RAS; `where` names it.
+
+    Args:
+      size: voxels along x, y, z.
+      affine: in mm.
+      where: for errors.
+      spacing: in mm, if it is stated elsewhere, too.
+
+    Raises:
+      UserError: its axes are not orthogonal, or it is that of no CT scan.
+    """
+    axes, lengths = _axes(affine)
+    if not _is_orthogonal(affine):
+        raise UserError(
+            f"{where} has sheared axes, or its header is damaged.",
+            rule="a volume with orthogonal axes.",
+            remedy="resample it to an orthogonal grid first.",
+        )
     geometry = Geometry(
-        shape,
-        tuple(mm * to_mm for mm in pixdim),
-        tuple((_RAS_TO_LPS * affine[:3, 3] * to_mm).tolist()),
+        tuple(size),
+        tuple(lengths.tolist() if spacing is None else spacing),
+        tuple((_RAS_TO_LPS * affine[:3, 3]).tolist()),
         tuple((_RAS_TO_LPS[:, None] * axes).ravel().tolist()),
     )
     require_plausible(geometry, where)
@@ -173,9 +200,17 @@ def _storage(header, path: Path) -> tuple[np.dtype, int, float, float]:
         raise damaged(path, f"its data type {e} is unknown") from e
     except HeaderDataError as e:
         raise damaged(path, str(e)) from e
+    if dtype.fields:
+        raise UserError(
+            f"{path} holds color voxels.",
+            rule="a volume is gray.",
+            remedy="save one gray channel as a separate file.",
+        )
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise UserError(
-            f"{path} holds {dtype} voxels.", rule="integers, or 32 or 64-bit floats."
+            f"{path} holds {dtype} voxels.",
+            rule="integers, or 32 or 64-bit floats.",
+            remedy="save it as one of these.",
         )
     offset = float(header["vox_offset"])
     start = int(offset) if math.isfinite(offset) else 0
@@ -199,13 +234,7 @@ def _preferred_affine(header, where: str | Path) -> np.ndarray:
         if not has_qform or is_scanner or np.allclose(sform, qform, rtol=0, atol=1e-4):
             _require_one_spacing(header, sform, where)
             return sform
-    if not has_qform or not _is_orthogonal(qform):
-        raise UserError(
-            f"{where} cannot be read: its axes are sheared, or its header is damaged.",
-            rule="a volume with orthogonal axes.",
-            remedy="resample it to an orthogonal grid first.",
-        )
-    return qform
+    return qform if has_qform else sform
 
 
 def _require_one_spacing(header, sform: np.ndarray, where: str | Path) -> None:
@@ -237,9 +266,16 @@ def _qform(header) -> np.ndarray:
     return affine
 
 
-def _is_orthogonal(affine: np.ndarray) -> bool:
+def _axes(affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the directions of the axes, columns of `[3 3]`, and their lengths `[3]`."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
     with np.errstate(all="ignore"):
-        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        return affine[:3, :3] / lengths, lengths
+
+
+def _is_orthogonal(affine: np.ndarray) -> bool:
+    axes, _ = _axes(affine)
+    with np.errstate(all="ignore"):
         return bool(np.allclose(axes @ axes.T, np.eye(3), rtol=0, atol=1e-4))
 
 

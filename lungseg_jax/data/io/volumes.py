@@ -106,6 +106,25 @@ def require_content(path: Path) -> None:
         raise UserError(f"{path} is empty.", remedy="copy it again from its source.")
 
 
+def require_gray_volume(where: str | Path, dimensions: int, channels: int = 1) -> None:
+    """Refuse an image that is not a gray volume; `where` names it.
+
+    Raises:
+      UserError: it has other dimensions than three, or several values per voxel.
+    """
+    if dimensions == 3 and channels == 1:
+        return
+    remedy = "save one time point, or one channel, as a separate file."
+    if dimensions < 3 and channels == 1:
+        remedy = "save it as TIFF, PNG or NPY, or as a volume of one slice."
+    values = f" with {channels} values per voxel" if channels > 1 else ""
+    raise UserError(
+        f"{where} is an image of {dimensions} dimensions{values}.",
+        rule="a volume has three dimensions and is gray.",
+        remedy=remedy,
+    )
+
+
 def require_plausible(geometry: Geometry, path: str | Path) -> None:
     """Refuse a header that no CT scan has, before anything is allocated for it.
 

@@ -237,7 +237,7 @@ def test_reads_slices_across_every_axis(tmp_path):
         ({"dim": [4, 5, 6, 7, 2, 1, 1, 1]}, "4 dimensions"),
         ({"dim": [3, 500, 6, 7, 1, 1, 1, 1]}, "truncated"),
         ({"vox_offset": 1e6}, "truncated"),
-        ({"datatype": 128}, "integers, or 32 or 64-bit floats"),  # RGB
+        ({"datatype": 128}, "holds color voxels"),  # RGB
         ({"datatype": 7}, "damaged"),
         ({"scl_slope": 1, "scl_inter": np.inf}, "invalid intercept"),
         ({"magic": b"ni1"}, "does not start like a NIfTI file"),

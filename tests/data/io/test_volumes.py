@@ -3,6 +3,7 @@
 import errno
 import gzip
 import itertools
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volume_writer import VolumeWriter
+from lungseg_jax.data.io.volume_writer import VolumeWriter, remove_leftovers
 from lungseg_jax.data.io.volumes import Volume, require_same_grid
 from lungseg_jax.runtime.errors import UserError
 
@@ -260,6 +261,49 @@ def test_a_disk_that_is_full_at_the_start_leaves_nothing_behind(tmp_path, monkey
     assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
 
 
+def test_a_file_has_its_place_on_the_disk_before_it_is_written(tmp_path, monkeypatch):
+    """Else a full disk kills the process, where slices are not contiguous in the file."""
+    volume = Volume("a", Geometry((512, 512, 8)), lambda axis, k: np.zeros((512, 512)))
+    for has_fallocate in (True, False):
+        if not has_fallocate:
+            monkeypatch.delattr(os, "posix_fallocate", raising=False)
+        with pytest.raises(ValueError, match="slice 0 is missing"):
+            with VolumeWriter(tmp_path / "out.nii", volume, np.uint8):
+                (plain,) = tmp_path.rglob("plain")
+                status = plain.stat()
+                assert status.st_size == 352 + 512 * 512 * 8
+                assert status.st_blocks * 512 >= status.st_size
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EOPNOTSUPP])
+def test_a_disk_without_space_is_an_error_at_the_start(code, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", fail, raising=False)
+    source = write_nifti(tmp_path / "in.nii", "SRP")
+    with open_volume(source) as volume:
+        if code == errno.EOPNOTSUPP:  # zeros are written
+            write_mask(volume, tmp_path / "out.nii")
+            return
+        with pytest.raises(UserError, match="No space left"):
+            write_mask(volume, tmp_path / "out.nii")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.nii"]
+
+
+def test_removes_the_working_folders_of_its_targets_only(tmp_path):
+    leftovers = "..af909916.s1.nii.gz.azxswin7", ".s1_entropy.nii.gz.a_b1c2d3"
+    others = "..af909916.s2.nii.gz.azxswin7", ".s1.nii.gz.copy", "s1.nii.gz.azxswin7"
+    others += (".s1.nii.gz.abcdefgh",)
+    for name in (*leftovers, *others):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plain").touch()
+    (tmp_path / others[-1] / "notes.txt").touch()
+    targets = [tmp_path / name for name in ("s1.nii.gz", "s1_entropy.nii.gz")]
+    remove_leftovers([*targets, tmp_path / "nowhere" / "s1.nii.gz"])
+    assert {path.name for path in tmp_path.iterdir()} == set(others)
+
+
 def test_replaces_an_existing_file_only_when_complete(tmp_path):
     source = write_nifti(tmp_path / "in.nii", "RAS")
     target = tmp_path / "out.nii"
@@ -290,6 +334,9 @@ def test_refuses_files_that_are_not_gray_volumes(tmp_path):
     for name, image in (("rgb.nrrd", vector), ("time.nii", four)):
         sitk.WriteImage(image, str(tmp_path / name))
         refused(tmp_path / name, "dimensions")
+    for name in ("flat.nii", "flat.nrrd"):
+        sitk.WriteImage(sitk.Image((4, 4), sitk.sitkInt16), str(tmp_path / name))
+        refused(tmp_path / name, "(?s)2 dimensions.*a volume of one slice")
     (tmp_path / "text.mha").write_text("hello")
     refused(tmp_path / "text.mha", "cannot be read")
     refused(tmp_path / "none.nii", "does not exist")
