@@ -32,6 +32,17 @@ _REMEDIES = {
     "HU": "use a run that was trained on Hounsfield units, or images like those that "
     "this run was trained on.",
 }
+_REMEDY_DICOM = (
+    "the files lack Rescale Intercept (0028,1052), or it is wrong: export them again, or "
+    "convert them to NIfTI and add it (often -1024)."
+)
+# By the domain of a volume: those that slices of it, which show a part of its values, may
+# seem to have. Padding with 0 and soft tissue, for example, seem to be gray values.
+_OF_PARTS = {
+    "HU": {"8-bit", "unit"},
+    "unsigned": {"8-bit", "unit"},
+    "8-bit": {"unit"},
+}
 
 
 class Values(NamedTuple):
@@ -87,29 +98,41 @@ def detect_intensity(values: Values) -> str:
     return "8-bit" if high <= 255 else "unsigned"
 
 
-def require_intensity(values: Values, trained_on: str, where: str) -> str:
+def require_intensity(
+    values: Values,
+    trained_on: str,
+    where: str,
+    *,
+    volume: str = "unknown",
+    is_dicom: bool = False,
+) -> str:
     """Return the domain of images with these values, if a network may be applied.
 
     Args:
       values: statistics of the images.
       trained_on: the training images' key of `DOMAINS`.
       where: name of the input, for the error.
+      volume: the detected key of the volume, if the images are slices of one.
+      is_dicom: whether the images are DICOM files.
 
     Returns:
-      The detected key of `DOMAINS`: `trained_on`, or anything if either is "unknown".
+      The detected key of `DOMAINS`: `trained_on`, or anything if either is "unknown"; or
+      what a part of the `volume` may seem to have.
 
     Raises:
       UserError: the values are on another scale, so a mask would be meaningless.
     """
     domain = detect_intensity(values)
-    if domain == trained_on or "unknown" in (domain, trained_on):
+    is_part = domain in _OF_PARTS.get(volume, ())
+    if is_part or domain == trained_on or "unknown" in (domain, trained_on):
         return domain
     low, high, _ = values
+    lacks_intercept = is_dicom and domain == "unsigned"
     raise UserError(
         f"{where} has {DOMAINS[domain]} ({low:g} to {high:g}); the network was trained "
         f"on {DOMAINS[trained_on]}.",
         rule="images have the same units in training and in prediction.",
-        remedy=_REMEDIES[domain],
+        remedy=_REMEDY_DICOM if lacks_intercept else _REMEDIES[domain],
     )
 
 

@@ -12,6 +12,11 @@ PERCENTILES = (5, 95)
 WIDE = 2**16  # a range of values that is too large for a counter of each
 
 
+def voxel_ml(spacing_mm: tuple[float, float, float] | None) -> float | None:
+    """Return the volume of a voxel in ml, or None without a spacing."""
+    return None if spacing_mm is None else float(np.prod(spacing_mm)) / 1000
+
+
 def measure_slice(
     image: np.ndarray,
     mask: np.ndarray,
@@ -82,10 +87,10 @@ class VolumeMeasurements:
         low = high = None
         if voxels:
             low, high = _percentiles(self._values, self._counts)
-        voxel_ml = None if spacing_mm is None else float(np.prod(spacing_mm)) / 1000
+        one_ml = voxel_ml(spacing_mm)
         return {
             "voxels": voxels,
-            "volume_ml": None if voxel_ml is None else voxels * voxel_ml,
+            "volume_ml": None if one_ml is None else voxels * one_ml,
             "mean_hu": self._sum / voxels if voxels else None,
             "p05_hu": low,
             "p95_hu": high,

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from lungseg_jax.inference.slice_names import evenly_spaced
+
 OUTLINE = (28, 159, 255)  # orange
 LEFT_OUTLINE = MISSED = (255, 208, 53)  # blue
 UNCERTAIN = (60, 40, 230)  # red
-LONGEST = (
-    4096  # side of a picture, pixels: spacings may be damaged, and JPEG has a limit
-)
+# Side of a picture, pixels: spacings may be damaged, and JPEG has a limit.
+LONGEST = 4096
 TILE = 256  # side of a slice on a contact sheet, pixels
 LABEL = 24  # height of a number on it
 # Full color resolution keeps outlines of one pixel sharp.
@@ -125,17 +126,15 @@ def encode_png(picture: np.ndarray) -> bytes:
 
 
 class ContactSheet:
-    """Numbered slices of a volume, side by side.
+    """Numbered slices, side by side: of a volume, or those of a split.
 
     Args:
-      count: slices in the volume.
+      count: slices that there are.
       most: slices on the sheet, evenly spaced.
     """
 
     def __init__(self, count: int, most: int = 16):
-        self._shown = set(
-            np.linspace(0, count - 1, min(count, most)).round().astype(int)
-        )
+        self._shown = set(evenly_spaced(count, most))
         self._columns = int(np.ceil(np.sqrt(len(self._shown))))
         self._rows: list[list[np.ndarray]] = []
 

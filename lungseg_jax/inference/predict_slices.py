@@ -75,8 +75,15 @@ def check_slices(segmenter: LungSegmenter, tasks: Sequence[PredictionTask]) -> N
     with progress.bar("checking", len(tasks), unit="input") as bar:
         for task in tasks:
             try:
-                values.append(values_of([_read_slice(task).image]))
-                domains.add(require_intensity(values[-1], trained_on, task.name))
+                source = _read_slice(task)
+                values.append(values_of([source.image]))
+                domain = require_intensity(
+                    values[-1],
+                    trained_on,
+                    task.name,
+                    is_dicom=source.geometry is not None,
+                )
+                domains.add(domain)
             except UserError as e:
                 faults.append(e)
             bar.update()

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.io.volume_writer import VolumeWriter, open_mask
 from lungseg_jax.data.io.volumes import Volume
-from lungseg_jax.inference import review
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.outputs import LABELS
@@ -24,8 +23,9 @@ from lungseg_jax.inference.overlay import ContactSheet, overlay, stretch
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
-from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
-from lungseg_jax.inference.volume_cleanup import LUNG, clean_volume, mark_air
+from lungseg_jax.inference.slice_names import evenly_spaced
+from lungseg_jax.inference.volume_cleanup import mark_air
+from lungseg_jax.inference.volume_mask import complete_mask
 from lungseg_jax.inference.volume_view import VolumeView, VolumeViewer
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
@@ -54,14 +54,21 @@ def predict_volume(
       UserError: the volume cannot be used, or an output cannot be written.
     """
     with table.volume(), open_volume(task.source, series=task.series) as volume:
-        _check_volume(segmenter, volume)
+        domain = _check_volume(segmenter, volume)
         begin()
-        # Under another name until then, as what a format writes at its end may still fail.
+        # Under a temporary name until then: finalizing some formats can still fail.
         with atomic_write(task.target) as mask:
             hidden = dataclasses.replace(task, target=mask)
             try:
                 _predict(
-                    segmenter, hidden, volume, table, volume_cleanup, labels, write_page
+                    segmenter,
+                    hidden,
+                    volume,
+                    domain,
+                    table,
+                    volume_cleanup,
+                    labels,
+                    write_page,
                 )
             except UserError as e:
                 what = e.what.replace(str(mask), str(task.target))
@@ -73,6 +80,7 @@ def _predict(
     segmenter: LungSegmenter,
     task: PredictionTask,
     volume: Volume,
+    domain: str,
     table: PredictionTable,
     volume_cleanup: bool,
     labels: str,
@@ -84,23 +92,23 @@ def _predict(
         writer = stack.enter_context(mask_writer)
         sheet = ContactSheet(volume.count)
         shown = sheet.includes if task.overlay else lambda k: False
-        segmented = _segment_slices(segmenter, task, volume, stack)
+        segmented = _segment_slices(segmenter, task, volume, domain, stack)
         masks, confidences, uncertainty = _collect(segmented, volume, shown)
-        if volume_cleanup:
-            clean_volume(masks, has_air=segmenter.trained.domain == "HU")
-        np.minimum(masks, LUNG, out=masks)
-        sides = label_sides(masks)
-        confidences = _with_reasons(confidences, masks, sides)
-        written = sides if labels == "sides" else masks
+        in_hu = segmenter.trained.domain == "HU"
+        lungs = complete_mask(masks, in_hu=in_hu, cleanup=volume_cleanup)
+        for reason, flags in lungs.flags.items():
+            for k in np.flatnonzero(flags):
+                confidences[k] = confidences[k].with_reason(reason)
+        written = lungs.sides if labels == "sides" else lungs.mask
         viewer = task.page and VolumeViewer(
-            sides,
+            lungs.sides,
             spacing_mm=volume.spacing_mm,
             window_hu=segmenter.trained.window_hu,
-            in_hu=segmenter.trained.domain == "HU",
+            in_hu=in_hu,
         )
         for k, image in enumerate(_read(volume, range(volume.count))):
             writer.write(k, written[k])
-            mask, confidence = masks[k].astype(bool), confidences[k]
+            mask, confidence = lungs.mask[k].astype(bool), confidences[k]
             if shown(k):
                 window = segmenter.trained.window_hu
                 picture = overlay(image, mask, uncertainty[k], window_hu=window)
@@ -111,16 +119,20 @@ def _predict(
             table.add_slice(
                 task.name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
             )
-        right, left = (np.count_nonzero(sides == side) for side in (RIGHT, LEFT))
-        table.end_volume(task.name, volume.spacing_mm, right=right, left=left)
+        voxels = {"right": lungs.right, "left": lungs.left}
+        table.end_volume(task.name, volume.spacing_mm, **voxels)
         if viewer:
             viewer.add_planes(sheet)
             write_picture(task.overlay, sheet.picture())
-            write_page(task.page, viewer.view(task.name))
+            write_page(task.page, viewer.view(task.name, **voxels))
 
 
 def _segment_slices(
-    segmenter, task: PredictionTask, volume: Volume, stack: contextlib.ExitStack
+    segmenter,
+    task: PredictionTask,
+    volume: Volume,
+    domain: str,
+    stack: contextlib.ExitStack,
 ) -> Iterator[tuple[np.ndarray, Segmentation]]:
     """Yield each slice with its segmentation, and write the maps of the task."""
     maps = {
@@ -128,7 +140,7 @@ def _segment_slices(
         for field, path in task.maps.items()
     }
     bar = stack.enter_context(progress.bar(task.source.name, volume.count))
-    slices = _checked_slices(volume, segmenter.trained.domain)
+    slices = _checked_slices(volume, domain, segmenter.trained.domain)
     segmented = zip_with_predictions(
         segmenter.stream,
         slices,
@@ -163,25 +175,18 @@ def _collect(
     return masks, confidences, uncertainty
 
 
-def _with_reasons(
-    confidences: Sequence[Confidence], masks: np.ndarray, sides: np.ndarray
-) -> list[Confidence]:
-    """Add what the mask of the volume says against itself."""
-    found = {
-        review.NEIGHBOURS: review.unlike_neighbours(masks),
-        review.SIDES: review.sides_differ(sides),
-    }
-    confidences = list(confidences)
-    for reason, is_found in found.items():
-        for k in np.flatnonzero(is_found):
-            confidences[k] = confidences[k].with_reason(reason)
-    return confidences
-
-
-def _checked_slices(volume: Volume, trained_on: str) -> Iterator[np.ndarray]:
-    """Yield all slices; only a sample of them was checked beforehand."""
+def _checked_slices(
+    volume: Volume, domain: str, trained_on: str
+) -> Iterator[np.ndarray]:
+    """Yield all slices of a volume of this domain; only a sample of them was checked."""
     for k, image in enumerate(_read(volume, range(volume.count))):
-        require_intensity(values_of([image]), trained_on, f"slice {k} of {volume.name}")
+        require_intensity(
+            values_of([image]),
+            trained_on,
+            f"slice {k} of {volume.name}",
+            volume=domain,
+            is_dicom=bool(volume.files),
+        )
         yield image
 
 
@@ -196,15 +201,16 @@ def _read(volume: Volume, slices: Iterable[int]) -> Iterator[np.ndarray]:
         yield image
 
 
-def _check_volume(segmenter: LungSegmenter, volume: Volume) -> None:
-    """Read some slices of a volume before it is segmented."""
+def _check_volume(segmenter: LungSegmenter, volume: Volume) -> str:
+    """Read some slices of a volume before it is segmented; return its domain."""
     if not volume.is_placed:
         progress.say(
             f"{volume.name} does not say how it is oriented in the patient: its axes "
             "are assumed to point to left, posterior and superior"
         )
-    n = min(volume.count, SAMPLED)
-    sampled = np.linspace(0, volume.count - 1, n).round().astype(int).tolist()
-    values = values_of(_read(volume, sampled))
-    domain = require_intensity(values, segmenter.trained.domain, volume.name)
+    values = values_of(_read(volume, evenly_spaced(volume.count, SAMPLED)))
+    domain = require_intensity(
+        values, segmenter.trained.domain, volume.name, is_dicom=bool(volume.files)
+    )
     progress.say(describe_intensities({domain}, values.low, values.high))
+    return domain

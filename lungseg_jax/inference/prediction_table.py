@@ -13,7 +13,11 @@ import numpy as np
 
 from lungseg_jax.inference import review
 from lungseg_jax.inference.confidence import Confidence
-from lungseg_jax.inference.measurements import VolumeMeasurements, measure_slice
+from lungseg_jax.inference.measurements import (
+    VolumeMeasurements,
+    measure_slice,
+    voxel_ml,
+)
 from lungseg_jax.inference.slice_names import name_slices
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import csv_writer
@@ -169,9 +173,9 @@ class PredictionTable:
           right, left: voxels of each lung.
         """
         measurements = self._measurements.result(spacing_mm=spacing_mm)
-        voxel_ml = None if spacing_mm is None else float(np.prod(spacing_mm)) / 1000
+        one_ml = voxel_ml(spacing_mm)
         for side, voxels in (("right_ml", right), ("left_ml", left)):
-            measurements[side] = None if voxel_ml is None else voxels * voxel_ml
+            measurements[side] = None if one_ml is None else voxels * one_ml
         size = f"{measurements['voxels']} voxels"
         if measurements["volume_ml"] is not None:
             right_ml, left_ml = measurements["right_ml"], measurements["left_ml"]

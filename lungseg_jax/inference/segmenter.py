@@ -24,9 +24,8 @@ from lungseg_jax.inference.ensemble.predictor import SQUARE, EnsemblePredictor
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
-from lungseg_jax.inference.review import sides_differ, unlike_neighbours
-from lungseg_jax.inference.sides import label_sides
-from lungseg_jax.inference.volume_cleanup import clean_volume, mark_air
+from lungseg_jax.inference.volume_cleanup import mark_air
+from lungseg_jax.inference.volume_mask import complete_mask
 from lungseg_jax.metrics.calibration import apply_temperature
 from lungseg_jax.metrics.uncertainty import (
     disagreement,
@@ -171,8 +170,11 @@ class LungSegmenter:
             from lungseg_jax.data.io.in_memory import open_image
 
             return self._segment_volume(open_image(images), like=images)
+        return self._segment_arrays(images, "the array")
+
+    def _segment_arrays(self, images: np.ndarray, name: str) -> Segmentation:
         images = _as_images(images, dimensions=(2, 3))
-        require_intensity(values_of([images]), self.trained.domain, "the array")
+        require_intensity(values_of([images]), self.trained.domain, name)
         if images.ndim == 2:
             return next(self.stream([images]))
         return _stack(self.stream(images), len(images))
@@ -205,7 +207,7 @@ class LungSegmenter:
                     rule="a folder is that of a DICOM series.",
                     remedy="name a file, or the folder of the series.",
                 )
-            return self(read_slice_array(path))
+            return self._segment_arrays(read_slice_array(path), str(path))
         with open_volume(path) as volume:
             return self._segment_volume(volume)
 
@@ -213,19 +215,26 @@ class LungSegmenter:
         """Segment a scan; `like` is the image that it comes from, if any."""
         from lungseg_jax.data.io.in_memory import image_maker
 
-        images, domain = np.stack(list(volume.slices())), self.trained.domain
-        require_intensity(values_of([images]), domain, volume.name)
+        images, trained_on = np.stack(list(volume.slices())), self.trained.domain
+        name, is_dicom = volume.name, bool(volume.files)
+        values = values_of([images])
+        domain = require_intensity(values, trained_on, name, is_dicom=is_dicom)
         for k, image in enumerate(images):  # one in other units may not show in all
-            require_intensity(values_of([image]), domain, f"slice {k} of {volume.name}")
+            require_intensity(
+                values_of([image]),
+                trained_on,
+                f"slice {k} of {name}",
+                volume=domain,
+                is_dicom=is_dicom,
+            )
         slices = _stack(self.stream(images, aspects=repeat(volume.aspect)), len(images))
-        mask = mark_air(images, slices.mask)
-        clean_volume(mask, has_air=domain == "HU")
-        found = unlike_neighbours(mask) | sides_differ(label_sides(mask))
+        lungs = complete_mask(mark_air(images, slices.mask), in_hu=trained_on == "HU")
+        flagged = np.logical_or.reduce([*lungs.flags.values()])
         has_geometry = volume.spacing_mm is not None
         return dataclasses.replace(
             slices,
-            mask=mask.astype(bool),
-            review=found if slices.review is None else slices.review | found,
+            mask=lungs.mask.astype(bool),
+            review=flagged if slices.review is None else slices.review | flagged,
             make_image=image_maker(like, volume.geometry) if has_geometry else None,
         )
 
@@ -243,6 +252,7 @@ class LungSegmenter:
             mutual_information=mutual_information(probabilities),
             expected_iou=expected,
             disagreement=disagreement(probabilities > threshold),
+            # NaN, as broken weights give, is below any limit.
             review=None if limit is None else not expected >= limit,
         )
 

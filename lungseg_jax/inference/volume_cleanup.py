@@ -18,11 +18,11 @@ CONSOLIDATED = 0.2  # share of the largest component, of one that holds less air
 
 
 def mark_air(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the mask of a slice, uint8 `[h w]` in {0, LUNG, AIR}.
+    """Return the mask of slices, uint8 `[... h w]` in {0, LUNG, AIR}.
 
     Args:
-      image: `[h w]`, in Hounsfield units.
-      mask: `[h w]`, bool.
+      image: `[... h w]`, in Hounsfield units.
+      mask: `[... h w]`, bool.
     """
     marked = (mask & (image < AERATED_HU)).view(np.uint8)
     marked += mask  # AIR is 2 LUNG

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lungseg_jax.inference.measurements import voxel_ml
 from lungseg_jax.inference.overlay import (
     LEFT_OUTLINE,
     OUTLINE,
@@ -16,6 +17,7 @@ from lungseg_jax.inference.overlay import (
     stretch,
 )
 from lungseg_jax.inference.sides import LEFT, RIGHT
+from lungseg_jax.inference.slice_names import evenly_spaced
 
 MOST_SLICES = 160  # to scroll through, evenly spaced
 SIDE = 384  # of a slice, pixels
@@ -88,11 +90,9 @@ class VolumeViewer:
     ):
         n, h, w = sides.shape
         self._sides, self._spacing_mm = sides, spacing_mm or (1.0, 1.0, 1.0)
-        self._has_geometry = spacing_mm is not None
+        self._voxel_ml = voxel_ml(spacing_mm)
         self._window = window_hu
-        self._shown = set(
-            np.linspace(0, n - 1, min(n, MOST_SLICES)).round().astype(int).tolist()
-        )
+        self._shown = set(evenly_spaced(n, MOST_SLICES))
         used = sides.any(axis=0)
         self._rows = _evenly_within(used.any(axis=1))
         self._columns = _evenly_within(used.any(axis=0))
@@ -134,10 +134,8 @@ class VolumeViewer:
         ):
             sheet.add_row(title, pictures)
 
-    def view(self, name: str) -> VolumeView:
-        """Return the view of all slices added."""
-        right, left = (int(np.count_nonzero(self._sides == s)) for s in (RIGHT, LEFT))
-        voxel_ml = float(np.prod(self._spacing_mm)) / 1000
+    def view(self, name: str, *, right: int, left: int) -> VolumeView:
+        """Return the view of all slices added, with the voxels of each lung."""
         return VolumeView(
             name=name,
             count=len(self._sides),
@@ -146,7 +144,7 @@ class VolumeViewer:
             sagittal=[encode_jpeg(picture) for picture in self._sagittals()],
             density=self._density,
             voxels=(right, left),
-            voxel_ml=voxel_ml if self._has_geometry else None,
+            voxel_ml=self._voxel_ml,
             to_review=self._to_review,
         )
 

@@ -44,6 +44,24 @@ def test_refuses_other_values_with_a_remedy(range_):
     assert "trained on Hounsfield units" in e.value.what and e.value.remedy
 
 
+def test_a_slice_may_show_a_part_of_the_values_of_its_volume():
+    for values in (Values(0, 52), Values(0, 1)):
+        require_intensity(values, "HU", "slice 0", volume="HU")
+        for volume in ("unknown", "8-bit"):
+            with pytest.raises(UserError, match="slice 0 has "):
+                require_intensity(Values(0, 52), "HU", "slice 0", volume=volume)
+    require_intensity(Values(0, 1), "8-bit", "slice 0", volume="8-bit")
+    with pytest.raises(UserError, match="before the offset"):
+        require_intensity(Values(0, 3000), "HU", "slice 0", volume="HU")
+
+
+def test_dicom_files_in_other_units_lack_their_intercept():
+    for is_dicom in (True, False):
+        with pytest.raises(UserError) as e:
+            require_intensity(Values(0, 3000), "HU", "a", is_dicom=is_dicom)
+        assert is_dicom == ("lack Rescale Intercept" in e.value.remedy)
+
+
 def test_refuses_hounsfield_units_for_a_network_of_pictures():
     with pytest.raises(UserError, match="gray values"):
         require_intensity(Values(-1000, 400), "8-bit", "a.tif")

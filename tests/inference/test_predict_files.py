@@ -244,11 +244,19 @@ def test_leaves_no_mask_of_a_volume_found_to_be_damaged(segmenter, tmp_path, sli
 
 def test_refuses_a_volume_with_a_slice_in_other_units(segmenter, tmp_path, slices):
     images = np.stack([image_slice.image for image_slice in slices(30)])
-    images[11] = (images[11] + 1000) // 8  # not one that is checked beforehand
+    images[11] += 1100  # not one that is checked beforehand
     np.save(tmp_path / "in.npy", images)
-    with pytest.raises(UserError, match="slice 11 of .* gray values"):
+    with pytest.raises(UserError, match="slice 11 of .* before the offset is added"):
         predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]
+
+
+def test_accepts_a_slice_of_padding_and_soft_tissue(segmenter, images, tmp_path):
+    images[1] = images[1].clip(0, 52)
+    np.save(tmp_path / "in.npy", images)
+    predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")
+    assert np.load(tmp_path / "out.npy").shape == images.shape
+    assert segmenter(tmp_path / "in.npy").mask.shape == images.shape
 
 
 def test_omits_review_without_a_limit(trained, images, tmp_path):

@@ -134,6 +134,12 @@ def test_refuses_arrays_that_are_not_ct_slices(segmenter, array, message):
         segmenter(array)
 
 
+def test_names_the_file_of_a_slice_in_other_units(segmenter, tmp_path):
+    np.save(tmp_path / "e.npy", np.arange(256).reshape(16, 16))
+    with pytest.raises(UserError, match="e.npy has gray values"):
+        segmenter(tmp_path / "e.npy")
+
+
 @pytest.mark.parametrize("name,error", [("none", "exist"), (".", "no DICOM files")])
 def test_says_what_is_wrong_with_a_path(segmenter, name, error, tmp_path):
     with pytest.raises(UserError, match=error):
@@ -141,9 +147,10 @@ def test_says_what_is_wrong_with_a_path(segmenter, name, error, tmp_path):
 
 
 def test_refuses_a_scan_with_a_slice_in_other_units(segmenter, images, tmp_path):
-    images[3] = (images[3].clip(-1000, 1000) + 1000) // 8
+    images = np.concatenate([images] * 6)
+    images[3] += 1100
     np.save(tmp_path / "scan.npy", images)
-    with pytest.raises(UserError, match="slice 3 of .* gray values"):
+    with pytest.raises(UserError, match="slice 3 of .* before the offset is added"):
         segmenter(tmp_path / "scan.npy")
 
 

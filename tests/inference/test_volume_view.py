@@ -21,6 +21,7 @@ from lungseg_jax.inference.volume_view import (
 )
 
 SHAPE, SPACING_MM = (10, 40, 60), (4.0, 1.0, 1.0)
+VOXELS = {"right": 2400, "left": 2400}  # of `sides`
 
 
 @pytest.fixture
@@ -48,9 +49,9 @@ def decode(jpeg):
 
 
 def test_volumes_densities_and_slices_to_review(sides):
-    view = viewer_of(sides, review=(3, 7)).view("scan.nii.gz")
+    view = viewer_of(sides, review=(3, 7)).view("scan.nii.gz", **VOXELS)
     assert view.name == "scan.nii.gz" and view.count == 10
-    assert view.voxels == (6 * 20 * 20,) * 2
+    assert view.voxels == (2400, 2400)
     assert view.voxel_ml == pytest.approx(0.004)
     assert view.to_review == [3, 7]
     assert [s.review for s in view.slices] == [k in (3, 7) for k in range(10)]
@@ -61,17 +62,17 @@ def test_volumes_densities_and_slices_to_review(sides):
 
 
 def test_values_beyond_the_histogram_are_in_its_outermost_bins(sides):
-    density = viewer_of(sides, right=-3000, left=3000).view("").density
+    density = viewer_of(sides, right=-3000, left=3000).view("", **VOXELS).density
     assert density[0, 0] == density[1, -1] == 2400
 
 
 def test_values_that_are_not_hounsfield_units_are_not_densities(sides):
-    assert viewer_of(sides, in_hu=False).view("").density is None
+    assert viewer_of(sides, in_hu=False).view("", **VOXELS).density is None
 
 
 def test_planes_have_square_millimetres_and_the_head_up(sides):
     sides[8:] = 0
-    view = viewer_of(sides).view("")
+    view = viewer_of(sides).view("", **VOXELS)
     assert len(view.coronal) == len(view.sagittal) == PLANES
     coronal, sagittal = decode(view.coronal[1]), decode(view.sagittal[0])
     assert coronal.shape == (40, 60, 3) and sagittal.shape == (40, 40, 3)
@@ -81,13 +82,13 @@ def test_planes_have_square_millimetres_and_the_head_up(sides):
 
 @pytest.mark.parametrize("spacing_mm", [(1e5, 1.0, 1.0), (1.0, 1e-5, 1e5)])
 def test_pictures_of_any_spacing_have_a_limited_size(sides, spacing_mm):
-    view = viewer_of(sides, spacing_mm=spacing_mm).view("")
+    view = viewer_of(sides, spacing_mm=spacing_mm).view("", **VOXELS)
     for picture in (*view.coronal, *view.sagittal, view.slices[0].picture):
         assert max(decode(picture).shape) <= LONGEST
 
 
 def test_outlines_of_the_sides_have_different_colors(sides):
-    picture = decode(viewer_of(sides).view("").slices[5].picture)
+    picture = decode(viewer_of(sides).view("", **VOXELS).slices[5].picture)
     assert max(picture.shape) == SIDE
     scale = SIDE / 60
     for column, color in ((5, OUTLINE), (54, LEFT_OUTLINE)):
@@ -97,7 +98,7 @@ def test_outlines_of_the_sides_have_different_colors(sides):
 
 def test_many_slices_are_thinned_out_evenly():
     sides = np.zeros((3 * MOST_SLICES, 4, 4), np.uint8)
-    shown = [s.k for s in viewer_of(sides).view("").slices]
+    shown = [s.k for s in viewer_of(sides).view("", **VOXELS).slices]
     assert len(shown) == MOST_SLICES and (shown[0], shown[-1]) == (
         0,
         3 * MOST_SLICES - 1,
@@ -106,7 +107,9 @@ def test_many_slices_are_thinned_out_evenly():
 
 
 def test_a_volume_without_lung_or_geometry_has_a_view():
-    view = viewer_of(np.zeros(SHAPE, np.uint8), spacing_mm=None).view("")
+    view = viewer_of(np.zeros(SHAPE, np.uint8), spacing_mm=None).view(
+        "", right=0, left=0
+    )
     assert view.voxels == (0, 0) and view.voxel_ml is None
     assert len(view.coronal) == PLANES and not view.density.any()
 
