@@ -14,7 +14,7 @@ class Confidence:
       expected_iou, review, disagreement: those of `Segmentation`; a reason of the volume
         also sets `review`.
       uncertainty_bits, mutual_information_bits: means over the slice.
-      reasons: to review the slice, as `review` names them.
+      reasons: why to review the slice; constants of `review`.
     """
 
     expected_iou: float

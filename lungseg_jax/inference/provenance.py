@@ -1,6 +1,5 @@
 """What each mask of a folder was made with, recorded in a file beside the masks."""
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ RECORD = ".lungseg_predict.jsonl"
 class Provenance:
     """The options that each mask was made with.
 
-    RECORD has lines `{"mask": "anna/ct.nii.gz", "made_with": {"labels": "lung", ...}}`, of
-    which the last one about a mask holds; null is that of a mask to be replaced. Lines are
-    only appended, so commands may write into one folder at the same time.
+    RECORD has lines `{"mask": "anna/ct.nii.gz", "made_with": {"labels": "lung", ...}}`.
+    The last line about a mask applies; null marks one about to be replaced. Lines are only
+    appended, so commands may write into one folder at the same time.
 
     Args:
       folder: of the masks; None for a single mask, of which nothing is recorded.
@@ -105,6 +104,10 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
     except OSError as e:
         raise UserError(f"{file} cannot be read: {e.strerror or e}.") from e
     for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # cut short
+        try:
             row = json.loads(line)
-            yield str(row["mask"]), row["made_with"] and dict(row["made_with"])
+            made_with = row["made_with"] and dict(row["made_with"])
+            mask = str(row["mask"])
+        except (ValueError, KeyError, TypeError):  # cut short
+            continue
+        yield mask, made_with

@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from lungseg_jax.inference.prediction_table import read_rows
-from lungseg_jax.inference.prediction_task import PredictionTask, unfinished
+from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.provenance import Provenance
+from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +63,42 @@ def remainder(
         for row in rows
     ]
     return Remainder(left, [task for task in tasks if task.name not in again], rows)
+
+
+def unfinished(
+    tasks: Sequence[PredictionTask],
+    *,
+    measured: Container[str] | None,
+    outdated: Container[str] = (),
+    overwrite: bool = False,
+) -> list[PredictionTask]:
+    """Return the tasks that an interrupted prediction has left.
+
+    Args:
+      tasks: all of them.
+      measured: names of the inputs that are in the table, if there is to be one.
+      outdated: names of the inputs whose masks it was to replace.
+      overwrite: whether other masks may be replaced.
+
+    Raises:
+      UserError: a mask would be replaced, because something that belongs to it is missing.
+    """
+    missing = {}  # what an existing mask lacks, by its task
+    left = []
+    for task in tasks:
+        lost = [path.name for path in task.outputs if not path.exists()]
+        if measured is not None and task.name not in measured:
+            lost.append("row in the table")
+        if lost or task.name in outdated:
+            left.append(task)
+            if task.target.exists() and task.name not in outdated:
+                missing[task.target] = lost[0]
+    if missing and not overwrite:
+        rows = [f"{target} has no {lost}" for target, lost in missing.items()]
+        raise UserError(
+            f"{pluralize(len(rows), 'mask')} would be replaced:\n{bullet_list(rows)}",
+            rule="--resume keeps the masks that are there, with all that belongs to them.",
+            remedy="add --overwrite to predict them again; or resume with the options "
+            "and the table of before.",
+        )
+    return left

@@ -1,4 +1,4 @@
-"""What the mask of a volume says against itself: reasons to review slices of it.
+"""Reasons to review slices: signs in a volume's own mask that it is wrong.
 
 The probabilities of a slice say where a network hesitates. They do not say that it is
 surely wrong, as it can be about a lung filled with tissue. The anatomy often does.
@@ -15,7 +15,7 @@ SIDES = "left and right differ"
 
 DISAGREEING = 0.3  # share of the entropy that is mutual information
 UNLIKE = 0.1  # share of a slice's lung that appears or disappears
-SMALLEST = 0.1  # areas below this share of the largest one in the volume count as it
+SMALLEST = 0.1  # smaller areas are raised to this share of the largest one
 ASYMMETRIC = 0.3  # area of the smaller lung, as a share of the larger one
 ENDS = 0.2  # share of the longer lung at its top and at its base, where lungs differ
 

@@ -14,9 +14,8 @@ import numpy as np
 from lungseg_jax.inference.volume_cleanup import bounding_box
 
 RIGHT, LEFT = 1, 2  # labels of the patient's right and left lung
-OFF_CENTER = (
-    0.2  # the cost of a row in which the seam is at the border, in pixels of lung
-)
+# The cost of a row in which the seam is at the border, in pixels of lung.
+OFF_CENTER = 0.2
 TOGETHER = 32  # slices that are cut at the same time
 ONE_SIDED = 0.9  # a component with this share on one side is wholly there
 
@@ -75,7 +74,8 @@ def _seams(masks: np.ndarray, middle: float) -> np.ndarray:
         np.add(least, masks[:, row] + off_center, out=total[row, :, 1:-1])
     seams = np.empty((k, h), np.int64)
     seams[:, -1] = total[-1, :, 1:-1].argmin(axis=1)
-    steps, slices = np.array([0, -1, 1]), np.arange(k)[:, None]  # rather straight on
+    # Straight on first: argmin takes the first of equal costs.
+    steps, slices = np.array([0, -1, 1]), np.arange(k)[:, None]
     for row in range(h - 1, 0, -1):
         columns = seams[:, row, None] + steps
         choice = total[row - 1, slices, columns + 1].argmin(axis=1)

@@ -13,7 +13,7 @@ from lungseg_jax.data.phantom.volume import make_volume
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_table import PredictionTable, read_rows
-from lungseg_jax.inference.prediction_task import unfinished
+from lungseg_jax.inference.resumption import unfinished
 from lungseg_jax.runtime.errors import UserError
 
 
