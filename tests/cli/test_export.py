@@ -55,7 +55,7 @@ def test_a_push_that_was_stopped_is_repeated_by_the_same_command(
     words = f"--run={trained_run}", "--push=org/lungs", "lungs"
     pushed, stop = [], True
     done = lungseg_here("export", *words, cwd=tmp_path)
-    assert done.returncode == 130 and "is there is complete" in done.stderr
+    assert done.returncode == 130 and "already written is complete" in done.stderr
     stop = False
     done = lungseg_here("export", *words, cwd=tmp_path)
     assert done.returncode == 0 and "pushed to https://hub" in done.stdout, done.stderr

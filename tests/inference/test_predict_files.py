@@ -233,9 +233,9 @@ def test_refuses_a_volume_with_other_units_before_writing(segmenter, images, tmp
 def test_leaves_no_mask_of_a_volume_found_to_be_damaged(segmenter, tmp_path, slices):
     images = np.stack([image_slice.image for image_slice in slices(30)])
     images = images.astype(np.float32)
-    images[11, 3, 3] = np.nan  # not one of the slices that are checked beforehand
+    images[12, 3, 3] = np.nan  # not one of the slices that are checked beforehand
     sitk.WriteImage(sitk.GetImageFromArray(images), str(tmp_path / "in.nrrd"))
-    with pytest.raises(UserError, match="slice 11"):
+    with pytest.raises(UserError, match="slice 12"):
         predict(
             segmenter, tmp_path / "in.nrrd", tmp_path / "out.nrrd", table=tmp_path / "t"
         )
@@ -244,9 +244,9 @@ def test_leaves_no_mask_of_a_volume_found_to_be_damaged(segmenter, tmp_path, sli
 
 def test_refuses_a_volume_with_a_slice_in_other_units(segmenter, tmp_path, slices):
     images = np.stack([image_slice.image for image_slice in slices(30)])
-    images[11] += 1100  # not one that is checked beforehand
+    images[12] += 1100  # not one that is checked beforehand
     np.save(tmp_path / "in.npy", images)
-    with pytest.raises(UserError, match="slice 11 of .* before the offset is added"):
+    with pytest.raises(UserError, match="slice 12 of .* before the offset is added"):
         predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]
 
