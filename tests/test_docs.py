@@ -243,7 +243,8 @@ def table_below(page, line):
     """The cells of the rows of the first table below a line of a page."""
     text = page.read_text().partition(f"\n{line}")[2]
     table = re.search(r"(?:^\|.*\n)+", text, re.M)[0]
-    return [row.strip("|").split(" | ") for row in table.splitlines()[2:]]
+    rows = table.splitlines()[2:]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
 
 
 SCORES = ROOT / "docs" / "reference" / "scores.md"
