@@ -62,7 +62,7 @@ def long() -> ConfigDict:
     c.data.image_size = 160
     c.data.extra_phantoms = 600
     c.augment.scale = 2.0
-    c.augment.without_lung = 0.03
+    c.augment.without_lung = 0.01
     c.schedule.peak = 3e-3
     c.train.total_steps = 4200  # cycles end after 2400, 3600 and 4200
     c.train.save_every = c.train.validate_every = 300
