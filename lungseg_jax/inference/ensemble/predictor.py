@@ -49,7 +49,7 @@ class EnsemblePredictor:
         batch_size: int = 4,
         views: Sequence[Sequence[int]] | None = None,
     ):
-        # Not those of other processes, which may be about something else.
+        # Not those of other processes, which may be busy with other work.
         mesh = distributed.make_mesh(jax.local_devices())
         self._by_example = distributed.by_example(mesh)
         # One program serves all members. With `vmap`, their kernels would become grouped
