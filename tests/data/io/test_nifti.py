@@ -232,7 +232,7 @@ def test_reads_slices_across_every_axis(tmp_path):
         ({"pixdim": [1, 0.7, 0, 2.5, 1, 1, 1, 1]}, "its voxels measure"),
         ({"pixdim": [1, 0.7, np.nan, 2.5, 1, 1, 1, 1]}, "its voxels measure"),
         ({"sform_code": 0, "qform_code": 1, "qoffset_x": np.inf}, "damaged header"),
-        ({"srow_x": [0, 0, 0, 0]}, "sheared, or its header is damaged"),
+        ({"srow_x": [0, 0, 0, 0]}, "sheared axes, or its header is damaged"),
         ({"dim": [3, -5, 6, 7, 1, 1, 1, 1]}, "damaged header"),
         ({"dim": [4, 5, 6, 7, 2, 1, 1, 1]}, "4 dimensions"),
         ({"dim": [3, 500, 6, 7, 1, 1, 1, 1]}, "truncated"),
