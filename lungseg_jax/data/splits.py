@@ -82,7 +82,7 @@ def _split_by_patient(
             split["validation"] += names
         else:
             split["train"] += names
-    if not split["train"] or len(split["validation"]) < n_validation:
+    if not split["train"]:
         raise UserError(
             f"{len(names_by_patient)} patients are too few for train, validation and "
             "test.",

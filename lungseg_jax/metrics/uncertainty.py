@@ -196,7 +196,7 @@ def _threshold_and_rule(
             f"The smallest threshold that catches {needed} of the {n_low} validation "
             f"slices with an IoU below {low:g}."
         )
-    allowed = int(budget * len(others) + 1e-9)  # 0.2 * 105 is above 21
+    allowed = int(budget * len(others))
     return float(np.sort(others)[allowed]), (
         f"The largest threshold that flags at most {budget:.0%} of the validation "
         f"slices with an IoU of at least {low:g}: to catch {needed} of the {n_low} "
