@@ -103,6 +103,8 @@ def test_the_run_folder_has_the_documented_files(finished_run):
         "test": 2,
     }
     assert len(record["sha256"]) == 20
+    tuning = json.loads(finished_run.tuning.read_text())
+    assert (tuning["n"], tuning["stressed"]) == (1, 2)
     evaluation = json.loads(finished_run.evaluation.read_text())
     assert evaluation["threshold"] == 0.5 and evaluation["n"] == 2
     assert evaluation["members"].keys() == {"4", "7"}

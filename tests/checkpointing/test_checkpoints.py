@@ -316,6 +316,19 @@ def test_refuses_a_disk_without_room_and_says_how_much_is_needed(
     assert "5 checkpoints of" in e.value.rule
 
 
+def test_saved_steps_need_no_more_room(tmp_path, state, monkeypatch):
+    with LocalCheckpoints(tmp_path, snapshots=[]) as saved:
+        save(saved, at(state, 1), {})
+        saved.wait()
+        files = [f for f in (tmp_path / "1").rglob("*") if f.is_file()]
+        size = sum(a.nbytes for a in jax.tree.leaves(state.arrays))
+        needed = 3 * (1.1 * size + 2e5) + 1e6  # without what is there
+        free = int(needed - sum(f.stat().st_size for f in files) / 2)
+        usage = shutil._ntuple_diskusage(10**9, 10**9 - free, free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        saved.check_room(state.arrays)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of one megabyte, mounted for the test."""

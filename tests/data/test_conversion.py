@@ -61,6 +61,16 @@ def test_every_slice_becomes_a_pair(tmp_path):
     assert set(checked.metadata.patients.values()) == {"a"}
 
 
+def test_values_are_rounded_and_limited_to_those_of_the_files(tmp_path):
+    image, label = scan()
+    image = image.astype(np.float32)
+    image[1, 1:3, 1] = -0.6, 40_000
+    paths = save(tmp_path / "a.nii", image), save(tmp_path / "b.nii", label)
+    convert_volumes(find_labelled_volumes(*paths), tmp_path / "data")
+    found = read_slice(find_pairs(tmp_path / "data")[1])
+    assert found.image[1:3, 1].tolist() == [-1, 32_767]
+
+
 def test_converts_a_dataset_of_nnunet(tmp_path):
     for seed, case in enumerate(("lung_001", "lung_002")):
         image, label = scan(seed)

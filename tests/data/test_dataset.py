@@ -53,6 +53,14 @@ def test_reads_exact_values_by_name(tmp_path, dtype):
     assert "tensorflow" not in sys.modules
 
 
+def test_the_aspect_of_a_slice_is_that_of_its_pixels(tmp_path):
+    folder = write_pairs(tmp_path / "d", n=2)
+    (folder / "slices.csv").write_text("name,row_mm,column_mm\ns0,1,2\ns1,3,1\n")
+    loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
+    assert [loaded.read(name).aspect for name in loaded.names] == [0.5, 3.0]
+    assert loaded.shapes(loaded.names) == {(24, 24, 0.5), (24, 24, 3.0)}
+
+
 def test_shards_keep_the_order(tmp_path, monkeypatch):
     monkeypatch.setattr(lung_ct_builder, "SLICES_PER_SHARD", 2)
     folder = write_pairs(tmp_path / "d", n=7)

@@ -54,6 +54,13 @@ def test_masks_with_oblong_pixels_are_not_packed(pair_folder, tmp_path):
     dataset = load_dataset(folder, cache=tmp_path / "cache")
     slices = NetworkSlices([(dataset, ["a"])], **OPTIONS)
     assert slices[0]["mask"].dtype == slices.dtypes["mask"] == np.float32
+    stored = dataset.read("a")
+    image = image_to_network(stored.image, **IMAGE_OPTIONS, aspect=0.5)
+    mask = mask_to_network(
+        stored.mask, preprocessing="hu", image_size=20, soft=True, aspect=0.5
+    )
+    np.testing.assert_array_equal(slices[0]["image"], image)
+    np.testing.assert_array_equal(slices[0]["mask"], mask)
 
 
 def test_batches_of_images_hold_their_own_rows(parts):

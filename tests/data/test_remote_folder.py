@@ -38,7 +38,9 @@ def test_copies_what_is_new_or_has_changed(remote, tmp_path, monkeypatch):
     assert copy.name == "ct" and contents(copy) == contents(original)
     kept = (copy / "2d_images/a.tif").stat().st_mtime_ns
 
-    (original / "2d_images/b.tif").write_bytes(b"changed")
+    content = bytearray((original / "2d_images/b.tif").read_bytes())
+    content[-1] ^= 1  # of the same size
+    (original / "2d_images/b.tif").write_bytes(content)
     (original / "2d_images/c.tif").unlink()
     (original / "slices.csv").write_text("name\n")
     upload(original / "2d_images/b.tif", address / "2d_images/b.tif")

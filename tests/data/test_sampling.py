@@ -105,6 +105,14 @@ def test_each_device_has_its_share_of_the_second_set():
     assert sorted(batch) == sorted(mixed_batch_indices(3, **sizes))
 
 
+def test_both_sets_have_the_order_of_the_seed():
+    sizes = {"n": 50, "extra": 9, "share": 0.25, "batch_size": 64}
+    batch = mixed_batch_indices(3, **sizes, seed=1)
+    first = batch_indices(3, n=50, batch_size=48, seed=1)
+    second = batch_indices(3, n=9, batch_size=16, seed=1)
+    assert batch.tolist() == [*first, *(50 + second)]
+
+
 def test_without_a_second_set_a_mixed_batch_is_an_ordinary_one():
     ordinary = batch_indices(7, n=8, batch_size=3, seed=0)
     mixed = mixed_batch_indices(7, n=8, extra=0, share=0.5, batch_size=3, seed=0)

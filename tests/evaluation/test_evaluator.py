@@ -13,7 +13,13 @@ from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.members import AVERAGE
 from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.metrics.calibration import (
+    boundary_band,
+    logit_histogram,
+    reliability_diagram,
+)
 from lungseg_jax.metrics.surface_distance import surface_scores
+from lungseg_jax.metrics.uncertainty import auroc, risk_coverage
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 
@@ -69,6 +75,8 @@ def test_scores_are_those_of_the_masks(tuned, slices):
         assert row["hd95"] == pytest.approx(distances["hd95"])
         expected = pytest.approx(segmentation.expected_iou, abs=1e-5)
         assert row["expected_iou"] == expected
+        information = pytest.approx(segmentation.mutual_information.mean(), abs=1e-6)
+        assert row["mutual_information"] == information
         assert row["review"] == segmentation.review
         assert row["iou"] == pytest.approx(iou([mask], [s.mask > 0]))
     assert found["postprocessing"]["chosen"] == deployed.settings.postprocessing
@@ -87,15 +95,29 @@ def test_mirror_images_in_all_choices_are_not_scored_a_second_time(tuned, slices
 
 
 def test_calibration_improves_on_the_slices_it_was_fitted_on(every, slices):
-    tuning = tune(every, lambda: slices(6), 6)
-    found = evaluate(dataclasses.replace(every, tuning=tuning), slices(6), 6)[
+    some = list(slices(6))
+    tuning = tune(every, lambda: iter(some), 6)
+    found = evaluate(dataclasses.replace(every, tuning=tuning), iter(some), 6)[
         "calibration"
     ]
     assert found["fitted_on"] == "validation"
     assert found["temperature"] == tuning["choices"]["all"]["temperature"] != 1.0
     assert found["image"]["after"]["nll"] < found["image"]["before"]["nll"]
     assert found["image"]["before"]["n"] == 6 * 40 * 36
-    assert 0 < found["boundary"]["before"]["n"] < found["image"]["before"]["n"]
+    histograms = {"image": 0, "boundary": 0}
+    members = every.subset(["10", "20", "30"]).predictor()
+    outputs = members.probabilities(s.image for s in some)
+    for s, members in zip(some, outputs, strict=True):
+        mean, truth = members.mean(axis=0), s.mask > 0
+        histograms["image"] += logit_histogram(mean, truth)
+        band = boundary_band(truth)
+        histograms["boundary"] += logit_histogram(mean, truth, band)
+    assert 0 < histograms["boundary"].sum() < histograms["image"].sum()
+    for pixels, histogram in histograms.items():
+        for when, temperature in (("before", 1.0), ("after", found["temperature"])):
+            scores = found[pixels][when]
+            assert scores["n"] == histogram.sum()
+            assert scores["reliability"] == reliability_diagram(histogram, temperature)
 
 
 def test_without_clean_up_its_effect_is_not_scored_twice(trained, slices):
@@ -119,32 +141,42 @@ def test_only_the_requested_members_are_scored(tuned, slices):
 
 
 def test_counts_of_flags_and_the_risk_agree_with_the_rows(tuned, slices):
-    found = evaluate(tuned, slices(8), 8)
+    segmenter = LungSegmenter(tuned.subset(["10", "20", "30"]))
+    some = list(slices(8))
+    for i in (1, 4, 5):  # the mask is right
+        mask = segmenter(some[i].image).mask.astype(np.uint8)
+        some[i] = dataclasses.replace(some[i], mask=mask)
+    found = evaluate(tuned, iter(some), 8)
     rows = found["slices"].values()
     doubts = found["uncertainty"]
     low = [row["iou"] < 0.95 for row in rows]
-    assert doubts["n_low"] == sum(low)
+    assert doubts["n_low"] == sum(low) == 5
     assert doubts["flagged"] == sum(row["review"] for row in rows)
     assert doubts["flagged_low"] == sum(
         row["review"] and is_low for row, is_low in zip(rows, low, strict=True)
     )
-    curve = doubts["risk_coverage"]
-    assert curve["risk"][-1] == pytest.approx(1 - np.mean([row["iou"] for row in rows]))
+    confidence = np.array([row["expected_iou"] for row in rows])
+    loss = 1 - np.array([row["iou"] for row in rows])
+    assert doubts["risk_coverage"] == risk_coverage(confidence, loss)
+    assert doubts["auroc"]["expected_iou"] == auroc(-confidence, low) != 0.5
 
 
 def test_distances_in_millimetres_and_intervals_over_patients(tuned, slices):
     some = list(slices(4))
     names = [s.name for s in some]
+    mm = [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (1.0, 2.0)]
     table = SliceMetadata(
         patients=dict(zip(names, "AABB", strict=True)),
-        spacings={name: (2.0, 2.0) for name in names},
+        spacings=dict(zip(names, mm, strict=True)),
     )
     plain = evaluate(tuned, iter(some), 4)
     found = evaluate(tuned, iter(some), 4, **slice_metadata(table, names))
     assert (found["unit"], found["intervals_over"]) == ("mm", "patients")
-    for name in names:
-        pixels, mm = plain["slices"][name]["assd"], found["slices"][name]["assd"]
-        assert mm == pytest.approx(2 * pixels)
+    segmenter = LungSegmenter(tuned.subset(["10", "20", "30"]))
+    for s, spacing in zip(some, mm, strict=True):
+        mask = segmenter(s.image).mask
+        scores = surface_scores(mask, s.mask > 0, spacing=spacing, tolerance=2.0)
+        assert found["slices"][s.name]["assd"] == pytest.approx(scores["assd"])
     assert found["ensemble"]["iou_mean"] == plain["ensemble"]["iou_mean"]
     assert found["ensemble"]["iou_mean_ci95"] != plain["ensemble"]["iou_mean_ci95"]
     assert slice_metadata(SliceMetadata({}, {}), names) == {

@@ -9,9 +9,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from lungseg_jax.evaluation import tuning
-from lungseg_jax.evaluation.tuning import tune
+from lungseg_jax.evaluation.tuning import LOW_IOU, tune
 from lungseg_jax.inference.ensemble.members import AVERAGE
 from lungseg_jax.inference.postprocessing import DEFAULT
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.metrics.uncertainty import review_threshold
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 
@@ -33,6 +35,22 @@ def pixels_of(trained, names, slices):
 def iou(probability, truth):
     mask = probability > 0.5
     return (truth & mask).sum() / (truth | mask).sum()
+
+
+def segmenter_of(trained, tuned, choice):
+    """The segmenter that users of a choice get."""
+    names = tuned["choices"][choice]["members"]
+    return LungSegmenter(dataclasses.replace(trained, tuning=tuned).subset(names))
+
+
+def limit_of(segmentations, truths):
+    pairs = [
+        (segmentation.expected_iou, iou(segmentation.mask, truth))
+        for segmentation, truth in zip(segmentations, truths, strict=True)
+    ]
+    return pytest.approx(
+        review_threshold(*np.transpose(pairs), low=LOW_IOU)["threshold"]
+    )
 
 
 def test_every_choice_is_scored_and_calibrated(every, slices):
@@ -58,6 +76,31 @@ def test_every_choice_is_scored_and_calibrated(every, slices):
         assert loss(settings["temperature"]) == pytest.approx(loss(direct), abs=1e-4)
         assert settings["review_below"] == settings["review"]["threshold"]
     assert found["postprocessing"] == {"chosen": DEFAULT, "iou_pooled": {}}
+
+
+def test_limits_of_review_are_those_of_the_masks_that_are_written(every, monkeypatch):
+    """With the clean-up, which drops a speck, and the temperature of each choice."""
+    rng = np.random.default_rng(0)
+    names, predictions = list(every.members), []
+    sharpness = np.array([1, 2, 3, 5])[:, None, None]
+    for i in range(12):
+        truth = np.zeros((40, 40), bool)
+        truth[5:35, 5:25] = True
+        z = np.where(truth, 2.0, -2.0) + rng.normal(0, 0.5, (4, 40, 40))
+        z[:, 5 : 5 + i % 4, 5:25] = -1.0  # not found, of 30 rows
+        z[:, 38, 36:38] = 2.0  # the speck
+        predictions.append((expit(z * sharpness).astype(np.float32), truth))
+    monkeypatch.setattr(tuning, "_Predictions", lambda trained, read: read())
+    tuned = tune(every, lambda: predictions, len(predictions))
+    temperatures = {s["temperature"] for s in tuned["choices"].values()}
+    assert len(temperatures) == len(tuned["choices"]) == 3
+    for choice, settings in tuned["choices"].items():
+        rows = [names.index(name) for name in settings["members"]]
+        segmenter = segmenter_of(every, tuned, choice)
+        found = [segmenter.combine(members[rows]) for members, _ in predictions]
+        limit = limit_of(found, [truth for _, truth in predictions])
+        assert settings["review"]["n_low"] == 6
+        assert settings["review_below"] == limit
 
 
 def test_one_wrong_label_does_not_change_the_temperature_of_all(every, monkeypatch):
@@ -107,6 +150,7 @@ def test_changed_slices_count_for_the_limit_of_review_only(every, slices):
     plain = tune(every, lambda: iter(some), 4)
     stressed = tune(every, lambda: iter(some), 4, stressed=others)
     both = tune(every, lambda: iter([*some, *others]), 10)
+    pictures, changed = [*some, *others], []
     for choice, settings in stressed["choices"].items():
         for key in ("iou_pooled", "temperature"):
             assert settings[key] == plain["choices"][choice][key]
@@ -114,6 +158,12 @@ def test_changed_slices_count_for_the_limit_of_review_only(every, slices):
             found["choices"][choice]["review"]["n_low"] for found in (stressed, both)
         ]
         assert counted[0] == counted[1] >= plain["choices"][choice]["review"]["n_low"]
+        segmenter = segmenter_of(every, stressed, choice)
+        segmentations = segmenter.stream(s.image for s in pictures)
+        limit = limit_of(segmentations, [s.mask > 0 for s in pictures])
+        assert settings["review_below"] == limit
+        changed.append(plain["choices"][choice]["review_below"] != limit)
+    assert any(changed)
     assert stressed["members"] == plain["members"] and stressed["n"] == 4
     assert (stressed["stressed"], plain["stressed"]) == (6, 0)
 
@@ -135,6 +185,7 @@ def test_validation_slices_without_lung(every, slices):
     json.dumps(found, allow_nan=False)
     assert found["choices"]["all"]["iou_pooled"] is None
     assert found["choices"]["all"]["temperature"] == 1.0
+    assert all(s["review"]["n_low"] == 0 for s in found["choices"].values())
     assert found["postprocessing"]["chosen"] == DEFAULT
 
 

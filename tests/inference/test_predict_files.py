@@ -19,9 +19,9 @@ from lungseg_jax.inference.overlay import TILE, overlay
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_table import COLUMNS, PredictionTable
-from lungseg_jax.inference.review import MEMBERS, UNCERTAIN
+from lungseg_jax.inference.review import MEMBERS, NEIGHBOURS, UNCERTAIN
 from lungseg_jax.inference.segmenter import LungSegmenter
-from lungseg_jax.inference.sides import label_sides
+from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 from lungseg_jax.inference.volume_cleanup import clean_volume
 from lungseg_jax.runtime.errors import UserError
 
@@ -130,8 +130,11 @@ def test_segments_a_volume_in_its_own_orientation(segmenter, images, suffix, tmp
     assert f"{flagged} of 5 slices to review" in summary
     assert "(expected IoU below 0.600)" in summary
     assert " ml (right " in summary and "), mean " in summary
-    both = float(rows[-1]["right_ml"]) + float(rows[-1]["left_ml"])
-    assert both == pytest.approx(millilitres, rel=1e-4)
+    both = [float(rows[-1][name]) for name in ("right_ml", "left_ml")]
+    sides = label_sides(expected.mask.astype(np.uint8))
+    voxels = [(sides == side).sum() for side in (RIGHT, LEFT)]
+    assert voxels[0] != voxels[1] and sum(voxels) == inside.size
+    assert both == pytest.approx([n * 0.8 * 0.8 * 2.5 / 1000 for n in voxels], rel=1e-3)
 
 
 @pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
@@ -201,6 +204,35 @@ def test_cleans_up_the_mask_of_a_volume(segmenter, images, tmp_path):
         int(row["area_px"]) for row in csv.DictReader(table.open()) if row["area_px"]
     ]
     assert areas == expected.sum(axis=(1, 2)).tolist()
+
+
+def test_air_is_not_looked_for_in_values_that_are_not_hounsfield_units(
+    trained, images, tmp_path
+):
+    preprocessing = trained.preprocessing | {"window_hu": (0.0, 255.0)}
+    trained = dataclasses.replace(trained, domain="8-bit", preprocessing=preprocessing)
+    segmenter = LungSegmenter(trained)
+    gray = np.interp(images, (-1000, 400), (0, 255)).astype(np.uint8)
+    np.save(tmp_path / "in.npy", gray)
+    predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy", cleanup=True)
+    expected = segmenter(gray).mask.astype(np.uint8)
+    clean_volume(expected)
+    assert expected.any()
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+
+
+def test_a_slice_that_is_unlike_its_neighbours_is_to_review(
+    segmenter, images, tmp_path
+):
+    volume = np.repeat(images[:1], 5, axis=0)
+    volume[2] = 40
+    np.save(tmp_path / "in.npy", volume)
+    table = tmp_path / "t.csv"
+    predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy", table=table)
+    rows = [row for row in csv.DictReader(table.open()) if row["slice"] != "all"]
+    is_unlike = [NEIGHBOURS in row["reasons"] for row in rows]
+    assert is_unlike == [False, False, True, False, False]
+    assert rows[2]["review"] == "1"
 
 
 def test_segments_a_volume_without_geometry(segmenter, images, tmp_path):

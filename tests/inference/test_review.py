@@ -29,6 +29,25 @@ def test_lung_that_is_missing_or_added_in_one_slice_is_unlike_its_neighbours():
     assert found(review.unlike_neighbours(mask)) == [12]
 
 
+def test_the_change_is_a_share_of_the_larger_area():
+    for added, is_unlike in ((100, False), (110, True)):
+        mask = lungs()  # of 960 pixels
+        mask[7, 33:38].reshape(-1)[:added] = 1
+        assert review.unlike_neighbours(mask)[7] == is_unlike
+    for lost, is_unlike in ((90, False), (100, True)):
+        mask = lungs()
+        mask[7, 8 : 8 + lost // 10, 10:20] = 0
+        assert review.unlike_neighbours(mask)[7] == is_unlike
+
+
+def test_a_few_pixels_at_a_tip_may_change():
+    mask = lungs()
+    mask[16:] = 0
+    mask[16:18, 10:13, 10:13] = 1
+    mask[17, 9, 10:13] = 1
+    assert not review.unlike_neighbours(mask).any()
+
+
 def test_lung_that_grows_or_shrinks_fast_is_like_its_neighbours():
     mask = np.zeros((9, 40, 40), np.uint8)
     for k in range(9):
@@ -49,6 +68,13 @@ def test_the_ends_of_the_lungs_may_differ():
     sides[:5][sides[:5] == RIGHT] = 0  # the liver
     sides[-4:][sides[-4:] == LEFT] = 0
     assert not review.sides_differ(sides).any()
+
+
+@pytest.mark.parametrize("shorter", [RIGHT, LEFT])
+def test_the_ends_are_those_of_the_longer_lung(shorter):
+    sides = np.where(np.arange(60) < 30, RIGHT, LEFT) * lungs()
+    sides[:8][sides[:8] == shorter] = 0
+    assert found(review.sides_differ(sides)) == [5, 6, 7]
 
 
 def test_one_lung_only_differs_from_none():
@@ -79,6 +105,7 @@ def test_phantoms_are_flagged_for_a_missing_lung_only(
     [
         (0.1, 0.0, review.UNCERTAIN),
         (0.1, 0.05, review.MEMBERS),
+        (0.1, 0.02, review.UNCERTAIN),
         (0.0, 0.0, review.UNCERTAIN),
     ],
 )

@@ -30,13 +30,26 @@ def test_the_right_lung_is_at_the_left_of_the_image():
 
 
 def test_lungs_that_touch_are_cut_at_the_bridge():
+    right, left = ellipses(RIGHT_LUNG, radii=(26, 15)), ellipses(LEFT_LUNG)
+    mask = right | left
+    mask[:, 28:32, 30:50] = 1
+    for turned, larger in ((mask, RIGHT), (mask[..., ::-1], LEFT)):
+        labels = label_sides(turned)
+        np.testing.assert_array_equal(labels > 0, turned)
+        labels = labels if larger == RIGHT else labels[..., ::-1]
+        assert (labels[right > 0] == larger).all()
+        assert (labels[left > 0] == RIGHT + LEFT - larger).all()
+
+
+def test_lungs_beside_the_middle_of_the_image_are_cut_between_them():
     mask = ellipses(RIGHT_LUNG, LEFT_LUNG)
     mask[:, 28:32, 30:50] = 1
-    labels = label_sides(mask)
-    np.testing.assert_array_equal(labels > 0, mask)
-    for side, lung in ((RIGHT, RIGHT_LUNG), (LEFT, LEFT_LUNG)):
-        only = ellipses(lung).astype(bool)
-        assert (labels[only] == side).all()
+    beside = np.pad(mask, ((0, 0), (0, 0), (0, 40)))  # its middle is in the left lung
+    labels = label_sides(beside)
+    np.testing.assert_array_equal(labels[..., :80], label_sides(mask))
+    mirrored = np.array([0, LEFT, RIGHT])[label_sides(beside[..., ::-1])]
+    different = (mirrored[..., ::-1] != labels).any(axis=(0, 1))
+    assert different.sum() <= 1  # the column of the cut
 
 
 def test_a_lung_beyond_the_middle_is_not_cut():
@@ -54,12 +67,13 @@ def test_a_single_lung_is_on_its_side_of_the_image(lung, side):
     np.testing.assert_array_equal(label_sides(mask), mask * side)
 
 
-def test_a_lung_that_is_beyond_the_seam_in_one_slice_stays_whole():
+@pytest.mark.parametrize("across,side", [(1, RIGHT), (-1, LEFT)])
+def test_a_lung_that_is_beyond_the_seam_in_one_slice_stays_whole(across, side):
     mask = ellipses(RIGHT_LUNG, LEFT_LUNG)
-    mask[3] = ellipses((30, 30), radii=(12, 16))[3]  # connected to the right lung above
-    mask[3, :, 44:] = 0
-    labels = label_sides(mask)
-    assert set(np.unique(labels[3])) == {0, RIGHT}
+    mask[2:5] = ellipses(RIGHT_LUNG)[2:5]
+    mask[3] = ellipses((30, 47), radii=(9, 15))[3]  # connected to the right lung above
+    labels = label_sides(mask[..., ::across])
+    assert set(np.unique(labels[3])) == {0, side}
 
 
 def test_a_mask_without_lung_has_no_sides():

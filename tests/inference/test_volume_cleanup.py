@@ -126,6 +126,19 @@ def test_a_small_part_without_air_is_dropped(lungs):
     np.testing.assert_array_equal(cleaned_with_air(with_liver), with_liver > 0)
 
 
+def test_a_liver_with_some_gas_is_not_what_lungs_are_compared_with():
+    """It is larger than both lungs, one of which is filled with tissue."""
+    lungs = np.zeros((26, 20, 30), np.uint8)
+    lungs[13:23, 2:12, 2:8], lungs[13:23, 2:12, 21:27] = AIR, 1
+    with_liver = lungs.copy()
+    with_liver[0:14, :, 9:20] = 1
+    with_liver[0:14, 9, 9:11] = AIR
+    air = (with_liver == AIR).sum() - (lungs == AIR).sum()
+    liver = (with_liver > 0).sum() - (lungs > 0).sum()
+    assert liver > 2 * (lungs > 0).sum() and 0.005 < air / liver < 0.02
+    np.testing.assert_array_equal(cleaned_with_air(with_liver), lungs > 0)
+
+
 def test_vessels_and_air_are_one_component(lungs):
     mixed = lungs * np.uint8(AIR)
     mixed[4:7, 4:8, 4:6] = 1

@@ -80,6 +80,33 @@ def test_planes_have_square_millimetres_and_the_head_up(sides):
     assert abs(dark[0] - 8) <= 2 and abs(dark[-1] - 31) <= 2  # slices 7 and 2
 
 
+def test_a_point_is_at_its_place_in_every_picture():
+    """With voxels of 4 x 1 x 2 mm: the coronal plane is twice as high, and so on."""
+    k, row, column = 1, 8, 12  # the first plane of both directions
+    image = np.full(SHAPE, -1000, np.int16)
+    image[k, row, column] = 400
+    window_hu = (-1000.0, 400.0)
+    empty = np.zeros(SHAPE, np.uint8)
+    viewer = VolumeViewer(empty, spacing_mm=(4.0, 1.0, 2.0), window_hu=window_hu)
+    for i, plane in enumerate(image):
+        viewer.add(i, plane, None)
+    view = viewer.view("")
+    scale = SIDE / 60
+    for jpeg, shape, expected in (
+        (view.coronal[0], (20, 60), (2 * (9 - k) + 0.5, column)),
+        (view.sagittal[0], (40, 40), (4 * (9 - k) + 1.5, row)),
+        (view.slices[k].picture, (128, 384), (row / 2 * scale, column * scale)),
+    ):
+        picture = decode(jpeg).mean(axis=-1)
+        assert picture.shape == shape
+        weight = np.where(picture > 0.5 * picture.max(), picture, 0)
+        weight /= weight.sum()
+        place = [(weight * index).sum() for index in np.indices(shape)]
+        np.testing.assert_allclose(place, expected, atol=0.02 * max(shape))
+    for other in (view.coronal[1], view.sagittal[1], view.slices[k + 1].picture):
+        assert decode(other).max() < 30
+
+
 @pytest.mark.parametrize("spacing_mm", [(1e5, 1.0, 1.0), (1.0, 1e-5, 1e5)])
 def test_pictures_of_any_spacing_have_a_limited_size(sides, spacing_mm):
     view = viewer_of(sides, spacing_mm=spacing_mm).view("", **VOXELS)

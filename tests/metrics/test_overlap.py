@@ -157,6 +157,20 @@ def test_patients_are_resampled_with_all_their_slices():
     assert np.ptp(as_if_independent) < 0.5 * np.ptp(single["iou_mean_ci95"])
 
 
+def test_the_patient_of_a_slice_without_lung_is_not_resampled():
+    rows, patients = some_rows(6), list("aabbcc")
+    more = summarize([[0, 0, 0], *rows], groups=["x", *patients])
+    for name, interval in summarize(rows, groups=patients).items():
+        if name.endswith("_ci95"):
+            assert more[name] == interval, name
+
+
+def test_slices_without_a_value_do_not_widen_its_interval():
+    values = {"nsd": [np.nan, 0.8] * 20}
+    result = summarize(some_rows(), values=values)
+    assert result["nsd_mean_ci95"] == pytest.approx([0.8, 0.8])
+
+
 def test_a_single_slice_or_patient_has_no_interval():
     assert summarize([[5, 1, 1]])["iou_pooled_ci95"] == [None, None]
     patient = summarize(some_rows(5), groups=["p"] * 5)
@@ -204,6 +218,13 @@ def test_interval_brackets_the_pooled_value():
     residual = tp - result["iou_pooled"] * total
     half = 1.96 * residual.std(ddof=1) / total.mean() / np.sqrt(len(rows))
     assert high - low == pytest.approx(2 * half, rel=0.2)
+
+
+def test_an_interval_holds_95_percent_of_the_resamples():
+    rows = some_rows()
+    draws = np.random.default_rng(0).integers(len(rows), size=(2000, len(rows)))
+    low, high = np.percentile(iou(rows[draws].sum(axis=1)), [2.5, 97.5])
+    assert summarize(rows)["iou_pooled_ci95"] == pytest.approx([low, high])
 
 
 def test_interval_is_a_function_of_the_seed():

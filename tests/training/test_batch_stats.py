@@ -38,6 +38,20 @@ def test_first_layer_statistics_are_those_of_the_whole_set():
     assert (running["var"] == 1).all() and (abs(norm["var"] - 1) > 0.1).all()
 
 
+def test_images_are_normalized_as_the_network_sees_them():
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, (4, 32, 32, 1)).astype(np.float32)
+    model = make_model("conv", filters=1)
+    variables = init_variables(model, channels=1, seed=0)
+    batches = np.arange(4).reshape(2, 2)
+    normalizing = make_precise_batch_stats(model, normalize=lambda x: x / 1400)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        normalizing(variables, images * 1400, batches),
+        make_precise_batch_stats(model)(variables, images, batches),
+    )
+
+
 def test_parts_of_a_set_are_pooled():
     """One part is its own estimate, bit for bit; several are that of all batches."""
     rng = np.random.default_rng(0)

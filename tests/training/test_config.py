@@ -173,6 +173,15 @@ def test_a_batch_of_one_has_no_room_for_phantoms():
         check_data_and_devices(c, dtype="int16", training_slices=9, devices=1)
 
 
+def test_a_batch_may_be_all_training_slices():
+    c = config.default_config()
+    c.train.batch_size = 9
+    options = {"dtype": "int16", "devices": 1}
+    check_data_and_devices(c, training_slices=9, **options)
+    with pytest.raises(UserError, match="batch_size=9 is larger than the training"):
+        check_data_and_devices(c, training_slices=8, **options)
+
+
 def test_the_three_recipes_are_the_three_networks():
     conv, incp, snapshot = (
         load(RECIPES[0].with_name(f"{name}.py"), "notebook")
@@ -210,6 +219,7 @@ def test_notebook_schedule_changes_once_an_epoch():
         ("schedule.cycles", 601, "cycle without a step"),
         ("schedule.warmup_steps", 200, "200 steps"),
         ("schedule.floor", 1.0, "below the peak of the last cycle, 0.005"),
+        ("schedule.floor", 0.005, "below the peak of the last cycle, 0.005"),
         ("schedule.peak", -1.0, "schedule.peak=-1.0"),
         ("data.window_hu", (400.0, -1000.0), "two increasing numbers"),
         ("data.image_size", 8, "data.image_size=8"),

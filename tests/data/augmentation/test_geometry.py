@@ -288,12 +288,21 @@ def test_a_crop_leaves_an_image_without_lung():
     np.testing.assert_allclose(same, image, atol=1e-3)
 
 
+def test_one_lung_is_a_half_of_the_mask():
+    mask = np.zeros((8, 10), np.float32)
+    mask[2:6, 1:4] = mask[3:5, 7:9] = 1
+    left, right = (geometry.one_lung(mask, side) for side in (0.2, 0.8))
+    np.testing.assert_array_equal(left, mask * (np.arange(10) < 5))
+    np.testing.assert_array_equal(right, mask * (np.arange(10) >= 5))
+
+
 def test_a_collapsed_lung_is_smaller_and_the_other_one_is_not():
     _, masks, area = moved_lungs(collapse=1.0)
     halves = np.stack([masks[:, :, :32].sum((1, 2)), masks[:, :, 32:].sum((1, 2))])
     smaller, larger = np.sort(2 * halves / area, axis=0)
     assert (smaller < 0.95).all() and (smaller > 0.2).all()
     np.testing.assert_allclose(larger, 1.0, atol=0.06)
+    assert set(halves.argmin(axis=0)) == {0, 1}
 
 
 def test_some_images_are_turned_by_any_angle():
@@ -303,6 +312,13 @@ def test_some_images_are_turned_by_any_angle():
     upright = np.isclose(spread, min(spread), rtol=0.05)
     assert 0.3 < upright.mean() < 0.8  # some are turned by little
     assert max(spread) > 2  # one above the other
+
+
+def test_a_turn_changes_neither_sizes_nor_angles():
+    for angle in (0.1, 0.4, 0.7):
+        numbers = np.float32([0, angle])
+        matrix = np.asarray(geometry._random_turn(IDENTITY, numbers, 1.0))
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(2), atol=1e-6)
 
 
 def test_coordinates_are_exact_at_512():

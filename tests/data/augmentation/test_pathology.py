@@ -13,10 +13,11 @@ quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level":
 CASES = 24
 
 
-def painted(transform, cases=CASES):
+def painted(transform, cases=CASES, lungs=None):
     """Return image and mask `[s s]` of before, and `[cases s s]` of after."""
-    y, x = np.mgrid[-1:1:64j, -1:1:64j]
-    lungs = np.minimum((x - 0.4) ** 2, (x + 0.4) ** 2) / 0.3**2 + (y / 0.6) ** 2 < 1
+    if lungs is None:
+        y, x = np.mgrid[-1:1:64j, -1:1:64j]
+        lungs = np.minimum((x - 0.4) ** 2, (x + 0.4) ** 2) / 0.3**2 + (y / 0.6) ** 2 < 1
     image = np.where(lungs, -750.0, 40.0).astype(np.float32)
     mask = lungs.astype(np.float32)
     keys = jax.random.split(jax.random.key(3), cases)
@@ -77,6 +78,17 @@ def test_fluid_is_below_the_lung_and_not_in_the_mask():
     rows = np.arange(64)[:, None]
     level_of = [(m * rows).sum() / max(m.sum(), 1e-6) for m in (*lost, *masks)]
     assert (np.array(level_of[:CASES]) > np.array(level_of[CASES:])).all()
+
+
+def test_fluid_is_higher_at_the_wall_than_in_the_middle(monkeypatch):
+    """In a square lung; the mean of both walls, as the surface may be tilted."""
+    monkeypatch.setattr(pathology, "one_lung", lambda mask, side: mask)
+    square = np.zeros((64, 64), bool)
+    square[12:52, 12:52] = True
+    _, mask, _, masks = painted(pathology.add_effusion, lungs=square)
+    height = (mask - masks).sum(axis=1)
+    walls = (height[:, 12:15].mean(axis=1) + height[:, 49:52].mean(axis=1)) / 2
+    assert (walls > height[:, 31:33].mean(axis=1) + 1).all()
 
 
 def test_some_lungs_are_filled_completely():

@@ -83,6 +83,10 @@ def test_offset_and_gain_are_within_their_ranges():
     assert np.ptp(shifted) > 100
     stretched, _ = scanned(scanner.change_gain, np.full((8, 8), -1000.0))
     np.testing.assert_allclose(stretched, -1000.0)  # air stays
+    water, _ = scanned(scanner.change_gain, np.zeros((8, 8)))
+    low, high = (1000 * (gain - 1) for gain in scanner.GAIN)
+    assert (water >= low - 0.01).all() and (water <= high + 0.01).all()
+    assert np.ptp(water) > 150
 
 
 def test_padding_is_a_constant_outside_a_field_and_not_lung():

@@ -201,6 +201,19 @@ def test_refuses_slices_of_different_sizes(tmp_path):
     refused(tmp_path / "in", "different sizes")
 
 
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"PixelSpacing": [0.6, 0.7]},
+        {"ImageOrientationPatient": [0.8, 0.6, 0, -0.6, 0.8, 0]},
+    ],
+)
+def test_refuses_slices_of_different_geometries(elements, tmp_path):
+    write_series(tmp_path / "in")
+    edit([tmp_path / "in/IM0003"], **elements)
+    refused(tmp_path / "in", "different sizes, spacings or orientations")
+
+
 def test_refuses_a_tilted_gantry(tmp_path):
     sheared = AXIAL.copy()
     sheared[2] = [0, np.sin(0.2), np.cos(0.2)]

@@ -34,11 +34,11 @@ def healthy(monkeypatch):
     monkeypatch.setattr(pleura, "CHANCES", dict.fromkeys(pleura.CHANCES, 0.0))
 
 
-def draw(seed: int, level: float = LEVEL):
+def draw(seed: int, level: float = LEVEL, down: int = 1):
     """Return image and mask `[192 192]`, as painted: without the scanner."""
-    patient = dataclasses.replace(draw_patient((77, seed)), lung_hu=-850.0, down=1)
+    patient = dataclasses.replace(draw_patient((77, seed)), lung_hu=-850.0, down=down)
     section = pleura.displace(patient).at(level)
-    canvas = Canvas(SIZE, placement.make_frame(0.36, 0.0, 1, (0.5, 0.5)), -1000.0)
+    canvas = Canvas(SIZE, placement.make_frame(0.36, 0.0, down, (0.5, 0.5)), -1000.0)
     mask = paint_section(canvas, section)
     return canvas.image, mask > 0, section, canvas
 
@@ -96,7 +96,35 @@ def test_fluid_and_air_around_the_lung_are_not_lung(
         inner = cv2.erode(lost.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         assert lost.mean() > 0.002 and inner.any()
         assert low < np.median(sick_image[inner]) < high
+        if finding != "filled":
+            lower = _center(lost)[0] - _center(mask)[0]
+            assert lower > 0 if finding == "effusion" else lower < 0
         assert sick_mask.mean() < mask.mean()
+
+
+def _center(mask):
+    """Return the mean row and column of a mask."""
+    return np.argwhere(mask).mean(axis=0)
+
+
+def test_the_liver_is_at_the_left_of_the_image(monkeypatch):
+    monkeypatch.setattr(abdomen, "LIVER_HU", (5000.0, 5000.0))
+    for seed in SEEDS:
+        for down in (1, -1):
+            image, *_ = draw(seed, 0.95, down)
+            liver = image > 4000
+            assert liver.mean() > 0.02
+            assert _center(liver)[1] < 0.42 * SIZE
+
+
+def test_a_prone_patient_is_turned_upside_down():
+    for seed in SEEDS:
+        (_, supine, *_), (_, prone, *_) = (draw(seed, down=down) for down in (1, -1))
+        edge = cv2.morphologyEx(
+            supine.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)
+        )
+        assert not (prone[::-1] != supine)[edge == 0].any()
+        assert (prone != supine)[edge == 0].mean() > 0.02
 
 
 def test_what_remains_of_a_collapsed_lung_is_lung(monkeypatch):
