@@ -90,7 +90,7 @@ def test_limits_of_review_are_those_of_the_masks_that_are_written(every, monkeyp
         z[:, 5 : 5 + i % 4, 5:25] = -1.0  # not found, of 30 rows
         z[:, 38, 36:38] = 2.0  # the speck
         predictions.append((expit(z * sharpness).astype(np.float32), truth))
-    monkeypatch.setattr(tuning, "_Predictions", lambda trained, read: read())
+    monkeypatch.setattr(tuning, "_Predictions", lambda trained, predict, read: read())
     tuned = tune(every, lambda: predictions, len(predictions))
     temperatures = {s["temperature"] for s in tuned["choices"].values()}
     assert len(temperatures) == len(tuned["choices"]) == 3

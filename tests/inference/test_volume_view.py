@@ -90,7 +90,7 @@ def test_a_point_is_at_its_place_in_every_picture():
     viewer = VolumeViewer(empty, spacing_mm=(4.0, 1.0, 2.0), window_hu=window_hu)
     for i, plane in enumerate(image):
         viewer.add(i, plane, None)
-    view = viewer.view("")
+    view = viewer.view("", right=0, left=0)
     scale = SIDE / 60
     for jpeg, shape, expected in (
         (view.coronal[0], (20, 60), (2 * (9 - k) + 0.5, column)),
