@@ -2,9 +2,8 @@
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -34,7 +33,6 @@ class Tracking:
         self._names, self._draw = tuple(dict.fromkeys(names)), draw
         self._trackers: dict[str, Tracker] = {}
         self._failed: set[str] = set()
-        self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
 
     @contextlib.contextmanager
@@ -60,6 +58,7 @@ class Tracking:
             finally:
                 for name in self._names:
                     self._submit(name, lambda name: self._trackers[name].close())
+                self._thread = None
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Send a row of metrics.jsonl."""
@@ -87,21 +86,16 @@ class Tracking:
         """Call `call(name, *args)` in the thread, unless the tracker has failed."""
 
         def unless_failed() -> None:
-            if name not in self._failed:
+            if name in self._failed:
+                return
+            try:
                 call(name, *args)
+            except BaseException as e:  # a library decides what it raises
+                self._failed.add(name)
+                progress.say(
+                    f"{name} no longer follows the training: "
+                    f"{type(e).__name__}: {e}; metrics.jsonl has every row"
+                )
+                raise  # into a future that is not read: the training goes on
 
-        future = self._thread.submit(unless_failed)
-        future.add_done_callback(functools.partial(self._check, name))
-
-    def _check(self, name: str, future: Future) -> None:
-        error = future.exception()  # of any type: a library decides what it raises
-        if error is None:
-            return
-        with self._lock:
-            is_first = name not in self._failed
-            self._failed.add(name)
-        if is_first:
-            progress.say(
-                f"{name} no longer follows the training: "
-                f"{type(error).__name__}: {error}; metrics.jsonl has every row"
-            )
+        self._thread.submit(unless_failed)
