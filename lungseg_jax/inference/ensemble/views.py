@@ -1,7 +1,7 @@
 """Views: the mirror images in which the members of an ensemble see a slice.
 
-Each member sees another one, so that their mean is a test-time augmentation without a
-single pass more (docs/choices.md).
+Each member sees another one, so that their mean is test-time augmentation at no extra cost
+(docs/choices.md has the measurements).
 """
 
 from collections.abc import Sequence
