@@ -18,11 +18,11 @@ import click
 from lungseg_jax.cli import app
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 
-LEAST_PATIENTS = 3  # one for each split
-
 if TYPE_CHECKING:
     from lungseg_jax.data.metadata import SliceMetadata
     from lungseg_jax.data.preflight import CheckedFolder
+
+LEAST_PATIENTS = 3  # one for each split
 
 
 @app.command(__doc__)

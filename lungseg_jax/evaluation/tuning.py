@@ -73,8 +73,7 @@ def tune(
             scores.merge()
         weights = calibration.outlier_weights(np.array(interleave(gather(losses))))
         temperatures = _fit_temperatures(predictions, rows, share(weights))
-        changed = _Predictions(trained, predict, lambda: share(stressed))
-        both = predictions, changed
+        both = predictions, _Predictions(trained, predict, lambda: share(stressed))
         reviews = _review_thresholds(both, rows, temperatures, threshold)
 
     return {

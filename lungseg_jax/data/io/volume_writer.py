@@ -30,6 +30,7 @@ from lungseg_jax.runtime.files import require_utf8
 
 LEVEL = 4  # of compression; masks are small at any
 CHUNK = 2**20
+_CANNOT_RESERVE = {errno.EINVAL, errno.EOPNOTSUPP}  # on this file system
 PLAIN, VOXELS, PACKED = "plain", "voxels", "packed"  # files in a working folder
 # A working folder, as `mkdtemp` names it; the target may have a name of `atomic_write`.
 _SCRATCH = re.compile(r"\.(?:\.[0-9a-f]{8}\.)?(.+)\.[a-z0-9_]{8}", re.DOTALL)
@@ -199,10 +200,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
             return
         except OSError as e:
-            if e.errno not in (
-                errno.EINVAL,
-                errno.EOPNOTSUPP,
-            ):  # not on this file system
+            if e.errno not in _CANNOT_RESERVE:
                 raise
     for start in range(written, size, CHUNK):
         file.write(bytes(min(CHUNK, size - start)))
