@@ -17,11 +17,16 @@ from lungseg_jax.data.io.formats import (
     split_suffix,
     suffixes,
 )
-from lungseg_jax.data.io.image_headers import may_be_dicom
 from lungseg_jax.data.io.segments import DICOM_SEGMENTATION
 from lungseg_jax.data.pairs import list_images
+from lungseg_jax.inference.input_folder import (
+    SAVE_AS,
+    UNSUPPORTED,
+    is_series,
+    list_entries,
+    say_unknown,
+)
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
-from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import check_outputs
@@ -29,10 +34,6 @@ from lungseg_jax.runtime.files import check_outputs
 INDEX = "index.html"  # of the pages of several volumes
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
 LISTED = 5  # folders that an error lists
-# Suffixes of volumes, some with a header in a file of its own, and of pictures.
-UNSUPPORTED = (".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".mgh", ".mgz", ".mnc")
-UNSUPPORTED += (".nii.bz2", ".gipl", ".vtk", ".jpg", ".jpeg", ".bmp")
-SAVE_AS = "save it as .nii.gz, .nrrd or .mha; a slice as .tif, .png or .npy"
 
 
 def plan_outputs(
@@ -109,11 +110,11 @@ def _plan_folder(
     source: Path, target: Path, format: str, series: str
 ) -> list[PredictionTask]:
     """Plan what is in a folder and below; only a series by itself is a single input."""
-    files, folders = _entries(source)
+    files, folders = list_entries(source)
     below = list(_plan_below(folders, target, format, series))
-    is_series = _is_series(source, files)
-    own, is_single = [], is_series and not folders
-    if is_series and folders:
+    has_series = is_series(source, files)
+    own, is_single = [], has_series and not folders
+    if has_series and folders:
         own = list(_plan_series(source, target, format, series))
         is_single = bool(own) and not below
     if own or is_single:
@@ -127,8 +128,8 @@ def _plan_folder(
             remedy="name a folder for the masks.",
         )
     if not series:
-        if not is_series:
-            _say_unknown(source, files)
+        if not has_series:
+            say_unknown(source, files)
         own = own or _plan_images(source, files, target, format)
     elif not own and not below:
         raise UserError(
@@ -156,51 +157,16 @@ def _plan_images(
     return [_plan_input(*pair) for pair in zip(images, masks, strict=True)]
 
 
-def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files and the folders in a folder; segmentations are left out."""
-    paths = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
-    # A dead link, as of git-annex, is an unreadable scan, not a missing one.
-    files = [p for p in paths if p.is_file() or not p.exists()]
-    segmentations = [p for p in files if kind_of(p) and format_of(p).add_segments]
-    for path in segmentations:
-        progress.say(f"skipped: {path}: segmentation")
-    files = [p for p in files if p not in segmentations]
-    return files, [p for p in paths if p.is_dir()]
-
-
-def _is_series(folder: Path, files: Sequence[Path]) -> bool:
-    """Whether the files of a folder are DICOM, or perhaps were: some are dead links."""
-    if is_dicom(folder):
-        return True
-    is_dead = any(may_be_dicom(path) and not path.exists() for path in files)
-    return is_dead and not any(map(kind_of, files))
-
-
-def _say_unknown(folder: Path, files: Sequence[Path]) -> None:
-    """Print a line if images may be among the files of a folder that are left out."""
-    unknown = [p for p in files if not kind_of(p) and may_be_dicom(p)]
-    images = [p for p in unknown if p.name.lower().endswith(UNSUPPORTED)]
-    if images:
-        progress.say(f"skipped: {images[0]}{_and_more(images)}: unsupported; {SAVE_AS}")
-    elif unknown and not any(map(kind_of, files)):
-        first = unknown[0].name
-        progress.say(f"skipped: {folder}: {first}{_and_more(unknown)}: unknown format")
-
-
-def _and_more(paths: Sequence[Path]) -> str:
-    return f" and {len(paths) - 1} more" if paths[1:] else ""
-
-
 def _plan_below(
     folders: Sequence[Path], target: Path, format: str, series: str
 ) -> Iterator[PredictionTask]:
     """Plan the DICOM series and volumes in these folders and below."""
     for folder in folders:
-        files, deeper = _entries(folder)
-        if _is_series(folder, files):
+        files, deeper = list_entries(folder)
+        if is_series(folder, files):
             yield from _plan_series(folder, target, format, series)
         elif not series:
-            _say_unknown(folder, files)
+            say_unknown(folder, files)
         if not series:
             yield from _plan_volumes(files, target / folder.name, format)
         deeper = [path for path in deeper if not path.is_symlink()]  # no circles
