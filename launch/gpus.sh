@@ -18,6 +18,7 @@ PORT=${PORT:-12355}
 if [ -z "${GPUS:-}" ] && [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
   IFS=, read -ra visible <<< "$CUDA_VISIBLE_DEVICES"
   GPUS=${#visible[@]}
+  [ "$CUDA_VISIBLE_DEVICES" != -1 ] || GPUS=0  # as CUDA reads it
 fi
 GPUS=${GPUS:-$(nvidia-smi --list-gpus 2> /dev/null | wc -l || true)}
 . "$ROOT/launch/environment.sh"

@@ -79,6 +79,7 @@ def test_gpus_starts_one_process_per_gpu():
         ({"CUDA_VISIBLE_DEVICES": "1,3"}, 2),
         ({"CUDA_VISIBLE_DEVICES": "1,3", "GPUS": "3"}, 3),
         ({"CUDA_VISIBLE_DEVICES": ""}, 0),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, 0),
     ],
 )
 def test_gpus_counts_those_that_it_may_use(variables, count, tmp_path):
