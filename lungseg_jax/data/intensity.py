@@ -15,11 +15,12 @@ AIR_HU = -200  # every chest slice has pixels below this: lung, or the air aroun
 # Bone and metal make up at most 0.8 % of any slice of the Kaggle set. Without the offset
 # of -1024, soft tissue is as bright as that: at least 17 % of a slice.
 DENSE_HU, MAX_DENSE_FRACTION = 700, 0.08
+SCALED = 20  # no slice of a patient has all of its Hounsfield units within this of 0
 
 DOMAINS = {
     "HU": "Hounsfield units",
     "8-bit": "gray values from 0 to 255",
-    "unit": "values from 0 to 1",
+    "unit": "values scaled to about 1",
     "unsigned": "values from 0 up, as CT files store them before the offset is added",
     "unknown": "values of an unknown scale",
 }
@@ -91,10 +92,12 @@ def detect_intensity(values: Values) -> str:
     low, high, dense = values
     if low < AIR_HU:  # or padding outside the field of view
         return "unsigned" if dense > MAX_DENSE_FRACTION else "HU"
-    if low < 0 or low == high:
+    if low == high:
         return "unknown"
-    if high <= 1:
+    if high <= 1 or (low < 0 and max(-low, high) <= SCALED):
         return "unit"
+    if low < 0:
+        return "unsigned" if dense > MAX_DENSE_FRACTION else "unknown"
     return "8-bit" if high <= 255 else "unsigned"
 
 

@@ -37,6 +37,7 @@ from lungseg_jax.runtime.errors import UserError, unknown_name
 from lungseg_jax.runtime.files import user_path
 
 IMAGES = ("mask", *MAPS)  # fields of a `Segmentation` with a value for each pixel
+MOST_CHANNELS = 4  # RGBA
 IMAGE_LIBRARIES = ("SimpleITK", "nibabel")  # not imported before they are used
 
 
@@ -140,6 +141,14 @@ class LungSegmenter:
         self.settings = dataclasses.replace(settings, postprocessing=postprocessing)
         self._flips = flips
 
+    def __repr__(self) -> str:
+        members = ", ".join(self.trained.members)
+        return f"LungSegmenter({str(self.trained.path)!r}, members: {members})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is on the devices, so that a segmenter can be pickled."""
+        return {k: v for k, v in self.__dict__.items() if k != "_predictor"}
+
     @functools.cached_property
     def _predictor(self) -> EnsemblePredictor:
         """Placed on the devices when the first slice is predicted."""
@@ -154,11 +163,12 @@ class LungSegmenter:
         three dimensions, which arrays do not get.
 
         Args:
-          images: `[h w]` or `[n h w]` of any size, integers or floats; or a scan: an image
-            of SimpleITK or nibabel in three dimensions, or the path of a volume, a DICOM
-            series or a DICOM file, which is a scan of one slice `[1 h w]`; or the path of
-            a slice `[h w]` as TIFF, PNG or NPY. In the units that the run was trained on,
-            usually Hounsfield units.
+          images: `[h w]` or `[n h w]` of any size, integers or floats, axial slices; or a
+            scan: an image of SimpleITK or nibabel in three dimensions (itself, not its
+            array, whose axes may be others), or the path of a volume, a DICOM series or a
+            DICOM file, which is a scan of one slice `[1 h w]`; or the path of a slice
+            `[h w]` as TIFF, PNG or NPY. In the units that the run was trained on, usually
+            Hounsfield units.
 
         Raises:
           UserError: the array has another shape, no pixels, values that are not finite,
@@ -174,10 +184,17 @@ class LungSegmenter:
 
     def _segment_arrays(self, images: np.ndarray, name: str) -> Segmentation:
         images = _as_images(images, dimensions=(2, 3))
-        require_intensity(values_of([images]), self.trained.domain, name)
+        domain = require_intensity(values_of([images]), self.trained.domain, name)
         if images.ndim == 2:
             return next(self.stream([images]))
+        self._require_slices(images, name, volume=domain)
         return _stack(self.stream(images), len(images))
+
+    def _require_slices(self, images: np.ndarray, name: str, **volume: Any) -> None:
+        """Refuse slices in other units, which may not show in the values of all."""
+        for k, image in enumerate(images):
+            values, where = values_of([image]), f"slice {k} of {name}"
+            require_intensity(values, self.trained.domain, where, **volume)
 
     def stream(
         self, images: Iterable[np.ndarray], *, aspects: Iterable[float] = SQUARE
@@ -219,14 +236,7 @@ class LungSegmenter:
         name, is_dicom = volume.name, bool(volume.files)
         values = values_of([images])
         domain = require_intensity(values, trained_on, name, is_dicom=is_dicom)
-        for k, image in enumerate(images):  # one in other units may not show in all
-            require_intensity(
-                values_of([image]),
-                trained_on,
-                f"slice {k} of {name}",
-                volume=domain,
-                is_dicom=is_dicom,
-            )
+        self._require_slices(images, name, volume=domain, is_dicom=is_dicom)
         slices = _stack(self.stream(images, aspects=repeat(volume.aspect)), len(images))
         lungs = complete_mask(mark_air(images, slices.mask), in_hu=trained_on == "HU")
         flagged = np.logical_or.reduce([*lungs.flags.values()])
@@ -289,13 +299,27 @@ def _as_images(images: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray
             rule="every pixel has a value.",
             remedy="fill it with the value of air: array.filled(-1000).",
         )
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError as e:
+        raise UserError(
+            "the images differ in size.",
+            rule="an array has slices of one size.",
+            remedy="pass them one by one, or to `stream`.",
+        ) from e
     is_numeric = images.dtype.kind in "iuf"
     if images.ndim not in dimensions or not is_numeric or not images.size:
         shapes = {2: "[h w]", 3: "[n h w]"}
         raise UserError(
             f"an array of {images.dtype}{list(images.shape)} is not an image.",
-            rule=f"numbers, {' or '.join(shapes[d] for d in dimensions)}.",
+            rule=f"integers or floats of NumPy, "
+            f"{' or '.join(shapes[d] for d in dimensions)}.",
+        )
+    if images.ndim == 3 and images.shape[-1] <= MOST_CHANNELS < images.shape[-2]:
+        raise UserError(
+            f"an array of {list(images.shape)} has its channels last.",
+            rule="slices are gray, [h w] or [n h w].",
+            remedy="pass array[..., 0] if all channels are the same.",
         )
     require_finite(images, "the array")
     return images

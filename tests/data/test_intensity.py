@@ -29,7 +29,8 @@ from lungseg_jax.runtime.errors import UserError
         (0, 256, "unsigned"),
         (-100, 80, "unknown"),  # only soft tissue
         (0, 0, "unknown"),  # blank
-        (-1, 1, "unknown"),  # normalised by mean and standard deviation
+        (-0.01, 1.2, "unit"),  # scaled by a window, with overshoot
+        (-2.1, 6.3, "unit"),  # normalised by mean and standard deviation
     ],
 )
 def test_detects_the_domain(low, high, expected):

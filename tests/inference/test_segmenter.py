@@ -1,6 +1,7 @@
 """The Python interface: arrays in, masks and their uncertainty out."""
 
 import dataclasses
+import pickle
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -125,8 +126,11 @@ def test_flips_average_over_mirror_images(trained, segmenter, images):
         (np.array([[True]]), "not an image"),
         (np.array([[np.nan, -500.0]]), "NaN"),
         (np.arange(256).reshape(16, 16), "gray values from 0 to 255"),
-        (np.linspace(0, 1, 16).reshape(4, 4), "values from 0 to 1"),
+        (np.linspace(0, 1, 16).reshape(4, 4), "values scaled to about 1"),
         (np.array([[0, 3000]], np.uint16), "before the offset is added"),
+        (np.array([[-21, 1000]]), "before the offset is added"),  # air with noise
+        (np.full((16, 16, 3), -500), "channels last"),
+        ([np.zeros((4, 4)), np.zeros((4, 5))], "differ in size"),
     ],
 )
 def test_refuses_arrays_that_are_not_ct_slices(segmenter, array, message):
@@ -152,6 +156,24 @@ def test_refuses_a_scan_with_a_slice_in_other_units(segmenter, images, tmp_path)
     np.save(tmp_path / "scan.npy", images)
     with pytest.raises(UserError, match="slice 3 of .* before the offset is added"):
         segmenter(tmp_path / "scan.npy")
+
+
+def test_refuses_an_array_with_a_slice_in_other_units(segmenter, images):
+    images = np.concatenate([images] * 6)
+    images[3] += 1100
+    with pytest.raises(UserError, match="slice 3 of .* before the offset is added"):
+        segmenter(images)
+
+
+def test_a_segmenter_that_was_used_can_be_pickled(segmenter, images):
+    expected = segmenter(images[0])
+    copy = pickle.loads(pickle.dumps(segmenter))
+    np.testing.assert_array_equal(copy(images[0]).mask, expected.mask)
+
+
+def test_a_segmenter_and_its_ensemble_are_shown_in_a_line(segmenter):
+    assert "members: " in repr(segmenter)
+    assert len(repr(segmenter.trained)) < 500
 
 
 def test_does_not_modify_its_input(segmenter, images):

@@ -55,9 +55,9 @@ class TrainedEnsemble:
     threshold: float
     batch_size: int
     domain: str
-    members: Mapping[str, Any]
+    members: Mapping[str, Any] = dataclasses.field(repr=False)
     views: Mapping[str, int]
-    tuning: Mapping[str, Any]
+    tuning: Mapping[str, Any] = dataclasses.field(repr=False)
 
     @property
     def window_hu(self) -> tuple[float, float]:
