@@ -62,11 +62,16 @@ def run_experiment(
 ) -> dict:
     """Carry out what is left of a run and return its evaluation.
 
+    A signal ends it at once; `lungseg train` saves first.
+
     Args:
       c: a complete configuration, such as `default_config()`.
       workdir: the run folder; empty for `default_workdir`.
-      extend: see `run_record.register_run`.
-      track: names of `TRACKERS` that follow the training.
+      extend: continue a finished run to a later `train.total_steps`.
+      track: names of loggers that follow the training: tensorboard, wandb, mlflow.
+
+    Returns:
+      The content of evaluation.json in the run folder.
 
     Raises:
       UserError: bad input, before anything is compiled.

@@ -16,6 +16,9 @@ module and add a row to MODELS; docs/how-to/extend.md shows a residual one.
 """
 
 import functools
+from typing import Any
+
+import flax.linen as nn
 
 from lungseg_jax.models.blocks import ConvBlock, InceptionBlock
 from lungseg_jax.models.norms import NORMS
@@ -25,7 +28,6 @@ from lungseg_jax.runtime.errors import unknown_name
 MODELS = {"conv": ConvBlock, "inception": InceptionBlock}
 
 
-@functools.cache  # equal arguments give the same object, which compiles only once
 def make_model(
     name: str,
     *,
@@ -40,6 +42,8 @@ def make_model(
     precision: str = "default",
 ) -> UNet:
     """Create a U-Net; nothing is computed yet.
+
+    Equal arguments give the same object, so that it is compiled only once.
 
     Args:
       name: a key of MODELS.
@@ -60,11 +64,9 @@ def make_model(
         raise unknown_name("model", name, MODELS)
     if norm not in NORMS:
         raise unknown_name("norm", norm, NORMS)
-    block = MODELS[name]
-    if block is ConvBlock:
-        block = functools.partial(ConvBlock, kernel_size=kernel_size)
-    return UNet(
-        block=block,
+    return _make_unet(
+        MODELS[name],  # a row may be replaced, as in a notebook
+        kernel_size,
         filters=filters,
         levels=levels,
         norm=norm,
@@ -74,3 +76,10 @@ def make_model(
         remat=remat,
         precision=precision,
     )
+
+
+@functools.cache
+def _make_unet(block: type[nn.Module], kernel_size: int, **options: Any) -> UNet:
+    if block is ConvBlock:
+        block = functools.partial(ConvBlock, kernel_size=kernel_size)
+    return UNet(block=block, **options)

@@ -4,11 +4,15 @@ import contextlib
 import contextvars
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from lungseg_jax.runtime.errors import unknown_name
+
+PLATFORMS = ("cpu", "cuda", "tpu")  # that programs are lowered for
 
 
 def enable_compilation_cache(root: Path) -> None:
@@ -57,6 +61,21 @@ def tracing_for(platform: str) -> Iterator[None]:
 def target_platform() -> str:
     """Return the platform that a program is traced for, or "" for any."""
     return _target.get()
+
+
+def require_platforms(platforms: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the names of platforms as `jax.stages.Traced.lower` takes them.
+
+    Raises:
+      UserError: a name is none of PLATFORMS.
+    """
+    if platforms is None:
+        return None
+    names = (platforms,) if isinstance(platforms, str) else tuple(platforms)
+    for name in names:
+        if name not in PLATFORMS:
+            raise unknown_name("platform", name, PLATFORMS)
+    return names
 
 
 def platform_of(sharding: jax.sharding.Sharding | None = None) -> str:

@@ -51,6 +51,11 @@ def make_mesh(devices=None) -> Mesh:
     return Mesh(np.array(devices or jax.devices()), ("batch",))
 
 
+def flatten(mesh: Mesh) -> Mesh:
+    """Return a mesh of the same devices as `make_mesh` makes it."""
+    return make_mesh([*mesh.devices.flat])
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of parameters: a full copy on each device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -18,7 +18,10 @@ from lungseg_jax.training.schedules import cycle_ends
 
 
 def default_config() -> ConfigDict:
-    """Return the defaults of all knobs: the inception U-Net with cosine restarts."""
+    """Return the defaults of all knobs: the inception U-Net with cosine restarts.
+
+    Recipes, such as those of `lungseg train`, change some of them.
+    """
     return nested({knob.name: knob.default for knob in knobs.all_knobs()})
 
 

@@ -13,6 +13,7 @@ from lungseg_jax.data.packed_masks import packed_dtype
 from lungseg_jax.data.preprocessing import PREPROCESSING, to_unit
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime.compilation import require_platforms
 from lungseg_jax.training.config import (
     check_config,
     preprocessing_of,
@@ -88,13 +89,14 @@ def lower_train_steps(
     mesh: jax.sharding.Mesh,
     slices: int,
     *,
-    platforms: Sequence[str] | None = None,
+    platforms: str | Sequence[str] | None = None,
 ) -> jax.stages.Lowered:
     """Lower the updates of a training; neither data nor the devices need to be there.
 
     Args:
       c: the configuration.
-      mesh: the devices that share a batch: see `distributed.make_mesh`.
+      mesh: the devices that share a batch, whatever the axes of the mesh, such as
+        `jax.make_mesh((8,), ("batch",))`.
       slices: size of the training split, all of which is on every device, and
         `data.extra_phantoms` beside it.
       platforms: cpu, cuda or tpu; by default that of the mesh. A program for others can
@@ -104,9 +106,11 @@ def lower_train_steps(
       The program, whose `compile()` tells how it suits the devices.
 
     Raises:
-      UserError: the configuration is faulty, or its batch does not suit the devices.
+      UserError: the configuration is faulty, its batch does not suit the devices, or a
+        platform is unknown.
     """
     check_config(c)
+    mesh, platforms = distributed.flatten(mesh), require_platforms(platforms)
     check_data_and_devices(c, dtype="int16", training_slices=slices, devices=mesh.size)
     replicated, size = distributed.replicated(mesh), c.data.image_size
     kind = {"preprocessing": c.data.preprocessing, "image_size": size}
@@ -122,4 +126,4 @@ def lower_train_steps(
     state = init_of(c, mesh).eval_shape()
     arguments = train_steps_arguments(c, mesh, state, images, masks)
     steps = train_steps_of(c, mesh).trace(*arguments)
-    return steps.lower(lowering_platforms=platforms and tuple(platforms))
+    return steps.lower(lowering_platforms=platforms)

@@ -56,8 +56,10 @@ class RunFolder:
             with self._reading():
                 is_there = file.exists()
             if not is_there:
+                is_folder = self.path.exists()
+                why = f"has no {file.name}" if is_folder else "does not exist"
                 raise UserError(
-                    f"{self.path} is not a run folder: it has no {file.name}.",
+                    f"{self.path} is not a run folder: it {why}.",
                     rule="a run folder is the --workdir of a training.",
                 )
         return self

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import pickle
 
 import nibabel as nib
 import numpy as np
@@ -52,6 +53,7 @@ def test_a_scan_of_simpleitk_gets_the_mask_of_predict(segmenter, scan, predicted
     assert isinstance(image, sitk.Image) and image.GetPixelID() == sitk.sitkUInt8
     assert_same_place(image, scan)
     np.testing.assert_array_equal(*map(sitk.GetArrayFromImage, (image, mask)))
+    assert pickle.dumps(segmentation)
     upright = sitk.GetArrayFromImage(mask)[::-1, ::-1]
     np.testing.assert_array_equal(segmentation.mask, upright)
     assert segmentation.mask.any() and segmentation.mask.dtype == bool
@@ -66,7 +68,8 @@ def test_a_scan_of_nibabel_gets_an_image_of_its_class(
     scan = image_class(np.asarray(loaded.dataobj), loaded.affine)
     scan.set_qform(loaded.affine, 2)
     scan.header["cal_min"], scan.header["cal_max"] = -1000, 400
-    image = segmenter(scan).to_image()
+    segmentation = pickle.loads(pickle.dumps(segmenter(scan)))
+    image = segmentation.to_image()
     assert type(image) is image_class and image.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(image.affine, scan.affine)
     assert image.header["qform_code"] == 2

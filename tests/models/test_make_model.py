@@ -18,3 +18,10 @@ def test_equal_arguments_give_the_same_object(name):
     """Functions compiled for it are reused."""
     assert make_model(name, filters=2) is make_model(name, filters=2)
     assert make_model(name, filters=2) is not make_model(name, filters=3)
+
+
+def test_a_row_may_be_replaced(monkeypatch):
+    """As by a cell of a notebook that is run again."""
+    before = make_model("conv")
+    monkeypatch.setitem(MODELS, "conv", MODELS["inception"])
+    assert make_model("conv") == make_model("inception") != before

@@ -3,6 +3,7 @@
 The operators, the augmentation and the gradients of each platform, without libtpu or CUDA.
 """
 
+import functools
 import json
 import os
 import re
@@ -260,3 +261,16 @@ def test_faulty_requests_are_refused():
         lower_train_steps(small_config(), mesh, 4)
     with pytest.raises(UserError, match="model.filters"):
         lower_predict(small_config(model__filters=0), mesh)
+    for lower in (lower_predict, functools.partial(lower_train_steps, slices=24)):
+        with pytest.raises(UserError, match="unknown platform 'gpu'"):
+            lower(small_config(), mesh, platforms=["gpu"])
+
+
+def test_any_mesh_of_the_devices_will_do():
+    own = distributed.make_mesh(jax.devices()[:1])
+    other = jax.make_mesh((1, 1), ("x", "y"), devices=jax.devices()[:1])
+    for lower in (lower_predict, functools.partial(lower_train_steps, slices=24)):
+        assert (
+            lower(small_config(), other).as_text()
+            == lower(small_config(), own, platforms="cpu").as_text()
+        )

@@ -1,5 +1,6 @@
 """Images of SimpleITK and nibabel as volumes, and results as images like them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -58,24 +59,29 @@ def image_maker(image: Any, geometry: Geometry) -> ImageMaker:
       geometry: of the images.
     """
 
-    def make_nibabel(stack: np.ndarray) -> nib.spatialimages.SpatialImage:
-        header = image.header.copy()
-        header.set_data_dtype(stack.dtype)
-        if isinstance(image, nib.AnalyzeImage):  # or its subclass, NIfTI
-            # The window of the scan, in which viewers would show the values.
-            header["cal_min"] = header["cal_max"] = 0
-        return type(image)(_assemble(stack, geometry).T, image.affine, header)
+    # Closures could not be pickled.
+    if isinstance(image, nib.spatialimages.SpatialImage):
+        return functools.partial(_make_nibabel, like=image, geometry=geometry)
+    return functools.partial(_make_itk, geometry=geometry)
 
-    def make_itk(stack: np.ndarray) -> sitk.Image:
-        made = sitk.GetImageFromArray(_assemble(stack, geometry))
-        made.SetSpacing(geometry.spacing)
-        made.SetOrigin(geometry.origin)
-        made.SetDirection(geometry.direction)
-        return made
 
-    return (
-        make_nibabel if isinstance(image, nib.spatialimages.SpatialImage) else make_itk
-    )
+def _make_nibabel(
+    stack: np.ndarray, *, like: nib.spatialimages.SpatialImage, geometry: Geometry
+) -> nib.spatialimages.SpatialImage:
+    header = like.header.copy()
+    header.set_data_dtype(stack.dtype)
+    if isinstance(like, nib.AnalyzeImage):  # or its subclass, NIfTI
+        # The window of the scan, in which viewers would show the values.
+        header["cal_min"] = header["cal_max"] = 0
+    return type(like)(_assemble(stack, geometry).T, like.affine, header)
+
+
+def _make_itk(stack: np.ndarray, *, geometry: Geometry) -> sitk.Image:
+    made = sitk.GetImageFromArray(_assemble(stack, geometry))
+    made.SetSpacing(geometry.spacing)
+    made.SetOrigin(geometry.origin)
+    made.SetDirection(geometry.direction)
+    return made
 
 
 def _assemble(stack: np.ndarray, geometry: Geometry) -> np.ndarray:

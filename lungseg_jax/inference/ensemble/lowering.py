@@ -12,7 +12,7 @@ from lungseg_jax.inference.ensemble.predictor import make_predict
 from lungseg_jax.inference.ensemble.trained import make_network
 from lungseg_jax.models.variables import trace_init
 from lungseg_jax.runtime import distributed
-from lungseg_jax.runtime.compilation import platform_of
+from lungseg_jax.runtime.compilation import platform_of, require_platforms
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import check_config, prediction_preprocessing_of
 
@@ -21,20 +21,22 @@ def lower_predict(
     c: ConfigDict,
     mesh: jax.sharding.Mesh,
     *,
-    platforms: Sequence[str] | None = None,
+    platforms: str | Sequence[str] | None = None,
 ) -> jax.stages.Lowered:
     """Lower the prediction of a batch by one member; the devices need not be there.
 
     Args:
       c: the configuration of the run: a batch has `evaluate.batch_size` slices.
-      mesh: the devices that share the batch.
+      mesh: the devices that share the batch, whatever the axes of the mesh.
       platforms: see `lower_train_steps`; the first one decides on the dtype, see
         `make_network`.
 
     Raises:
-      UserError: the configuration is faulty, or its batch does not suit the devices.
+      UserError: the configuration is faulty, its batch does not suit the devices, or a
+        platform is unknown.
     """
     check_config(c)
+    mesh, platforms = distributed.flatten(mesh), require_platforms(platforms)
     batch_size, devices = c.evaluate.batch_size, mesh.size
     if batch_size % devices:
         raise UserError(
@@ -57,4 +59,4 @@ def lower_predict(
     )
     predict = make_predict(model, sharding=by_example)
     traced = predict.trace(variables, images, views)
-    return traced.lower(lowering_platforms=platforms and tuple(platforms))
+    return traced.lower(lowering_platforms=platforms)

@@ -14,6 +14,7 @@ from lungseg_jax.data.preprocessing import image_to_network, to_slice, to_unit
 from lungseg_jax.inference.ensemble.views import AS_IT_IS, mirror
 from lungseg_jax.runtime import distributed, memory
 from lungseg_jax.runtime.compilation import jit
+from lungseg_jax.runtime.errors import UserError
 
 LESS_MEMORY = (
     "fewer networks at once, with --members=last; the memory of the host, with "
@@ -82,9 +83,9 @@ class EnsemblePredictor:
           aspects: for each of them, the height of a pixel over its width.
 
         Raises:
-          UserError: the memory of the device is too small.
+          UserError: the memory of the device is too small, or an image has no aspect.
         """
-        slices = zip(images, aspects)
+        slices = _with_aspects(images, aspects)
         started = None
         while batch := list(itertools.islice(slices, self._batch_size)):
             outputs = self._start(batch)
@@ -119,6 +120,20 @@ class EnsemblePredictor:
             yield np.stack(
                 [to_slice(square, shape, aspect) for square in squares[:, i]]
             )
+
+
+def _with_aspects(
+    images: Iterable[np.ndarray], aspects: Iterable[float]
+) -> Iterator[tuple[np.ndarray, float]]:
+    aspects = iter(aspects)
+    for number, image in enumerate(images):
+        aspect = next(aspects, 0)
+        if not aspect > 0:
+            raise UserError(
+                f"image {number} has no aspect.",
+                rule="the height of a pixel over its width, a positive number, for each.",
+            )
+        yield image, aspect
 
 
 @functools.cache  # one process often makes many predictors of the same model

@@ -42,6 +42,13 @@ def members(model):
     return [init_variables(model, channels=1, seed=seed) for seed in range(3)]
 
 
+@pytest.mark.parametrize("aspects", [[1.0], [1.0, 0.0], [1.0, np.nan]])
+def test_every_image_has_an_aspect(model, members, aspects):
+    predictor = EnsemblePredictor(model, members, preprocessing=PREPROCESSING)
+    with pytest.raises(UserError, match="image 1 has no aspect"):
+        list(predictor.probabilities([np.zeros((8, 8))] * 2, aspects=aspects))
+
+
 def test_a_device_without_memory_is_a_plain_error(model, members, monkeypatch):
     predictor = EnsemblePredictor(model, members, preprocessing=PREPROCESSING)
 
