@@ -126,74 +126,57 @@ def run_option(meaning: str, *, default: str | None = None, multiple: bool = Fal
     )
 
 
-def members_option():
-    """Define --members."""
-    return click.option(
-        "--members",
-        default="all",
-        metavar="WHICH",
-        help="all, last, average, or steps such as 686,1029.",
-    )
+members_option = click.option(
+    "--members",
+    default="all",
+    metavar="WHICH",
+    help="all, last, average, or steps such as 686,1029.",
+)
+flips_option = click.option(
+    "--flips",
+    is_flag=True,
+    help="Average over mirror images, at four times the cost.",
+)
+device_option = click.option(  # passes on a `DeviceName` or None
+    "--device",
+    default="",
+    metavar="NAME",
+    show_default=False,
+    callback=lambda ctx, param, value: parse_device(value),
+    help=HELP,
+)
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace outputs that exist."
+)
 
 
-def flips_option():
-    """Define --flips."""
-    return click.option(
-        "--flips",
-        is_flag=True,
-        help="Average over mirror images, at four times the cost.",
-    )
+def _silence(ctx, param, value: bool) -> None:
+    if value:
+        progress.silence()
 
 
-def device_option():
-    """Define --device, and pass on a `DeviceName` or None."""
-    return click.option(
-        "--device",
-        default="",
-        metavar="NAME",
-        show_default=False,
-        callback=lambda ctx, param, value: parse_device(value),
-        help=HELP,
-    )
+def _log_compiles(ctx, param, value: bool) -> None:
+    """Set a variable that JAX reads when it is imported, which is therefore later."""
+    if value:
+        os.environ["JAX_LOG_COMPILES"] = "1"
 
 
-def overwrite_option():
-    """Define --overwrite."""
-    return click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
-
-
-def quiet_option():
-    """Define -q and --quiet."""
-
-    def silence(ctx, param, value: bool) -> None:
-        if value:
-            progress.silence()
-
-    return click.option(
-        "-q",
-        "--quiet",
-        is_flag=True,
-        expose_value=False,
-        callback=silence,
-        help="Print only results and errors.",
-    )
-
-
-def verbose_option():
-    """Define -v and --verbose; to precede the import of JAX, which reads the variable."""
-
-    def log(ctx, param, value: bool) -> None:
-        if value:
-            os.environ["JAX_LOG_COMPILES"] = "1"
-
-    return click.option(
-        "-v",
-        "--verbose",
-        is_flag=True,
-        expose_value=False,
-        callback=log,
-        help="Also print what is compiled, and for how long.",
-    )
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=_silence,
+    help="Print only results and errors.",
+)
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_log_compiles,
+    help="Also print what is compiled, and for how long.",
+)
 
 
 def output(name: str, meaning: str):

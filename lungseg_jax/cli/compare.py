@@ -32,8 +32,8 @@ from lungseg_jax.runtime.errors import UserError
 )
 @click.option("--csv", type=app.PATH, help="File for the scores of each slice.")
 @click.option("--json", type=app.PATH, help="File for all scores.")
-@app.overwrite_option()
-@app.quiet_option()
+@app.overwrite_option
+@app.quiet_option
 def compare(
     truth: Path,
     mask: Path,

@@ -54,8 +54,8 @@ PROGRAMS = ("train", "predict")
     help="Compile only this program.",
 )
 @click.option("--json", type=app.PATH, help="File for the report.")
-@app.overwrite_option()
-@app.quiet_option()
+@app.overwrite_option
+@app.quiet_option
 @click.argument(
     "words", metavar="[--config.KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED
 )

@@ -46,7 +46,7 @@ def _numbers(ctx, param, text: str) -> list[int]:
 @click.option(
     "--every", type=click.IntRange(1), default=1, help="Take every such slice."
 )
-@app.quiet_option()
+@app.quiet_option
 def convert(image: Path, label: Path, out: Path, lung: list[int], every: int) -> None:
     from lungseg_jax.data.conversion import convert_volumes, find_labelled_volumes
 

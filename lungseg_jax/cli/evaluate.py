@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 @click.option(
     "--data", type=app.FOLDER, required=True, help="Folder of slices and masks."
 )
-@app.members_option()
-@app.flips_option()
+@app.members_option
+@app.flips_option
 @click.option("--json", type=app.PATH, help="File for the scores.")
 @click.option("--report", type=app.PATH, help="Folder for a page of the scores.")
-@app.overwrite_option()
-@app.quiet_option()
-@app.verbose_option()
+@app.overwrite_option
+@app.quiet_option
+@app.verbose_option
 def evaluate(
     run: str,
     data: Path,

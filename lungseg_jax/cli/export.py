@@ -30,7 +30,7 @@ from lungseg_jax.cli import app
 )
 @app.output("BUNDLE", "a folder that does not exist yet.")
 @app.run_option("Run folder, also on gs:// or s3://; may be repeated.", multiple=True)
-@app.members_option()
+@app.members_option
 @click.option(
     "--data",
     type=app.FOLDER,
@@ -45,8 +45,8 @@ from lungseg_jax.cli import app
     multiple=True,
     help="Data on the Hub that it was trained on, for the model card.",
 )
-@app.quiet_option()
-@app.verbose_option()
+@app.quiet_option
+@app.verbose_option
 def export(
     out: Path,
     run: tuple[str, ...],

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 @click.option(
     "--mask", type=app.PATH, help="File of the mask; by default OUT with _mask."
 )
-@app.overwrite_option()
-@app.quiet_option()
+@app.overwrite_option
+@app.quiet_option
 def phantom(
     out: Path,
     seed: int,

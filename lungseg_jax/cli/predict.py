@@ -67,9 +67,9 @@ def map_options(function):
     "Run or bundle: a folder, gs://, s3:// or hf://; by default that of the package.",
     default=PRETRAINED,
 )
-@app.members_option()
-@app.flips_option()
-@app.device_option()
+@app.members_option
+@app.flips_option
+@app.device_option
 @click.option(
     "--labels",
     type=click.Choice(list(LABELS)),
@@ -128,9 +128,9 @@ def map_options(function):
     help="Keep the masks that are there, with their rows in --csv, and predict the rest, "
     "with the same options.",
 )
-@app.overwrite_option()
-@app.quiet_option()
-@app.verbose_option()
+@app.overwrite_option
+@app.quiet_option
+@app.verbose_option
 def predict(
     source: Path,
     out: Path,

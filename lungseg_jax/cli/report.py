@@ -19,8 +19,8 @@ from lungseg_jax.cli import app
 @app.command(__doc__, when_interrupted="the page is as it was before.")
 @click.argument("run", metavar="RUN", type=app.FOLDER)
 @click.option("--data", type=app.FOLDER, help="Folder of the data, if it has moved.")
-@app.quiet_option()
-@app.verbose_option()
+@app.quiet_option
+@app.verbose_option
 def report(run: Path, data: Path | None) -> None:
     from lungseg_jax.reporting.run_page import rewrite_run_page
     from lungseg_jax.runtime import progress

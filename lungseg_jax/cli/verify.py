@@ -12,7 +12,7 @@ from lungseg_jax.cli import app
 
 @app.command(__doc__, when_interrupted="nothing was changed.")
 @app.run_option("Run or bundle: a folder, gs://, s3:// or hf://ORG/NAME.")
-@app.quiet_option()
+@app.quiet_option
 def verify(run: str) -> None:
     from lungseg_jax.inference.ensemble.bundle import verify_bundle
     from lungseg_jax.inference.ensemble.hub import locate_or_download
