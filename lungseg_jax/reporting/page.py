@@ -8,8 +8,7 @@ from lungseg_jax.evaluation.results import DOUBTS, worst_first
 from lungseg_jax.inference import overlay
 from lungseg_jax.inference.postprocessing import POSTPROCESSING
 from lungseg_jax.reporting import tables
-from lungseg_jax.reporting.tables import number
-from lungseg_jax.reporting.templates import css_color, data_uri, render
+from lungseg_jax.reporting.templates import css_color, data_uri, number, render
 
 PICTURES = {"mask": "errors", "doubt": "uncertainty", "slice": "slice"}
 NAMED = 6  # bad slices listed on a card
@@ -64,7 +63,7 @@ def render_page(
         intervals_over=evaluation["intervals_over"],
         low_iou=f"{uncertainty['low_iou']:g}",
         scores=evaluation["ensemble"],
-        quality=_quality(evaluation),
+        quality_verdict=_quality_verdict(evaluation),
         bad=_bad_slices(evaluation),
         trust=uncertainty | {"auroc": _auroc(uncertainty)},
         calibration=evaluation["calibration"],
@@ -91,10 +90,10 @@ def _colors() -> dict[str, str]:
     return {name: css_color(bgr) for name, bgr in colors.items()}
 
 
-def _quality(evaluation: Mapping[str, Any]) -> dict[str, str]:
+def _quality_verdict(evaluation: Mapping[str, Any]) -> str:
     iou = evaluation["ensemble"]["iou_pooled"] or 0
     is_good = iou >= evaluation["uncertainty"]["low_iou"]
-    return {"verdict": "good" if is_good else "bad"}
+    return "good" if is_good else "bad"
 
 
 def _bad_slices(evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from lungseg_jax.evaluation.results import CHOICE_SCORES, labelled_scores, worst_first
 from lungseg_jax.metrics.registry import METRICS, summary_scores
-
-NOT_AVAILABLE = "n/a"
+from lungseg_jax.reporting.templates import NOT_AVAILABLE, number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +54,6 @@ def slice_table(evaluation: Mapping[str, Any]) -> Table:
         for name in worst_first(slices, only_scored=False)
     ]
     return Table(("slice", *(column.label for column in columns)), rows)
-
-
-def number(value: float | None) -> str:
-    """Format a score with four digits; None becomes "n/a"."""
-    return NOT_AVAILABLE if value is None else f"{value:.4f}"
 
 
 def _score_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

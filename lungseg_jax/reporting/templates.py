@@ -6,8 +6,9 @@ from typing import Any
 
 import jinja2
 
-from lungseg_jax.reporting.tables import number
 from lungseg_jax.runtime.errors import pluralize
+
+NOT_AVAILABLE = "n/a"
 
 
 def render(template: str, **values: Any) -> str:
@@ -25,6 +26,11 @@ def render(template: str, **values: Any) -> str:
     environment.filters |= {"number": number, "count": pluralize}
     page = environment.get_template(template).render(**values)
     return page.encode("utf-8", errors="backslashreplace").decode()
+
+
+def number(value: float | None) -> str:
+    """Format a score with four digits; None becomes "n/a"."""
+    return NOT_AVAILABLE if value is None else f"{value:.4f}"
 
 
 def data_uri(media_type: str, content: bytes) -> str:
