@@ -8,7 +8,6 @@ training makes the same check before it compiles anything; neither decodes the f
 while they stay unchanged.
 """
 
-import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.runtime.errors import bullet_list, pluralize
 
 if TYPE_CHECKING:
     from lungseg_jax.data.metadata import SliceMetadata
@@ -37,9 +36,7 @@ def check(folder: Path, cache_dir: Path | None) -> None:
     from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.runtime import cache
 
-    root = None
-    with contextlib.suppress(UserError):  # without a cache, files are always decoded
-        root = cache.cache_root(str(cache_dir or ""))
+    root = cache.root_if_possible(str(cache_dir or ""))
     local = local_data_folder(folder, root)
     print(describe_folder(preflight.check_folder(local, cache=root)))
 

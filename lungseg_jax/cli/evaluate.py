@@ -11,7 +11,6 @@ snapshots and --members is not set. --report writes the page that a training end
 for these slices: figures, and a CSV file with a row for each slice.
 """
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ import click
 from lungseg_jax.cli import app
 from lungseg_jax.inference.ensemble.location import PRETRAINED, is_bundle
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import check_outputs, write_json
 from lungseg_jax.runtime.object_storage import is_remote
 
@@ -70,9 +68,7 @@ def evaluate(
     from lungseg_jax.inference.ensemble.members import EVERY
     from lungseg_jax.runtime import cache
 
-    root = None
-    with contextlib.suppress(UserError):  # without a cache, files are always decoded
-        root = cache.cache_root()
+    root = cache.root_if_possible()
     checked = preflight.check_folder(local_data_folder(data, root), cache=root)
     data = data if is_remote(data) else data.absolute()
     # With all members, every choice of them is worth a row.

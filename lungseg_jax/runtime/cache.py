@@ -28,3 +28,11 @@ def cache_root(setting: str = "") -> Path:
             else "set XDG_CACHE_HOME to another folder.",
         ) from e
     return root.absolute()
+
+
+def root_if_possible(setting: str = "") -> Path | None:
+    """Return the `cache_root`, or None if it cannot be created: a cache saves only time."""
+    try:
+        return cache_root(setting)
+    except UserError:
+        return None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lungseg_jax.runtime.cache import cache_root
+from lungseg_jax.runtime.cache import cache_root, root_if_possible
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -21,6 +21,7 @@ def test_a_cache_folder_that_cannot_be_created_names_its_setting(tmp_path, monke
     with pytest.raises(UserError, match="cannot be created") as e:
         cache_root(str(tmp_path / "file" / "cache"))
     assert "--config.cache_dir=DIR" in e.value.remedy
+    assert root_if_possible(str(tmp_path / "file" / "cache")) is None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="cannot be created") as e:
         cache_root()

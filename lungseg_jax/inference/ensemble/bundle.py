@@ -9,7 +9,6 @@
 Nothing in it is code that Python runs, and nothing is pickled.
 """
 
-import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Mapping
@@ -128,8 +127,8 @@ def load_bundle(path: Path, members: str | Every = "all") -> TrainedEnsemble:
       UserError: it is damaged, of a later version, or has no such members.
     """
     description = _read_description(path)
-    with contextlib.suppress(UserError):  # a bundle is usable without a cache
-        compilation.enable_compilation_cache(cache.cache_root())
+    if root := cache.root_if_possible():
+        compilation.enable_compilation_cache(root)
     available = description["members"]
     tuned = {
         choice: settings["members"]

@@ -1,6 +1,5 @@
 """The members of a run, restored from its checkpoints."""
 
-import contextlib
 from typing import Any
 
 from lungseg_jax.checkpointing import checkpoints
@@ -27,8 +26,8 @@ def load_run(run: Run, members: str | Every = "all") -> TrainedEnsemble:
       UserError: no such members, or checkpoints that are damaged or of another network.
     """
     config = run.config
-    with contextlib.suppress(UserError):  # a run is usable without its cache
-        compilation.enable_compilation_cache(cache.cache_root(config.cache_dir))
+    if root := cache.root_if_possible(config.cache_dir):
+        compilation.enable_compilation_cache(root)
     if members in ("all", EVERY):
         _require_all_snapshots(run)
     if len(run.snapshots) < len(run.planned_snapshots):
