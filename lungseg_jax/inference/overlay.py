@@ -45,7 +45,7 @@ def overlay(
       A picture `[h w 3]`.
     """
     weight = 0.7 * np.clip(uncertainty, 0, 1)[..., None]
-    picture = gray(image, window_hu=window_hu)[..., None]
+    picture = gray_bgr(image, window_hu=window_hu)
     return draw_outline(_blend(picture, UNCERTAIN, weight), mask)
 
 
@@ -69,7 +69,7 @@ def error_overlay(
     Returns:
       A picture `[h w 3]`.
     """
-    picture = np.repeat(gray(image, window_hu=window_hu)[..., None], 3, axis=-1)
+    picture = gray_bgr(image, window_hu=window_hu)
     for where, color in ((mask & ~truth, OUTLINE), (truth & ~mask, MISSED)):
         picture = _blend(picture, color, 0.75 * where[..., None])
     return draw_outline(picture, mask)
@@ -80,6 +80,11 @@ def gray(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
     low, high = window_hu
     scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low) * 255
     return scaled.astype(np.uint8)
+
+
+def gray_bgr(image: np.ndarray, *, window_hu: tuple[float, float]) -> np.ndarray:
+    """Draw only the slice, as a picture `[h w 3]` to draw on."""
+    return np.repeat(gray(image, window_hu=window_hu)[..., None], 3, axis=-1)
 
 
 def draw_outline(
@@ -116,12 +121,6 @@ def stretch(plane: np.ndarray, factor: float) -> np.ndarray:
 def encode_jpeg(picture: np.ndarray) -> bytes:
     """Return a picture as a JPEG file, a third of the size of its PNG for CT."""
     _, content = cv2.imencode(".jpg", np.ascontiguousarray(picture), _JPEG)
-    return content.tobytes()
-
-
-def encode_png(picture: np.ndarray) -> bytes:
-    """Return a picture as a PNG file."""
-    _, content = cv2.imencode(".png", picture)
     return content.tobytes()
 
 

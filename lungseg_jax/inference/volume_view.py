@@ -12,7 +12,7 @@ from lungseg_jax.inference.overlay import (
     ContactSheet,
     draw_outline,
     encode_jpeg,
-    gray,
+    gray_bgr,
     resize_to_fit,
     stretch,
 )
@@ -149,7 +149,7 @@ class VolumeViewer:
         )
 
     def _draw(self, image: np.ndarray, sides: np.ndarray) -> np.ndarray:
-        picture = np.repeat(gray(image, window_hu=self._window)[..., None], 3, axis=-1)
+        picture = gray_bgr(image, window_hu=self._window)
         for side, color in ((RIGHT, OUTLINE), (LEFT, LEFT_OUTLINE)):
             picture = draw_outline(picture, sides == side, color)
         return picture

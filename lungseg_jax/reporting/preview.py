@@ -4,16 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
+from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.inference.overlay import (
     TILE,
     ContactSheet,
     draw_outline,
-    encode_png,
     error_overlay,
-    gray,
+    gray_bgr,
     resize_to_fit,
 )
-from lungseg_jax.runtime.files import atomic_write
 
 
 def write_preview(
@@ -32,16 +31,14 @@ def write_preview(
     """
     tiles = []
     for image, mask in zip(images, masks, strict=True):
-        picture = resize_to_fit(gray(image, window_hu=(0.0, 1.0)), TILE)
+        picture = resize_to_fit(gray_bgr(image, window_hu=(0.0, 1.0)), TILE)
         lung = resize_to_fit(mask, TILE) > 0.5
-        picture = np.repeat(picture[..., None], 3, axis=-1)
         tiles.append(draw_outline(picture, lung))
     rows = [
         np.concatenate(tiles[i : i + columns], axis=1)
         for i in range(0, len(tiles), columns)
     ]
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(encode_png(np.concatenate(rows, axis=0)))
+    write_picture(path, np.concatenate(rows, axis=0))
 
 
 def draw_sheet(images: np.ndarray, masks: np.ndarray, truths: np.ndarray) -> np.ndarray:
