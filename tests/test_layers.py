@@ -113,7 +113,7 @@ def test_packages_hold_only_a_docstring(name):
 
 
 PLACES = {  # of libraries: the modules and folders that import them
-    "cv2": {"data", "inference.overlay"},
+    "cv2": {"data", "inference.overlay", "inference.contact_sheet"},
     "SimpleITK": {"data.io"},
     "nibabel": {"data.io.nifti", "data.io.in_memory"},
     "highdicom": {"data.io.dicom_segmentation"},

@@ -3,20 +3,14 @@
 Pictures are uint8 `[h w]` or `[h w 3]`, blue green red as in OpenCV.
 """
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
-
-from lungseg_jax.inference.slice_names import evenly_spaced
 
 OUTLINE = (28, 159, 255)  # orange
 LEFT_OUTLINE = MISSED = (255, 208, 53)  # blue
 UNCERTAIN = (60, 40, 230)  # red
 # Side of a picture, pixels: spacings may be damaged, and JPEG has a limit.
 LONGEST = 4096
-TILE = 256  # side of a slice on a contact sheet, pixels
-LABEL = 24  # height of a number on it
 # Full color resolution keeps outlines of one pixel sharp.
 _JPEG = [
     cv2.IMWRITE_JPEG_QUALITY,
@@ -122,55 +116,6 @@ def encode_jpeg(picture: np.ndarray) -> bytes:
     """Return a picture as a JPEG file, a third of the size of its PNG for CT."""
     _, content = cv2.imencode(".jpg", np.ascontiguousarray(picture), _JPEG)
     return content.tobytes()
-
-
-class ContactSheet:
-    """Numbered slices, side by side: of a volume, or those of a split.
-
-    Args:
-      count: slices that there are.
-      most: slices on the sheet, evenly spaced.
-    """
-
-    def __init__(self, count: int, most: int = 16):
-        self._shown = set(evenly_spaced(count, most))
-        self._columns = int(np.ceil(np.sqrt(len(self._shown))))
-        self._rows: list[list[np.ndarray]] = []
-
-    def includes(self, k: int) -> bool:
-        """Return whether slice `k` is on the sheet."""
-        return k in self._shown
-
-    def add(self, k: int, picture: np.ndarray, *, review: bool) -> None:
-        """Add the `overlay` of slice `k`, labelled with its number and `review`."""
-        if not self._rows or len(self._rows[-1]) == self._columns:
-            self._rows.append([])
-        self._rows[-1].append(_tile(picture, f"{k} review" if review else f"{k}"))
-
-    def add_row(self, text: str, pictures: Sequence[np.ndarray]) -> None:
-        """Add a row of other pictures, as many as fit; the first is labelled."""
-        shown = pictures[: self._columns]
-        self._rows.append([_tile(p, "" if i else text) for i, p in enumerate(shown)])
-
-    def picture(self) -> np.ndarray:
-        """Return the sheet as a picture `[h w 3]`."""
-        rows = []
-        for tiles in self._rows:
-            height = max(len(tile) for tile in tiles)  # planes of few slices are low
-            row = np.zeros((height, self._columns * TILE, 3), np.uint8)
-            for i, tile in enumerate(tiles):
-                row[: len(tile), i * TILE : (i + 1) * TILE] = tile
-            rows.append(row)
-        return np.concatenate(rows, axis=0)
-
-
-def _tile(picture: np.ndarray, text: str) -> np.ndarray:
-    """Return the picture, at most `TILE` on a side, in a tile of that width."""
-    small = resize_to_fit(picture, TILE)
-    tile = np.zeros((max(len(small), LABEL), TILE, 3), np.uint8)
-    tile[: small.shape[0], : small.shape[1]] = small
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    return cv2.putText(tile, text, (6, 18), font, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _blend(picture: np.ndarray, color: tuple, weight: np.ndarray) -> np.ndarray:

@@ -17,13 +17,13 @@ from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.io.volume_writer import VolumeWriter, open_mask
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.confidence import Confidence
+from lungseg_jax.inference.contact_sheet import ContactSheet, evenly_spaced
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.outputs import LABELS
-from lungseg_jax.inference.overlay import ContactSheet, overlay, stretch
+from lungseg_jax.inference.overlay import overlay, stretch
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
-from lungseg_jax.inference.slice_names import evenly_spaced
 from lungseg_jax.inference.volume_cleanup import mark_air
 from lungseg_jax.inference.volume_mask import complete_mask
 from lungseg_jax.inference.volume_view import VolumeView, VolumeViewer

@@ -1,16 +1,9 @@
-"""Slices of a volume: some of them, evenly spaced, and their names in a summary."""
+"""Names of slices in a summary."""
 
 import itertools
 from collections.abc import Sequence
 
-import numpy as np
-
 SHOWN = 12  # slices, or series of neighbours, that are named
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Return the indices of at most `most` of `count` slices, with the first and last."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
 
 
 def name_slices(slices: Sequence[tuple[str, int | None]]) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lungseg_jax.inference.contact_sheet import ContactSheet, evenly_spaced
 from lungseg_jax.inference.measurements import voxel_ml
 from lungseg_jax.inference.overlay import (
     LEFT_OUTLINE,
     OUTLINE,
-    ContactSheet,
     draw_outline,
     encode_jpeg,
     gray_bgr,
@@ -17,7 +17,6 @@ from lungseg_jax.inference.overlay import (
     stretch,
 )
 from lungseg_jax.inference.sides import LEFT, RIGHT
-from lungseg_jax.inference.slice_names import evenly_spaced
 
 MOST_SLICES = 160  # to scroll through, evenly spaced
 SIDE = 384  # of a slice, pixels

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from lungseg_jax.data.io.images import write_picture
+from lungseg_jax.inference.contact_sheet import TILE, ContactSheet
 from lungseg_jax.inference.overlay import (
-    TILE,
-    ContactSheet,
     draw_outline,
     error_overlay,
     gray_bgr,

@@ -14,8 +14,9 @@ from pydicom.uid import generate_uid
 
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.confidence import Confidence
+from lungseg_jax.inference.contact_sheet import TILE
 from lungseg_jax.inference.outputs import MAPS
-from lungseg_jax.inference.overlay import TILE, overlay
+from lungseg_jax.inference.overlay import overlay
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_table import COLUMNS, PredictionTable

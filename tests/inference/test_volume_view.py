@@ -4,12 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
+from lungseg_jax.inference.contact_sheet import TILE, ContactSheet
 from lungseg_jax.inference.overlay import (
     LEFT_OUTLINE,
     LONGEST,
     OUTLINE,
-    TILE,
-    ContactSheet,
 )
 from lungseg_jax.inference.sides import LEFT, RIGHT
 from lungseg_jax.inference.volume_view import (
