@@ -113,14 +113,14 @@ def _plan_folder(
     files, folders = list_entries(source)
     below = list(_plan_below(folders, target, format, series))
     has_series = is_series(source, files)
-    own, is_single = [], has_series and not folders
-    if has_series and folders:
-        own = list(_plan_series(source, target, format, series))
-        is_single = bool(own) and not below
-    if own or is_single:
+    if has_series and not folders:
         _refuse_mixed_series(source, files)
-    if is_single:
         return [_plan_single(source, target, format, series)]
+    own = list(_plan_series(source, target, format, series)) if has_series else []
+    if own:
+        _refuse_mixed_series(source, files)
+        if not below:
+            return [_plan_single(source, target, format, series)]
     if split_target(target)[1]:
         raise UserError(
             f"{source} is a folder, but {target} names a single file.",
