@@ -46,9 +46,8 @@ def _paint_mesentery(canvas: Canvas, section: Section, below: np.ndarray) -> Non
     for center in rng.uniform([-0.7, -0.8, 0.8], [0.7, 0.4, 2.3], (60, 3)):
         radii = *rng.uniform(0.012, 0.05, 2), rng.uniform(0.03, 0.12)
         center = center * [1, section.depth, 1]
-        part = egg(section, rng, tuple(center), radii, tilt=rng.uniform(0, 3))
-        if part is not None:
-            canvas.paint(part, SOFT_HU, 0.9, within=below)
+        part = egg(section, rng, center, radii, tilt=rng.uniform(0, 3))
+        canvas.paint(part, SOFT_HU, 0.9, within=below)
 
 
 def _paint_muscles(canvas: Canvas, section: Section, below: np.ndarray) -> None:
@@ -81,11 +80,10 @@ def _paint_organs(canvas: Canvas, section: Section, below: np.ndarray) -> None:
     ]
     for center, radii, hu, tilt in organs:
         part = egg(section, rng, center, radii, tilt=tilt, wobble=0.09)
-        if part is not None:
-            canvas.paint(part, hu, within=below)
+        canvas.paint(part, hu, within=below)
     for center in rng.uniform([-0.9, -0.6, 0.7], [0, 0.4, 1.3], (14, 3)):
         radii = *rng.uniform(0.015, 0.06, 2), rng.uniform(0.03, 0.1)
-        center = tuple(center * [1, d, 1])
+        center = center * [1, d, 1]
         part = egg(section, rng, center, radii, tilt=rng.uniform(0, 3))
         if part is not None:
             hu = liver_hu + 1.5 * rise + rng.normal(0, 12)
@@ -96,9 +94,8 @@ def _paint_organs(canvas: Canvas, section: Section, below: np.ndarray) -> None:
         radii = np.array([0.16, 0.21, 0.24]) * kidney.uniform(0.85, 1.1)
         for share, hu in ((1.0, 35 + 1.5 * rise), (0.45, FAT_HU)):
             shape = np.random.default_rng(patient.seed)
-            part = egg(section, shape, at, tuple(share * radii), tilt=0.5 * side)
-            if part is not None:
-                canvas.paint(part, hu, within=below)
+            part = egg(section, shape, at, share * radii, tilt=0.5 * side)
+            canvas.paint(part, hu, within=below)
 
 
 @functools.lru_cache(maxsize=16)

@@ -51,13 +51,13 @@ class Canvas:
 
     def paint(
         self,
-        outline: np.ndarray,
+        outline: np.ndarray | None,
         hu: float,
         alpha: float = 1.0,
         *,
         within: np.ndarray | None = None,
     ) -> None:
-        """Fill an outline in patient coordinates.
+        """Fill an outline in patient coordinates; None paints nothing.
 
         Args:
           outline: `[points 2]`.
@@ -65,7 +65,8 @@ class Canvas:
           alpha: opacity, from 0 to 1.
           within: coverage, uint8 `[size size]`, that limits the painted area.
         """
-        self.paint_pixels(self.to_pixels(outline), hu, alpha, within=within)
+        if outline is not None:
+            self.paint_pixels(self.to_pixels(outline), hu, alpha, within=within)
 
     def paint_pixels(
         self,
@@ -92,16 +93,13 @@ class Canvas:
         self,
         outlines: list[np.ndarray],
         hu: float,
-        alpha: float = 1.0,
         *,
         within: np.ndarray | None = None,
     ) -> None:
         """Fill the union of outlines in patient coordinates, otherwise like `paint`."""
         if outlines:
             cover = self.cover(*outlines)
-            self.paint_cover(
-                cover if within is None else cv2.min(cover, within), hu, alpha
-            )
+            self.paint_cover(cover if within is None else cv2.min(cover, within), hu)
 
     def paint_cover(self, cover: np.ndarray, hu: float, alpha: float = 1.0) -> None:
         """Blend a value into the image by a coverage, uint8 `[size size]`."""

@@ -172,10 +172,7 @@ def _paint_ribs(canvas: Canvas, section: Section) -> None:
         for k in range(RIBS):
             rng = section.stream("rib", side * (k + 1))
             top = -0.04 + RIB_STEP * (k + rng.uniform(-0.3, 0.3))
-            slope = (
-                RIB_SLOPE * rng.uniform(0.8, 1.2) * (0.4 + 0.05 * k if k < 12 else 1)
-            )
-            slope = min(slope, RIB_SLOPE * 1.1)
+            slope = RIB_SLOPE * min(rng.uniform(0.8, 1.2) * (0.4 + 0.05 * k), 1.1)
             width, span, drift, bone = rng.uniform(
                 [0.04, 0.04, 1, 30], [0.07, 0.065, 1.05, 45]
             )

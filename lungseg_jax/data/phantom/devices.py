@@ -37,8 +37,7 @@ def _pacemaker(canvas, section, rng) -> None:
     at = front[int(side * rng.uniform(22, 32)) % len(front)]
     level = rng.uniform(0.12, 0.25)
     box = egg(section, rng, (*at, level), (0.16, 0.05, 0.08), tilt=0.4 * side)
-    if box is not None:
-        canvas.paint(box, METAL_HU)
+    canvas.paint(box, METAL_HU)
     leads = [[side * 0.4, -0.5, 0.12], [-0.18, -0.3, 0.25], [-0.2, -0.2, 0.65]]
     _paint_tube(canvas, section, [*leads, [0.25, -0.5, 0.85]], 0.014, METAL_HU)
 
@@ -80,9 +79,8 @@ def _electrodes(canvas, section, rng) -> None:
 def _clips(canvas, section, rng) -> None:
     for center in rng.uniform([-0.6, -0.6, 0.1], [0.6, 0.4, 1.3], (12, 3)):
         center = center * [1, section.depth, 1]
-        part = egg(section, rng, tuple(center), (0.02, 0.012, 0.02))
-        if part is not None:
-            canvas.paint(part, METAL_HU)
+        part = egg(section, rng, center, (0.02, 0.012, 0.02))
+        canvas.paint(part, METAL_HU)
 
 
 _DEVICES = {

@@ -234,7 +234,7 @@ def _masses(section: Section) -> list[Organ]:
     for chance, (x, y, level), most in spots:
         is_there, size = rng.random() < chance, rng.uniform(0.5, 1)
         at = rng.choice(SIDES) * x, y * section.depth, level
-        part = egg(section, rng, at, tuple(size * np.array(most)), wobble=0.2)
+        part = egg(section, rng, at, size * np.array(most), wobble=0.2)
         hu = SOFT_HU + rng.uniform(-20, 60)
         if is_there and part is not None:
             organs.append(([part], hu))
@@ -247,10 +247,8 @@ def _hernia(section: Section) -> list[Organ]:
     is_there, size = rng.random() < HERNIA_CHANCE, rng.uniform(0.13, 0.3)
     at = 0.05 + rng.normal(0, 0.08), 0.2 * section.depth, rng.uniform(0.8, 0.95)
     radii = np.array([size, 0.8 * size, 0.8 * size])
-    wall = egg(section, np.random.default_rng(section.patient.seed), at, tuple(radii))
-    lumen = egg(
-        section, np.random.default_rng(section.patient.seed), at, tuple(radii - 0.025)
-    )
+    wall = egg(section, np.random.default_rng(section.patient.seed), at, radii)
+    lumen = egg(section, np.random.default_rng(section.patient.seed), at, radii - 0.025)
     food_hu, filled = rng.uniform(0, 60), rng.uniform(-0.7, 0.9)
     if not is_there or wall is None or lumen is None or section.level > 1.05:
         return []

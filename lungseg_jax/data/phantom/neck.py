@@ -24,8 +24,7 @@ def paint(canvas: Canvas, section: Section) -> None:
     for side in SIDES:
         center = side * 0.12, -0.1 * d, -0.18
         lobe = egg(section, rng, center, (0.08, 0.12, 0.12), wobble=0.1)
-        if lobe is not None:
-            canvas.paint(lobe, THYROID_HU + 0.3 * patient.blood_hu)
+        canvas.paint(lobe, THYROID_HU + 0.3 * patient.blood_hu)
         sinus = egg(section, rng, (side * 0.1, -0.2 * d, -0.42), (0.06, 0.03, 0.05))
         if rng.random() < SINUS_CHANCE and sinus is not None:
             canvas.paint(sinus, airways.AIRWAY_HU)

@@ -8,6 +8,7 @@ by comparison with real slices.
 
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -183,18 +184,17 @@ class Section:
         """Return a smooth step from 0 to 1 as the level goes from `start` to `stop`."""
         return _smooth((self.level - start) / (stop - start))
 
-    def wave(self, rng: Rng, amount: float, rate: float = 3.0) -> float:
+    def wave(self, rng: Rng, amount: float) -> float:
         """Draw a value that varies smoothly along the body, with deviation `amount`."""
         phase = rng.uniform(0, 2 * np.pi, 3)
-        waves = np.sin(phase + rate * self.level * np.array([0.6, 1.1, 1.7]))
+        waves = np.sin(phase + 3.0 * self.level * np.array([0.6, 1.1, 1.7]))
         return float(amount * np.sqrt(2 / 3) * waves.sum())
 
 
 def draw_patient(seed: tuple[int, ...]) -> Patient:
     """Draw a random patient."""
     rng = np.random.default_rng([*seed, zlib.crc32(b"patient")])
-    bands, weights = list(LUNG_HU), list(LUNG_HU.values())
-    lung_hu = rng.uniform(*bands[rng.choice(len(bands), p=weights)])
+    lung_hu = rng.uniform(*pick(rng, LUNG_HU))
     is_child = rng.random() < CHILD_CHANCE
     has_contrast = rng.random() < CONTRAST_CHANCE
     obesity = float(rng.beta(0.8, 2.2))
@@ -214,13 +214,18 @@ def draw_patient(seed: tuple[int, ...]) -> Patient:
         cortex_hu=rng.uniform(*CORTEX_HU) * (0.75 if is_child else 1),
         marrow_hu=rng.uniform(*MARROW_HU),
         shift=float(np.clip(rng.normal(0, 0.06), -0.2, 0.2)),
-        arms=str(rng.choice(list(ARMS), p=list(ARMS.values()))),
+        arms=pick(rng, ARMS),
         fat=float(np.clip(fat, 0.02, 0.5)),
         obesity=0.0 if is_child else obesity,
         muscle=rng.uniform(0.65, 0.9) if is_child else rng.uniform(0.8, 1.2),
         uneven=uneven,
         breasts=_breasts(rng) if has_breasts else np.zeros(24),
     )
+
+
+def pick(rng: Rng, chances: dict) -> Any:
+    """Draw a key of a table, each with its chance."""
+    return list(chances)[rng.choice(len(chances), p=list(chances.values()))]
 
 
 def _smooth(x: float) -> float:

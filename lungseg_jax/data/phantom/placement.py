@@ -9,6 +9,7 @@ from lungseg_jax.data.phantom.patient import (
     Patient,
     Rng,
     Section,
+    pick,
 )
 
 # Ranges of levels, and how often: about 22 % of the slices show no lung.
@@ -45,7 +46,7 @@ def draw_frame(section: Section, rng: Rng) -> np.ndarray:
     """Draw the affine map `[2 3]` from patient coordinates to fractions of the image."""
     patient = section.patient
     turn = np.radians(np.clip(rng.normal(0, 4), -15, 15))
-    field = rng.choice(list(FIELDS), p=list(FIELDS.values()))
+    field = pick(rng, FIELDS)
     reach = max(np.linalg.norm(section.ring(section.cavity), axis=1).max(), 0.75)
     width = max(np.ptp(section.skin[:, 0]), 1.7)
     drift = rng.normal(0, [0.02, 0.04])

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from lungseg_jax.data.phantom.canvas import Canvas
-from lungseg_jax.data.phantom.patient import SIDES, Patient, Section
+from lungseg_jax.data.phantom.patient import SIDES, Patient, Section, pick
 
 # How often each is found in a patient. "filled": the fluid fills one half of the chest, and
 # what remains of the lung is airless, or nothing remains. "collapse": one lung shrinks and
@@ -39,8 +39,7 @@ class Pleura:
 def draw(patient: Patient) -> Pleura:
     """Draw what a patient has, the same at every call."""
     rng = patient.stream("pleura")
-    chances = [*CHANCES.values(), 1 - sum(CHANCES.values())]
-    finding = str(rng.choice([*CHANCES, ""], p=chances))
+    finding = pick(rng, CHANCES | {"": 1 - sum(CHANCES.values())})
     return Pleura(
         finding, int(rng.choice(SIDES)), rng.uniform(), rng.uniform(*FLUID_HU)
     )
@@ -51,8 +50,7 @@ def displace(patient: Patient) -> Patient:
     pleura = draw(patient)
     pull = patient.stream("displace").uniform(0.1, 0.3)
     if pleura.finding == "filled" and pleura.size > 0.3:
-        pull = 0.3 - pull  # the fluid pushes, or balances the collapse
-        pull = -pull
+        pull -= 0.3  # the fluid pushes, or balances the collapse
     if pleura.finding in ("filled", "collapse"):
         shift = patient.shift + pleura.side * pull
         return dataclasses.replace(patient, shift=float(np.clip(shift, -0.35, 0.35)))

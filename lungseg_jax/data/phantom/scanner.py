@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from lungseg_jax.data.phantom.canvas import Canvas, stroke
+from lungseg_jax.data.phantom.patient import pick
 
 AIR_HU, METAL_FROM_HU = -1000.0, 2500.0
 FOAM_HU = (-955.0, -800.0)
@@ -114,14 +115,13 @@ def draw_protocol(rng: np.random.Generator, *, may_be_coarse: bool = True) -> Pr
       rng: source of all draws.
       may_be_coarse: whether the image may be enlarged from a smaller matrix.
     """
-    kernel = rng.choice(list(KERNELS), p=list(KERNELS.values()))
+    kernel = pick(rng, KERNELS)
     blur, sharpen = {
         "soft": (rng.uniform(0.9, 2.2), 0.0),
         "medium": (rng.uniform(0.6, 1.2), 0.0),
         "sharp": (rng.uniform(0.5, 0.8), rng.uniform(0.5, 2.0)),
     }[kernel]
-    bands, weights = list(NOISE_HU), list(NOISE_HU.values())
-    low, high = bands[rng.choice(len(bands), p=weights)]
+    low, high = pick(rng, NOISE_HU)
     noise_hu = np.exp(rng.uniform(np.log(low), np.log(high)))
     is_coarse, matrix = rng.random() < COARSE_CHANCE, int(rng.choice(COARSE_MATRICES))
     is_off, gain = rng.random() < CALIBRATION_CHANCE, rng.uniform(*CALIBRATION)

@@ -34,7 +34,6 @@ class Scan:
       spacing_mm: distance between slices, rows and columns.
     """
 
-    seed: int
     patient: Patient
     protocol: Protocol
     levels: np.ndarray
@@ -108,7 +107,6 @@ def plan_volume(
     center = 0.5 + rng.normal(0, 0.015, 2)
     pixel_mm = patient.half_width_mm / (scale * size)
     return Scan(
-        seed=seed,
         patient=patient,
         protocol=scanner.draw_protocol(rng, may_be_coarse=False),
         levels=levels,
