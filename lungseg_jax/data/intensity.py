@@ -4,7 +4,7 @@ A network accepts any input. Given values on another scale it returns an empty m
 worse, a plausible one.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -137,6 +137,32 @@ def require_intensity(
         rule="images have the same units in training and in prediction.",
         remedy=_REMEDY_DICOM if lacks_intercept else _REMEDIES[domain],
     )
+
+
+def checked_slices(
+    images: Iterable[np.ndarray],
+    trained_on: str,
+    name: str,
+    *,
+    volume: str,
+    is_dicom: bool = False,
+) -> Iterator[np.ndarray]:
+    """Yield slices, each checked: one in other units may not show in the values of all.
+
+    Args:
+      images: slices `[h w]` of a volume.
+      trained_on, volume, is_dicom: see `require_intensity`.
+      name: of the volume, for the error.
+
+    Raises:
+      UserError: the values of a slice are on another scale.
+    """
+    for k, image in enumerate(images):
+        where = f"slice {k} of {name}"
+        require_intensity(
+            values_of([image]), trained_on, where, volume=volume, is_dicom=is_dicom
+        )
+        yield image
 
 
 def require_finite(array: np.ndarray, what: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lungseg_jax.data.intensity import (
+    checked_slices,
     describe_intensities,
     require_intensity,
     values_of,
@@ -106,7 +107,7 @@ def _predict(
             window_hu=segmenter.trained.window_hu,
             in_hu=in_hu,
         )
-        for k, image in enumerate(_read(volume, range(volume.count))):
+        for k, image in enumerate(volume.slices()):
             writer.write(k, written[k])
             mask, confidence = lungs.mask[k].astype(bool), confidences[k]
             if shown(k):
@@ -140,7 +141,13 @@ def _segment_slices(
         for field, path in task.maps.items()
     }
     bar = stack.enter_context(progress.bar(task.source.name, volume.count))
-    slices = _checked_slices(volume, domain, segmenter.trained.domain)
+    slices = checked_slices(
+        volume.slices(),
+        segmenter.trained.domain,
+        volume.name,
+        volume=domain,
+        is_dicom=volume.is_dicom,
+    )
     segmented = zip_with_predictions(
         segmenter.stream,
         slices,
@@ -175,32 +182,6 @@ def _collect(
     return masks, confidences, uncertainty
 
 
-def _checked_slices(
-    volume: Volume, domain: str, trained_on: str
-) -> Iterator[np.ndarray]:
-    """Yield all slices of a volume of this domain; only a sample of them was checked."""
-    for k, image in enumerate(_read(volume, range(volume.count))):
-        require_intensity(
-            values_of([image]),
-            trained_on,
-            f"slice {k} of {volume.name}",
-            volume=domain,
-            is_dicom=bool(volume.files),
-        )
-        yield image
-
-
-def _read(volume: Volume, slices: Iterable[int]) -> Iterator[np.ndarray]:
-    """Yield slices; a disk that fails makes one volume unusable, and not all."""
-    for k in slices:
-        try:
-            image = volume.read(k)
-        except OSError as e:
-            what = f"slice {k} of {volume.name} cannot be read: {e.strerror or e}."
-            raise UserError(what) from e
-        yield image
-
-
 def _check_volume(segmenter: LungSegmenter, volume: Volume) -> str:
     """Read some slices of a volume before it is segmented; return its domain."""
     if not volume.is_placed:
@@ -208,9 +189,9 @@ def _check_volume(segmenter: LungSegmenter, volume: Volume) -> str:
             f"{volume.name} does not say how it is oriented in the patient: its axes "
             "are assumed to point to left, posterior and superior"
         )
-    values = values_of(_read(volume, evenly_spaced(volume.count, SAMPLED)))
+    values = values_of(map(volume.read, evenly_spaced(volume.count, SAMPLED)))
     domain = require_intensity(
-        values, segmenter.trained.domain, volume.name, is_dicom=bool(volume.files)
+        values, segmenter.trained.domain, volume.name, is_dicom=volume.is_dicom
     )
     progress.say(describe_intensities({domain}, values.low, values.high))
     return domain

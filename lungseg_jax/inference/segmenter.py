@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from lungseg_jax.data.intensity import require_finite, require_intensity, values_of
+from lungseg_jax.data.intensity import (
+    checked_slices,
+    require_finite,
+    require_intensity,
+    values_of,
+)
 from lungseg_jax.data.io.formats import (
     is_dicom,
     is_volume,
@@ -187,14 +192,8 @@ class LungSegmenter:
         domain = require_intensity(values_of([images]), self.trained.domain, name)
         if images.ndim == 2:
             return next(self.stream([images]))
-        self._require_slices(images, name, volume=domain)
-        return _stack(self.stream(images), len(images))
-
-    def _require_slices(self, images: np.ndarray, name: str, **volume: Any) -> None:
-        """Refuse slices in other units, which may not show in the values of all."""
-        for k, image in enumerate(images):
-            values, where = values_of([image]), f"slice {k} of {name}"
-            require_intensity(values, self.trained.domain, where, **volume)
+        slices = checked_slices(images, self.trained.domain, name, volume=domain)
+        return _stack(self.stream(slices), len(images))
 
     def stream(
         self, images: Iterable[np.ndarray], *, aspects: Iterable[float] = SQUARE
@@ -233,11 +232,15 @@ class LungSegmenter:
         from lungseg_jax.data.io.in_memory import image_maker
 
         images, trained_on = np.stack(list(volume.slices())), self.trained.domain
-        name, is_dicom = volume.name, bool(volume.files)
+        name, is_dicom = volume.name, volume.is_dicom
         values = values_of([images])
         domain = require_intensity(values, trained_on, name, is_dicom=is_dicom)
-        self._require_slices(images, name, volume=domain, is_dicom=is_dicom)
-        slices = _stack(self.stream(images, aspects=repeat(volume.aspect)), len(images))
+        checked = checked_slices(
+            images, trained_on, name, volume=domain, is_dicom=is_dicom
+        )
+        slices = _stack(
+            self.stream(checked, aspects=repeat(volume.aspect)), len(images)
+        )
         lungs = complete_mask(mark_air(images, slices.mask), in_hu=trained_on == "HU")
         flagged = np.logical_or.reduce([*lungs.flags.values()])
         has_geometry = volume.spacing_mm is not None

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lungseg_jax.data.io.volumes import Volume
+from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.phantom.volume import make_volume
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
@@ -74,14 +74,14 @@ def test_a_broken_volume_does_not_stop_the_others(segmenter, patients, tmp_path)
 def test_a_disk_that_fails_does_not_stop_the_others(
     segmenter, patients, tmp_path, monkeypatch, fails
 ):
-    def read(self, k, read=Volume.read):
+    def position(self, k, position=Geometry.position):
         reads.append(k)
         if len(reads) == fails:
             raise OSError(errno.EIO, "Input/output error")
-        return read(self, k)
+        return position(self, k)
 
     reads = []
-    monkeypatch.setattr(Volume, "read", read)
+    monkeypatch.setattr(Geometry, "position", position)
     skipped, _ = predict(segmenter, plan_outputs(patients, tmp_path / "out")[1:])
     (error,) = skipped.values()
     assert "anna/ct1.nii cannot be read: Input/output error" in error.what

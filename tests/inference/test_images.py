@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import errno
 import pickle
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_files import write_series  # of tests/data/io/
 
+from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_table import PredictionTable, read_rows
@@ -169,3 +171,13 @@ def test_refuses_other_units(segmenter):
     gray = sitk.GetImageFromArray(np.arange(4**3, dtype=np.uint8).reshape(4, 4, 4) * 4)
     with pytest.raises(UserError, match="the image has gray values"):
         segmenter(gray)
+
+
+def test_a_disk_that_fails_is_a_plain_error(segmenter, scan, tmp_path, monkeypatch):
+    def fail(self, k):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Geometry, "position", fail)
+    sitk.WriteImage(scan, str(tmp_path / "in.nii"))
+    with pytest.raises(UserError, match="slice 0 of .*in.nii cannot be read: Input"):
+        segmenter(tmp_path / "in.nii")

@@ -58,6 +58,11 @@ class Volume:
         return self.geometry.shape
 
     @property
+    def is_dicom(self) -> bool:
+        """Whether it is a DICOM series, the only format with a file for each slice."""
+        return bool(self.files)
+
+    @property
     def aspect(self) -> float:
         """The height of a pixel over its width; not 1 in a series of coronal slices."""
         return self.geometry.aspect if self.spacing_mm else 1.0
@@ -68,8 +73,12 @@ class Volume:
         Raises:
           UserError: the slice cannot be read, or has pixels that are not finite.
         """
-        plane = self._read_plane(self.geometry.axes[0], self.geometry.position(k))
-        require_finite(plane, f"slice {k} of {self.name}")
+        name = f"slice {k} of {self.name}"
+        try:
+            plane = self._read_plane(self.geometry.axes[0], self.geometry.position(k))
+        except OSError as e:
+            raise UserError(f"{name} cannot be read: {e.strerror or e}.") from e
+        require_finite(plane, name)
         return np.ascontiguousarray(self.geometry.to_standard(plane))
 
     def slices(self) -> Iterator[np.ndarray]:
