@@ -38,7 +38,7 @@ from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.placement import room_for_slices
 from lungseg_jax.training.run import Run
-from lungseg_jax.training.run_data import RunData, load_run_data
+from lungseg_jax.training.run_data import RunData, load_run_data, network_slices
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import (
     batch_on_one_device,
@@ -181,11 +181,13 @@ def _train(
         f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
         f"run folder {folder.path}"
     )
-    tracking = Tracking(track, _make_draw(c, dataset, split))
-    if loop.is_finished(c, folder):
+    finished = loop.is_finished(c, folder)
+    # The others may not see the last files at once on NFS.
+    if not distributed.any_process(lambda: not finished, ask=True):
         progress.say("the training is finished; nothing is trained again")
         return
     progress.say(str(data.placement))
+    tracking = Tracking(track, _make_draw(c, dataset, split))
     loop.train(c, folder, data, initial, tracking)
 
 
@@ -253,8 +255,8 @@ def _tune(run: Run, data: RunData) -> TrainedEnsemble:
 
 
 def _average(c: ConfigDict, trained: TrainedEnsemble, data: RunData) -> Any:
-    slices, split = data.training_slices(c), data.split["train"]
-    batches = whole_batches(len(split), batch_on_one_device(c), seed=c.seed)
+    slices = network_slices(c, data.dataset, data.split["train"])
+    batches = whole_batches(len(slices), batch_on_one_device(c), seed=c.seed)
 
     def read(some: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         if data.placement.name == "copied":

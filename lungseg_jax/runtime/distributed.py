@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from lungseg_jax.runtime import progress, signals
+from lungseg_jax.runtime import progress, sharing, signals
 from lungseg_jax.runtime.errors import UserError
 
 PATIENCE_S = 30.0  # time to finish a checkpoint, after an error
@@ -160,9 +160,7 @@ def _by_device(gather: Callable, mesh: Mesh) -> Callable:
 
 def lowest(value: int) -> int:
     """Return the smallest value of all processes; all of them must call this."""
-    if jax.process_count() == 1:
-        return value
-    return int(multihost_utils.process_allgather(np.float64(value)).min())
+    return min(sharing.gather(int(value)))
 
 
 def require_common(value: int, what: str) -> None:
@@ -175,7 +173,8 @@ def require_common(value: int, what: str) -> None:
     Raises:
       UserError: in all processes, if it is not.
     """
-    low, high = lowest(value), -lowest(-value)
+    values = sharing.gather(int(value))
+    low, high = min(values), max(values)
     if low != high:
         raise UserError(
             f"the processes of the job differ: {what} {low} for one, {high} for another.",
