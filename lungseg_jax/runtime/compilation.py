@@ -63,7 +63,9 @@ def target_platform() -> str:
     return _target.get()
 
 
-def require_platforms(platforms: Sequence[str] | None) -> tuple[str, ...] | None:
+def require_platforms(
+    platforms: str | Sequence[str] | None,
+) -> tuple[str, ...] | None:
     """Return the names of platforms as `jax.stages.Traced.lower` takes them.
 
     Raises:
