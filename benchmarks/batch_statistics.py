@@ -18,7 +18,6 @@ called lung. The statistics are
 
 import argparse
 import dataclasses
-import functools
 from pathlib import Path
 
 import jax
@@ -29,11 +28,6 @@ from stress.families import FAMILIES
 
 from lungseg_jax.data.augmentation.transforms import augment
 from lungseg_jax.data.pairs import find_pairs, read_slice
-from lungseg_jax.data.preprocessing import (
-    image_to_network,
-    mask_to_network,
-    to_unit,
-)
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.metrics import overlap
 from lungseg_jax.models import make_model
@@ -96,9 +90,9 @@ def main() -> None:
     args = parser.parse_args()
     run = Run.open(RunFolder(args.run))
     trained = load_run(run)
+    preprocessing = trained.preprocessing
     estimate = make_precise_batch_stats(
-        make_model(**trained.model),
-        normalize=functools.partial(to_unit, **trained.preprocessing),
+        make_model(**trained.model), normalize=preprocessing.to_unit
     )
 
     def with_statistics(of):
@@ -112,10 +106,8 @@ def main() -> None:
 
     pairs = {pair.name: pair for pair in find_pairs(args.data)}
     training = [read_slice(pairs[name]) for name in run.record["split"]["train"]]
-    options = trained.preprocessing
-    kind = {name: options[name] for name in ("preprocessing", "image_size")}
-    images = np.stack([image_to_network(s.image, **options) for s in training])
-    masks = np.stack([mask_to_network(s.mask, soft=True, **kind) for s in training])
+    images = np.stack([preprocessing.image(s.image) for s in training])
+    masks = np.stack([preprocessing.mask(s.mask, soft=True) for s in training])
     knobs = run.config.augment.to_dict()
     ensembles = {
         "running": trained,
@@ -128,12 +120,7 @@ def main() -> None:
     print(" " * 24 + "".join(f"{n:>10}" for n in (*ensembles, "series", "mixed")))
     for family, level in LEVELS:
         series = change(family, level, slices, seed=0)
-        at_hand = over(
-            [
-                image_to_network(image, **trained.preprocessing)
-                for image in series.images
-            ]
-        )
+        at_hand = over([preprocessing.image(image) for image in series.images])
         ensembles["series"] = with_statistics(at_hand)
         ensembles["mixed"] = with_statistics(
             lambda v, at_hand=at_hand: mixed(v["batch_stats"], at_hand(v))

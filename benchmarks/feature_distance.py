@@ -23,7 +23,6 @@ from stress.families import FAMILIES
 
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.pairs import find_pairs, read_slice
-from lungseg_jax.data.preprocessing import image_to_network, to_unit
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.segmenter import load
 from lungseg_jax.metrics import overlap
@@ -45,7 +44,7 @@ def make_features(trained):
 
     @jax.jit
     def of_batch(variables, images):
-        images = to_unit(images, **trained.preprocessing)
+        images = trained.preprocessing.to_unit(images)
         _, captured = model.apply(
             variables,
             images,
@@ -57,7 +56,7 @@ def make_features(trained):
         return jnp.concatenate(parts, axis=-1)
 
     def features(images):
-        images = [image_to_network(image, **trained.preprocessing) for image in images]
+        images = [trained.preprocessing.image(image) for image in images]
         images = np.float32(np.stack(images))
         rows = np.resize(np.arange(len(images)), (-(-len(images) // BATCH), BATCH))
         of_members = [

@@ -64,7 +64,7 @@ def work(args: argparse.Namespace) -> None:
     folder, trained = Path(args.worker), segmenter.trained
     network = make_predict(make_model(**trained.model))
     as_it_is = np.int32([views.AS_IT_IS])
-    side = trained.preprocessing["image_size"]
+    side = trained.preprocessing.image_size
     batch = np.zeros((trained.batch_size, side, side, 1), np.float32)
 
     def predict(file: Path) -> None:

@@ -68,12 +68,9 @@ def run_bare(args) -> float:
 
 def work(args) -> None:
     """Time the bare step on the recipe's shapes, awaited every ten steps like the log."""
-    import functools
-
     import jax
     import numpy as np
 
-    from lungseg_jax.data.preprocessing import to_unit
     from lungseg_jax.models import make_model
     from lungseg_jax.training.config import preprocessing_of
     from lungseg_jax.training.losses import LOSSES
@@ -100,7 +97,7 @@ def work(args) -> None:
         outlier_knee=c.train.outlier_knee,
         outlier_factor=c.train.outlier_factor,
         augmentation=c.augment.to_dict(),
-        normalize=functools.partial(to_unit, **preprocessing_of(c)),
+        normalize=preprocessing_of(c).to_unit,
         seed=0,
     )
     rng = np.random.default_rng(0)

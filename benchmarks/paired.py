@@ -11,7 +11,6 @@ with threshold 0.5.
 
 import argparse
 import ast
-import functools
 import time
 from pathlib import Path
 
@@ -20,7 +19,6 @@ import numpy as np
 
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.packed_masks import unpack_masks
-from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import batch_indices, whole_batches
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.metrics.overlap import summarize
@@ -64,7 +62,7 @@ def make_train(c, arrays, held_out):
     model = make_model(**c.model)
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     loss, images, masks = LOSSES[c.train.loss], arrays["image"], arrays["mask"]
-    normalize = functools.partial(to_unit, **preprocessing_of(c))
+    normalize = preprocessing_of(c).to_unit
     steps = make_train_steps(
         loss=loss,
         outlier_knee=c.train.outlier_knee,

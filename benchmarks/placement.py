@@ -25,7 +25,6 @@ import numpy as np
 
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
-from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import batch_indices
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime import cache, compilation, distributed, huge_pages
@@ -78,7 +77,7 @@ def take_turn(c, placement: str, slices: NetworkSlices) -> Turn:
     steps = make_train_steps(
         loss=LOSSES[c.train.loss],
         augmentation=c.augment.to_dict(),
-        normalize=functools.partial(to_unit, **preprocessing_of(c)),
+        normalize=preprocessing_of(c).to_unit,
         seed=c.seed,
         gather=feed.gather,
         sharding=replicated,
@@ -135,7 +134,9 @@ def main() -> None:
     dataset = load_dataset(args.data, cache=root, phantom_slices=args.files)
     names = [dataset.names[i % len(dataset.names)] for i in range(args.slices)]
     slices = NetworkSlices(
-        [(dataset, names)], soft_masks=c.data.soft_masks, **preprocessing_of(c)
+        [(dataset, names)],
+        preprocessing=preprocessing_of(c),
+        soft_masks=c.data.soft_masks,
     )
     print(
         f"{args.model}, {args.batch} x {args.size} x {args.size}, {args.dtype}; "

@@ -43,7 +43,7 @@ AIR_HU = -1000
 
 def predict(trained, size: int, images, *, flips: bool = False) -> list[np.ndarray]:
     """Return the members' probabilities `[m h w]` of each image, at a network size."""
-    preprocessing = {**trained.preprocessing, "image_size": size}
+    preprocessing = dataclasses.replace(trained.preprocessing, image_size=size)
     resized = dataclasses.replace(trained, preprocessing=preprocessing)
     return list(resized.predictor(flips=flips).probabilities(images))
 

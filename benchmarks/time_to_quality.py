@@ -23,7 +23,7 @@ import numpy as np
 
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.packed_masks import unpack_masks
-from lungseg_jax.data.preprocessing import image_to_network, to_slice
+from lungseg_jax.data.preprocessing import to_slice
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.metrics import overlap
 from lungseg_jax.training.config import default_config, preprocessing_of
@@ -84,7 +84,7 @@ def monai(args) -> dict:
     rows = []
     for image_slice in test:
         image = image_slice.image
-        square = predict(image_to_network(image, **preprocessing_of(c))[None])[0]
+        square = predict(preprocessing_of(c).image(image)[None])[0]
         mask = to_slice(square, image.shape) > c.evaluate.threshold
         rows.append(overlap.count_pixels(mask, image_slice.mask > 0))
     label = f"{monai_unet.LABEL}, {steps} steps"

@@ -9,7 +9,6 @@ CPU time of a step. Noise of the machine affects the CPU time less.
 """
 
 import argparse
-import functools
 import statistics
 import time
 
@@ -17,7 +16,6 @@ import jax
 import numpy as np
 
 from lungseg_jax.data.phantom.dataset import make_slice
-from lungseg_jax.data.preprocessing import image_to_network, mask_to_network, to_unit
 from lungseg_jax.models import make_model
 from lungseg_jax.training.config import default_config, preprocessing_of
 from lungseg_jax.training.losses import LOSSES
@@ -45,7 +43,7 @@ class Contestant:
         self.step = make_train_steps(
             loss=LOSSES[c.train.loss],
             augmentation=c.augment.to_dict(),
-            normalize=functools.partial(to_unit, **preprocessing_of(c)),
+            normalize=preprocessing_of(c).to_unit,
             seed=0,
         )
         self.arrays, self.batch, self.seconds = (images, masks), c.train.batch_size, []
@@ -72,12 +70,11 @@ def main() -> None:
     args = parser.parse_args()
     c = default_config()
     c.data.image_size, c.train.batch_size = args.size, args.batch
-    images, masks = [], []
+    preprocessing, images, masks = preprocessing_of(c), [], []
     for index in range(args.slices):
         image, mask = make_slice(seed=0, index=index)
-        keywords = {"preprocessing": c.data.preprocessing, "image_size": args.size}
-        images.append(image_to_network(image, window_hu=c.data.window_hu, **keywords))
-        masks.append(mask_to_network(mask // 255, soft=True, **keywords))
+        images.append(preprocessing.image(image))
+        masks.append(preprocessing.mask(mask // 255, soft=True))
     arrays = jax.device_put((np.stack(images), np.stack(masks)))
     contestants = {
         "without": Contestant(

@@ -155,7 +155,7 @@ def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
     test = set(data.split["test"])
     digests = {p: d for p, d in data.dataset.digests.items() if Path(p).stem in test}
     initial, about = load_initial_weights(
-        c.init, c.model.to_dict(), c.data.preprocessing, digests
+        c.init, c.model.to_dict(), config.preprocessing_of(c), digests
     )
     progress.say(f"starting from the network {about['member']} of {c.init}")
     return initial, about

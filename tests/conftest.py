@@ -280,6 +280,7 @@ def trained():
     Their window gives dark pixels a higher probability than bright ones: masks are
     neither empty nor full.
     """
+    from lungseg_jax.data.preprocessing import Preprocessing
     from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
     from lungseg_jax.models import make_model
     from lungseg_jax.models.variables import init_variables
@@ -296,11 +297,7 @@ def trained():
     return TrainedEnsemble(
         path=Path("nowhere"),
         model=model,
-        preprocessing={
-            "preprocessing": "window",
-            "image_size": 32,
-            "window_hu": (-1000.0, 400.0),
-        },
+        preprocessing=Preprocessing("window", 32, (-1000.0, 400.0)),
         threshold=0.5,
         batch_size=2,
         domain="HU",

@@ -111,7 +111,7 @@ def test_the_page_is_written_again_where_the_data_are_now(legacy, monkeypatch):
 def test_resume_ends_where_the_uninterrupted_run_ended(legacy):
     ls.run_experiment(config(), "unfinished")
     assert saved_steps(Path("unfinished/checkpoints")) == [4, 8, 12]
-    like = abstract_members(config().model.to_dict(), "window")
+    like = abstract_members(config().model.to_dict(), channels=1)
     ends = [
         restore_variables(Path(name, "checkpoints"), 12, like)
         for name in ("run", "unfinished")

@@ -8,11 +8,7 @@ import numpy as np
 
 from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.packed_masks import pack_mask, packed_dtype
-from lungseg_jax.data.preprocessing import (
-    PREPROCESSING,
-    image_to_network,
-    mask_to_network,
-)
+from lungseg_jax.data.preprocessing import Preprocessing
 
 
 class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
@@ -31,37 +27,26 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
         self,
         parts: Iterable[tuple[Dataset, Sequence[str]]],
         *,
-        preprocessing: str,
-        image_size: int,
-        window_hu: tuple[float, float],
+        preprocessing: Preprocessing,
         soft_masks: bool,
     ):
         """Create a sequence of slices by name, one dataset after the other.
 
         Args:
           parts: datasets, each with the names of its slices.
-          preprocessing, image_size, window_hu: those of `image_to_network`.
-          soft_masks: whether masks hold shares of lung; see `mask_to_network`.
+          preprocessing: of images and masks.
+          soft_masks: whether masks hold shares of lung; see `Preprocessing.mask`.
         """
         parts = list(parts)
         self._sources = [(data, name) for data, names in parts for name in names]
-        self._image_options = {
-            "preprocessing": preprocessing,
-            "image_size": image_size,
-            "window_hu": window_hu,
-        }
-        self._mask_options = {"preprocessing": preprocessing, "image_size": image_size}
-        self._soft = soft_masks
+        self._preprocessing, self._soft = preprocessing, soft_masks
         self.names = [name for _, name in self._sources]
-        channels = PREPROCESSING[preprocessing]
-        self.shapes = {
-            "image": (image_size, image_size, channels),
-            "mask": (image_size, image_size),
-        }
+        square = preprocessing.image_size, preprocessing.image_size
+        self.shapes = {"image": (*square, preprocessing.channels), "mask": square}
         shapes = itertools.chain(*(data.shapes(names) for data, names in parts))
         self.dtypes = {
-            "image": image_dtype(preprocessing),
-            "mask": packed_dtype(shapes, soft_masks=soft_masks, **self._mask_options),
+            "image": preprocessing.image_dtype,
+            "mask": packed_dtype(shapes, preprocessing, soft_masks=soft_masks),
         }
 
     def __len__(self) -> int:
@@ -75,10 +60,10 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
         """
         dataset, name = self._sources[i]
         image_slice = dataset.read(name)
-        aspect = {"aspect": image_slice.aspect}
-        image = image_to_network(image_slice.image, **self._image_options, **aspect)
-        mask = mask_to_network(
-            image_slice.mask, soft=self._soft, **self._mask_options, **aspect
+        aspect = image_slice.aspect
+        image = self._preprocessing.image(image_slice.image, aspect)
+        mask = self._preprocessing.mask(
+            image_slice.mask, soft=self._soft, aspect=aspect
         )
         return {"image": image, "mask": pack_mask(mask, self.dtypes["mask"])}
 
@@ -108,8 +93,3 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
             for name, array in self[i].items():
                 arrays[name][row] = array
         return arrays
-
-
-def image_dtype(preprocessing: str) -> np.dtype:
-    """Return the dtype of images as they are kept on devices."""
-    return np.dtype(np.int16 if preprocessing == "hu" else np.float32)

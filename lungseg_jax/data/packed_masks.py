@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from lungseg_jax.data.preprocessing import Preprocessing
+
 STEPS = 128  # from 0 to 1
 EXACT_RATIOS = (1, 2, 4, 8)  # of a slice's longer side to the network's
 
@@ -18,20 +20,22 @@ Array = TypeVar("Array")  # of NumPy or of JAX
 
 def packed_dtype(
     shapes: Iterable[tuple[int, int, float]],
+    preprocessing: Preprocessing,
     *,
-    preprocessing: str,
-    image_size: int,
     soft_masks: bool,
 ) -> np.dtype:
     """Return uint8 if the masks of such slices can be packed exactly, or float32.
 
     Args:
       shapes: height, width and pixel aspect of the slices.
-      preprocessing, image_size, soft_masks: those of `mask_to_network`.
+      preprocessing: of the slices.
+      soft_masks: whether masks hold shares of lung; see `Preprocessing.mask`.
     """
     is_exact = not soft_masks or (
-        preprocessing != "seed"  # which blurs masks
-        and all(_averages_blocks(*shape, image_size) for shape in set(shapes))
+        preprocessing.kind != "seed"  # which blurs masks
+        and all(
+            _averages_blocks(*shape, preprocessing.image_size) for shape in set(shapes)
+        )
     )
     return np.dtype(np.uint8 if is_exact else np.float32)
 

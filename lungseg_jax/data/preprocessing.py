@@ -6,17 +6,20 @@ the fraction of lung under each pixel.
 
 The preprocessing `hu` keeps Hounsfield units, so that augmentation can imitate scanners
 and diseases; the compiled programs then clip them to a window and scale it to [0, 1]
-(`to_unit`). `window` does that before the resizing, as version 0.1 did. `seed` reproduces
-the original notebooks for comparison: the result of `cv2.imread(path, 1)` on int16 (the
-high byte of each pixel, as three equal channels), a 5x5 blur, and division by 255.
+(`Preprocessing.to_unit`). `window` does that before the resizing, as version 0.1 did.
+`seed` reproduces the original notebooks for comparison: the result of
+`cv2.imread(path, 1)` on int16 (the high byte of each pixel, as three equal channels), a
+5x5 blur, and division by 255.
 """
 
-from typing import TypeVar
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
-PREPROCESSING = {"hu": 1, "window": 1, "seed": 3}  # channels of the network, by name
+CHANNELS = {"hu": 1, "window": 1, "seed": 3}  # of the network, by kind
 CT_WINDOW_HU = (-1000.0, 400.0)
 WIDEST_HU = 20_000.0
 BELOW, ABOVE = 0.05, 0.5  # of the width of a window: what is kept on its sides
@@ -25,95 +28,112 @@ INT16 = np.iinfo(np.int16)
 Array = TypeVar("Array")  # of NumPy or of JAX
 
 
-def image_to_network(
-    image: np.ndarray,
-    *,
-    preprocessing: str,
-    image_size: int,
-    window_hu: tuple[float, float],
-    aspect: float = 1.0,
-) -> np.ndarray:
-    """Convert an image `[h w]` to what is kept on the device, `[image_size image_size c]`.
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How slices become the input of a network.
 
-    `to_unit` makes it the network's input.
-
-    Args:
-      image: with its original values, such as Hounsfield units.
-      preprocessing: key of `PREPROCESSING`.
-      image_size: side of the network input.
+    Attributes:
+      kind: key of `CHANNELS`.
+      image_size: side of the network's input.
       window_hu: values that become 0 and 1.
-      aspect: height of a pixel over its width; the network sees square pixels.
-
-    Returns:
-      int16 under `hu`: Hounsfield units, clipped to 70 HU below and 700 HU above the
-      window for a window of 1400 HU, and likewise for others. Other values, which are
-      those whose window starts at 0 or above (or is too wide for int16 with its margins),
-      are mapped linearly from their window to `CT_WINDOW_HU`. Otherwise float32 in [0, 1].
     """
-    low, high = window_hu
-    fill = 0.0
-    if preprocessing == "seed":
-        scaled = cv2.GaussianBlur(_eight_bit(image), (5, 5), 0).astype(np.float32) / 255
-    elif preprocessing == "window":
-        scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low)
-    else:
-        scaled, fill = _to_hounsfield(image, window_hu), _stored_window(window_hu)[0]
-    square = _to_square(scaled, image_size, fill, aspect)
-    if preprocessing == "hu":
-        square = np.rint(square).astype(np.int16)
-    return np.repeat(square[..., None], PREPROCESSING[preprocessing], axis=-1)
 
+    kind: str
+    image_size: int
+    window_hu: tuple[float, float]
 
-def to_unit(
-    images: Array, *, preprocessing: str, window_hu: tuple[float, float], **_
-) -> Array:
-    """Convert what `image_to_network` returned to the network's input, in [0, 1].
-
-    Args:
-      images: of any shape, arrays of NumPy or of JAX.
-      preprocessing, window_hu: those of `image_to_network`.
-    """
-    if preprocessing != "hu":
-        return images
-    low, high = _stored_window(window_hu)
-    return (images.astype(np.float32).clip(low, high) - low) / (high - low)
-
-
-def mask_to_network(
-    mask: np.ndarray,
-    *,
-    preprocessing: str,
-    image_size: int,
-    soft: bool,
-    aspect: float = 1.0,
-) -> np.ndarray:
-    """Convert a mask `[h w]` in {0, 1} to float32 `[image_size image_size]` in [0, 1].
-
-    A soft mask holds the fraction of lung under each pixel; a hard one is 1 where that is
-    at least a half.
-    """
-    softened = soften(mask, preprocessing=preprocessing)
-    square = _to_square(softened, image_size, aspect=aspect)
-    return square if soft else (square >= 0.5).astype(np.float32)
-
-
-def soften(mask: np.ndarray, *, preprocessing: str) -> np.ndarray:
-    """Convert a mask `[h w]` to float32, blurred under `seed` as in the notebooks."""
-    if preprocessing == "seed":
-        return (
-            cv2.GaussianBlur(mask * np.uint8(255), (5, 5), 0).astype(np.float32) / 255
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Preprocessing":
+        """Return what `to_json` wrote."""
+        return cls(
+            kind=content["preprocessing"],
+            image_size=content["image_size"],
+            window_hu=tuple(content["window_hu"]),
         )
-    return mask.astype(np.float32)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of "preprocessing" in bundle.json."""
+        return {
+            "preprocessing": self.kind,
+            "image_size": self.image_size,
+            "window_hu": list(self.window_hu),
+        }
 
-def true_mask(mask: np.ndarray, *, preprocessing: str, threshold: float) -> np.ndarray:
-    """Return the boolean mask `[h w]` that a prediction is scored against.
+    @property
+    def channels(self) -> int:
+        """The channels of the network's input."""
+        return CHANNELS[self.kind]
 
-    Under `seed` this is the blurred mask, thresholded like the prediction, as in the
-    notebooks.
-    """
-    soft = soften(mask, preprocessing=preprocessing)
-    return soft > (threshold if preprocessing == "seed" else 0.5)
+    @property
+    def image_dtype(self) -> np.dtype:
+        """The dtype of images as they are kept on devices."""
+        return np.dtype(np.int16 if self.kind == "hu" else np.float32)
+
+    def image(self, image: np.ndarray, aspect: float = 1.0) -> np.ndarray:
+        """Convert an image `[h w]` to what is kept on devices, `[s s c]`.
+
+        `to_unit` makes it the network's input.
+
+        Args:
+          image: with its original values, such as Hounsfield units.
+          aspect: height of a pixel over its width; the network sees square pixels.
+
+        Returns:
+          int16 under `hu`: Hounsfield units, clipped to 70 HU below and 700 HU above the
+          window for a window of 1400 HU, and likewise for others. Other values, which are
+          those whose window starts at 0 or above (or is too wide for int16 with its
+          margins), are mapped linearly from their window to `CT_WINDOW_HU`. Otherwise
+          float32 in [0, 1].
+        """
+        low, high = self.window_hu
+        fill = 0.0
+        if self.kind == "seed":
+            scaled = cv2.GaussianBlur(_eight_bit(image), (5, 5), 0)
+            scaled = scaled.astype(np.float32) / 255
+        elif self.kind == "window":
+            scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low)
+        else:
+            scaled = _to_hounsfield(image, self.window_hu)
+            fill = _stored_window(self.window_hu)[0]
+        square = _to_square(scaled, self.image_size, fill, aspect)
+        if self.kind == "hu":
+            square = np.rint(square).astype(np.int16)
+        return np.repeat(square[..., None], self.channels, axis=-1)
+
+    def to_unit(self, images: Array) -> Array:
+        """Convert what `image` returned to the network's input, in [0, 1].
+
+        Args:
+          images: of any shape, arrays of NumPy or of JAX.
+        """
+        if self.kind != "hu":
+            return images
+        low, high = _stored_window(self.window_hu)
+        return (images.astype(np.float32).clip(low, high) - low) / (high - low)
+
+    def mask(self, mask: np.ndarray, *, soft: bool, aspect: float = 1.0) -> np.ndarray:
+        """Convert a mask `[h w]` in {0, 1} to float32 `[s s]` in [0, 1].
+
+        A soft mask holds the fraction of lung under each pixel; a hard one is 1 where that
+        is at least a half.
+        """
+        square = _to_square(self.soften(mask), self.image_size, aspect=aspect)
+        return square if soft else (square >= 0.5).astype(np.float32)
+
+    def soften(self, mask: np.ndarray) -> np.ndarray:
+        """Convert a mask `[h w]` to float32, blurred under `seed` as in the notebooks."""
+        if self.kind == "seed":
+            blurred = cv2.GaussianBlur(mask * np.uint8(255), (5, 5), 0)
+            return blurred.astype(np.float32) / 255
+        return mask.astype(np.float32)
+
+    def true_mask(self, mask: np.ndarray, *, threshold: float) -> np.ndarray:
+        """Return the boolean mask `[h w]` that a prediction is scored against.
+
+        Under `seed` this is the blurred mask, thresholded like the prediction, as in the
+        notebooks.
+        """
+        return self.soften(mask) > (threshold if self.kind == "seed" else 0.5)
 
 
 def to_slice(
@@ -126,7 +146,7 @@ def to_slice(
 
 
 def _to_hounsfield(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Clip a little beyond the window; see `image_to_network`."""
+    """Clip a little beyond the window; see `Preprocessing.image`."""
     low, high = window
     image = image.astype(np.float32)
     np.clip(image, *_kept_range(window), out=image)

@@ -9,7 +9,6 @@ import numpy as np
 
 from lungseg_jax.data.metadata import SliceMetadata
 from lungseg_jax.data.pairs import Slice
-from lungseg_jax.data.preprocessing import true_mask
 from lungseg_jax.evaluation.mask_scores import MaskScores
 from lungseg_jax.evaluation.results import DOUBTS
 from lungseg_jax.evaluation.slice_scores import SliceScores
@@ -164,10 +163,8 @@ def _predict(
         if mirrored:
             means[FLIPS] = mirrored[1].mean(axis=0)
         masks = {choice: mean > trained.threshold for choice, mean in means.items()}
-        truth = true_mask(
-            image_slice.mask,
-            preprocessing=trained.preprocessing["preprocessing"],
-            threshold=trained.threshold,
+        truth = trained.preprocessing.true_mask(
+            image_slice.mask, threshold=trained.threshold
         )
         of_ensemble = members[[position[name] for name in names]]
         yield _Prediction(image_slice.name, truth, of_ensemble, masks)

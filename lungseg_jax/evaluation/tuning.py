@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from lungseg_jax.data.pairs import Slice
-from lungseg_jax.data.preprocessing import true_mask
 from lungseg_jax.evaluation.mask_scores import MaskScores
 from lungseg_jax.inference import postprocessing
 from lungseg_jax.inference.ensemble.members import AVERAGE
@@ -190,10 +189,8 @@ class _Predictions:
         cached, room = [], CACHE_BYTES
         predictions = zip_with_predictions(self._predict, self._read())
         for image_slice, members in predictions:
-            truth = true_mask(
-                image_slice.mask,
-                preprocessing=self._trained.preprocessing["preprocessing"],
-                threshold=self._trained.threshold,
+            truth = self._trained.preprocessing.true_mask(
+                image_slice.mask, threshold=self._trained.threshold
             )
             yield members, truth
             room -= members.nbytes

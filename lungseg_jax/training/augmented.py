@@ -1,6 +1,5 @@
 """Slices as a training changes them, to look at and to stress a network with."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -9,7 +8,6 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.pairs import Slice
-from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import mixed_batch_indices
 from lungseg_jax.runtime import memory
 from lungseg_jax.runtime.compilation import jit
@@ -42,7 +40,7 @@ def augmented_slices(
       Images `[n s s]`, in [0, 1] over the window, and masks `[n s s]`, in [0, 1].
     """
     slices = network_slices(c, dataset, names, extra)
-    normalize = functools.partial(to_unit, **preprocessing_of(c))
+    normalize = preprocessing_of(c).to_unit
     prepare = jit(make_prepare(c.augment.to_dict(), normalize, c.seed))
     batches = []
     for step in range(steps):
@@ -85,7 +83,7 @@ def stressed_slices(
     steps = -(-count // c.train.batch_size)
     with memory.reported(memory_remedy(c)):
         images, masks = augmented_slices(c, dataset, names, steps=steps)
-    low, high = preprocessing_of(c)["window_hu"]
+    low, high = preprocessing_of(c).window_hu
     return [
         Slice("", low + image * (high - low), (mask > 0.5).astype(np.uint8))
         for image, mask in zip(images[:count], masks[:count], strict=True)

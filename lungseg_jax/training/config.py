@@ -1,5 +1,6 @@
 """The configuration of a run: defaults, checks, and what is derived from it."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.augmentation.transforms import HU_GEOMETRY, TRANSFORMS
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.runtime.errors import UserError, bullet_list, unknown_name
 from lungseg_jax.runtime.files import folder_path
 from lungseg_jax.training import knobs
@@ -147,22 +149,22 @@ def data_of(c: ConfigDict) -> dict[str, Any]:
     }
 
 
-def preprocessing_of(c: ConfigDict) -> dict[str, Any]:
-    """Return the keyword arguments of `image_to_network`."""
-    return {
-        "preprocessing": c.data.preprocessing,
-        "image_size": c.data.image_size,
-        "window_hu": tuple(c.data.window_hu),
-    }
+def preprocessing_of(c: ConfigDict) -> Preprocessing:
+    """Return the preprocessing of the training."""
+    return Preprocessing(
+        kind=c.data.preprocessing,
+        image_size=c.data.image_size,
+        window_hu=tuple(c.data.window_hu),
+    )
 
 
-def prediction_preprocessing_of(c: ConfigDict) -> dict[str, Any]:
-    """Return those of predictions, whose side is a multiple of the deepest stride."""
+def prediction_preprocessing_of(c: ConfigDict) -> Preprocessing:
+    """Return that of predictions, whose side is a multiple of the deepest stride."""
     stride = 2**c.model.levels
     size = c.data.image_size
     if c.evaluate.scale != 1:
         size = max(1, round(size * c.evaluate.scale / stride)) * stride
-    return preprocessing_of(c) | {"image_size": size}
+    return dataclasses.replace(preprocessing_of(c), image_size=size)
 
 
 def default_workdir(c: ConfigDict) -> Path:

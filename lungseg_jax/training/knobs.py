@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.augmentation.transforms import TRANSFORMS
-from lungseg_jax.data.preprocessing import PREPROCESSING
+from lungseg_jax.data.preprocessing import CHANNELS
 from lungseg_jax.models import MODELS
 from lungseg_jax.models.norms import NORMS
 from lungseg_jax.models.unet import PRECISIONS
@@ -84,7 +84,7 @@ KNOBS: tuple[Knob, ...] = (
         "data.preprocessing",
         "hu",
         '"hu"; "window" as in version 0.1; "seed": the damaged pixels of the notebooks',
-        choices=PREPROCESSING,
+        choices=CHANNELS,
         before="window",
     ),
     Knob(

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +16,6 @@ from lungseg_jax.checkpointing.remote_checkpoints import (
     AnyCheckpoints,
     open_checkpoints,
 )
-from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.models import make_model
 from lungseg_jax.models.receptive_field import receptive_field
@@ -147,7 +145,7 @@ def _build(c: ConfigDict, data: RunData) -> _Training:
         train_steps=train_steps_of(c, mesh, gather=feed.gather),
         precise_batch_stats=make_precise_batch_stats(
             model,
-            normalize=functools.partial(to_unit, **preprocessing_of(c)),
+            normalize=preprocessing_of(c).to_unit,
             gather=feed.gather,
             sharding=replicated,
         ),

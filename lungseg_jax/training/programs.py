@@ -1,6 +1,5 @@
 """The programs of a training, as its configuration says, and lowered without any data."""
 
-import functools
 import operator
 from collections.abc import Callable, Sequence
 
@@ -8,16 +7,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lungseg_jax.data.network_slices import image_dtype
 from lungseg_jax.data.packed_masks import packed_dtype
-from lungseg_jax.data.preprocessing import PREPROCESSING, to_unit
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.compilation import require_platforms
-from lungseg_jax.training.config import (
-    check_config,
-    preprocessing_of,
-)
+from lungseg_jax.training.config import check_config, preprocessing_of
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.scaling import check_data_and_devices
@@ -35,7 +29,7 @@ def schedule_of(c: ConfigDict) -> Callable[[int], float]:
 
 def init_of(c: ConfigDict, mesh: jax.sharding.Mesh) -> Callable[[], TrainState]:
     """Return the function that makes the state before the first update."""
-    channels = PREPROCESSING[c.data.preprocessing]
+    channels = preprocessing_of(c).channels
     return make_init_fn(
         make_model(**c.model),
         make_optimizer(schedule_of(c), image_channels=channels, **c.optimizer),
@@ -55,7 +49,7 @@ def train_steps_of(
         outlier_knee=c.train.outlier_knee,
         outlier_factor=c.train.outlier_factor,
         augmentation=c.augment.to_dict(),
-        normalize=functools.partial(to_unit, **preprocessing_of(c)),
+        normalize=preprocessing_of(c).to_unit,
         seed=c.seed,
         accumulate=c.train.accumulate,
         gather=gather,
@@ -113,13 +107,15 @@ def lower_train_steps(
     mesh, platforms = distributed.flatten(mesh), require_platforms(platforms)
     check_data_and_devices(c, dtype="int16", training_slices=slices, devices=mesh.size)
     replicated, size = distributed.replicated(mesh), c.data.image_size
-    kind = {"preprocessing": c.data.preprocessing, "image_size": size}
-    masks_dtype = packed_dtype([(*SLICE, 1.0)], soft_masks=c.data.soft_masks, **kind)
+    preprocessing = preprocessing_of(c)
+    masks_dtype = packed_dtype(
+        [(*SLICE, 1.0)], preprocessing, soft_masks=c.data.soft_masks
+    )
     shape = slices + c.data.extra_phantoms, size, size
     images, masks = (
         jax.ShapeDtypeStruct((*shape, *rest), dtype, sharding=replicated)
         for rest, dtype in (
-            ((PREPROCESSING[c.data.preprocessing],), image_dtype(c.data.preprocessing)),
+            ((preprocessing.channels,), preprocessing.image_dtype),
             ((), masks_dtype),
         )
     )

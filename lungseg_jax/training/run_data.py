@@ -122,7 +122,9 @@ def network_slices(
 ) -> NetworkSlices:
     """Return slices as they are kept on the device, and then all of another dataset."""
     parts = [(dataset, names)] + ([(extra, extra.names)] if extra else [])
-    return NetworkSlices(parts, soft_masks=c.data.soft_masks, **preprocessing_of(c))
+    return NetworkSlices(
+        parts, preprocessing=preprocessing_of(c), soft_masks=c.data.soft_masks
+    )
 
 
 def _load_extra_phantoms(c: ConfigDict, cache: Path) -> Dataset | None:

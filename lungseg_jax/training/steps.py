@@ -47,7 +47,8 @@ def make_train_steps(
       outlier_factor: if positive, the knee is this multiple of the running median of the
         images' losses, which the state then tracks, and at least `outlier_knee`.
       augmentation: the keyword arguments of `augment`.
-      normalize: makes augmented images the input of the network; see `to_unit`.
+      normalize: makes augmented images the input of the network; see
+        `Preprocessing.to_unit`.
       seed: together with the step, it determines the augmentation.
       accumulate: micro-batches of an update, one after the other; it divides b. Each has
         its own moments in batch norm; see `_accumulate`.

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.packed_masks import unpack_masks
-from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.metrics.overlap import summarize
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime import distributed
@@ -50,7 +49,7 @@ def make_validate(
         outputs, losses, rows = [], [], []
         for batch in batches:
             part = slices.stack(batch) if arrays is None else _rows(arrays, batch)
-            images = to_unit(part["image"], **preprocessing_of(c))
+            images = preprocessing_of(c).to_unit(part["image"])
             inputs = images, unpack_masks(part["mask"])
             inputs = distributed.place(inputs, distributed.by_example(mesh))
             outputs.append(eval_step(state.variables, *inputs))
@@ -77,7 +76,7 @@ def make_predict(
     model = make_model(**c.model)
     arrays = network_slices(c, dataset, names).stack()
     truths = unpack_masks(arrays["mask"]) >= 0.5
-    images = np.asarray(to_unit(arrays["image"], **preprocessing_of(c)))
+    images = np.asarray(preprocessing_of(c).to_unit(arrays["image"]))
 
     @jit
     def segment(variables, images):

@@ -7,12 +7,12 @@ from pathlib import Path
 from lungseg_jax.checkpointing.checkpoints import saved_steps, verify_checkpoint
 from lungseg_jax.checkpointing.checksums import has_valid_checksum
 from lungseg_jax.checkpointing.weights import read_weights
-from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import read_json
+from lungseg_jax.training.config import preprocessing_of
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -78,7 +78,7 @@ def _verify_snapshots(run: Run) -> str:
 def _verify_average(run: Run) -> str:
     like = abstract_variables(
         make_model(**run.config.model),
-        channels=PREPROCESSING[run.config.data.preprocessing],
+        channels=preprocessing_of(run.config).channels,
     )
     _, about = read_weights(run.folder.average, like)
     return f"of {pluralize(len(about['of']), 'snapshot')}"

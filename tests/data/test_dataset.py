@@ -14,6 +14,7 @@ from lungseg_jax.data.lung_ct import builder as lung_ct_builder
 from lungseg_jax.data.lung_ct import shards
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.pairs import find_pairs, read_slice
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -177,9 +178,7 @@ def test_converts_slices_to_network_arrays(tmp_path):
     )
     arrays = NetworkSlices(
         [(loaded, loaded.names)],
-        preprocessing="window",
-        image_size=16,
-        window_hu=(0.0, 200.0),
+        preprocessing=Preprocessing("window", 16, (0.0, 200.0)),
         soft_masks=True,
     ).stack()
     assert arrays["image"].shape == (5, 16, 16, 1)

@@ -6,14 +6,10 @@ import pytest
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.packed_masks import unpack_masks
-from lungseg_jax.data.preprocessing import image_to_network, mask_to_network
+from lungseg_jax.data.preprocessing import Preprocessing
 
-IMAGE_OPTIONS = {
-    "preprocessing": "hu",
-    "image_size": 20,
-    "window_hu": (-1000.0, 400.0),
-}
-OPTIONS = {**IMAGE_OPTIONS, "soft_masks": True}
+PREPROCESSING = Preprocessing("hu", 20, (-1000.0, 400.0))
+OPTIONS = {"preprocessing": PREPROCESSING, "soft_masks": True}
 
 
 @pytest.fixture
@@ -31,11 +27,9 @@ def test_items_are_those_of_the_datasets_one_after_the_other(parts):
         [(parts[0][0], "c"), (parts[0][0], "a"), (parts[1][0], "y")]
     ):
         expected = dataset.read(name)
-        image = image_to_network(expected.image, **IMAGE_OPTIONS)
+        image = PREPROCESSING.image(expected.image)
         np.testing.assert_array_equal(slices[i]["image"], image)
-        mask = mask_to_network(
-            expected.mask, preprocessing="hu", image_size=20, soft=True
-        )
+        mask = PREPROCESSING.mask(expected.mask, soft=True)
         np.testing.assert_array_equal(unpack_masks(slices[i]["mask"]), mask)
 
 
@@ -55,10 +49,8 @@ def test_masks_with_oblong_pixels_are_not_packed(pair_folder, tmp_path):
     slices = NetworkSlices([(dataset, ["a"])], **OPTIONS)
     assert slices[0]["mask"].dtype == slices.dtypes["mask"] == np.float32
     stored = dataset.read("a")
-    image = image_to_network(stored.image, **IMAGE_OPTIONS, aspect=0.5)
-    mask = mask_to_network(
-        stored.mask, preprocessing="hu", image_size=20, soft=True, aspect=0.5
-    )
+    image = PREPROCESSING.image(stored.image, aspect=0.5)
+    mask = PREPROCESSING.mask(stored.mask, soft=True, aspect=0.5)
     np.testing.assert_array_equal(slices[0]["image"], image)
     np.testing.assert_array_equal(slices[0]["mask"], mask)
 

@@ -179,7 +179,7 @@ def test_the_mask_of_a_dicom_slice_fits_its_pixels(
     shown = expected.mask, expected.uncertainty
     picture = overlay(
         *(np.ascontiguousarray(to_stored(x)) for x in (image, *shown)),
-        window_hu=segmenter.trained.preprocessing["window_hu"],
+        window_hu=segmenter.trained.window_hu,
     )
     written = cv2.imread(str(tmp_path / "out_overlay.png"))
     np.testing.assert_array_equal(written, picture)
@@ -210,7 +210,7 @@ def test_cleans_up_the_mask_of_a_volume(segmenter, images, tmp_path):
 def test_air_is_not_looked_for_in_values_that_are_not_hounsfield_units(
     trained, images, tmp_path
 ):
-    preprocessing = trained.preprocessing | {"window_hu": (0.0, 255.0)}
+    preprocessing = dataclasses.replace(trained.preprocessing, window_hu=(0.0, 255.0))
     trained = dataclasses.replace(trained, domain="8-bit", preprocessing=preprocessing)
     segmenter = LungSegmenter(trained)
     gray = np.interp(images, (-1000, 400), (0, 255)).astype(np.uint8)

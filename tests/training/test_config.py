@@ -1,5 +1,6 @@
 """Every recipe loads, passes the checks and builds; faults are found before that."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -11,7 +12,6 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.models import make_model
 from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.runtime.errors import UserError
@@ -53,7 +53,7 @@ def test_recipe_loads_passes_the_checks_and_builds(path, variant):
     )
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     tx = make_optimizer(schedule, **c.optimizer)
-    example = jnp.zeros((1, 16, 16, PREPROCESSING[c.data.preprocessing]))
+    example = jnp.zeros((1, 16, 16, config.preprocessing_of(c).channels))
     variables = jax.eval_shape(
         lambda: make_model(**c.model).init(jax.random.key(0), example, train=False)
     )
@@ -72,8 +72,8 @@ def test_predictions_are_made_at_a_multiple_of_the_size(size, levels, scale, exp
         config.preprocessing_of(c),
         config.prediction_preprocessing_of(c),
     )
-    assert trained["image_size"] == size
-    assert predicted == trained | {"image_size": expected}
+    assert trained.image_size == size
+    assert predicted == dataclasses.replace(trained, image_size=expected)
 
 
 @pytest.mark.parametrize("name", ["conv", "incp", "incp_snapshot"])

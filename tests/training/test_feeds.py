@@ -12,6 +12,7 @@ import pytest
 
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.data.sampling import batch_indices
 from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.errors import UserError
@@ -19,9 +20,7 @@ from lungseg_jax.training.feeds import make_feed
 from lungseg_jax.training.placement import PLACEMENTS
 
 OPTIONS = {
-    "preprocessing": "hu",
-    "image_size": 16,
-    "window_hu": (-1000.0, 400.0),
+    "preprocessing": Preprocessing("hu", 16, (-1000.0, 400.0)),
     "soft_masks": True,
 }
 
@@ -127,6 +126,7 @@ from pathlib import Path
 import jax, numpy as np, optax
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.data.sampling import batch_indices, whole_batches
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime import distributed
@@ -139,7 +139,7 @@ from lungseg_jax.training.steps import make_train_steps
 dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
 slices = NetworkSlices(
     [(dataset, dataset.names)],
-    preprocessing="hu", image_size=16, window_hu=(-1000.0, 400.0), soft_masks=True,
+    preprocessing=Preprocessing("hu", 16, (-1000.0, 400.0)), soft_masks=True,
 )
 n, k = len(slices), 2
 batch = functools.partial(batch_indices, n=n, batch_size=8, seed=0)
@@ -219,6 +219,7 @@ from pathlib import Path
 import jax, numpy as np
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.data.sampling import batch_indices
 from lungseg_jax.runtime import distributed
 from lungseg_jax.training.feeds import make_feed
@@ -228,7 +229,7 @@ distributed.initialize()
 dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
 slices = NetworkSlices(
     [(dataset, dataset.names)],
-    preprocessing="hu", image_size=16, window_hu=(-1000.0, 400.0), soft_masks=True,
+    preprocessing=Preprocessing("hu", 16, (-1000.0, 400.0)), soft_masks=True,
 )
 batch = functools.partial(batch_indices, n=len(slices), batch_size=8, seed=0)
 mesh = distributed.make_mesh()

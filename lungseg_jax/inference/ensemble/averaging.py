@@ -6,14 +6,12 @@ Source: Izmailov, Podoprikhin, Garipov, Vetrov & Wilson, Averaging weights leads
 optima and better generalization, UAI 2018, arXiv:1803.05407, section 3.2.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
-from lungseg_jax.data.preprocessing import to_unit
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime.sharing import share
@@ -44,7 +42,7 @@ def average_members(
     # The estimate depends on the weights only: it may start from any statistics.
     estimate = make_precise_batch_stats(
         make_model(**trained.model),
-        normalize=functools.partial(to_unit, **trained.preprocessing),
+        normalize=trained.preprocessing.to_unit,
     )
     own, stats = share(batches), mean["batch_stats"]
     if len(own):

@@ -17,6 +17,7 @@ from typing import Any
 
 from lungseg_jax.checkpointing.checksums import file_digest
 from lungseg_jax.checkpointing.weights import read_weights, write_weights
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.inference.ensemble import model_card
 from lungseg_jax.inference.ensemble.location import DESCRIPTION
 from lungseg_jax.inference.ensemble.members import Every, select_members
@@ -99,6 +100,7 @@ def _write_networks(
     """Write the weights and bundle.json, and return what the latter holds."""
     description = {"version": VERSION, "members": list(trained.members)}
     description |= {field: getattr(trained, field) for field in FIELDS}
+    description["preprocessing"] = trained.preprocessing.to_json()
     description["decision"] = dataclasses.asdict(trained.settings())  # for all members
     evaluation = record["evaluation"] and {
         key: value for key, value in record["evaluation"].items() if key != "slices"
@@ -136,14 +138,14 @@ def load_bundle(path: Path, members: str | Every = "all") -> TrainedEnsemble:
         if set(settings["members"]) <= set(available) and choice != "all"
     }
     names = select_members(members, snapshots=available, tuned=tuned)
-    like = abstract_members(
-        description["model"], description["preprocessing"]["preprocessing"]
-    )
+    preprocessing = Preprocessing.from_json(description["preprocessing"])
+    like = abstract_members(description["model"], preprocessing.channels)
     networks, _ = read_weights(path / WEIGHTS, like)
     if networks.keys() != set(available):
         raise _damaged(path / WEIGHTS)
     description.setdefault("views", {})  # version 1 has none
     fields = {field: description[field] for field in FIELDS}
+    fields["preprocessing"] = preprocessing
     return TrainedEnsemble(
         path=path, members={name: networks[name] for name in names}, **fields
     )

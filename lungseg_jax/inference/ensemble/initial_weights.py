@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lungseg_jax.checkpointing.manifest import tree_digest
-from lungseg_jax.data.preprocessing import PREPROCESSING
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import is_bundle
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
@@ -20,7 +20,7 @@ FREE = ("dtype", "bn_momentum", "bn_per_device", "remat", "precision")
 def load_initial_weights(
     path: str,
     model: Mapping[str, Any],
-    preprocessing: str,
+    preprocessing: Preprocessing,
     test_digests: Mapping[str, str],
 ) -> tuple[Any, dict[str, Any]]:
     """Load the last network of a run or of a bundle.
@@ -28,7 +28,7 @@ def load_initial_weights(
     Args:
       path: the folder, or "pretrained" for the weights of the package.
       model: the keyword arguments of `make_model` in the training.
-      preprocessing: the key of PREPROCESSING in the training.
+      preprocessing: of the training.
       test_digests: SHA-256 of each file of the test split, by its path in the data folder.
 
     Returns:
@@ -70,15 +70,17 @@ def _require_same_network(
         )
 
 
-def _require_same_channels(path: str, asked: str, trained: TrainedEnsemble) -> None:
-    found = trained.preprocessing["preprocessing"]
-    if PREPROCESSING[asked] != PREPROCESSING[found]:
+def _require_same_channels(
+    path: str, asked: Preprocessing, trained: TrainedEnsemble
+) -> None:
+    found = trained.preprocessing
+    if asked.channels != found.channels:
         raise UserError(
-            f"init={path} was trained with data.preprocessing={found!r}, and not "
-            f"{asked!r}.",
+            f"init={path} was trained with data.preprocessing={found.kind!r}, and not "
+            f"{asked.kind!r}.",
             rule="a training starts from a network with as many input channels: "
-            f"{PREPROCESSING[found]} there, {PREPROCESSING[asked]} here.",
-            remedy=f"--config.data.preprocessing={found}; or train from scratch, with "
+            f"{found.channels} there, {asked.channels} here.",
+            remedy=f"--config.data.preprocessing={found.kind}; or train from scratch, with "
             "--config.init=.",
         )
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.predictor import make_predict
 from lungseg_jax.inference.ensemble.trained import make_network
 from lungseg_jax.models.variables import trace_init
@@ -45,14 +44,14 @@ def lower_predict(
         )
     platform, *_ = platforms or [platform_of(distributed.replicated(mesh))]
     model = make_network(c.model, platform)
-    channels = PREPROCESSING[c.data.preprocessing]
+    preprocessing = prediction_preprocessing_of(c)
+    size, channels = preprocessing.image_size, preprocessing.channels
     shapes = jax.eval_shape(partial(trace_init, model, channels, 0))
     replicated = distributed.replicated(mesh)
     variables, views = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
         (dict(shapes), jax.ShapeDtypeStruct((1,), jnp.int32)),
     )
-    size = prediction_preprocessing_of(c)["image_size"]
     by_example = distributed.by_example(mesh)
     images = jax.ShapeDtypeStruct(
         (batch_size, size, size, channels), jnp.float32, sharding=by_example

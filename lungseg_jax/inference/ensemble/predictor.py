@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lungseg_jax.data.preprocessing import image_to_network, to_slice, to_unit
+from lungseg_jax.data.preprocessing import Preprocessing, to_slice
 from lungseg_jax.inference.ensemble.views import AS_IT_IS, mirror
 from lungseg_jax.runtime import distributed, memory
 from lungseg_jax.runtime.compilation import jit
@@ -34,7 +34,7 @@ class EnsemblePredictor:
     Args:
       model: the network of every member.
       members: the variables of each, equal in structure and shapes.
-      preprocessing: the keyword arguments of `image_to_network`.
+      preprocessing: of the slices.
       batch_size: slices per compiled call, rounded up to a multiple of the devices; an
         incomplete batch is padded.
       views: for each member, those of `views.VIEWS` that it sees, and over which its
@@ -46,7 +46,7 @@ class EnsemblePredictor:
         model: Any,
         members: Sequence[Any],
         *,
-        preprocessing: Mapping[str, Any],
+        preprocessing: Preprocessing,
         batch_size: int = 4,
         views: Sequence[Sequence[int]] | None = None,
     ):
@@ -66,8 +66,7 @@ class EnsemblePredictor:
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
 
     def _input(self, image: np.ndarray, aspect: float) -> np.ndarray:
-        stored = image_to_network(image, aspect=aspect, **self._preprocessing)
-        return to_unit(stored, **self._preprocessing)
+        return self._preprocessing.to_unit(self._preprocessing.image(image, aspect))
 
     def probabilities(
         self, images: Iterable[np.ndarray], *, aspects: Iterable[float] = SQUARE

@@ -42,12 +42,13 @@ def load_run(run: Run, members: str | Every = "all") -> TrainedEnsemble:
         tuned={choice: tuned["members"] for choice, tuned in choices.items()},
     )
     model = config.model.to_dict()
-    like = abstract_members(model, config.data.preprocessing)
+    preprocessing = prediction_preprocessing_of(config)
+    like = abstract_members(model, preprocessing.channels)
     snapshots = [str(step) for step in run.planned_snapshots]
     return TrainedEnsemble(
         path=run.folder.path,
         model=model,
-        preprocessing=prediction_preprocessing_of(config),
+        preprocessing=preprocessing,
         threshold=config.evaluate.threshold,
         batch_size=config.evaluate.batch_size,
         domain=run.record["data"].get("domain", "unknown"),

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from lungseg_jax.data.preprocessing import PREPROCESSING
 from lungseg_jax.inference.ensemble.predictor import predict_views
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
@@ -33,10 +32,9 @@ def export_program(trained: TrainedEnsemble) -> bytes:
     `[b s s]` in bits. With the preprocessing `seed`, it takes the network's input
     `[b s s 3]` instead.
     """
-    keywords = trained.preprocessing
-    size, channels = keywords["image_size"], PREPROCESSING[keywords["preprocessing"]]
+    size, channels = trained.preprocessing.image_size, trained.preprocessing.channels
     windowed = channels == 1
-    low, high = keywords["window_hu"]
+    low, high = trained.window_hu
     model, members = make_model(**trained.model), trained.members.values()
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
     views = np.int32([[trained.view(name)] for name in trained.members])

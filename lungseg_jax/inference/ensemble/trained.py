@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.data.preprocessing import PREPROCESSING
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
 from lungseg_jax.inference.ensemble.views import AS_IT_IS, VIEWS
 from lungseg_jax.inference.postprocessing import DEFAULT
@@ -39,7 +39,7 @@ class TrainedEnsemble:
     Attributes:
       path: the folder that they come from.
       model: the keyword arguments of `make_model`.
-      preprocessing: the keyword arguments of `image_to_network`.
+      preprocessing: of the slices.
       threshold: a pixel is lung where the probability is above it.
       batch_size: slices per compiled call.
       domain: the kind of intensities, a key of `data.intensity.DOMAINS`.
@@ -51,7 +51,7 @@ class TrainedEnsemble:
 
     path: Path
     model: Mapping[str, Any]
-    preprocessing: Mapping[str, Any]
+    preprocessing: Preprocessing
     threshold: float
     batch_size: int
     domain: str
@@ -62,7 +62,7 @@ class TrainedEnsemble:
     @property
     def window_hu(self) -> tuple[float, float]:
         """The values that the networks see as black and as white."""
-        return self.preprocessing["window_hu"]
+        return self.preprocessing.window_hu
 
     def subset(self, names: Sequence[str]) -> "TrainedEnsemble":
         """Return the ensemble of the members with these names."""
@@ -120,8 +120,6 @@ def make_network(model: Mapping[str, Any], platform: str) -> Any:
     return make_model(**model)
 
 
-def abstract_members(model: Mapping[str, Any], preprocessing: str) -> Any:
+def abstract_members(model: Mapping[str, Any], channels: int) -> Any:
     """Return a member's variables as shapes and dtypes."""
-    return abstract_variables(
-        make_model(**model), channels=PREPROCESSING[preprocessing]
-    )
+    return abstract_variables(make_model(**model), channels=channels)

@@ -123,9 +123,9 @@ def test_the_program_of_the_notebooks_preprocessing(trained, tmp_path):
     from lungseg_jax.models.variables import init_variables
 
     members = {"1": init_variables(make_model(**trained.model), channels=3, seed=0)}
-    keywords = {**trained.preprocessing, "preprocessing": "seed"}
+    preprocessing = dataclasses.replace(trained.preprocessing, kind="seed")
     seed = dataclasses.replace(
-        trained, members=members, preprocessing=keywords, tuning={}
+        trained, members=members, preprocessing=preprocessing, tuning={}
     )
     images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
     program = jax.export.deserialize(bytearray(export_program(seed)))

@@ -82,7 +82,9 @@ def test_a_pushed_bundle_is_used_by_its_address(hub, exported, trained, slices):
 
 def test_a_training_starts_from_it(hub, exported, trained):
     push_bundle(exported, "org/lungs")
-    variables, about = load_initial_weights("hf://org/lungs", trained.model, "hu", {})
+    variables, about = load_initial_weights(
+        "hf://org/lungs", trained.model, trained.preprocessing, {}
+    )
     assert about["path"] == "hf://org/lungs" and about["member"] == "30"
     jax.tree.map(np.testing.assert_array_equal, variables, trained.members["30"])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data.pairs import Slice
-from lungseg_jax.data.preprocessing import image_to_network, to_slice
+from lungseg_jax.data.preprocessing import Preprocessing, to_slice
 from lungseg_jax.inference.ensemble.predictor import (
     EnsemblePredictor,
     make_predict,
@@ -25,11 +25,7 @@ from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 from lungseg_jax.runtime.errors import UserError
 
-PREPROCESSING = {
-    "preprocessing": "window",
-    "image_size": 32,
-    "window_hu": (-1000.0, 400.0),
-}
+PREPROCESSING = Preprocessing("window", 32, (-1000.0, 400.0))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +78,7 @@ def test_yields_slices_of_any_size_and_number_in_order(model, members):
     outputs = list(predictor.probabilities(images))
     assert [p.shape for p in outputs] == [(3, *shape) for shape in shapes]
     for image, probabilities in zip(images, outputs, strict=True):
-        inputs = image_to_network(image, **PREPROCESSING)[None]
+        inputs = PREPROCESSING.image(image)[None]
         square = jax.nn.sigmoid(model.apply(members[2], inputs, train=False))[0]
         expected = to_slice(np.asarray(square), image.shape)
         np.testing.assert_allclose(probabilities[2], expected, atol=1e-5)
@@ -138,14 +134,15 @@ def test_a_batch_is_started_before_the_one_before_is_awaited(
 SHARED = """
 import sys
 import jax, numpy as np
+from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 
 model = make_model("conv", filters=1)
 members = [init_variables(model, channels=1, seed=seed) for seed in range(2)]
-options = dict(preprocessing="window", image_size=32, window_hu=(-1000.0, 400.0))
-predictor = EnsemblePredictor(model, members, preprocessing=options, batch_size=6)
+window = Preprocessing("window", 32, (-1000.0, 400.0))
+predictor = EnsemblePredictor(model, members, preprocessing=window, batch_size=6)
 rng = np.random.default_rng(0)
 images = [rng.integers(-1000, 400, (40, 36), np.int16) for _ in range(13)]
 np.save(sys.argv[1], np.stack(list(predictor.probabilities(images))))
