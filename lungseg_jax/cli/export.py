@@ -56,61 +56,20 @@ def export(
     license: str | None,
     datasets: tuple[str, ...],
 ) -> None:
-    from lungseg_jax.evaluation.deep_ensemble import combine
-    from lungseg_jax.evaluation.results import scores_of
-    from lungseg_jax.inference.ensemble import bundle
+    from lungseg_jax.evaluation.export import export_runs
     from lungseg_jax.inference.ensemble.hub import push_bundle, require_hub
-    from lungseg_jax.inference.ensemble.location import is_bundle
-    from lungseg_jax.inference.ensemble.run_members import load_run
     from lungseg_jax.runtime import progress
-    from lungseg_jax.runtime.errors import UserError, pluralize
-    from lungseg_jax.runtime.files import folder_path
-    from lungseg_jax.training.run import Run
-    from lungseg_jax.training.run_folder import RunFolder
 
     if push is not None:
         require_hub(push, option=f"--push={push}")
-    is_there = push is not None and is_bundle(out)
-    if not is_there:
-        bundle.require_new(out)
-    folders = [folder_path(path) for path in run]
-    for folder in filter(is_bundle, folders):
-        raise UserError(
-            f"{folder} is a bundle.",
-            rule="--run is the folder of a training.",
-            remedy="share it as it is.",
-        )
-    runs = [Run.open(RunFolder(folder)) for folder in folders]
-    opened = runs[0]
-    if len(runs) > 1:
-        trained, evaluation = combine(runs, members, data=data)
-    elif data:
-        raise UserError(
-            "--data has no effect with one --run.",
-            rule="its tuning and scores are part of the run.",
-            remedy="leave it out.",
-        )
-    else:
-        trained, evaluation = load_run(opened, members), opened.evaluation
-    scores = evaluation and scores_of(evaluation, list(trained.members))
-    if not scores:
-        progress.say(
-            "the run has no scores of these members, so the model card has none"
-        )
-    record = {
-        "name": opened.config.name,
-        "data": opened.record["data"],
-        "versions": opened.record["versions"],
-        "evaluation": scores,
-        "license": license,
-        "datasets": list(datasets),
-    }
-    if is_there:
-        bundle.require_same(out, trained, record)
-    else:
-        bundle.write_bundle(out, trained, record)
-        size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-        networks = pluralize(len(trained.members), "network")
-        progress.say(f"wrote {out}: {networks}, {size:.1f} MB")
+    export_runs(
+        out,
+        run,
+        members,
+        data=data,
+        license=license,
+        datasets=datasets,
+        may_exist=push is not None,
+    )
     if push is not None:
         progress.say(f"pushed to {push_bundle(out, push)}")

@@ -29,7 +29,7 @@ def test_scores_that_were_written_before_a_stop_are_not_denied(
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lungseg_jax.reporting.report.write_report", stop)
+    monkeypatch.setattr("lungseg_jax.reporting.folder_page.write_report", stop)
     outputs = [f"--json={tmp_path}/scores.json", f"--report={tmp_path}/page"]
     words = [f"--run={trained_run}", f"--data={labelled_folder}", *outputs]
     done = lungseg_here("evaluate", *words)
