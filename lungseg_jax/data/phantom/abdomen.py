@@ -14,7 +14,9 @@ from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
 GAS_HU = (-1000.0, -930.0)
 WATER_HU = 8.0
 LIVER_HU = (30.0, 70.0)
-ORAL_CONTRAST_HU, ORAL_CONTRAST_CHANCE = 280.0, 0.08
+ORAL_CONTRAST_HU = 280.0
+# Of contrast medium to reach a loop of the small bowel, and then to fill it.
+REACHED_CHANCE, FILLED_CHANCE = 0.1, 0.8
 ASCITES_CHANCE = 0.05
 HIGH_COLON_CHANCE = 0.12  # colon between the liver and the diaphragm
 FULL_STOMACH_CHANCE = 0.35
@@ -111,7 +113,8 @@ def _bowel(patient: Patient) -> list[tuple[Tube, "Content"]]:
             start + np.cumsum(steps, 0), [-0.65, -0.85, 1.3], [0.65, 0.3, 2.4]
         )
         loop = loop * [1, d, 1]
-        content = Content(rng, fill=rng.uniform(0.2, 2.5), dense=rng.random() < 0.1)
+        fill, is_reached = rng.uniform(0.2, 2.5), rng.random() < REACHED_CHANCE
+        content = Content(rng, fill=fill, is_reached=is_reached)
         parts.append((make_tube(loop, rng.uniform(0.07, 0.11), height, 0.08), content))
     flexure = 0.85 if rng.random() < HIGH_COLON_CHANCE else rng.uniform(1.2, 1.35)
     corner, sag = rng.uniform(0.84, 1.12), rng.uniform(1.25, 1.6)
@@ -167,15 +170,15 @@ class Content:
       rng: source of the draws.
       fill: mean level of the content: no gas above 1, nothing but gas below -1.
       mottled: stool or food, with bubbles.
-      dense: mixed with oral contrast medium, in some patients.
+      is_reached: by oral contrast medium, which may fill it.
     """
 
     def __init__(
-        self, rng: Rng, *, fill: float, mottled: bool = False, dense: bool = False
+        self, rng: Rng, *, fill: float, mottled: bool = False, is_reached: bool = False
     ):
         self.fill, self.mottled = fill, mottled
         self.hu = rng.uniform(-200, 50) if mottled else rng.uniform(0, 40)
-        if dense and rng.random() < ORAL_CONTRAST_CHANCE * 10:
+        if is_reached and rng.random() < FILLED_CHANCE:
             self.hu = ORAL_CONTRAST_HU
         self.gas_hu = rng.uniform(*GAS_HU)
         self.bubbles = rng.uniform(60, 900)

@@ -131,9 +131,9 @@ def closed_curve(points: np.ndarray, steps: int = 8) -> np.ndarray:
     return (p1 + 0.5 * t * (slope + t * (bend + t * twist))).reshape(-1, 2)
 
 
-def bezier(controls: np.ndarray, points: int = 12) -> np.ndarray:
-    """Return the Bezier curve from the first to the last control point, `[points 2]`."""
-    t = np.linspace(0, 1, points)[:, None, None]
+def bezier(controls: np.ndarray) -> np.ndarray:
+    """Return the Bezier curve from the first to the last control point, `[12 2]`."""
+    t = np.linspace(0, 1, 12)[:, None, None]
     while controls.shape[-2] > 1:
         controls = (1 - t) * controls[..., :-1, :] + t * controls[..., 1:, :]
     return controls[:, 0]

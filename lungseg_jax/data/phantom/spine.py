@@ -30,8 +30,9 @@ def paint(canvas: Canvas, section: Section) -> None:
     at = np.array([0, section.spine_y])
     for line, width in _processes(section, rng, size, phase):
         line = bezier(np.array(line) * size + at)
-        canvas.paint(stroke(line, rounded(12, width)), cortex)
-        canvas.paint(stroke(line[1:-1], rounded(10, width - 0.035)), marrow)
+        canvas.paint(stroke(line, rounded(len(line), width)), cortex)
+        core = line[1:-1]
+        canvas.paint(stroke(core, rounded(len(core), width - 0.035)), marrow)
     right = np.array([[0, -0.16], [0.13, -0.13], [0.17, 0], [0.12, 0.11], [0, 0.08]])
     body = closed_curve(np.concatenate([right, right[3:0:-1] * [-1, 1]]) * size)
     is_disc = phase > 0.82
