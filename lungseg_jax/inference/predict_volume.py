@@ -1,7 +1,6 @@
 """Segment a volume slice by slice; memory holds its mask, and a few slices of it."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -29,8 +28,6 @@ from lungseg_jax.inference.volume_cleanup import mark_air
 from lungseg_jax.inference.volume_mask import complete_mask
 from lungseg_jax.inference.volume_view import VolumeView, VolumeViewer
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import atomic_write
 
 SAMPLED = 9  # slices that are checked before any is segmented
 
@@ -57,23 +54,19 @@ def predict_volume(
     with table.volume(), open_volume(task.source, series=task.series) as volume:
         domain = _check_volume(segmenter, volume)
         begin()
-        # Under a temporary name until then: finalizing some formats can still fail.
-        with atomic_write(task.target) as mask:
-            hidden = dataclasses.replace(task, target=mask)
-            try:
-                _predict(
-                    segmenter,
-                    hidden,
-                    volume,
-                    domain,
-                    table,
-                    volume_cleanup,
-                    labels,
-                    write_page,
-                )
-            except UserError as e:
-                what = e.what.replace(str(mask), str(task.target))
-                raise UserError(what, rule=e.rule, remedy=e.remedy) from e
+        with open_mask(task.target, volume, LABELS[labels]) as writer:
+            _predict(
+                segmenter,
+                task,
+                volume,
+                domain,
+                table,
+                writer.write,
+                volume_cleanup,
+                labels,
+                write_page,
+            )
+            writer.finish()  # now, as some formats can still fail
             yield
 
 
@@ -83,14 +76,13 @@ def _predict(
     volume: Volume,
     domain: str,
     table: PredictionTable,
+    write_mask: Callable[[int, np.ndarray], None],
     volume_cleanup: bool,
     labels: str,
     write_page: Callable[[Path, VolumeView], None],
 ) -> None:
     """Predict all slices, clean up the mask of the volume, and write all of the task."""
     with contextlib.ExitStack() as stack:
-        mask_writer = open_mask(task.target, volume, LABELS[labels])
-        writer = stack.enter_context(mask_writer)
         sheet = ContactSheet(volume.count)
         shown = sheet.includes if task.overlay else lambda k: False
         segmented = _segment_slices(segmenter, task, volume, domain, stack)
@@ -108,7 +100,7 @@ def _predict(
             in_hu=in_hu,
         )
         for k, image in enumerate(volume.slices()):
-            writer.write(k, written[k])
+            write_mask(k, written[k])
             mask, confidence = lungs.mask[k].astype(bool), confidences[k]
             if shown(k):
                 window = segmenter.trained.window_hu

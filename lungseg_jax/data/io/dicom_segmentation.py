@@ -3,6 +3,7 @@
 Reference: DICOM PS3.3, A.51.
 """
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ class DicomSegmentationWriter:
 
     def __enter__(self) -> "DicomSegmentationWriter":
         self._labels = np.zeros(self._like.geometry.size[::-1], np.uint8)
+        self._complete: contextlib.ExitStack | None = None
         return self
 
     def write(self, k: int, image: np.ndarray) -> None:
@@ -58,11 +60,22 @@ class DicomSegmentationWriter:
         geometry = self._like.geometry
         self._labels[geometry.index(k)] = geometry.from_standard(image)
 
-    def __exit__(self, exception_type, *_) -> None:
-        if exception_type is None:
-            segmentation = self._build(self._sources, self._labels)
-            with atomic_write(self._path) as temporary:
-                segmentation.save_as(temporary)
+    def finish(self) -> None:
+        """Complete the file under a temporary name, as `VolumeWriter` does.
+
+        Raises:
+          UserError: the file cannot be written, or the source is not valid.
+        """
+        segmentation = self._build(self._sources, self._labels)
+        with contextlib.ExitStack() as stack:
+            segmentation.save_as(stack.enter_context(atomic_write(self._path)))
+            self._complete = stack.pop_all()  # at its end, the file is renamed
+
+    def __exit__(self, *exception) -> None:
+        if exception[0] is None and self._complete is None:
+            self.finish()
+        if self._complete is not None:
+            self._complete.__exit__(*exception)
 
     def _build(
         self, sources: Sequence[pydicom.Dataset], labels: np.ndarray

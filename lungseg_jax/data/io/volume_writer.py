@@ -9,9 +9,8 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -28,17 +27,20 @@ from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
+if TYPE_CHECKING:
+    from lungseg_jax.data.io.dicom_segmentation import DicomSegmentationWriter
+
 LEVEL = 4  # of compression; masks are small at any
 CHUNK = 2**20
 _CANNOT_RESERVE = {errno.EINVAL, errno.EOPNOTSUPP}  # on this file system
 PLAIN, VOXELS, PACKED = "plain", "voxels", "packed"  # files in a working folder
-# A working folder, as `mkdtemp` names it; the target may have a name of `atomic_write`.
-_SCRATCH = re.compile(r"\.(?:\.[0-9a-f]{8}\.)?(.+)\.[a-z0-9_]{8}", re.DOTALL)
+# A working folder, as `mkdtemp` names it.
+_SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 
 def open_mask(
     path: Path, like: Volume, segments: Sequence[Segment]
-) -> AbstractContextManager:
+) -> "VolumeWriter | DicomSegmentationWriter":
     """Return the writer of a mask: a `VolumeWriter`, or one of a DICOM segmentation.
 
     Raises:
@@ -85,6 +87,7 @@ class VolumeWriter:
                 "mask is another array.",
             )
         self._format, self._segments = format_of(path), segments
+        self._complete: Path | None = None
 
     def __enter__(self) -> "VolumeWriter":
         geometry = self._like.geometry
@@ -131,13 +134,30 @@ class VolumeWriter:
             raise self._unwritable(e) from e
         self._is_written[k] = True
 
+    def finish(self) -> None:
+        """Complete the file under a temporary name; what is left to do is to rename it.
+
+        Without this call, the end of the context does it.
+
+        Raises:
+          UserError: the disk is full.
+          ValueError: a slice is missing.
+        """
+        if not self._is_written.all():
+            raise ValueError(f"slice {np.argmin(self._is_written)} is missing")
+        try:
+            self._file.close()
+            self._complete = self._encode()
+        except OSError as e:
+            raise self._unwritable(e) from e
+
     def __exit__(self, exception_type, *_) -> None:
         try:
             self._file.close()
             if exception_type is None:
-                if not self._is_written.all():
-                    raise ValueError(f"slice {np.argmin(self._is_written)} is missing")
-                os.replace(self._finish(), self._path)
+                if self._complete is None:
+                    self.finish()
+                os.replace(self._complete, self._path)
         except OSError as e:
             raise self._unwritable(e) from e
         finally:
@@ -151,7 +171,7 @@ class VolumeWriter:
         )
         mapped[where] = plane  # unmapped on return, so no page stays in memory
 
-    def _finish(self) -> Path:
+    def _encode(self) -> Path:
         """Return the complete file, compressed if the format asks for it."""
         if self._format.compression:
             return self._compress_voxels(self._format.compression)

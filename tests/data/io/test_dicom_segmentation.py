@@ -160,8 +160,11 @@ def test_takes_an_identity_that_only_the_file_states(series, tmp_path):
     assert frames.any(axis=(1, 2, 3)).all()
 
 
-def test_an_interrupted_mask_leaves_no_file(series, tmp_path):
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_an_interrupted_mask_leaves_no_file(is_finished, series, tmp_path):
     with open_volume(series()) as volume, pytest.raises(KeyError):
-        with open_mask(tmp_path / "out.dcm", volume, (LUNG,)):
+        with open_mask(tmp_path / "out.dcm", volume, (LUNG,)) as writer:
+            if is_finished:
+                writer.finish()
             raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

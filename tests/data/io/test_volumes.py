@@ -1,5 +1,6 @@
 """Volumes are read in the radiologist's orientation and written back in their own."""
 
+import contextlib
 import errno
 import gzip
 import itertools
@@ -247,6 +248,23 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["in.nii.gz"]
 
 
+@pytest.mark.parametrize("target", ["out.nii.gz", "out.nrrd", "out.mha"])
+def test_a_finished_file_appears_at_the_end_of_the_context(target, tmp_path):
+    source, target = write_nifti(tmp_path / "in.nii.gz", "RAS"), tmp_path / target
+    with open_volume(source) as volume:
+        for fails in (True, False):
+            with contextlib.suppress(KeyboardInterrupt):
+                with VolumeWriter(target, volume, np.uint8) as out:
+                    for k in range(volume.count):
+                        out.write(k, np.ones(volume.shape))
+                    out.finish()
+                    assert not target.exists()
+                    if fails:
+                        raise KeyboardInterrupt
+            assert target.exists() != fails
+    assert {p.name for p in tmp_path.iterdir()} == {"in.nii.gz", target.name}
+
+
 def test_a_disk_that_is_full_at_the_start_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(path, *arguments, open=Path.open):
         if path.name == "plain":
@@ -292,8 +310,8 @@ def test_a_disk_without_space_is_an_error_at_the_start(code, tmp_path, monkeypat
 
 
 def test_removes_the_working_folders_of_its_targets_only(tmp_path):
-    leftovers = "..af909916.s1.nii.gz.azxswin7", ".s1_entropy.nii.gz.a_b1c2d3"
-    others = "..af909916.s2.nii.gz.azxswin7", ".s1.nii.gz.copy", "s1.nii.gz.azxswin7"
+    leftovers = ".s1.nii.gz.azxswin7", ".s1_entropy.nii.gz.a_b1c2d3"
+    others = ".s2.nii.gz.azxswin7", ".s1.nii.gz.copy", "s1.nii.gz.azxswin7"
     others += (".s1.nii.gz.abcdefgh",)
     for name in (*leftovers, *others):
         (tmp_path / name).mkdir()
