@@ -1,6 +1,5 @@
 """A prediction as one JSON object, which docs/reference/file_formats.md describes."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import lungseg_jax
 from lungseg_jax.checkpointing.checksums import json_digest
 from lungseg_jax.checkpointing.manifest import tree_digest
 from lungseg_jax.inference.outputs import LABELS
-from lungseg_jax.inference.prediction_table import WHOLE
+from lungseg_jax.inference.prediction_table import WHOLE, parse_cell, rows_by_input
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
@@ -16,7 +15,6 @@ from lungseg_jax.runtime.errors import UserError
 SCHEMA_VERSION = 1
 _OF_VOLUMES = ("volume_ml", "right_ml", "left_ml", "mean_hu", "p05_hu", "p95_hu")
 _OF_VOLUMES_ONLY = ("volume_ml", "right_ml", "left_ml")
-_INTEGERS = ("slice", "area_px")
 
 
 def prediction_record(
@@ -36,10 +34,7 @@ def prediction_record(
       skipped: why a task has no results, by its name.
       options: of the command, to be stored as they are; "labels" is a key of LABELS.
     """
-    by_input: dict[str, list[Mapping[str, str]]] = {}
-    for row in rows:
-        by_input.setdefault(row["input"], []).append(row)
-    segments = LABELS[options["labels"]]
+    by_input, segments = rows_by_input(rows), LABELS[options["labels"]]
     return {
         "schema_version": SCHEMA_VERSION,
         "lungseg_jax": lungseg_jax.__version__,
@@ -90,7 +85,9 @@ def _input(task: PredictionTask, rows: Sequence[Mapping[str, str]], segments) ->
     slices = [_slice(row) for row in rows if row["slice"] != WHOLE]
     volume = None
     if rows[-1]["slice"] == WHOLE:
-        volume = {column: _value(column, rows[-1][column]) for column in _OF_VOLUMES}
+        volume = {
+            column: parse_cell(column, rows[-1][column]) for column in _OF_VOLUMES
+        }
     return {
         "input": task.name,
         "outputs": {name: str(path) for name, path in outputs.items() if path},
@@ -108,21 +105,7 @@ def _input(task: PredictionTask, rows: Sequence[Mapping[str, str]], segments) ->
 def _slice(row: Mapping[str, str]) -> dict[str, Any]:
     left_out = ("input", *_OF_VOLUMES_ONLY)
     return {
-        column: _value(column, text)
+        column: parse_cell(column, text)
         for column, text in row.items()
         if column not in left_out
     }
-
-
-def _value(column: str, text: str) -> Any:
-    """Return a cell of the table as JSON has it; None if it is empty."""
-    if column == "reasons":
-        return text.split("; ") if text else []
-    if not text:
-        return None
-    if column == "review":
-        return text == "1"
-    if column in _INTEGERS:
-        return int(text)
-    number = float(text)
-    return number if math.isfinite(number) else None

@@ -4,8 +4,9 @@ import contextlib
 import copy
 import csv
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,17 @@ COLUMNS = (
 )
 DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
 WHOLE = "all"  # instead of the number of a slice, in the row of a volume
+Row = Mapping[str, str]
+_INTEGERS = ("slice", "area_px")
+_SEPARATOR = "; "  # of reasons
 
 
 @dataclasses.dataclass
 class _Results:
     """What a table has collected."""
 
-    rows: list[Mapping[str, str]] = dataclasses.field(default_factory=list)  # unwritten
-    flags: list[str] = dataclasses.field(default_factory=list)  # of the volume at hand
+    rows: list[Row] = dataclasses.field(default_factory=list)  # unwritten
+    flags: list[bool] = dataclasses.field(default_factory=list)  # of the volume at hand
     volumes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     volume_lines: list[str] = dataclasses.field(default_factory=list)
     expected_ious: list[float] = dataclasses.field(default_factory=list)
@@ -86,10 +90,10 @@ class PredictionTable:
         *,
         domain: str = "HU",
         review_below: float | None = None,
-        kept: Sequence[Mapping[str, str]] = (),
+        kept: Sequence[Row] = (),
         collect: bool = False,
     ):
-        self.rows: list[Mapping[str, str]] = []
+        self.rows: list[Row] = []
         self._collect = collect
         self._path, self._in_hu = path, domain == "HU"
         self._review_below = review_below
@@ -152,9 +156,6 @@ class PredictionTable:
             self._measurements.add(image, mask)
         plane_mm = spacing_mm[1:] if spacing_mm else None
         row = {"input": name, "slice": k} | vars(confidence)
-        if confidence.review is not None:
-            row["review"] = int(confidence.review)
-        row["reasons"] = "; ".join(confidence.reasons)
         self._add(row | measure_slice(image, mask, spacing_mm=plane_mm))
 
     def end_volume(
@@ -228,16 +229,16 @@ class PredictionTable:
     def _add(self, row: dict[str, Any]) -> None:
         if not self._in_hu:
             row |= dict.fromkeys(DENSITIES)
-        self._add_row({column: _cell(row.get(column)) for column in COLUMNS})
+        self._add_row({column: format_cell(row.get(column)) for column in COLUMNS})
 
-    def _add_row(self, row: Mapping[str, str]) -> None:
+    def _add_row(self, row: Row) -> None:
         flags = self._results.flags
         if row["slice"] == WHOLE:
-            counts = {"slices": len(flags), "to_review": flags.count("1")}
+            counts = {"slices": len(flags), "to_review": sum(flags)}
             self._results.volumes.append(dict(row) | counts)
             flags.clear()
         elif row["slice"]:
-            flags.append(row["review"])
+            flags.append(bool(parse_cell("review", row["review"])))
         self._results.rows.append(row)
 
     def flush(self) -> None:
@@ -252,7 +253,7 @@ class PredictionTable:
         self._results.rows = []
 
 
-def read_rows(path: Path) -> dict[str, list[dict[str, str]]]:
+def read_rows(path: Path) -> dict[str, list[Row]]:
     """Read the rows of a table by input, without volumes that are not complete.
 
     Raises:
@@ -271,17 +272,41 @@ def read_rows(path: Path) -> dict[str, list[dict[str, str]]]:
             rule=f"its columns are {','.join(COLUMNS)}.",
             remedy="name another file with --csv.",
         )
-    by_input: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        by_input.setdefault(row["input"], []).append(row)
     return {
         name: rows
-        for name, rows in by_input.items()
+        for name, rows in rows_by_input(rows).items()
         if rows[-1]["slice"] in (WHOLE, "")  # a volume, or a slice
     }
 
 
-def _cell(value: Any) -> str:
+def rows_by_input(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each input, by its name."""
+    by_input: dict[str, list[Row]] = {}
+    for row in rows:
+        by_input.setdefault(row["input"], []).append(row)
+    return by_input
+
+
+def format_cell(value: Any) -> str:
+    """Return a value as it is in the table; "" for None."""
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        return _SEPARATOR.join(value)
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def parse_cell(column: str, text: str) -> Any:
+    """Return the value of a cell; None if it is empty, or not a finite number."""
+    if column == "reasons":
+        return text.split(_SEPARATOR) if text else []
+    if not text:
+        return None
+    if column == "review":
+        return text == "1"
+    if column in _INTEGERS:
+        return int(text)
+    number = float(text)
+    return number if math.isfinite(number) else None
