@@ -153,7 +153,8 @@ def preview(c: ConfigDict, path: str) -> None:
 def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
     """Load the weights that a run starts from, and describe them."""
     test = set(data.split["test"])
-    digests = {p: d for p, d in data.dataset.digests.items() if Path(p).stem in test}
+    digests = data.dataset.checked.digests
+    digests = {path: d for path, d in digests.items() if Path(path).stem in test}
     initial, about = load_initial_weights(
         c.init, c.model.to_dict(), config.preprocessing_of(c), digests
     )

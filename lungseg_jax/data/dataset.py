@@ -30,16 +30,10 @@ class Dataset:
 
     Attributes:
       variant: of the tfds dataset: kaggle, phantom, folder_<dtype>.
-      fingerprint: digest of the content of all files.
-      digests: sha256 of each file, by its path in the data folder.
-      dtype: of the pixels of all images.
-      checked: properties of the slices.
+      checked: the files, with their digests, and properties of the slices.
     """
 
     variant: str
-    fingerprint: str
-    digests: Mapping[str, str]
-    dtype: str
     checked: CheckedFolder
     _index_by_name: Mapping[str, int]
     _source: Sequence[Mapping[str, np.ndarray]]
@@ -109,9 +103,6 @@ def load_dataset(
     builder = _prepared_builder(folder, checked, variant=variant, cache=cache)
     return Dataset(
         variant=builder.builder_config.name,
-        fingerprint=checked.fingerprint,
-        digests=checked.digests,
-        dtype=np.dtype(builder.info.features["image"].np_dtype).name,
         checked=checked,
         _index_by_name={pair.name: i for i, pair in enumerate(checked.pairs)},
         _source=builder.as_data_source(split=SPLIT),

@@ -174,25 +174,25 @@ def _digest_files(
     digests, unreadable = {}, {}
     files = [(pair, path) for pair in pairs for path in (pair.image, pair.mask)]
     with ThreadPoolExecutor(THREADS) as pool:
-        results = pool.map(_sha256, [path for _, path in files])
-        for (pair, path), digest in zip(files, results, strict=True):
-            if isinstance(digest, UserError):
-                unreadable[pair] = digest
-            else:
-                digests[f"{path.parent.name}/{path.name}"] = digest
+        results = [pool.submit(_sha256, path) for _, path in files]
+        for (pair, path), result in zip(files, results, strict=True):
+            try:
+                digests[f"{path.parent.name}/{path.name}"] = result.result()
+            except UserError as e:
+                unreadable[pair] = e
     return digests, unreadable
 
 
-def _sha256(path: Path) -> str | UserError:
+def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
     except OSError as e:
-        return UserError(
+        raise UserError(
             f"{path} cannot be read: {e.strerror}.",
             rule="every file is readable.",
             remedy="check that it exists, and its permissions.",
-        )
+        ) from e
 
 
 def _inspect_pairs(pairs: Sequence[Pair]) -> tuple[list[SliceInfo], list[UserError]]:

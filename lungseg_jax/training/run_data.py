@@ -77,7 +77,7 @@ def load_run_data(
     devices = len(distributed.devices_for(micro_batch_size(c)))
     check_data_and_devices(
         c,
-        dtype=dataset.dtype,
+        dtype=dataset.checked.dtype,
         training_slices=len(split["train"]),
         devices=devices,
     )
@@ -104,7 +104,7 @@ def load_dataset_of_run(run: Run, folder: Path | None = None) -> Dataset:
     """
     source = data_of(run.config) | ({"folder": folder} if folder else {})
     dataset = load_dataset(**source, cache=cache_root(run.config.cache_dir))
-    if dataset.fingerprint != run.record["data"]["fingerprint"]:
+    if dataset.checked.fingerprint != run.record["data"]["fingerprint"]:
         raise UserError(
             f"{source['folder'] or 'the phantom dataset'} is not what {run.folder.path} "
             "was trained on, or has changed since.",

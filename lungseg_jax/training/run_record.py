@@ -168,10 +168,10 @@ def _require_same_files(
     before: ConfigDict, record: dict[str, Any], folder: RunFolder, data: RunData
 ) -> None:
     changed = ""
-    if record["data"]["fingerprint"] != data.dataset.fingerprint:
+    if record["data"]["fingerprint"] != data.dataset.checked.fingerprint:
         changed = before.data.dir or "the phantom dataset"
     extra = record.get("extra")  # not in runs that were started before it was recorded
-    if extra and data.extra and extra["fingerprint"] != data.extra.fingerprint:
+    if extra and data.extra and extra["fingerprint"] != data.extra.checked.fingerprint:
         changed = "the set of extra phantoms"
     if changed:
         raise UserError(
@@ -232,19 +232,19 @@ def _require_same_beginning(before, config, changed: list[str], done: int) -> No
 
 
 def _describe(data: RunData) -> dict[str, Any]:
-    dataset, extra = data.dataset, data.extra
+    checked, extra = data.dataset.checked, data.extra and data.extra.checked
     return {
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in PACKAGES},
         "devices": [str(device) for device in jax.devices()],
         "data": {
-            "variant": dataset.variant,
-            "fingerprint": dataset.fingerprint,
-            "dtype": dataset.dtype,
-            "domain": dataset.checked.domain,
+            "variant": data.dataset.variant,
+            "fingerprint": checked.fingerprint,
+            "dtype": checked.dtype,
+            "domain": checked.domain,
         },
         "split": {name: list(names) for name, names in data.split.items()},
-        "sha256": dict(dataset.digests),
+        "sha256": dict(checked.digests),
         "extra": extra
         and {"fingerprint": extra.fingerprint, "sha256": dict(extra.digests)},
     }

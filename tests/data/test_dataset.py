@@ -41,7 +41,7 @@ def test_reads_exact_values_by_name(tmp_path, dtype):
     folder = write_pairs(tmp_path / "d", dtype=dtype, shapes=((24, 24), (10, 31)))
     loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
     assert loaded.names == ["s0", "s1", "s2", "s3", "s4"]
-    assert (loaded.variant, loaded.dtype) == (
+    assert (loaded.variant, loaded.checked.dtype) == (
         f"folder_{np.dtype(dtype)}",
         str(np.dtype(dtype)),
     )
@@ -76,7 +76,7 @@ def test_shards_keep_the_order(tmp_path, monkeypatch):
 def test_prepares_again_only_when_a_file_changes(tmp_path, monkeypatch):
     folder, cache = write_pairs(tmp_path / "d"), tmp_path / "c"
     first = dataset.load_dataset(folder, cache=cache)
-    assert prepared(cache) == [first.fingerprint]
+    assert prepared(cache) == [first.checked.fingerprint]
 
     def never(*args):
         raise AssertionError("prepared again")
@@ -84,13 +84,16 @@ def test_prepares_again_only_when_a_file_changes(tmp_path, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(dataset, "_prepare", never)
         assert (
-            dataset.load_dataset(folder, cache=cache).fingerprint == first.fingerprint
+            dataset.load_dataset(folder, cache=cache).checked.fingerprint
+            == first.checked.fingerprint
         )
     cv2.imwrite(str(folder / "2d_images/s1.tif"), np.full((24, 24), 7, np.int16))
     second = dataset.load_dataset(folder, cache=cache)
-    assert second.fingerprint != first.fingerprint
+    assert second.checked.fingerprint != first.checked.fingerprint
     assert next(second.slices(["s1"])).image.max() == 7
-    assert sorted(prepared(cache)) == sorted([first.fingerprint, second.fingerprint])
+    assert sorted(prepared(cache)) == sorted(
+        [first.checked.fingerprint, second.checked.fingerprint]
+    )
 
 
 def test_continues_an_interrupted_preparation(tmp_path, monkeypatch):
@@ -116,8 +119,8 @@ def test_continues_an_interrupted_preparation(tmp_path, monkeypatch):
     assert read == ["s2", "s3", "s4"]  # the first shard was complete
     assert [s.name for s in loaded.slices(loaded.names)] == loaded.names
     assert {path.name for path in (cache / "tfds").iterdir()} == {
-        loaded.fingerprint,
-        f"{loaded.fingerprint}.lock",
+        loaded.checked.fingerprint,
+        f"{loaded.checked.fingerprint}.lock",
     }
 
 
@@ -135,7 +138,7 @@ def test_recognises_the_kaggle_set_by_names_dtype_and_shape(tmp_path):
     loaded = dataset.load_dataset(folder, cache=tmp_path / "c")
     assert loaded.variant == "kaggle"
     builder = tfds.builder_from_directory(
-        tmp_path / "c/tfds" / loaded.fingerprint / "lung_ct/kaggle/1.0.0"
+        tmp_path / "c/tfds" / loaded.checked.fingerprint / "lung_ct/kaggle/1.0.0"
     )
     assert builder.info.features["image"].shape == (512, 512, 1)
     assert builder.info.splits["slices"].num_examples == 2
@@ -152,7 +155,7 @@ def test_prepares_phantoms(tmp_path):
     assert phantom.image.shape == (512, 512) and phantom.image.dtype == np.int16
     assert set(np.unique(phantom.mask)) == {0, 1}
     other = dataset.load_dataset(None, cache=tmp_path, phantom_slices=3, phantom_seed=6)
-    assert other.fingerprint != loaded.fingerprint
+    assert other.checked.fingerprint != loaded.checked.fingerprint
 
 
 def test_reports_faults_before_anything_is_prepared(tmp_path):
@@ -169,7 +172,10 @@ def test_reports_prepared_data_that_are_damaged(tmp_path):
     os.truncate(records, records.stat().st_size // 2)
     with pytest.raises(UserError, match="s1 cannot be read from the prepared") as e:
         loaded.read("s1")
-    assert f"delete {tmp_path / 'c' / 'tfds' / loaded.fingerprint}" in e.value.remedy
+    assert (
+        f"delete {tmp_path / 'c' / 'tfds' / loaded.checked.fingerprint}"
+        in e.value.remedy
+    )
 
 
 def test_converts_slices_to_network_arrays(tmp_path):

@@ -196,6 +196,22 @@ def test_reports_unreadable_files(pair_folder, monkeypatch):
     assert f"{image(folder, 'a')} is damaged" in e.value.what
 
 
+def test_a_table_that_disappears_is_no_digest(pair_folder, monkeypatch):
+    folder = pair_folder(["a", "b"])
+    table = folder / "slices.csv"
+    table.write_text("name,patient\na,1\nb,2\n")
+    read = preflight.read_metadata
+
+    def read_and_remove(*arguments):
+        metadata = read(*arguments)
+        table.unlink()
+        return metadata
+
+    monkeypatch.setattr(preflight, "read_metadata", read_and_remove)
+    with pytest.raises(UserError, match="slices.csv cannot be read"):
+        check_folder(folder)
+
+
 # --- cached results ---
 
 

@@ -10,12 +10,13 @@ import SimpleITK as sitk
 
 from lungseg_jax.data.io import nifti
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volumes import Volume
+from lungseg_jax.data.io.volumes import Volume, require_gray_volume
 from lungseg_jax.runtime.errors import UserError
 
 # `[n h w]` in the standard orientation -> image
 ImageMaker = Callable[[np.ndarray], Any]
 NAME = "the image"  # for errors
+_PASS_A_PART = "pass a part of it, or the array of a slice."
 
 
 def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
@@ -25,7 +26,8 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
       UserError: it is not a gray 3D image with orthogonal axes and a geometry.
     """
     if isinstance(image, sitk.Image):
-        _require_gray_volume(image.GetSize(), image.GetNumberOfComponentsPerPixel())
+        channels = image.GetNumberOfComponentsPerPixel()
+        require_gray_volume(NAME, image.GetDimension(), channels, remedy=_PASS_A_PART)
         array = sitk.GetArrayViewFromImage(image)
         geometry = Geometry(
             image.GetSize(),
@@ -103,18 +105,9 @@ def _require_affine(image: Any) -> None:
         )
 
 
-def _require_gray_volume(size: tuple[int, ...], components: int = 1) -> None:
-    if len(size) != 3 or components != 1:
-        raise UserError(
-            f"{NAME} has {len(size)} dimensions and {components} values per voxel.",
-            rule="a volume has three dimensions and is gray.",
-            remedy="pass a part of it, or the array of a slice.",
-        )
-
-
 def _geometry(image: nib.spatialimages.SpatialImage) -> Geometry:
     if isinstance(image, nib.Nifti1Pair):  # placed as its file is, or would be
         saved = type(image)(image.dataobj, image.affine, image.header)
         return nifti.read_geometry(saved.header, NAME)
-    _require_gray_volume(image.shape)
+    require_gray_volume(NAME, len(image.shape), remedy=_PASS_A_PART)
     return nifti.affine_geometry(image.shape, image.affine, NAME)

@@ -115,22 +115,30 @@ def require_content(path: Path) -> None:
         raise UserError(f"{path} is empty.", remedy="copy it again from its source.")
 
 
-def require_gray_volume(where: str | Path, dimensions: int, channels: int = 1) -> None:
-    """Refuse an image that is not a gray volume; `where` names it.
+def require_gray_volume(
+    where: str | Path, dimensions: int, channels: int = 1, *, remedy: str = ""
+) -> None:
+    """Refuse an image that is not a gray volume.
+
+    Args:
+      where: its name.
+      dimensions: their number.
+      channels: values per voxel.
+      remedy: what to do; by default, that for a file.
 
     Raises:
       UserError: it has other dimensions than three, or several values per voxel.
     """
     if dimensions == 3 and channels == 1:
         return
-    remedy = "save one time point, or one channel, as a separate file."
+    for_file = "save one time point, or one channel, as a separate file."
     if dimensions < 3 and channels == 1:
-        remedy = "save it as TIFF, PNG or NPY, or as a volume of one slice."
-    values = f" with {channels} values per voxel" if channels > 1 else ""
+        for_file = "save it as TIFF, PNG or NPY, or as a volume of one slice."
+    values = f" and {channels} values per voxel" if channels > 1 else ""
     raise UserError(
-        f"{where} is an image of {dimensions} dimensions{values}.",
+        f"{where} has {dimensions} dimensions{values}.",
         rule="a volume has three dimensions and is gray.",
-        remedy=remedy,
+        remedy=remedy or for_file,
     )
 
 
