@@ -215,7 +215,8 @@ def test_extra_phantoms_belong_to_the_identity_of_a_run(
     assert len(extra["sha256"]) == 6
     assert Run.open(RunFolder(folder)).count_training_images(extra["sha256"]) == 3
     drawn = run_data._load_extra_phantoms(c, tiny_cache)
-    redrawn = dataclasses.replace(drawn, fingerprint="of another version")
+    checked = dataclasses.replace(drawn.checked, fingerprint="of another version")
+    redrawn = dataclasses.replace(drawn, checked=checked)
     monkeypatch.setattr(run_data, "_load_extra_phantoms", lambda *_: redrawn)
     with pytest.raises(UserError, match="the set of extra phantoms has changed"):
         run_experiment(c, str(folder))
