@@ -16,14 +16,15 @@ module and add a row to MODELS; docs/how-to/extend.md shows a residual one.
 """
 
 import functools
+import numbers
 from typing import Any
 
 import flax.linen as nn
 
 from lungseg_jax.models.blocks import ConvBlock, InceptionBlock
 from lungseg_jax.models.norms import NORMS
-from lungseg_jax.models.unet import UNet
-from lungseg_jax.runtime.errors import unknown_name
+from lungseg_jax.models.unet import DTYPES, PRECISIONS, UNet
+from lungseg_jax.runtime.errors import UserError, unknown_name
 
 MODELS = {"conv": ConvBlock, "inception": InceptionBlock}
 
@@ -51,19 +52,27 @@ def make_model(
       levels: levels on the way down, and as many on the way up; 4 in the notebooks.
       kernel_size: kernel of the conv blocks (1 in the notebook); other blocks ignore it.
       norm: a key of NORMS.
-      dtype: dtype of the computation, "float32" or "bfloat16"; parameters are float32.
+      dtype: dtype of the computation, one of DTYPES; parameters are float32.
       bn_momentum: weight of the past in the running batch statistics.
       bn_per_device: whether each device normalizes its part of a batch by itself.
       remat: compute the activations of blocks again in the backward pass.
-      precision: of products and convolutions, "default", "high" or "highest".
+      precision: of products and convolutions, one of PRECISIONS.
 
     Raises:
-      UserError: the name of the model or of the norm is unknown.
+      UserError: a name is unknown, or a number is not positive.
     """
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
-    if norm not in NORMS:
-        raise unknown_name("norm", norm, NORMS)
+    for kind, value, known in (
+        ("model", name, MODELS),
+        ("norm", norm, NORMS),
+        ("dtype", dtype, DTYPES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise unknown_name(kind, value, known)
+    sizes = {"filters": filters, "levels": levels, "kernel_size": kernel_size}
+    for kind, value in sizes.items():
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise UserError(f"{kind}={value!r}.", rule="a whole number of at least 1.")
     return _make_unet(
         MODELS[name],  # a row may be replaced, as in a notebook
         kernel_size,

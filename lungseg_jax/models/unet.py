@@ -17,6 +17,7 @@ from lungseg_jax.models.operators import max_pool
 from lungseg_jax.runtime.compilation import target_platform
 
 FACTORS = (1, 2, 4, 8)  # filters of the first levels, in units of the first
+DTYPES = ("float32", "bfloat16")  # of the computation
 PRECISIONS = ("default", "high", "highest")  # of products and convolutions, in jax.lax
 
 

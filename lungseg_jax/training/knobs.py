@@ -13,7 +13,7 @@ from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.data.preprocessing import CHANNELS
 from lungseg_jax.models import MODELS
 from lungseg_jax.models.norms import NORMS
-from lungseg_jax.models.unet import PRECISIONS
+from lungseg_jax.models.unet import DTYPES, PRECISIONS
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import OPTIMIZERS
 from lungseg_jax.training.placement import AUTO, PLACEMENTS
@@ -149,7 +149,7 @@ KNOBS: tuple[Knob, ...] = (
         "model.dtype",
         "float32",
         "dtype of the computation; parameters are float32",
-        choices=("float32", "bfloat16"),
+        choices=DTYPES,
     ),
     Knob(
         "model.bn_momentum",

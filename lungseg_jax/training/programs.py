@@ -11,6 +11,7 @@ from lungseg_jax.data.packed_masks import packed_dtype
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.compilation import require_platforms
+from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import check_config, preprocessing_of
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
@@ -100,11 +101,18 @@ def lower_train_steps(
       The program, whose `compile()` tells how it suits the devices.
 
     Raises:
-      UserError: the configuration is faulty, its batch does not suit the devices, or a
-        platform is unknown.
+      UserError: the configuration is faulty, its batch does not suit the slices or the
+        devices, or a platform is unknown.
     """
     check_config(c)
     mesh, platforms = distributed.flatten(mesh), require_platforms(platforms)
+    if slices < c.train.batch_size:
+        raise UserError(
+            f"slices={slices} are fewer than a batch, train.batch_size="
+            f"{c.train.batch_size}.",
+            rule="a batch is at most the training split.",
+            remedy="more slices, or a smaller train.batch_size.",
+        )
     check_data_and_devices(c, dtype="int16", training_slices=slices, devices=mesh.size)
     replicated, size = distributed.replicated(mesh), c.data.image_size
     preprocessing = preprocessing_of(c)

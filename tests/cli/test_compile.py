@@ -42,7 +42,7 @@ def test_only_the_update_has_collectives(reported):
         (["--topology=cpu", "--config=smok"], "--config=smoke"),
         (["--topology=cpu", "--config.train.batch=4"], "train.batch_size"),
         (["--topology=cpu", "--slice=4"], "slice"),
-        (["--topology=cpu", "--slices=2"], "larger than the training split"),
+        (["--topology=cpu", "--slices=2"], "slices=2 are fewer than a batch"),
     ],
 )
 def test_faulty_words_are_errors(lungseg_here, words, message):

@@ -13,6 +13,24 @@ def test_an_unknown_name_lists_the_known_ones(name):
     assert repr(name) in e.value.what and e.value.rule == "one of: conv, inception."
 
 
+@pytest.mark.parametrize(
+    "options,error",
+    [
+        ({"dtype": "float23"}, "unknown dtype 'float23'"),
+        ({"norm": "layer"}, "unknown norm 'layer'"),
+        ({"precision": "low"}, "unknown precision 'low'"),
+        ({"levels": 0}, "levels=0"),
+        ({"levels": 4.0}, "levels=4.0"),
+        ({"filters": "8"}, "filters='8'"),
+        ({"kernel_size": -1}, "kernel_size=-1"),
+    ],
+)
+def test_faulty_options_are_refused_at_once(options, error):
+    with pytest.raises(UserError, match=error) as e:
+        make_model("conv", **options)
+    assert e.value.rule
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_equal_arguments_give_the_same_object(name):
     """Functions compiled for it are reused."""

@@ -257,8 +257,11 @@ def test_micro_batches_are_the_arithmetic_of_a_batch():
 
 def test_faulty_requests_are_refused():
     mesh = distributed.make_mesh(jax.devices()[:1])
-    with pytest.raises(UserError, match="larger than the training split"):
+    with pytest.raises(UserError, match="slices=4 are fewer than a batch"):
         lower_train_steps(small_config(), mesh, 4)
+    with pytest.raises(UserError, match="slices=0 are fewer") as e:
+        lower_train_steps(small_config(), mesh, 0)
+    assert e.value.remedy == "more slices, or a smaller train.batch_size."
     with pytest.raises(UserError, match="model.filters"):
         lower_predict(small_config(model__filters=0), mesh)
     for lower in (lower_predict, functools.partial(lower_train_steps, slices=24)):

@@ -36,7 +36,8 @@ def select_members(
         available if it is among them.
 
     Raises:
-      UserError: the choice or a step is unknown, or there is no snapshot yet.
+      UserError: the choice is not text, it or a step is unknown, or there is no snapshot
+        yet.
     """
     if not snapshots:
         raise UserError(
@@ -44,12 +45,19 @@ def select_members(
             rule="a snapshot is saved at the end of each cycle.",
             remedy="run the training command again; it resumes.",
         )
+    known = f"{', '.join(CHOICES)}, or some of {', '.join(snapshots)}."
+    if not isinstance(choice, str | Every):
+        raise UserError(
+            f"members={choice!r} is not text.",
+            rule=known,
+            remedy=f'write numbers as text, too, such as members="{snapshots[-1]}".',
+        )
     if choice is EVERY:
         return [*snapshots, *tuned.get(AVERAGE, ())]
     if choice in REMOVED:
         raise UserError(
             f"members={choice}: the choices {' and '.join(REMOVED)} were removed.",
-            rule=f"{', '.join(CHOICES)}, or some of {', '.join(snapshots)}.",
+            rule=known,
             remedy="choose all: the removed choices gained nothing that could be told "
             "from noise.",
         )
@@ -66,20 +74,17 @@ def select_members(
             "bundle has only what was exported.",
             remedy="choose all, last or steps; or finish the training.",
         )
-    return _select_steps(choice, snapshots)
+    return _select_steps(choice, snapshots, rule=known)
 
 
-def _select_steps(choice: str, snapshots: Sequence[str]) -> list[str]:
+def _select_steps(choice: str, snapshots: Sequence[str], *, rule: str) -> list[str]:
     names = [name.strip() for name in choice.split(",")]
     if not all(names):
-        raise UserError(
-            f"members={choice}: a name is empty.",
-            rule=f"{', '.join(CHOICES)}, or some of {', '.join(snapshots)}.",
-        )
+        raise UserError(f"members={choice}: a name is empty.", rule=rule)
     unknown = [name for name in names if name not in snapshots]
     if unknown:
         raise UserError(
             f"members={choice}: this run has no snapshot {', '.join(unknown)}.",
-            rule=f"{', '.join(CHOICES)}, or some of {', '.join(snapshots)}.",
+            rule=rule,
         )
     return [name for name in snapshots if name in names]

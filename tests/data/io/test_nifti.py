@@ -167,6 +167,9 @@ def sheared():
 def test_refuses_sheared_axes(tmp_path):
     path = write(tmp_path / "in.nii", SPACING, sheared(), (0, 1))
     refused(path, "sheared")
+    for singular in (np.zeros((4, 4)), SPACING @ np.diag([1, 1, 0, 1])):
+        path = write(tmp_path / "in.nii", SPACING, singular, (0, 1))
+        refused(path, "sheared")
     path = write(tmp_path / "in.nii", SPACING, sheared(), (1, 1))
     with open_volume(path) as volume:  # by its qform
         assert volume.geometry.direction == (-1, 0, 0, 0, -1, 0, 0, 0, 1)

@@ -34,6 +34,13 @@ def test_refuses_unknown_members(choice):
         select_members(choice, snapshots=SNAPSHOTS, tuned=TUNED)
 
 
+@pytest.mark.parametrize("choice", [20, ["10", "20"], None, b"all"])
+def test_refuses_members_that_are_not_text(choice):
+    with pytest.raises(UserError, match="is not text") as error:
+        select_members(choice, snapshots=SNAPSHOTS, tuned=TUNED)
+    assert error.value.remedy.endswith('members="30".')
+
+
 @pytest.mark.parametrize("choice", ["best", "greedy"])
 def test_refuses_removed_choices_even_where_an_old_run_has_them(choice):
     old = TUNED | {"best": ["20"], "greedy": ["20", "30"]}
