@@ -97,7 +97,10 @@ class LocalCheckpoints:
         """Restore the newest intact tree, placed like `like`: step, tree and notes.
 
         A damaged step is reported and skipped. If nothing was saved or nothing intact is
-        left, the result is step 0, `like` itself and no notes.
+        left, the result is step 0, None and no notes.
+
+        Args:
+          like: arrays of the expected names, shapes and types, abstract or concrete.
 
         Raises:
           UserError: the saved tree has other names, shapes or types than `like`.
@@ -105,7 +108,6 @@ class LocalCheckpoints:
         return restore_newest(
             self._manager.all_steps(),
             lambda step: read_step(self._manager, self._folder, step, like),
-            like,
             self._damaged,
         )
 
@@ -188,7 +190,6 @@ def preserved(steps: Sequence[int], snapshots: Sequence[int]) -> list[bool]:
 def restore_newest(
     steps: Sequence[int],
     read: Callable[[int], tuple[Any, dict]],
-    otherwise: Any,
     damaged: set[int],
 ) -> tuple[int, Any, dict]:
     """Read the newest intact step, and add those that are not to `damaged`.
@@ -196,7 +197,6 @@ def restore_newest(
     Args:
       steps: those that are there.
       read: returns the tree and the notes of a step.
-      otherwise: the tree of step 0.
       damaged: steps found damaged are added to it.
     """
     for step in sorted(steps, reverse=True):
@@ -207,7 +207,7 @@ def restore_newest(
             progress.say(f"{e.what} Falling back to the previous checkpoint.")
             continue
         return step, tree, notes
-    return 0, otherwise, {}
+    return 0, None, {}
 
 
 def _mb(n: float) -> str:

@@ -73,7 +73,6 @@ class RemoteCheckpoints:
         return restore_newest(
             saved_steps(self._folder),
             lambda step: restore_step(self._folder, step, like),
-            like,
             self._damaged,
         )
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,9 +84,26 @@ def train(
         open_checkpoints(folder.checkpoints, snapshots=snapshots) as saved,
         _reported(config),
     ):
-        training, state, log = _restore(training, folder, saved, initial, tracking)
-        options = flat(config.to_dict())
-        with tracking.following(folder, options, start=int(state.step)):
+        shapes = training.init.eval_shape()
+        progress.say(_description(training, shapes))
+        saved.check_room(shapes.arrays)
+        with ThreadPoolExecutor(
+            1
+        ) as compiler:  # XLA does not hold the interpreter lock
+            compilation = compiler.submit(_compile, training, shapes)
+            state, notes = _first_state(training, shapes, saved, initial)
+            training = dataclasses.replace(training, train_steps=compilation.result())
+        start = int(state.step)
+        log = TrainingLog(
+            folder,
+            training.schedule,
+            total=config.train.total_steps,
+            start=start,
+            notes=notes,
+            batch_names=training.batch_names,
+            tracking=tracking,
+        )
+        with tracking.following(folder, flat(config.to_dict()), start=start):
             try:
                 _loop(training, state, log, saved)
             finally:
@@ -154,49 +171,38 @@ def _build(c: ConfigDict, data: RunData) -> _Training:
     )
 
 
-def _restore(
-    training: _Training,
-    folder: RunFolder,
-    saved: AnyCheckpoints,
-    initial: Callable[[], Any] | None,
-    tracking: Tracking,
-) -> tuple[_Training, TrainState, TrainingLog]:
-    """Compile the step while the newest state is restored, or initialized."""
-    c, shapes = training.config, training.init.eval_shape()
-    used = training.mesh.size
+def _description(training: _Training, shapes: TrainState) -> str:
+    """Describe the network, its data and the devices, in a line."""
+    c, used = training.config, training.mesh.size
     devices = f"{used} {platform_of(distributed.replicated(training.mesh))}"
     if used < jax.device_count():
         devices += f" of {jax.device_count()}, which divide the batch evenly"
     parts = f" in {c.train.accumulate} parts" if c.train.accumulate > 1 else ""
-    progress.say(
+    return (
         f"{c.model.name} U-Net, "
         f"{count_parameters((shapes.params, shapes.batch_stats)):,} parameters, "
         f"receptive field {receptive_field(make_model(**c.model))} pixels; "
         f"{len(training.feed.slices)} slices at {c.data.image_size}x{c.data.image_size}; "
         f"{c.train.total_steps} steps of {c.train.batch_size}{parts} on {devices}"
     )
-    saved.check_room(shapes.arrays)
-    with ThreadPoolExecutor(1) as compiler:  # XLA does not hold the interpreter lock
-        compilation = compiler.submit(_compile, training, shapes)
-        state = training.init()
-        step, arrays, notes = saved.restore(state.arrays)
-        training = dataclasses.replace(training, train_steps=compilation.result())
+
+
+def _first_state(
+    training: _Training,
+    shapes: TrainState,
+    saved: AnyCheckpoints,
+    initial: Callable[[], Any] | None,
+) -> tuple[TrainState, dict]:
+    """Restore the newest state and its notes; without an intact one, start anew."""
+    step, arrays, notes = saved.restore(shapes.arrays)
     distributed.require_common(step, "the newest intact checkpoint is of step")
     if step:
         progress.say(f"resuming after step {step}")
-        state = state.at(step, arrays)
-    elif initial:  # also where no checkpoint is intact
+        return shapes.at(step, arrays), notes
+    state = training.init()
+    if initial:
         state = state.replace(**distributed.place(initial(), state.step.sharding))
-    log = TrainingLog(
-        folder,
-        training.schedule,
-        total=c.train.total_steps,
-        start=step,
-        notes=notes,
-        batch_names=training.batch_names,
-        tracking=tracking,
-    )
-    return training, state, log
+    return state, notes
 
 
 def _loop(
@@ -211,7 +217,6 @@ def _loop(
     """
     c, total = training.config, training.config.train.total_steps
     snapshots, step, must_stop = snapshot_steps(c), int(state.step), False
-    updates_at_once = _make_updates_at_once(c)
     with (
         contextlib.closing(training.feed),
         signals.defer_signals(),
@@ -219,11 +224,12 @@ def _loop(
     ):
         while step < total and not must_stop:
             # Up to the next step after which something is due, in one dispatch.
-            count = updates_at_once(step)
+            count = _updates_at_once(c, snapshots, step)
             state, metrics = _dispatch(training, state, step, count)
             step += count
             if step < total:
-                training.feed.prepare(step, updates_at_once(step), metrics)
+                upcoming = _updates_at_once(c, snapshots, step)
+                training.feed.prepare(step, upcoming, metrics)
             log.add(metrics, count)
             bar.update(count)
 
@@ -278,18 +284,12 @@ def _dispatch(training: _Training, state: TrainState, step: int, count: int):
     return training.train_steps(state, *inputs, np.int32(count))
 
 
-def _make_updates_at_once(c: ConfigDict) -> Callable[[int], int]:
-    """Create `updates_at_once(step)`, the number of updates of the dispatch after `step`.
+def _updates_at_once(c: ConfigDict, snapshots: Sequence[int], step: int) -> int:
+    """Return the number of updates of the dispatch after `step`.
 
-    They end where something is due: a row, validation, a checkpoint or a snapshot. The
-    options are read once, as look-ups in a ConfigDict are slow.
+    They end where something is due: a row, validation, a checkpoint or a snapshot.
     """
-    most, ends = c.train.steps_per_dispatch, snapshot_steps(c)
     intervals = c.train.log_every, c.train.validate_every, c.train.save_every
-
-    def updates_at_once(step: int) -> int:
-        regular = [(step // interval + 1) * interval for interval in intervals]
-        due = min(*regular, *(end for end in ends if end > step))
-        return min(most, due - step)
-
-    return updates_at_once
+    regular = [(step // interval + 1) * interval for interval in intervals]
+    due = min(*regular, *(end for end in snapshots if end > step))
+    return min(c.train.steps_per_dispatch, due - step)
