@@ -55,8 +55,8 @@ def restore_step(folder: Path, step: int, like: Any) -> tuple[Any, dict]:
     Raises:
       UserError: it is damaged, or has other names, shapes or types.
     """
-    with _at_hand(folder, step) as local, _reader(local) as manager:
-        return read_step(manager, local, step, like)
+    with _at_hand(folder, step) as local:
+        return read_step(local, step, like)
 
 
 def verify_checkpoint(folder: Path, step: int) -> int:
@@ -79,10 +79,8 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
-def read_step(
-    manager: ocp.CheckpointManager, folder: Path, step: int, like: Any
-) -> tuple[Any, dict]:
-    """Restore a checkpoint of a folder of this machine with its manager.
+def read_step(folder: Path, step: int, like: Any) -> tuple[Any, dict]:
+    """Restore a checkpoint of a folder of this machine.
 
     Returns and raises: see `restore_step`.
     """
@@ -101,14 +99,14 @@ def read_step(
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),
         partial_restore=True,
     )
-    with _report_read_errors(where):
-        tree = _restore(manager, step, args)
+    with _report_read_errors(where), _reader() as reader:
+        tree = reader.restore(where.absolute() / STATE, args=args)
     manifest.verify_arrays(saved["arrays"], tree, where)
     return tree, saved["notes"]
 
 
 def one_process() -> ocp.options.MultiprocessingOptions:
-    """Return options of a manager in which the other processes do not take part."""
+    """Return options of Orbax with which the other processes do not take part."""
     index = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=index, active_processes={index}
@@ -123,13 +121,13 @@ def silence_orbax() -> None:
 def _verify(folder: Path, step: int) -> int:
     where = folder / str(step)
     arrays = manifest.read_manifest(where / MANIFEST / "metadata", step)["arrays"]
-    with _reader(folder) as manager, _report_read_errors(where):
-        with ocp.PyTreeCheckpointer() as reader:
-            structure = reader.metadata(where.absolute() / STATE).item_metadata.tree
+    state = where.absolute() / STATE
+    with _report_read_errors(where), _reader() as reader:
+        structure = reader.metadata(state).item_metadata.tree
         on_host = jax.tree.map(
             lambda _: ocp.RestoreArgs(restore_type=np.ndarray), structure
         )
-        tree = _restore(manager, step, ocp.args.PyTreeRestore(restore_args=on_host))
+        tree = reader.restore(state, args=ocp.args.PyTreeRestore(restore_args=on_host))
     manifest.verify_arrays(arrays, tree, where)
     missing = sorted(arrays.keys() - manifest.named_leaves(tree).keys())
     if missing:
@@ -137,16 +135,10 @@ def _verify(folder: Path, step: int) -> int:
     return len(arrays)
 
 
-def _restore(manager, step: int, args) -> Any:
-    return manager.restore(step, args=ocp.args.Composite(**{STATE: args}))[STATE]
-
-
-def _reader(folder: Path) -> ocp.CheckpointManager:
+def _reader() -> ocp.Checkpointer:
     silence_orbax()
-    options = ocp.CheckpointManagerOptions(
-        read_only=True, create=False, multiprocessing_options=one_process()
-    )
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+    options = {"multiprocessing_options": one_process()}
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options)
 
 
 def _at_hand(folder: Path, step: int) -> contextlib.AbstractContextManager[Path]:
@@ -163,7 +155,7 @@ def _report_read_errors(where: Path) -> Iterator[None]:
     except Exception as e:  # Orbax raises a bare Exception for a damaged array file
         if memory.is_exhausted(e):
             raise
-        why = (str(e).strip().splitlines() or [type(e).__name__])[0][:120]
+        why = (str(e).strip().splitlines() or [type(e).__name__])[0][:120].rstrip(".")
         code = re.search(r"os_error_code='(\d+)'", str(e))  # of tensorstore
         number = int(code[1]) if code else getattr(e, "errno", None)
         if number and number not in manifest.ABSENT:

@@ -107,7 +107,7 @@ class LocalCheckpoints:
         """
         return restore_newest(
             self._manager.all_steps(),
-            lambda step: read_step(self._manager, self._folder, step, like),
+            lambda step: read_step(self._folder, step, like),
             self._damaged,
         )
 

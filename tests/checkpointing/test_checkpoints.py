@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from lungseg_jax.checkpointing import checkpoints
@@ -289,7 +290,8 @@ def test_a_checkpoint_that_the_disk_does_not_give_is_not_taken_for_damaged(
         raise OSError(errno.EIO, "Input/output error")
 
     with LocalCheckpoints(two_saved, snapshots=[3, 5]) as saved:
-        where = (Path, "read_bytes") if item == "seal" else (checkpoints, "_restore")
+        reader = (ocp.Checkpointer, "restore")
+        where = (Path, "read_bytes") if item == "seal" else reader
         with monkeypatch.context() as m, pytest.raises(UserError) as e:
             m.setattr(*where, fail)
             restore(saved, state)
