@@ -22,8 +22,7 @@ from lungseg_jax.training.recipes import (
 
 
 def get_config(variant: str = ""):
-    c = recipe(variant, {"": laptop, "notebook": notebook, "full": accelerator})
-    c.name = f"conv_{variant}" if variant else "conv"
+    c = recipe("conv", variant, {"": laptop, "notebook": notebook, "full": accelerator})
     c.model.name = "conv"
     c.schedule.cycles = 1
     if variant == "full":

@@ -15,8 +15,7 @@ from lungseg_jax.training.recipes import accelerator, laptop, notebook, recipe
 
 
 def get_config(variant: str = ""):
-    c = recipe(variant, {"": laptop, "notebook": notebook, "full": accelerator})
-    c.name = f"incp_{variant}" if variant else "incp"
+    c = recipe("incp", variant, {"": laptop, "notebook": notebook, "full": accelerator})
     c.schedule.cycles = 1
     if variant != "full":
         c.schedule.name = "constant"

@@ -32,8 +32,7 @@ def get_config(variant: str = ""):
         "notebook": notebook,
         "full": accelerator,
     }
-    c = recipe(variant, variants)
-    c.name = f"incp_snapshot_{variant}" if variant else "incp_snapshot"
+    c = recipe("incp_snapshot", variant, variants)
     if variant == "notebook":
         c.schedule.name = "cosine_restarts"
         c.schedule.cycles = 8

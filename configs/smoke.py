@@ -10,8 +10,7 @@ from lungseg_jax.training.recipes import recipe, without_variety
 
 
 def get_config(variant: str = ""):
-    c = recipe(variant, {"": default_config})
-    c.name = "smoke"
+    c = recipe("smoke", variant, {"": default_config})
     without_variety(c)  # quick to compile
     c.data.phantom_slices = 24
     c.data.image_size = 64

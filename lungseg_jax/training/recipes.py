@@ -140,11 +140,12 @@ def accelerator() -> ConfigDict:
 
 
 def recipe(
-    variant: str, variants: Mapping[str, Callable[[], ConfigDict]]
+    name: str, variant: str, variants: Mapping[str, Callable[[], ConfigDict]]
 ) -> ConfigDict:
-    """Return the base configuration of a variant.
+    """Return the base configuration of a variant, with its name.
 
     Args:
+      name: of the recipe.
       variant: what follows the colon in `--config=FILE.py:VARIANT`, or "".
       variants: the function that makes each variant's base, by name.
 
@@ -157,7 +158,9 @@ def recipe(
             f"the recipe has no variant :{variant}.",
             rule=f"{known}, or no variant." if known else "it has no variants.",
         )
-    return variants[variant]()
+    c = variants[variant]()
+    c.name = f"{name}_{variant}" if variant else name
+    return c
 
 
 def _varied() -> ConfigDict:
