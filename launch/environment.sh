@@ -1,20 +1,22 @@
 # shellcheck shell=bash
-# Functions shared by the launch scripts, which source this file.
+# What the launch scripts share: they set ROOT, the checkout, and source this file.
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-$ROOT/.venv}
 
 # Create a virtual environment in $VENV and install the package with EXTRAS, such as "[test]".
-# Usage: prepare_environment ROOT EXTRAS
+# Usage: prepare_environment EXTRAS
 prepare_environment() {
-  local root=$1 extras=$2 stamp="$VENV/.installed$2"
+  local extras=$1 stamp="$VENV/.installed$1"
   if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "error: $PYTHON is not Python 3.11 or newer; try PYTHON=python3.12." >&2
     exit 2
   fi
   [ -x "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
   # Reinstall only if the dependencies may have changed.
-  if [ ! "$stamp" -nt "$root/pyproject.toml" ]; then
+  if [ ! "$stamp" -nt "$ROOT/pyproject.toml" ]; then
     echo "installing into $VENV"
     # Python compiles the modules that are imported; pip would compile all 9000.
-    "$VENV/bin/pip" install --quiet --no-compile --editable "$root$extras"
+    "$VENV/bin/pip" install --quiet --no-compile --editable "$ROOT$extras"
     touch "$stamp"
   fi
 }

@@ -11,8 +11,6 @@
 # work at once.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=${PYTHON:-python3}
-VENV=${VENV:-$ROOT/.venv}
 CONFIG=${CONFIG:-configs/incp_snapshot.py:full}
 PORT=${PORT:-12355}
 if [ -z "${GPUS:-}" ] && [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
@@ -29,7 +27,7 @@ if ! [[ $GPUS =~ ^[1-9][0-9]*$ ]]; then
     "GPUS=N names another number." >&2
   exit 2
 fi
-[ $dry_run = 1 ] || prepare_environment "$ROOT" "${EXTRAS-[gpu]}"
+[ $dry_run = 1 ] || prepare_environment "${EXTRAS-[gpu]}"
 
 pids=()
 for ((i = 0; i < GPUS; i++)); do

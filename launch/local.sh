@@ -6,10 +6,8 @@
 # EXTRAS selects extras of pyproject.toml; the default is [gpu] if there is an NVIDIA driver.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=${PYTHON:-python3}
-VENV=${VENV:-$ROOT/.venv}
 CONFIG=${CONFIG:-configs/incp_snapshot.py}
 if command -v nvidia-smi > /dev/null; then EXTRAS=${EXTRAS-[gpu]}; fi
 . "$ROOT/launch/environment.sh"
-prepare_environment "$ROOT" "${EXTRAS-}"
+prepare_environment "${EXTRAS-}"
 exec "$VENV/bin/python" -m lungseg_jax.main --config="$CONFIG" "$@"

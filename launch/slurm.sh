@@ -11,8 +11,6 @@
 # is queued again.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=${PYTHON:-python3}
-VENV=${VENV:-$ROOT/.venv}
 CONFIG=${CONFIG:-configs/incp_snapshot.py:full}
 NODES=${NODES:-1}
 GPUS=${GPUS:-1}
@@ -21,7 +19,7 @@ dry_run=0
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 if [ $dry_run = 0 ]; then
   command -v sbatch > /dev/null || { echo "error: sbatch is not installed here." >&2; exit 2; }
-  prepare_environment "$ROOT" "${EXTRAS-[gpu]}"
+  prepare_environment "${EXTRAS-[gpu]}"
 fi
 program=$(run_or_show 1 "$VENV/bin/python" -m lungseg_jax.main --distributed \
   --config="$CONFIG" "$@")

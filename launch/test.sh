@@ -4,10 +4,8 @@
 #   launch/test.sh tests/training/test_losses.py -k dice
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=${PYTHON:-python3}
-VENV=${VENV:-$ROOT/.venv}
 . "$ROOT/launch/environment.sh"
-prepare_environment "$ROOT" "[test]"
+prepare_environment "[test]"
 cd "$ROOT"
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .

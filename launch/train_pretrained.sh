@@ -6,11 +6,9 @@
 # machine rounds differently.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-PYTHON=${PYTHON:-python3}
-VENV=${VENV:-$ROOT/.venv}
 WORKDIR=${WORKDIR:-$ROOT/runs/pretrained}
 . "$ROOT/launch/environment.sh"
-prepare_environment "$ROOT" ""
+prepare_environment ""
 cd "$ROOT"
 for SEED in 0 1; do
   "$VENV/bin/python" -m lungseg_jax.main --config=configs/incp_snapshot.py:phantoms \
