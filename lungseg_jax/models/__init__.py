@@ -74,11 +74,11 @@ def make_model(
         if not isinstance(value, numbers.Integral) or value < 1:
             raise UserError(f"{kind}={value!r}.", rule="a whole number of at least 1.")
     return _make_unet(
-        MODELS[name],  # a row may be replaced, as in a notebook
+        MODELS[name],  # rows may be replaced, as in a notebook
         kernel_size,
         filters=filters,
         levels=levels,
-        norm=norm,
+        norm=NORMS[norm],
         dtype=dtype,
         bn_momentum=bn_momentum,
         bn_per_device=bn_per_device,

@@ -143,14 +143,14 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
 
 
 def make_norm(
-    name: str, *, momentum: float = 0.9, per_device: bool = False
+    norm: Callable[..., nn.Module], *, momentum: float = 0.9, per_device: bool = False
 ) -> Callable[..., nn.Module]:
     """Return the constructor of a norm, which takes the module's name.
 
     Args:
-      name: a key of NORMS.
+      norm: a row of NORMS.
       momentum, per_device: see `BatchNorm`; other norms ignore them.
     """
-    if name == "batch":
+    if norm is BatchNorm:
         return functools.partial(BatchNorm, momentum=momentum, per_device=per_device)
-    return NORMS[name]
+    return norm

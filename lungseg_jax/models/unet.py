@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from lungseg_jax.models.blocks import Conv
 from lungseg_jax.models.folded import pixels_to_fold
 from lungseg_jax.models.layouts import FeatureMap, SkipConcat, fold, unfold
-from lungseg_jax.models.norms import make_norm
+from lungseg_jax.models.norms import BatchNorm, make_norm
 from lungseg_jax.models.operators import max_pool
 from lungseg_jax.runtime.compilation import target_platform
 
@@ -49,7 +49,7 @@ class UNet(nn.Module):
       block: creates the module of one level; see `lungseg_jax.models`.
       filters: filters of the first level; a level with f filters has 4f channels.
       levels: levels on the way down, and as many on the way up.
-      norm: a key of `norms.NORMS`.
+      norm: a row of `norms.NORMS`.
       dtype: dtype of the computation; parameters and statistics are float32, and so is the
         head, whose logits would otherwise have the 8 bits of a bfloat16.
       bn_momentum, bn_per_device: see `norms.BatchNorm`.
@@ -62,7 +62,7 @@ class UNet(nn.Module):
     block: Callable[..., nn.Module]
     filters: int = 8
     levels: int = 4
-    norm: str = "batch"
+    norm: Callable[..., nn.Module] = BatchNorm
     dtype: Any = jnp.float32
     bn_momentum: float = 0.9
     bn_per_device: bool = False

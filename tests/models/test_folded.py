@@ -154,7 +154,7 @@ def test_pools_keep_the_dtype(pool):
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("name", NORMS)
 def test_norms(name, train):
-    norm, x, bias = make_norm(name)(), random(2, 3, 8, 4), random(4, seed=1)
+    norm, x, bias = make_norm(NORMS[name])(), random(2, 3, 8, 4), random(4, seed=1)
     variables = norm.init(jax.random.key(0), x, bias, train=False)
     normalize = partial(norm.apply, train=train, mutable=["batch_stats"])
 

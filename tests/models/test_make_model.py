@@ -3,6 +3,7 @@
 import pytest
 
 from lungseg_jax.models import MODELS, make_model
+from lungseg_jax.models.norms import NORMS
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -43,3 +44,12 @@ def test_a_row_may_be_replaced(monkeypatch):
     before = make_model("conv")
     monkeypatch.setitem(MODELS, "conv", MODELS["inception"])
     assert make_model("conv") == make_model("inception") != before
+
+
+def test_a_norm_may_be_replaced(monkeypatch):
+    """Programs that are compiled for the network before are not used for the new one."""
+    before = make_model("conv", norm="batch")
+    monkeypatch.setitem(NORMS, "batch", NORMS["group"])
+    assert (
+        make_model("conv", norm="batch") == make_model("conv", norm="group") != before
+    )

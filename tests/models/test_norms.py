@@ -112,7 +112,7 @@ def test_group_norm_equals_linen_group_norm_after_a_bias(
 
 @pytest.mark.parametrize("name", NORMS)
 def test_parameters_have_the_same_names(name):
-    norm = make_norm(name, momentum=0.5)(name="norm")
+    norm = make_norm(NORMS[name], momentum=0.5)(name="norm")
     x, bias = jnp.ones((1, 2, 2, 16)), jnp.zeros(16)
     variables = jax.eval_shape(
         partial(norm.init, train=False), jax.random.key(0), x, bias
@@ -130,7 +130,7 @@ def test_parameters_have_the_same_names(name):
 def test_the_gradient_of_a_bias_that_is_subtracted_again_is_exactly_zero(name, is_zero):
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(2, 2, 3, 4, 16)).astype(np.float32)
-    norm = make_norm(name)()
+    norm = make_norm(NORMS[name])()
     variables = norm.init(jax.random.key(0), x, jnp.zeros(16), train=False)
 
     def loss(bias):
