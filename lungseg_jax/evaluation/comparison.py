@@ -125,9 +125,7 @@ def compare_masks(pairs: PairedMasks, *, tolerance: float) -> dict[str, Any]:
         "unit": scores.unit,
         "tolerance": tolerance,
         "scores": scores.summarize(),
-        "pooled_area_error": (
-            None if np.isnan(pooled_area_error) else float(pooled_area_error)
-        ),
+        "pooled_area_error": overlap.none_if_nan(pooled_area_error),
         "volume": volume,
         "slices": scores.slices,
     }

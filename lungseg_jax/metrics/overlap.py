@@ -121,7 +121,15 @@ def summarize(
     groups = None if groups is None else np.asarray(groups)[defined]
     weights = _resamples(len(with_ratio), groups, seed, resamples)
     scores |= _intervals(with_ratio, per_slice, weights)
-    return {key: _plain(value) for key, value in scores.items()}
+    return {
+        key: none_if_nan(value) if isinstance(value, (np.ndarray, float)) else value
+        for key, value in scores.items()
+    }
+
+
+def none_if_nan(value: float) -> float | None:
+    """Convert a score for JSON, which lacks NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 def _intervals(
@@ -176,10 +184,3 @@ def _columns(rows):
 def _ratio(top, bottom):
     top, bottom = np.asarray(top, float), np.asarray(bottom, float)
     return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
-
-
-def _plain(value):
-    """Convert to Python numbers for JSON; NaN, which JSON lacks, becomes None."""
-    if isinstance(value, (np.ndarray, np.floating, float)):
-        return None if np.isnan(value) else float(value)
-    return value

@@ -143,10 +143,9 @@ METRICS: dict[str, Metric] = {
 
 def score_masks(pair: MaskPair) -> dict[str, float | None]:
     """Return the score by each metric of `METRICS`; None where it is undefined."""
-    scores = {metric.name: metric.compute(pair) for metric in METRICS.values()}
     return {
-        name: None if np.isnan(score) else float(score)
-        for name, score in scores.items()
+        metric.name: overlap.none_if_nan(metric.compute(pair))
+        for metric in METRICS.values()
     }
 
 
