@@ -44,8 +44,7 @@ def legacy(tmp_path, monkeypatch):
 def config():
     """The configuration that the run was started with."""
     c = ls.default_config()
-    before = {k.name: k.before for k in knobs.all_knobs() if k.before is not None}
-    c.update_from_flattened_dict(before)
+    c.update_from_flattened_dict(knobs.before_values())
     c.name, c.cache_dir, c.data.dir, c.data.image_size = "legacy", "cache", "data", 32
     c.data.test_fraction = c.data.validation_fraction = 0.2
     c.model.name, c.model.filters = "conv", 1

@@ -24,7 +24,7 @@ def default_config() -> ConfigDict:
 
     Recipes, such as those of `lungseg train`, change some of them.
     """
-    return nested({knob.name: knob.default for knob in knobs.all_knobs()})
+    return nested(knobs.defaults())
 
 
 def check_config(c: ConfigDict) -> None:
@@ -69,7 +69,7 @@ def check_effects(c: ConfigDict) -> None:
         that are held for so long that they miss their lowest, or the warm-up.
     """
     values = flat(c.to_dict())
-    defaults = {knob.name: knob.default for knob in knobs.all_knobs()}
+    defaults = knobs.defaults()
     is_constant = c.schedule.name == "constant"
     # Options that are ignored if a condition holds, with what they belong to.
     ignored = {
@@ -113,17 +113,14 @@ def upgrade_config(written: Mapping[str, Any], version: str) -> ConfigDict:
       UserError: it has a knob that is unknown here.
     """
     values = flat(written)
-    unknown = sorted(values.keys() - {knob.name for knob in knobs.all_knobs()})
+    unknown = sorted(values.keys() - knobs.defaults().keys())
     if unknown:
         raise UserError(
             f"the run has options that are unknown here:\n{bullet_list(unknown)}",
             rule=f"the run was written by lungseg_jax {version}.",
             remedy=f"use it with lungseg_jax {version} or newer.",
         )
-    before = {
-        knob.name: knob.before for knob in knobs.all_knobs() if knob.before is not None
-    }
-    return nested(before | values)
+    return nested(knobs.before_values() | values)
 
 
 def snapshot_steps(c: ConfigDict) -> tuple[int, ...]:
@@ -196,7 +193,7 @@ def _check_names_and_types(c: ConfigDict) -> None:
         what = f"the config is a {type(c).__name__}, not a ConfigDict."
         raise UserError(what, rule=rule)
     given = flat(c.to_dict())
-    known = {knob.name: knob.default for knob in knobs.all_knobs()}
+    known = knobs.defaults()
     wrong = [f"{key} is unknown" for key in sorted(given.keys() - known.keys())]
     wrong += [f"{key} is missing" for key in sorted(known.keys() - given.keys())]
     if wrong:

@@ -325,6 +325,16 @@ def all_knobs() -> tuple[Knob, ...]:
     return (*KNOBS, *probabilities)
 
 
+def defaults() -> dict[str, Any]:
+    """Return the default of every knob, by name."""
+    return {knob.name: knob.default for knob in all_knobs()}
+
+
+def before_values() -> dict[str, Any]:
+    """Return `Knob.before` of the knobs added after version 0.1, by name."""
+    return {knob.name: knob.before for knob in all_knobs() if knob.before is not None}
+
+
 def knob_help() -> str:
     """Describe every knob, a line each, for `--help`."""
     lines = []

@@ -103,13 +103,11 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     if not isinstance(written, dict):
         return config  # `register_run` reports it
     known, asked = flat(written), flat(config.to_dict())
+    defaults = flat(knobs.defaults())
     before = {
-        knob.name: knob.before
-        for knob in knobs.all_knobs()
-        if knob.before is not None
-        and knob.name not in known
-        and knob.before != knob.default
-        and asked[knob.name] == flat({knob.name: knob.default})[knob.name]
+        name: value
+        for name, value in flat(knobs.before_values()).items()
+        if name not in known and value != defaults[name] == asked[name]
     }
     if not before:
         return config

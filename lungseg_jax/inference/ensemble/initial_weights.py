@@ -9,7 +9,7 @@ from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import is_bundle
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.runtime.errors import UserError, bullet_list
-from lungseg_jax.training.knobs import KNOBS
+from lungseg_jax.training.knobs import before_values
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -57,8 +57,8 @@ def _require_same_network(
     path: str, asked: Mapping[str, Any], trained: TrainedEnsemble
 ) -> None:
     # A bundle of an older version does not have the options added since.
-    before = {knob.name: knob.before for knob in KNOBS}
-    found = {k: trained.model.get(k, before[f"model.{k}"]) for k in asked}
+    before = before_values()
+    found = {k: trained.model.get(k, before.get(f"model.{k}")) for k in asked}
     different = [k for k in asked if k not in FREE and asked[k] != found[k]]
     if different:
         rows = [f"model.{k}: {found[k]} there, {asked[k]} here" for k in different]
