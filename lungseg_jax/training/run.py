@@ -29,14 +29,12 @@ class Run:
       config: the configuration, with every knob of this version.
       record: the content of run.json.
       saved_steps: the checkpoints that were saved, in order.
-      tuning: the content of tuning.json; empty if there is none for these snapshots.
     """
 
     folder: RunFolder
     config: ConfigDict
     record: Mapping[str, Any]
     saved_steps: Sequence[int]
-    tuning: Mapping[str, Any]
 
     @classmethod
     def open(cls, folder: RunFolder) -> "Run":
@@ -47,13 +45,7 @@ class Run:
             version wrote it.
         """
         config, record = read_config_and_record(folder.require())
-        saved = checkpoints.saved_steps(folder.checkpoints)
-        snapshots = [step for step in snapshot_steps(config) if step in saved]
-        tuning = read_intact(folder.tuning)
-        names = [str(step) for step in snapshots]
-        if not tuning or tuning["choices"]["all"]["members"] != names:
-            tuning = {}
-        return cls(folder, config, record, saved, tuning)
+        return cls(folder, config, record, checkpoints.saved_steps(folder.checkpoints))
 
     @property
     def snapshots(self) -> list[int]:
@@ -75,6 +67,13 @@ class Run:
             for step in self.planned_snapshots
             if step <= reached and step not in self.saved_steps
         ]
+
+    @functools.cached_property
+    def tuning(self) -> Mapping[str, Any]:
+        """The content of tuning.json; empty if there is none for these snapshots."""
+        tuning, names = read_intact(self.folder.tuning), [*map(str, self.snapshots)]
+        is_of_these = tuning and tuning["choices"]["all"]["members"] == names
+        return tuning if is_of_these else {}
 
     @functools.cached_property
     def evaluation(self) -> dict | None:

@@ -85,5 +85,5 @@ def test_training_images_are_recognized_by_content_under_any_name(tmp_path):
         | {"2d_images/b.tif": "3", "2d_images/c.tif": "4"},
     }
     digests = {"2d_images/x.tif": "1", "2d_images/y.tif": "4", "2d_masks/z.tif": "3"}
-    run = Run(RunFolder(tmp_path), default_config(), record, [], {})
+    run = Run(RunFolder(tmp_path), default_config(), record, [])
     assert run.count_training_images(digests) == 1
