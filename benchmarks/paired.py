@@ -31,7 +31,8 @@ from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.run_data import network_slices
 from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import make_init_fn
-from lungseg_jax.training.steps import make_eval_step, make_train_steps
+from lungseg_jax.training.steps import make_train_steps
+from lungseg_jax.training.validation import make_eval_step
 
 BATCH = 8  # of the evaluation
 NAMES = ("iou_pooled", "iou_min", "loss")

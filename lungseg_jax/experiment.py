@@ -47,7 +47,7 @@ from lungseg_jax.training.scaling import (
 )
 from lungseg_jax.training.trackers import require_trackers
 from lungseg_jax.training.tracking import Tracking
-from lungseg_jax.training.validation import make_predict
+from lungseg_jax.training.validation import make_segment
 
 PREVIEWED = 32  # slices of a preview, about
 DRAWN = 8  # validation slices that trackers show, at most
@@ -200,7 +200,7 @@ def _make_draw(
     if not names:
         return None
     shown = names[:: -(-len(names) // DRAWN)]
-    make_once = functools.cache(lambda: make_predict(c, dataset, shown))
+    make_once = functools.cache(lambda: make_segment(c, dataset, shown))
     return lambda variables: draw_sheet(*make_once()(variables))
 
 

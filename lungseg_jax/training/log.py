@@ -12,7 +12,7 @@ from lungseg_jax.checkpointing.manifest import DIVERGED
 from lungseg_jax.runtime import distributed, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.steps import METRICS
+from lungseg_jax.training.steps import UPDATE_METRICS
 from lungseg_jax.training.tracking import Tracking
 
 SECONDS_BETWEEN_WRITES = 30  # to object storage, which has to be given the whole file
@@ -49,7 +49,7 @@ class TrainingLog:
         self._batch_names, self._tracking = batch_names, tracking
         if distributed.is_primary():
             folder.forget_metrics_after(start)
-        self._values = {name: list(notes.get(name, ())) for name in METRICS}
+        self._values = {name: list(notes.get(name, ())) for name in UPDATE_METRICS}
         self._last_row = start - len(self._values["loss"])
         self._pending = []
         self._unwritten, self._has_failed = [], False
@@ -68,10 +68,12 @@ class TrainingLog:
           UserError: one of them is not finite.
         """
         for metrics, count in jax.device_get(self._pending):
-            for name in METRICS:
+            for name in UPDATE_METRICS:
                 self._values[name] += metrics[name][:count].tolist()
         self._pending = []
-        finite = np.isfinite([self._values[name] for name in METRICS]).all(axis=0)
+        finite = np.isfinite([self._values[name] for name in UPDATE_METRICS]).all(
+            axis=0
+        )
         if not finite.all():
             raise self._diverged(int(np.argmin(finite)))
         return {name: list(values) for name, values in self._values.items()}
@@ -88,11 +90,14 @@ class TrainingLog:
         row = {
             "step": done,
             "kind": "train",
-            **{name: float(np.mean(np.float32(values[name]))) for name in METRICS},
+            **{
+                name: float(np.mean(np.float32(values[name])))
+                for name in UPDATE_METRICS
+            },
             "learning_rate": float(self._schedule(done - 1)),
             "steps_per_second": self._rate(done),
         }
-        self._values = {name: [] for name in METRICS}
+        self._values = {name: [] for name in UPDATE_METRICS}
         self._last_row = done
         self._append(row)
         rate = row["steps_per_second"]
@@ -157,7 +162,7 @@ class TrainingLog:
 
     def _diverged(self, index: int) -> UserError:
         step = self._last_row + index + 1
-        loss, norm = (self._values[name][index] for name in METRICS)
+        loss, norm = (self._values[name][index] for name in UPDATE_METRICS)
         return UserError(
             f"the training diverged: at step {step} the loss is {loss:.4g} and the norm "
             f"of the gradient is {norm:.4g}.",

@@ -1,4 +1,4 @@
-"""The compiled training and evaluation steps.
+"""The compiled training steps.
 
 What is closed over is static; what is passed is traced.
 """
@@ -13,13 +13,12 @@ import optax
 
 from lungseg_jax.data.augmentation.transforms import augment
 from lungseg_jax.data.packed_masks import unpack_masks
-from lungseg_jax.metrics.overlap import count_pixels
 from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.losses import Loss, damp_outliers, track_median
 from lungseg_jax.training.state import TrainState
 
-METRICS = ("loss", "grad_norm")  # of each update
+UPDATE_METRICS = "loss", "grad_norm"
 SMALLEST_KNEE = 1e-6  # keeps losses of exactly 0 from being divided by 0
 
 
@@ -59,7 +58,7 @@ def make_train_steps(
     Returns:
       A compiled function of `state`, `images` `[n h w c]`, `masks` `[n h w]` (see
       `pack_mask`), `indices` `[k b]` and `count` >= 1, the number of rows of `indices` to
-      use. The metrics METRICS are `[k]`, zero for unused rows, and left on the device. One
+      use. The UPDATE_METRICS are `[k]`, zero for unused rows, and left on the device. One
       program serves every `count`.
     """
     prepare = make_prepare(augmentation, normalize, seed, gather)
@@ -78,31 +77,10 @@ def make_train_steps(
             state, latest = update(state, images, masks, indices[i])
             return state, jax.tree.map(lambda m, x: m.at[i].set(x), metrics, latest)
 
-        zeros = {name: jnp.zeros(len(indices)) for name in METRICS}
+        zeros = {name: jnp.zeros(len(indices)) for name in UPDATE_METRICS}
         return jax.lax.fori_loop(0, count, body, (state, zeros))
 
     return jit(steps, donate_argnums=0, out_shardings=sharding)
-
-
-def make_eval_step(
-    model: Any,
-    *,
-    loss: Loss,
-    threshold: float,
-    sharding: jax.sharding.Sharding | None = None,
-) -> Callable:
-    """Create `step(variables, images, masks) -> (losses [b], counts [b 3])`, compiled.
-
-    Counts are those of `overlap.count_pixels` at the network's size, against the soft masks
-    binarized at 0.5. `sharding` applies to both results.
-    """
-
-    def step(variables: Mapping[str, Any], images: jax.Array, masks: jax.Array):
-        logits = model.apply(variables, images, train=False)
-        predicted = jax.nn.sigmoid(logits) > threshold
-        return loss(logits, masks), count_pixels(predicted, masks >= 0.5)
-
-    return jit(step, out_shardings=sharding)
 
 
 def make_prepare(

@@ -1,6 +1,6 @@
 """Validation during training, at the network's size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,15 +9,14 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.packed_masks import unpack_masks
-from lungseg_jax.metrics.overlap import summarize
+from lungseg_jax.metrics.overlap import count_pixels, summarize
 from lungseg_jax.models import make_model
 from lungseg_jax.runtime import distributed
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.config import preprocessing_of
-from lungseg_jax.training.losses import LOSSES
+from lungseg_jax.training.losses import LOSSES, Loss
 from lungseg_jax.training.run_data import RunData, network_slices
 from lungseg_jax.training.state import TrainState
-from lungseg_jax.training.steps import make_eval_step
 
 
 def make_validate(
@@ -66,10 +65,31 @@ def make_validate(
     return validate
 
 
-def make_predict(
+def make_eval_step(
+    model: Any,
+    *,
+    loss: Loss,
+    threshold: float,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Callable:
+    """Create `step(variables, images, masks) -> (losses [b], counts [b 3])`, compiled.
+
+    Counts are those of `overlap.count_pixels` at the network's size, against the soft masks
+    binarized at 0.5. `sharding` applies to both results.
+    """
+
+    def step(variables: Mapping[str, Any], images: jax.Array, masks: jax.Array):
+        logits = model.apply(variables, images, train=False)
+        predicted = jax.nn.sigmoid(logits) > threshold
+        return loss(logits, masks), count_pixels(predicted, masks >= 0.5)
+
+    return jit(step, out_shardings=sharding)
+
+
+def make_segment(
     c: ConfigDict, dataset: Dataset, names: Sequence[str]
 ) -> Callable[[Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Create `predict(variables) -> (images, masks, truths)` of some slices.
+    """Create `segment(variables) -> (images, masks, truths)` of some slices.
 
     All are `[n s s]`, at the network's size: images in [0, 1], the masks boolean.
     """
@@ -79,15 +99,15 @@ def make_predict(
     images = np.asarray(preprocessing_of(c).to_unit(arrays["image"]))
 
     @jit
-    def segment(variables, images):
+    def predict(variables, images):
         logits = model.apply(variables, images, train=False)
         return jax.nn.sigmoid(logits) > c.evaluate.threshold
 
-    def predict(variables):
-        masks = np.asarray(segment(variables, images))
+    def segment(variables):
+        masks = np.asarray(predict(variables, images))
         return images[..., 0], masks, truths
 
-    return predict
+    return segment
 
 
 def _rows(arrays: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:

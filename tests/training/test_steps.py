@@ -11,9 +11,9 @@ import pytest
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables, init_variables
 from lungseg_jax.runtime import distributed
-from lungseg_jax.training.losses import bce, bce_dice
+from lungseg_jax.training.losses import bce_dice
 from lungseg_jax.training.state import make_init_fn
-from lungseg_jax.training.steps import make_eval_step, make_train_steps
+from lungseg_jax.training.steps import make_train_steps
 
 ON = {"zoom": 0.1, "shift": 0.1, "rotation_deg": 5.0, "flip_lr": True, "flip_ud": True}
 
@@ -122,26 +122,6 @@ def test_the_knee_follows_the_running_median(data):
     # `outlier_knee` is the smallest knee.
     _, norm, _ = run(loss / 8, outlier_factor=2.0, outlier_knee=0.5 * loss)
     assert norm == pytest.approx(plain / 2, rel=1e-3)
-
-
-def test_eval_step_counts_by_hand():
-    class Identity:
-        """A "network" whose logits are its input."""
-
-        def apply(self, variables, images, train):
-            return images[..., 0]
-
-    step = make_eval_step(Identity(), loss=bce, threshold=0.5)
-    logits = np.array([[[5.0, 5.0], [-5.0, -5.0]]], np.float32)
-    masks = np.array([[[1.0, 0.2], [0.5, 0.0]]], np.float32)  # 0.5 counts as lung
-    losses, counts = step({}, logits[..., None], masks)
-    assert counts.tolist() == [[1, 1, 1]]  # tp, fp, fn
-    # log(1+e^-5) twice; the others by p log p: 5(1-0.2) and 5*0.5 above it.
-    assert losses[0] == pytest.approx(np.log1p(np.exp(-5)) + (4.0 + 2.5) / 4, rel=1e-5)
-    # The threshold is of probabilities: a logit of 0.5 is one of 0.62.
-    step = make_eval_step(Identity(), loss=bce, threshold=0.7)
-    _, counts = step({}, np.float32([[[[0.5], [1.0]]]]), np.ones((1, 1, 2), np.float32))
-    assert counts.tolist() == [[1, 0, 1]]
 
 
 def updates_of(model, data, accumulate):
