@@ -12,15 +12,14 @@ from lungseg_jax.data.pairs import Slice
 from lungseg_jax.evaluation.mask_scores import MaskScores
 from lungseg_jax.evaluation.results import DOUBTS
 from lungseg_jax.evaluation.slice_scores import SliceScores
-from lungseg_jax.evaluation.tuning import LOW_IOU
+from lungseg_jax.evaluation.tuning import LOW_IOU, mean_by_choice
 from lungseg_jax.inference.ensemble.members import AVERAGE, CHOICES
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
-from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
 from lungseg_jax.metrics import calibration, uncertainty
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.sharing import add, share
+from lungseg_jax.runtime.sharing import all_sum, own_share
 
 TOLERANCE = 2.0  # of NSD: pixels, or mm where the spacing is known
 FLIPS = "all+flips"
@@ -41,7 +40,7 @@ def evaluate(
       trained: the members. If the average is among them every choice is scored, and the
         ensemble is that of all snapshots; otherwise it is that of the members.
       slices: to score, in the units of the training, which are not checked; read once. In
-        a job of several processes, the `share` of this one.
+        a job of several processes, the `own_share` of this one.
       total: their number, for all processes.
       flips: average over mirror images.
       patients: the patient of each slice, for the intervals.
@@ -58,7 +57,7 @@ def evaluate(
     choices = _scored_choices(trained, names, flips=flips)
     stats = _EnsembleStats(LungSegmenter(trained.subset(names), flips=flips))
     member_scores, choice_scores = MaskScores(names), MaskScores(choices)
-    with progress.bar("scoring", len(share(range(total)))) as bar:
+    with progress.bar("scoring", len(own_share(range(total)))) as bar:
         for prediction in _predict(trained, slices, names, choices, flips=flips):
             truth, masks = prediction.truth, prediction.members > trained.threshold
             member_scores.add(zip(names, masks, strict=True), truth)
@@ -157,15 +156,11 @@ def _predict(
         flipped = _probabilities(trained.subset(names), again, flips=True)
     predictions = _probabilities(trained, slices, flips=flips)
     for (image_slice, members), mirrored in zip(predictions, flipped, strict=False):
-        means = {
-            choice: members[chosen].mean(axis=0) for choice, chosen in rows.items()
-        }
+        means = mean_by_choice(members, rows)
         if mirrored:
             means[FLIPS] = mirrored[1].mean(axis=0)
         masks = {choice: mean > trained.threshold for choice, mean in means.items()}
-        truth = trained.preprocessing.true_mask(
-            image_slice.mask, threshold=trained.threshold
-        )
+        truth = trained.true_mask(image_slice.mask)
         of_ensemble = members[[position[name] for name in names]]
         yield _Prediction(image_slice.name, truth, of_ensemble, masks)
 
@@ -200,11 +195,10 @@ class _EnsembleStats:
         band = calibration.boundary_band(truth)
         self._histograms["image"] += calibration.logit_histogram(mean, truth)
         self._histograms["boundary"] += calibration.logit_histogram(mean, truth, band)
-        raw = mean > self._segmenter.trained.threshold
-        self._clean_ups.add(
-            ((name, postprocess(raw, name)) for name in self._clean_ups.names), truth
-        )
         segmentation = self._segmenter.combine(prediction.members)
+        masks = {"none": mean > self._segmenter.trained.threshold}
+        masks[self._segmenter.settings.postprocessing] = segmentation.mask
+        self._clean_ups.add(masks.items(), truth)
         row = self.scores.add(prediction.name, segmentation.mask, truth, spacing)
         row |= _doubt(segmentation)
 
@@ -212,7 +206,7 @@ class _EnsembleStats:
         """Add the slices of the other processes of a job; all must call this."""
         self.scores.merge()
         self._clean_ups.merge()
-        self._histograms = add(self._histograms)
+        self._histograms = all_sum(self._histograms)
 
     def clean_up(self, groups: Sequence[str] | None) -> dict[str, Any]:
         """The overlap scores with and without clean-up, see `MaskScores.summarize`."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lungseg_jax.metrics import overlap
-from lungseg_jax.runtime.sharing import gather, interleave
+from lungseg_jax.runtime.sharing import all_gather, interleave
 
 
 class MaskScores:
@@ -19,10 +19,6 @@ class MaskScores:
     def __init__(self, names: Iterable[str]):
         self._counts: dict[str, list[np.ndarray]] = {name: [] for name in names}
 
-    @property
-    def names(self) -> list[str]:
-        return list(self._counts)
-
     def add(self, masks: Iterable[tuple[str, np.ndarray]], truth: np.ndarray) -> None:
         """Add a slice: names with masks `[h w]`, and the true mask."""
         for name, mask in masks:
@@ -30,7 +26,7 @@ class MaskScores:
 
     def merge(self) -> None:
         """Add the slices of the other processes of a job; all must call this."""
-        parts = gather(
+        parts = all_gather(
             {n: np.reshape(c, (-1, 3)).tolist() for n, c in self._counts.items()}
         )
         self._counts = {
@@ -47,5 +43,7 @@ class MaskScores:
 
     def pooled_iou(self) -> dict[str, float | None]:
         """Return the IoU by name; None where no slice has lung, in truth or mask."""
-        pooled = {name: float(overlap.iou(sum(n))) for name, n in self._counts.items()}
-        return {name: None if np.isnan(iou) else iou for name, iou in pooled.items()}
+        return {
+            name: overlap.none_if_nan(overlap.iou(sum(rows)))
+            for name, rows in self._counts.items()
+        }

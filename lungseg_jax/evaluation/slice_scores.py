@@ -9,7 +9,7 @@ import numpy as np
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import METRICS, MaskPair, score_masks
 from lungseg_jax.runtime.files import csv_writer
-from lungseg_jax.runtime.sharing import gather, interleave
+from lungseg_jax.runtime.sharing import all_gather, interleave
 
 
 class SliceScores:
@@ -54,7 +54,7 @@ class SliceScores:
 
     def merge(self) -> None:
         """Add the slices of the other processes of a job; all must call this."""
-        parts = gather([self.unit, list(self.slices.items()), self.counts.tolist()])
+        parts = all_gather([self.unit, list(self.slices.items()), self.counts.tolist()])
         units = [unit for unit, slices, _ in parts if slices]
         self.unit = units[-1] if units else self.unit
         self.slices = dict(interleave([slices for _, slices, _ in parts]))

@@ -9,7 +9,7 @@ from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
 from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
-from lungseg_jax.runtime.sharing import share
+from lungseg_jax.runtime.sharing import own_share
 from lungseg_jax.training.augmented import stressed_slices
 from lungseg_jax.training.run import Run
 
@@ -30,7 +30,7 @@ def tune_on_validation(
     names = run.record["split"]["validation"]
     return tune(
         trained,
-        lambda: dataset.slices(share(names)),
+        lambda: dataset.slices(own_share(names)),
         len(names),
         stressed=stressed_slices(run.config, dataset, names),
     )
@@ -48,5 +48,7 @@ def evaluate_on_test(
     """
     names = run.record["split"]["test"]
     metadata = slice_metadata(dataset.checked.metadata, names)
-    evaluation = evaluate(trained, dataset.slices(share(names)), len(names), **metadata)
+    evaluation = evaluate(
+        trained, dataset.slices(own_share(names)), len(names), **metadata
+    )
     return evaluation | {"split": "test", "split_seed": run.config.data.split_seed}

@@ -20,7 +20,7 @@ from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.metrics import calibration, overlap, uncertainty
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.sharing import add, gather, interleave, share
+from lungseg_jax.runtime.sharing import all_gather, all_sum, interleave, own_share
 
 LOW_IOU = 0.95  # slices below it should be reviewed
 CACHE_BYTES = 2**29  # of the members' probabilities
@@ -39,7 +39,7 @@ def tune(
       trained: all snapshots in the order of training, then their average if there is one.
       read: the validation slices; called once, or once for each of three passes if the
         members' probabilities do not fit into memory. In a job of several processes, they
-        are the `share` of this one.
+        are the `own_share` of this one.
       total: the number of these slices, for all processes; 0 if the run has no validation
         split.
       stressed: all changed validation slices, from which the limits of review are also
@@ -61,18 +61,18 @@ def tune(
     predict, threshold = trained.predictor().probabilities, trained.threshold
     predictions = _Predictions(trained, predict, read)
     member_scores, choice_scores, losses = MaskScores(names), MaskScores(choices), []
-    with progress.bar("tuning", len(share(range(total)))) as bar:
+    with progress.bar("tuning", len(own_share(range(total)))) as bar:
         for members, truth in predictions:
-            means = _mean_by_choice(members, rows)
+            means = mean_by_choice(members, rows)
             choice_scores.add(((c, m > threshold) for c, m in means.items()), truth)
             member_scores.add(zip(names, members > threshold, strict=True), truth)
             losses.append(_loss(means["all"], truth))
             bar.update()
         for scores in (member_scores, choice_scores):
             scores.merge()
-        weights = calibration.outlier_weights(np.array(interleave(gather(losses))))
-        temperatures = _fit_temperatures(predictions, rows, share(weights))
-        both = predictions, _Predictions(trained, predict, lambda: share(stressed))
+        weights = calibration.outlier_weights(np.array(interleave(all_gather(losses))))
+        temperatures = _fit_temperatures(predictions, rows, own_share(weights))
+        both = predictions, _Predictions(trained, predict, lambda: own_share(stressed))
         reviews = _review_thresholds(both, rows, temperatures, threshold)
 
     return {
@@ -99,10 +99,10 @@ def _members_by_choice(names: Sequence[str]) -> dict[str, list[str]]:
     return choices | ({AVERAGE: [AVERAGE]} if AVERAGE in names else {})
 
 
-def _mean_by_choice(
+def mean_by_choice(
     members: np.ndarray, rows: Mapping[str, Sequence[int]]
 ) -> dict[str, np.ndarray]:
-    """The mean probability `[h w]` of each choice, from all members `[m h w]`."""
+    """Return the mean probability `[h w]` of each choice, from all members `[m h w]`."""
     return {choice: members[chosen].mean(axis=0) for choice, chosen in rows.items()}
 
 
@@ -117,9 +117,9 @@ def _fit_temperatures(
     """The temperature of each choice, each slice counted with its weight."""
     histograms: dict[str, Any] = dict.fromkeys(rows, 0)
     for (members, truth), weight in zip(predictions, weights, strict=True):
-        for choice, mean in _mean_by_choice(members, rows).items():
+        for choice, mean in mean_by_choice(members, rows).items():
             histograms[choice] += weight * calibration.logit_histogram(mean, truth)
-    return {c: calibration.fit_temperature(h) for c, h in add(histograms).items()}
+    return {c: calibration.fit_temperature(h) for c, h in all_sum(histograms).items()}
 
 
 def _review_thresholds(
@@ -131,14 +131,14 @@ def _review_thresholds(
     """The limit of review for each choice, of the masks that `predict` writes."""
     pairs: dict[str, list] = {choice: [] for choice in rows}
     for members, truth in itertools.chain.from_iterable(predictions):
-        for choice, mean in _mean_by_choice(members, rows).items():
+        for choice, mean in mean_by_choice(members, rows).items():
             mask = postprocess(mean > threshold, postprocessing.DEFAULT)
             calibrated = calibration.apply_temperature(mean, temperatures[choice])
             iou = float(overlap.iou(overlap.count_pixels(mask, truth)))
             iou = 1.0 if np.isnan(iou) else iou  # both are empty
             confidence = float(uncertainty.expected_iou(calibrated, mask))
             pairs[choice].append((confidence, iou))
-    parts = gather(pairs)
+    parts = all_gather(pairs)
     chosen = {}
     for choice in rows:
         every = np.array(list(itertools.chain(*(part[choice] for part in parts))))
@@ -189,9 +189,7 @@ class _Predictions:
         cached, room = [], CACHE_BYTES
         predictions = zip_with_predictions(self._predict, self._read())
         for image_slice, members in predictions:
-            truth = self._trained.preprocessing.true_mask(
-                image_slice.mask, threshold=self._trained.threshold
-            )
+            truth = self._trained.true_mask(image_slice.mask)
             yield members, truth
             room -= members.nbytes
             if room > 0:

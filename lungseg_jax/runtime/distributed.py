@@ -160,7 +160,7 @@ def _by_device(gather: Callable, mesh: Mesh) -> Callable:
 
 def lowest(value: int) -> int:
     """Return the smallest value of all processes; all of them must call this."""
-    return min(sharing.gather(int(value)))
+    return min(sharing.all_gather(int(value)))
 
 
 def require_common(value: int, what: str) -> None:
@@ -173,7 +173,7 @@ def require_common(value: int, what: str) -> None:
     Raises:
       UserError: in all processes, if it is not.
     """
-    values = sharing.gather(int(value))
+    values = sharing.all_gather(int(value))
     low, high = min(values), max(values)
     if low != high:
         raise UserError(

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 
-def share(items: Sequence) -> Sequence:
+def own_share(items: Sequence) -> Sequence:
     """Return this process's share: every n-th item, for n processes."""
     index, count = _place()
     return items[index::count]
 
 
-def gather(value: Any) -> list:
+def all_gather(value: Any) -> list:
     """Return the values of all processes, which must all call this.
 
     Args:
@@ -45,11 +45,13 @@ def interleave(parts: Sequence[Sequence]) -> list:
     return [result for row in rounds for result in row if result is not missing]
 
 
-def add(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def all_sum(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sums of arrays over all processes, which must all call this."""
     if _place()[1] == 1:
         return dict(arrays)
-    parts = gather({name: np.asarray(array).tolist() for name, array in arrays.items()})
+    parts = all_gather(
+        {name: np.asarray(array).tolist() for name, array in arrays.items()}
+    )
     return {name: sum(np.array(part[name]) for part in parts) for name in arrays}
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lungseg_jax.runtime.compilation import jit
-from lungseg_jax.runtime.sharing import add
+from lungseg_jax.runtime.sharing import all_sum
 
 
 def make_precise_batch_stats(
@@ -87,7 +87,7 @@ def pool_shares(stats: Any, n: int) -> Any:
       n: batches in the share.
     """
     leaves, structure = jax.tree.flatten(_moments_on_host(stats))
-    sums = add({str(i): n * leaf for i, leaf in enumerate(leaves)} | {"n": n})
+    sums = all_sum({str(i): n * leaf for i, leaf in enumerate(leaves)} | {"n": n})
     means = [sums[str(i)] / sums["n"] for i in range(len(leaves))]
     pooled = _map_norms(_to_variance, jax.tree.unflatten(structure, means))
     return jax.tree.map(np.float32, pooled)

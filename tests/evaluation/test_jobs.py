@@ -9,7 +9,7 @@ from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.members import AVERAGE
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
-from lungseg_jax.runtime.sharing import share
+from lungseg_jax.runtime.sharing import own_share
 
 SLICES = 4  # the fifth process of five has none
 
@@ -31,9 +31,9 @@ def test_processes_share_tuning_and_scoring(
     members = every.subset(names)
 
     def work():
-        tuning = tune(members, lambda: share(some), SLICES, stressed=stressed)
+        tuning = tune(members, lambda: own_share(some), SLICES, stressed=stressed)
         tuned = dataclasses.replace(members, tuning=tuning)
-        return tuning, evaluate(tuned, share(some), SLICES)
+        return tuning, evaluate(tuned, own_share(some), SLICES)
 
     expected = work()  # of a single process
     for results in as_processes(processes, work):

@@ -6,7 +6,7 @@ import pytest
 
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
-from lungseg_jax.runtime.sharing import share
+from lungseg_jax.runtime.sharing import own_share
 from lungseg_jax.training.batch_stats import (
     make_precise_batch_stats,
     pool_batch_stats,
@@ -86,7 +86,7 @@ def test_processes_share_the_batches(as_processes, processes):
     together = estimate(variables, images, batches)
 
     def work():
-        own, stats = share(batches), variables["batch_stats"]
+        own, stats = own_share(batches), variables["batch_stats"]
         if len(own):
             stats = estimate(variables, images, own)
         return pool_shares(stats, len(own))

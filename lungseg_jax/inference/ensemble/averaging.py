@@ -14,7 +14,7 @@ import numpy as np
 
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime.sharing import share
+from lungseg_jax.runtime.sharing import own_share
 from lungseg_jax.training.batch_stats import (
     make_precise_batch_stats,
     pool_batch_stats,
@@ -44,7 +44,7 @@ def average_members(
         make_model(**trained.model),
         normalize=trained.preprocessing.to_unit,
     )
-    own, stats = share(batches), mean["batch_stats"]
+    own, stats = own_share(batches), mean["batch_stats"]
     if len(own):
         stats = jax.device_get(pool_batch_stats(estimate, mean, read(own)))
     if len(own) < len(batches):

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
 from lungseg_jax.inference.ensemble.views import AS_IT_IS, VIEWS
@@ -72,6 +74,10 @@ class TrainedEnsemble:
     def view(self, name: str) -> int:
         """Return the mirror image that a member sees, one of `views.VIEWS`."""
         return self.views.get(name, AS_IT_IS)
+
+    def true_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Return the boolean mask `[h w]` that predictions are scored against."""
+        return self.preprocessing.true_mask(mask, threshold=self.threshold)
 
     def predictor(self, *, flips: bool = False) -> EnsemblePredictor:
         """Return a predictor of all members, in their order.
