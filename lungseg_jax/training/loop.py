@@ -87,9 +87,8 @@ def train(
         shapes = training.init.eval_shape()
         progress.say(_description(training, shapes))
         saved.check_room(shapes.arrays)
-        with ThreadPoolExecutor(
-            1
-        ) as compiler:  # XLA does not hold the interpreter lock
+        # XLA does not hold the interpreter lock.
+        with ThreadPoolExecutor(1) as compiler:
             compilation = compiler.submit(_compile, training, shapes)
             state, notes = _first_state(training, shapes, saved, initial)
             training = dataclasses.replace(training, train_steps=compilation.result())
