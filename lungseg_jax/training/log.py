@@ -71,9 +71,7 @@ class TrainingLog:
             for name in UPDATE_METRICS:
                 self._values[name] += metrics[name][:count].tolist()
         self._pending = []
-        finite = np.isfinite([self._values[name] for name in UPDATE_METRICS]).all(
-            axis=0
-        )
+        finite = np.isfinite([*self._values.values()]).all(axis=0)
         if not finite.all():
             raise self._diverged(int(np.argmin(finite)))
         return {name: list(values) for name, values in self._values.items()}
@@ -90,10 +88,7 @@ class TrainingLog:
         row = {
             "step": done,
             "kind": "train",
-            **{
-                name: float(np.mean(np.float32(values[name])))
-                for name in UPDATE_METRICS
-            },
+            **{name: float(np.mean(np.float32(v))) for name, v in values.items()},
             "learning_rate": float(self._schedule(done - 1)),
             "steps_per_second": self._rate(done),
         }
