@@ -36,7 +36,7 @@ def test_a_device_without_memory_is_a_plain_error(
             "RESOURCE_EXHAUSTED: Out of memory allocating 8796093022208 bytes."
         )
 
-    monkeypatch.setattr(loop, "_restore", fail)
+    monkeypatch.setattr(loop, "_first_state", fail)
     done = lungseg_here("train", *tiny_recipe, f"--workdir={tmp_path}/run")
     assert done.returncode == 2
     assert "out of memory: 8192.00 GiB were asked for." in done.stderr

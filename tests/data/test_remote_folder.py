@@ -111,7 +111,7 @@ def test_the_data_are_those_of_the_folder(remote, tmp_path, capsys):
     address, original = remote
     ours = dataset.load_dataset(address, cache=tmp_path)
     theirs = dataset.load_dataset(original, cache=tmp_path)
-    assert ours.fingerprint == theirs.fingerprint
+    assert ours.checked.fingerprint == theirs.checked.fingerprint
     check.main([str(address), f"--cache_dir={tmp_path}"], standalone_mode=False)
     assert f"fingerprint:  {theirs.fingerprint}" in capsys.readouterr().out
 
