@@ -113,7 +113,7 @@ def test_the_data_are_those_of_the_folder(remote, tmp_path, capsys):
     theirs = dataset.load_dataset(original, cache=tmp_path)
     assert ours.checked.fingerprint == theirs.checked.fingerprint
     check.main([str(address), f"--cache_dir={tmp_path}"], standalone_mode=False)
-    assert f"fingerprint:  {theirs.fingerprint}" in capsys.readouterr().out
+    assert f"fingerprint:  {theirs.checked.fingerprint}" in capsys.readouterr().out
 
 
 def test_a_folder_without_slices_is_a_plain_error(bucket, tmp_path):
