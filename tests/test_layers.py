@@ -18,7 +18,7 @@ ROOT = Path(lungseg_jax.__file__).parent
 FLOORS = [
     {"main", "__main__"},
     {"cli"},
-    {"experiment"},
+    {"experiment", "prediction"},
     {"reporting"},
     {"evaluation"},
     {"inference"},
@@ -79,7 +79,8 @@ def libraries(name):
 
 def test_every_folder_has_a_rank():
     at_root = {path.name for path in ROOT.iterdir() if path.suffix == ".py"}
-    assert at_root == {"__init__.py", "__main__.py", "main.py", "experiment.py"}
+    pipelines = {"experiment.py", "prediction.py"}
+    assert at_root == {"__init__.py", "__main__.py", "main.py"} | pipelines
     assert (ROOT / "py.typed").exists()
     assert {folder_of(name) for name in FILES if name} == RANK.keys()
 

@@ -21,9 +21,9 @@ status 2. Without --run, the weights are those of the package, which were traine
 synthetic slices only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -31,13 +31,10 @@ from lungseg_jax.cli import app
 from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.outputs import LABELS, MAPS
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
+from lungseg_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from lungseg_jax.inference.prediction_table import PredictionTable
     from lungseg_jax.inference.prediction_task import PredictionTask
-    from lungseg_jax.inference.provenance import Provenance
-    from lungseg_jax.inference.resumption import Remainder
     from lungseg_jax.inference.segmenter import LungSegmenter
     from lungseg_jax.runtime.device_names import DeviceName
 
@@ -152,7 +149,6 @@ def predict(
     **maps: bool,
 ) -> None:
     from lungseg_jax.inference.plan import plan_outputs
-    from lungseg_jax.inference.provenance import Provenance
 
     tasks = plan_outputs(
         source,
@@ -166,47 +162,21 @@ def predict(
     )
     if resume and not csv:
         _refuse_results_without_table(out, json, tasks)
-    is_folder = all(task.target != out for task in tasks)
-    provenance = Provenance(out if is_folder else None)
-    rest = _left_to_do(tasks, csv, provenance, resume, overwrite)
-    left = rest.tasks
     segmenter = _load(run, device, members, flips, postprocessing)
-    from lungseg_jax.inference import prediction_record
-    from lungseg_jax.runtime.files import write_json
+    from lungseg_jax.prediction import run_prediction
 
-    weights = prediction_record.describe_weights(segmenter)
-    options = {"volume_cleanup": volume_cleanup, "labels": labels, "flips": flips}
-    made_with = prediction_record.options_record(weights, options)
-    provenance.plan(left, made_with, kept=rest.kept)
-    if resume or overwrite:
-        _remove_leftovers(left)
-    table, skipped = _segment(
+    run_prediction(
         segmenter,
-        rest,
-        csv,
-        collect=json is not None,
-        volume_cleanup=volume_cleanup,
+        tasks,
+        out,
+        csv=csv,
+        json=json,
         labels=labels,
-        skip=len(tasks) > 1,
-        begin=provenance.begin,
-        done=provenance.add,
+        volume_cleanup=volume_cleanup,
+        resume=resume,
+        overwrite=overwrite,
+        source={"run": run, "members": members},
     )
-    if json:
-        record = prediction_record.prediction_record(
-            weights,
-            tasks,
-            table.rows,
-            skipped,
-            options={"run": run, "members": members, **options},
-        )
-        write_json(json, record)
-    _write_index(out, tasks, skipped, table)
-    if summary := table.summary():
-        progress.say(summary)
-    progress.say(f"wrote {pluralize(len(left) - len(skipped), 'mask')} to {out}")
-    if skipped:
-        inputs = pluralize(len(left), "input")
-        raise combine_errors(list(skipped.values()), f"{inputs}, skipped", always=True)
 
 
 def _refuse_results_without_table(
@@ -223,30 +193,6 @@ def _refuse_results_without_table(
             "table.",
             remedy="name the table of the command that is resumed.",
         )
-
-
-def _left_to_do(
-    tasks: Sequence["PredictionTask"],
-    csv: Path | None,
-    provenance: "Provenance",
-    resume: bool,
-    overwrite: bool,
-) -> "Remainder":
-    from lungseg_jax.inference.resumption import Remainder, remainder
-
-    if not resume:
-        return Remainder(tasks, [], [])
-    rest = remainder(tasks, csv, provenance, overwrite=overwrite)
-    done = pluralize(len(rest.kept), "mask")
-    progress.say(f"{done} already there, {len(rest.tasks)} to do")
-    return rest
-
-
-def _remove_leftovers(tasks: Sequence["PredictionTask"]) -> None:
-    """Delete what a command that was killed has left beside the outputs."""
-    from lungseg_jax.data.io.volume_writer import remove_leftovers
-
-    remove_leftovers(path for task in tasks for path in task.outputs)
 
 
 def _load(
@@ -267,53 +213,3 @@ def _load(
     devices.require(device)
     devices.warn_of_idle_gpu()
     return load(run, members=members, flips=flips, postprocessing=postprocessing)
-
-
-def _segment(
-    segmenter: "LungSegmenter",
-    rest: "Remainder",
-    csv: Path | None,
-    *,
-    collect: bool,
-    **options: Any,
-) -> tuple["PredictionTable", dict[str, UserError]]:
-    """Write what is left; return all results, and why some tasks have none.
-
-    Args:
-      segmenter: the trained ensemble.
-      rest: what is left.
-      csv: file of the table.
-      collect: whether the table keeps its rows.
-      options: of `predict_files`.
-    """
-    from lungseg_jax.inference.predict_files import predict_files
-    from lungseg_jax.inference.prediction_table import PredictionTable
-    from lungseg_jax.reporting.volume_page import write_volume_page
-
-    with PredictionTable(
-        csv,
-        domain=segmenter.trained.domain,
-        review_below=segmenter.settings.review_below,
-        kept=rest.rows,
-        collect=collect,
-    ) as table:
-        skipped = predict_files(
-            segmenter, rest.tasks, table, write_page=write_volume_page, **options
-        )
-    return table, skipped
-
-
-def _write_index(
-    out: Path,
-    tasks: Sequence["PredictionTask"],
-    skipped: Mapping[str, UserError],
-    table: "PredictionTable",
-) -> None:
-    """Write the page that links to those of the volumes, if there are several."""
-    from lungseg_jax.inference.plan import index_of
-    from lungseg_jax.reporting.index_page import write_index_page
-
-    if index := index_of(tasks, out):
-        pages = {t.name: t.page for t in tasks if t.page}
-        reasons = {name: e.what for name, e in skipped.items() if name in pages}
-        write_index_page(index, pages, table.volumes, reasons)

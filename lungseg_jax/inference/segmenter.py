@@ -123,6 +123,7 @@ class LungSegmenter:
     Attributes:
       trained: the ensemble.
       settings: its tuned settings, with the clean-up that is in use.
+      flips: whether it averages over mirror images.
 
     Raises:
       UserError: the clean-up is unknown.
@@ -144,7 +145,7 @@ class LungSegmenter:
             )
         self.trained = trained
         self.settings = dataclasses.replace(settings, postprocessing=postprocessing)
-        self._flips = flips
+        self.flips = flips
 
     def __repr__(self) -> str:
         members = ", ".join(self.trained.members)
@@ -157,7 +158,7 @@ class LungSegmenter:
     @functools.cached_property
     def _predictor(self) -> EnsemblePredictor:
         """Placed on the devices when the first slice is predicted."""
-        return self.trained.predictor(flips=self._flips)
+        return self.trained.predictor(flips=self.flips)
 
     def __call__(self, images: np.ndarray | str | PathLike | Any) -> Segmentation:
         """Segment a slice, several of equal size, or a scan.

@@ -1,0 +1,119 @@
+"""The whole prediction: masks of many inputs, with their table, record and pages."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lungseg_jax.data.io.volume_writer import remove_leftovers
+from lungseg_jax.inference.plan import index_of
+from lungseg_jax.inference.predict_files import predict_files
+from lungseg_jax.inference.prediction_record import (
+    describe_weights,
+    options_record,
+    prediction_record,
+)
+from lungseg_jax.inference.prediction_table import PredictionTable
+from lungseg_jax.inference.prediction_task import PredictionTask
+from lungseg_jax.inference.provenance import Provenance
+from lungseg_jax.inference.resumption import Remainder, remainder
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.reporting.index_page import write_index_page
+from lungseg_jax.reporting.volume_page import write_volume_page
+from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
+from lungseg_jax.runtime.files import write_json
+
+
+def run_prediction(
+    segmenter: LungSegmenter,
+    tasks: Sequence[PredictionTask],
+    out: Path,
+    *,
+    csv: Path | None = None,
+    json: Path | None = None,
+    labels: str = "lung",
+    volume_cleanup: bool = True,
+    resume: bool = False,
+    overwrite: bool = False,
+    source: Mapping[str, Any],
+) -> None:
+    """Write the masks of all tasks, and what belongs to them.
+
+    Args:
+      segmenter: the trained ensemble.
+      tasks: of `plan_outputs`.
+      out: the mask, or the folder of the masks, that was given to `plan_outputs`.
+      csv: file for a row for each slice and each volume.
+      json: file for the same data, with outputs, weights and skipped inputs.
+      labels: a key of `LABELS`.
+      volume_cleanup: see `clean_volume`.
+      resume: keep the masks that are there, and predict the rest.
+      overwrite: whether, with `resume`, incomplete outputs may be replaced.
+      source: how the weights were named, for the JSON file.
+
+    Raises:
+      UserError: masks cannot be kept, an input cannot be used or an output not written. A
+        volume that cannot be used among several tasks is skipped; the error comes last.
+    """
+    is_folder = all(task.target != out for task in tasks)
+    provenance = Provenance(out if is_folder else None)
+    rest = Remainder(tasks, [], [])
+    if resume:
+        rest = remainder(tasks, csv, provenance, overwrite=overwrite)
+        done, left = pluralize(len(rest.kept), "mask"), len(rest.tasks)
+        progress.say(f"{done} already there, {left} to do")
+    weights = describe_weights(segmenter)
+    options = {
+        "volume_cleanup": volume_cleanup,
+        "labels": labels,
+        "flips": segmenter.flips,
+    }
+    provenance.plan(rest.tasks, options_record(weights, options), kept=rest.kept)
+    if resume or overwrite:  # a command that was killed may have left some
+        remove_leftovers(path for task in rest.tasks for path in task.outputs)
+    with PredictionTable(
+        csv,
+        domain=segmenter.trained.domain,
+        review_below=segmenter.settings.review_below,
+        kept=rest.rows,
+        collect=json is not None,
+    ) as table:
+        skipped = predict_files(
+            segmenter,
+            rest.tasks,
+            table,
+            volume_cleanup=volume_cleanup,
+            labels=labels,
+            write_page=write_volume_page,
+            skip=len(tasks) > 1,
+            begin=provenance.begin,
+            done=provenance.add,
+        )
+    if json:
+        write_json(
+            json,
+            prediction_record(
+                weights, tasks, table.rows, skipped, options={**source, **options}
+            ),
+        )
+    _write_index(out, tasks, skipped, table)
+    if summary := table.summary():
+        progress.say(summary)
+    written = pluralize(len(rest.tasks) - len(skipped), "mask")
+    progress.say(f"wrote {written} to {out}")
+    if skipped:
+        inputs = pluralize(len(rest.tasks), "input")
+        raise combine_errors(list(skipped.values()), f"{inputs}, skipped", always=True)
+
+
+def _write_index(
+    out: Path,
+    tasks: Sequence[PredictionTask],
+    skipped: Mapping[str, UserError],
+    table: PredictionTable,
+) -> None:
+    """Write the page that links to those of the volumes, if there are several."""
+    if index := index_of(tasks, out):
+        pages = {task.name: task.page for task in tasks if task.page}
+        reasons = {name: e.what for name, e in skipped.items() if name in pages}
+        write_index_page(index, pages, table.volumes, reasons)
