@@ -96,9 +96,10 @@ def run_experiment(
     room = room_for_slices()
     with contextlib.ExitStack() as stack:
         with distributed.primary_first():
+            # First, as phantoms may take minutes.
+            run_record.require_own_folder(c, folder, extend=extend)
             split = run_record.recorded_split(folder)
             data = load_run_data(c, cache_root, room=room, recorded=split)
-            run_record.require_run_or_empty(folder)
             done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
             load = functools.cache(functools.partial(_load_initial, c, data))
             # A run under way needs them only if none of its checkpoints is intact.

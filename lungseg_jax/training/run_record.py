@@ -52,32 +52,18 @@ def register_run(
     Raises:
       UserError: the folder holds another run or something else; nothing is changed.
     """
+    require_own_folder(config, folder, extend=extend)
     if not folder.holds_run:
-        require_run_or_empty(folder)
-        if extend:
-            raise UserError(
-                f"--extend: {folder.path} does not hold a run.",
-                remedy="name the folder of the run with --workdir=DIR.",
-            )
         start = {"config_sha256": [config_digest(config)], "initial": initial}
         start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
         start["placement"] = dataclasses.asdict(data.placement)
         _write(folder, config, _describe(data) | start)
         return
     before, record = read_config_and_record(folder)
-    changed = differences(before.to_dict(), config.to_dict())
-    # Returning to the length before an extension is always allowed.
-    extend = extend or config_digest(config) in record["config_sha256"]
-    if changed and not extend:
-        raise UserError(
-            f"{folder.path} holds a run with other settings:\n{bullet_list(changed)}",
-            rule="a run is resumed with the settings that it was started with.",
-            remedy=NEW_FOLDER,
-        )
     _require_same_files(before, record, folder, data)
     if not done:
         require_same_weights(folder, initial)
-    if changed:
+    if changed := differences(before.to_dict(), config.to_dict()):
         _require_same_beginning(before, config, changed, done)
         digests = [config_digest(c) for c in (config, before)] + record["config_sha256"]
         _write(folder, config, record | {"config_sha256": list(dict.fromkeys(digests))})
@@ -129,13 +115,40 @@ def recorded_split(folder: RunFolder) -> Split | None:
     return read_config_and_record(folder)[1]["split"]
 
 
-def require_run_or_empty(folder: RunFolder) -> None:
-    """Accept a run, the beginning of one, and an empty or missing folder.
+def require_own_folder(
+    config: ConfigDict, folder: RunFolder, *, extend: bool = False
+) -> None:
+    """Accept an empty or missing folder, and a run with the same settings.
+
+    Args:
+      config, folder, extend: as of `register_run`, which also compares the data.
 
     Raises:
-      UserError: the path is something else.
+      UserError: the folder holds another run or something else.
     """
-    if folder.holds_run or not folder.path.exists():
+    if not folder.holds_run:
+        _require_empty(folder)
+        if extend:
+            raise UserError(
+                f"--extend: {folder.path} does not hold a run.",
+                remedy="name the folder of the run with --workdir=DIR.",
+            )
+        return
+    before, record = read_config_and_record(folder)
+    changed = differences(before.to_dict(), config.to_dict())
+    # Returning to the length before an extension is always allowed.
+    extend = extend or config_digest(config) in record["config_sha256"]
+    if changed and not extend:
+        raise UserError(
+            f"{folder.path} holds a run with other settings:\n{bullet_list(changed)}",
+            rule="a run is resumed with the settings that it was started with.",
+            remedy=NEW_FOLDER,
+        )
+
+
+def _require_empty(folder: RunFolder) -> None:
+    """Accept an empty or missing folder, and the beginning of a run."""
+    if not folder.path.exists():
         return
     if not folder.path.is_dir():
         raise UserError(f"{folder.path} is a file.", remedy=NEW_FOLDER)

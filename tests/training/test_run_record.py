@@ -87,6 +87,7 @@ def test_a_run_keeps_the_split_that_it_was_started_with(
     monkeypatch.setattr(experiment, "_finish", lambda *_: None)
     run_experiment(tiny_config(tiny_cache), str(copied_run.path))
     assert used[0].split == split
+    monkeypatch.setattr(experiment, "load_run_data", None)  # not needed for this
     with pytest.raises(UserError, match="holds a run with other settings"):
         c = tiny_config(tiny_cache, **{"data.phantom_slices": 12})
         run_experiment(c, str(copied_run.path))
@@ -106,7 +107,10 @@ def test_options_without_effect_are_refused_only_in_a_new_run(
         run_experiment(c, str(finished_run.path))
 
 
-def test_refuses_a_folder_that_holds_something_else(tiny_cache, tmp_path):
+def test_refuses_a_folder_that_holds_something_else_before_it_draws_phantoms(
+    tiny_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(experiment, "load_run_data", None)
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="not empty and does not hold a run"):
         run_experiment(tiny_config(tiny_cache), str(tmp_path))
