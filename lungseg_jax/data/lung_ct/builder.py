@@ -34,12 +34,8 @@ class LungCTConfig(tfds.core.BuilderConfig):
 class LungCT(tfds.core.ShardBasedBuilder):
     """Pairs of equal names from `<manual_dir>/2d_images` and `<manual_dir>/2d_masks`.
 
-    Records are in the order of the sorted names. They are in shards that `write_shards`
-    has written, because the shuffler of tfds' other builder needs TensorFlow for more than
-    a gigabyte.
-
-    Attributes:
-      written: the shards, in order; `download_and_prepare` moves them.
+    Records are in the order of the sorted names. They are written shard by shard, because
+    the shuffler of tfds' other builder needs TensorFlow for more than a gigabyte.
     """
 
     name = "lung_ct"
@@ -62,7 +58,7 @@ class LungCT(tfds.core.ShardBasedBuilder):
         ),
     ]
 
-    written: Sequence[Path]
+    written: Sequence[Path] = ()  # the shards, if they exist: they are moved
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -75,13 +71,15 @@ class LungCT(tfds.core.ShardBasedBuilder):
     def _shard_iterators_per_split(self, dl_manager):
         pairs = find_pairs(Path(dl_manager.manual_dir))
         parts = [
-            pairs[start : start + SLICES_PER_SHARD]
+            (pairs[start : start + SLICES_PER_SHARD], start)
             for start in range(0, len(pairs), SLICES_PER_SHARD)
         ]
-        return {SPLIT: [partial(iter, part) for part in parts]}  # tfds counts them
+        if self.written:  # tfds only counts the records
+            return {SPLIT: [partial(iter, part) for part, _ in parts]}
+        return {SPLIT: [partial(read_records, *part) for part in parts]}
 
     def _example_writer(self):
-        return _Mover(self.written)
+        return _Mover(self.written) if self.written else super()._example_writer()
 
 
 class _Mover(ExampleWriter):
