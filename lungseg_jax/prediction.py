@@ -35,7 +35,7 @@ def run_prediction(
     volume_cleanup: bool = True,
     resume: bool = False,
     overwrite: bool = False,
-    source: Mapping[str, Any],
+    network: Mapping[str, Any],
 ) -> None:
     """Write the masks of all tasks, and what belongs to them.
 
@@ -49,7 +49,7 @@ def run_prediction(
       volume_cleanup: see `clean_volume`.
       resume: keep the masks that are there, and predict the rest.
       overwrite: whether, with `resume`, incomplete outputs may be replaced.
-      source: how the weights were named, for the JSON file.
+      network: the options that chose the weights, for the JSON file.
 
     Raises:
       UserError: masks cannot be kept, an input cannot be used or an output not written. A
@@ -93,7 +93,7 @@ def run_prediction(
         write_json(
             json,
             prediction_record(
-                weights, tasks, table.rows, skipped, options={**source, **options}
+                weights, tasks, table.rows, skipped, options={**network, **options}
             ),
         )
     _write_index(out, tasks, skipped, table)

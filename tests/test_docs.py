@@ -17,7 +17,7 @@ from PIL import Image
 from lungseg_jax.__main__ import COMMANDS
 from lungseg_jax.cli import train, train_flags
 from lungseg_jax.evaluation.comparison import PairedMasks, compare_masks
-from lungseg_jax.inference import prediction_table
+from lungseg_jax.inference import prediction_rows
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.metrics.registry import METRICS
@@ -256,7 +256,7 @@ def test_the_columns_of_predictions_are_on_their_page():
         for names, _, rows, _ in table_below(SCORES, "## Quantities")
         for name in names_in(names)
     ]
-    assert tuple(name for name, _ in documented) == prediction_table.COLUMNS
+    assert tuple(name for name, _ in documented) == prediction_rows.COLUMNS
     mask, spacing = np.ones((2, 2), bool), (1.0, 1.0, 1.0)
     confidence = Confidence(0.9, True, 0.1, 0.1, 0.1, ("uncertain",))
     with PredictionTable(None, collect=True) as table:

@@ -175,7 +175,7 @@ def predict(
         volume_cleanup=volume_cleanup,
         resume=resume,
         overwrite=overwrite,
-        source={"run": run, "members": members},
+        network={"run": run, "members": members},
     )
 
 

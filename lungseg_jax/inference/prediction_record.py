@@ -7,7 +7,7 @@ import lungseg_jax
 from lungseg_jax.checkpointing.checksums import json_digest
 from lungseg_jax.checkpointing.manifest import tree_digest
 from lungseg_jax.inference.outputs import LABELS
-from lungseg_jax.inference.prediction_table import WHOLE, parse_cell, rows_by_input
+from lungseg_jax.inference.prediction_rows import WHOLE, parse_cell, rows_by_input
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError

@@ -5,7 +5,7 @@ import os
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
-from lungseg_jax.inference.prediction_table import read_rows
+from lungseg_jax.inference.prediction_rows import read_rows
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.provenance import Provenance
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize

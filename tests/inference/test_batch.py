@@ -12,7 +12,8 @@ from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.phantom.volume import make_volume
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
-from lungseg_jax.inference.prediction_table import PredictionTable, read_rows
+from lungseg_jax.inference.prediction_rows import read_rows
+from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.resumption import unfinished
 from lungseg_jax.runtime.errors import UserError
 

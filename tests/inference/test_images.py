@@ -14,7 +14,8 @@ from dicom_files import write_series  # of tests/data/io/
 from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
-from lungseg_jax.inference.prediction_table import PredictionTable, read_rows
+from lungseg_jax.inference.prediction_rows import read_rows
+from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
 

@@ -19,7 +19,8 @@ from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.inference.overlay import overlay
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
-from lungseg_jax.inference.prediction_table import COLUMNS, PredictionTable
+from lungseg_jax.inference.prediction_rows import COLUMNS
+from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.review import MEMBERS, NEIGHBOURS, UNCERTAIN
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides

@@ -36,8 +36,8 @@ def select_members(
         available if it is among them.
 
     Raises:
-      UserError: the choice is not text, it or a step is unknown, or there is no snapshot
-        yet.
+      UserError: the choice is not text, it names an unknown member, or the run has no
+        snapshot yet.
     """
     if not snapshots:
         raise UserError(

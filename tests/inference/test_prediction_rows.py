@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lungseg_jax.inference.prediction_table import (
+from lungseg_jax.inference.prediction_rows import (
     format_cell,
     parse_cell,
     rows_by_input,

@@ -1,0 +1,95 @@
+"""The rows of a prediction table as they are in its CSV file: columns, cells, reading."""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lungseg_jax.runtime.errors import UserError
+
+COLUMNS = (
+    "input",
+    "slice",  # from 0, feet to head; WHOLE for a volume
+    "expected_iou",
+    "review",
+    "disagreement",
+    "uncertainty_bits",
+    "mutual_information_bits",
+    "area_px",
+    "area_mm2",
+    "area_fraction",
+    "volume_ml",
+    "mean_hu",
+    "p05_hu",
+    "p95_hu",
+    "right_ml",
+    "left_ml",
+    "reasons",  # to review, separated by semicolons
+)
+DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
+WHOLE = "all"  # instead of the number of a slice, in the row of a volume
+Row = Mapping[str, str]
+_INTEGERS = ("slice", "area_px")
+_SEPARATOR = "; "  # of reasons
+
+
+def read_rows(path: Path) -> dict[str, list[Row]]:
+    """Read the rows of a table by input, without volumes that are not complete.
+
+    Raises:
+      UserError: the file cannot be read, or is not such a table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values()]
+            columns = tuple(reader.fieldnames or ())
+    except (OSError, ValueError, csv.Error) as e:
+        raise UserError(f"{path} cannot be read as a table: {e}.") from e
+    if columns != COLUMNS:
+        raise UserError(
+            f"{path} is not a table that this command has written.",
+            rule=f"its columns are {','.join(COLUMNS)}.",
+            remedy="name another file with --csv.",
+        )
+    return {
+        name: rows
+        for name, rows in rows_by_input(rows).items()
+        if rows[-1]["slice"] in (WHOLE, "")  # a volume, or a slice
+    }
+
+
+def rows_by_input(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each input, by its name."""
+    by_input: dict[str, list[Row]] = {}
+    for row in rows:
+        by_input.setdefault(row["input"], []).append(row)
+    return by_input
+
+
+def format_cell(value: Any) -> str:
+    """Return a value as it is in the table; "" for None."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return _SEPARATOR.join(value)
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def parse_cell(column: str, text: str) -> Any:
+    """Return the value of a cell; None if it is empty, or not a finite number."""
+    if column == "reasons":
+        return text.split(_SEPARATOR) if text else []
+    if not text:
+        return None
+    if column == "review":
+        return text == "1"
+    if column in _INTEGERS:
+        return int(text)
+    number = float(text)
+    return number if math.isfinite(number) else None
