@@ -1,8 +1,9 @@
 """Segment a volume slice by slice; memory holds its mask, and a few slices of it."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +21,13 @@ from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.contact_sheet import ContactSheet, evenly_spaced
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.outputs import LABELS
-from lungseg_jax.inference.overlay import overlay, stretch
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.prediction_task import PredictionTask
-from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.inference.volume_cleanup import mark_air
 from lungseg_jax.inference.volume_mask import complete_mask
-from lungseg_jax.inference.volume_view import VolumeView, VolumeViewer
+from lungseg_jax.inference.volume_pictures import VolumePictures
+from lungseg_jax.inference.volume_view import VolumeView
 from lungseg_jax.runtime import progress
 
 SAMPLED = 9  # slices that are checked before any is segmented
@@ -55,85 +56,82 @@ def predict_volume(
         domain = _check_volume(segmenter, volume)
         begin()
         with open_mask(task.target, volume, LABELS[labels]) as writer:
-            _predict(
-                segmenter,
-                task,
-                volume,
-                domain,
-                table,
-                writer.write,
-                volume_cleanup,
-                labels,
-                write_page,
-            )
+            with _open_maps(task, volume) as maps:
+                sheet = ContactSheet(volume.count) if task.overlay else None
+                slices = _segment_slices(segmenter, volume, domain, maps, sheet)
+                in_hu = segmenter.trained.domain == "HU"
+                lungs = complete_mask(slices.masks, in_hu=in_hu, cleanup=volume_cleanup)
+                confidences = _with_reasons(slices.confidences, lungs.flags)
+                labelled = lungs.sides if labels == "sides" else lungs.mask
+                pictures = sheet and VolumePictures(
+                    volume,
+                    lungs,
+                    sheet,
+                    slices.uncertainty,
+                    window_hu=segmenter.trained.window_hu,
+                    in_hu=in_hu,
+                )
+                for k, image in enumerate(volume.slices()):
+                    mask, confidence = lungs.mask[k].astype(bool), confidences[k]
+                    writer.write(k, labelled[k])
+                    table.add_slice(
+                        task.name,
+                        k,
+                        image,
+                        mask,
+                        confidence,
+                        spacing_mm=volume.spacing_mm,
+                    )
+                    if pictures:
+                        pictures.add(k, image, confidence)
+                table.end_volume(
+                    task.name, volume.spacing_mm, right=lungs.right, left=lungs.left
+                )
+                if pictures:
+                    picture, view = pictures.finish(task.name)
+                    write_picture(task.overlay, picture)
+                    write_page(task.page, view)
             writer.finish()  # now, as some formats can still fail
             yield
 
 
-def _predict(
-    segmenter: LungSegmenter,
-    task: PredictionTask,
-    volume: Volume,
-    domain: str,
-    table: PredictionTable,
-    write_mask: Callable[[int, np.ndarray], None],
-    volume_cleanup: bool,
-    labels: str,
-    write_page: Callable[[Path, VolumeView], None],
-) -> None:
-    """Predict all slices, clean up the mask of the volume, and write all of the task."""
+@contextlib.contextmanager
+def _open_maps(
+    task: PredictionTask, volume: Volume
+) -> Iterator[Mapping[str, VolumeWriter]]:
+    """Open the maps of the task, by field; they appear after the block, if it succeeds."""
     with contextlib.ExitStack() as stack:
-        sheet = ContactSheet(volume.count)
-        shown = sheet.includes if task.overlay else lambda k: False
-        segmented = _segment_slices(segmenter, task, volume, domain, stack)
-        masks, confidences, uncertainty = _collect(segmented, volume, shown)
-        in_hu = segmenter.trained.domain == "HU"
-        lungs = complete_mask(masks, in_hu=in_hu, cleanup=volume_cleanup)
-        for reason, flags in lungs.flags.items():
-            for k in np.flatnonzero(flags):
-                confidences[k] = confidences[k].with_reason(reason)
-        written = lungs.sides if labels == "sides" else lungs.mask
-        viewer = task.page and VolumeViewer(
-            lungs.sides,
-            spacing_mm=volume.spacing_mm,
-            window_hu=segmenter.trained.window_hu,
-            in_hu=in_hu,
-        )
-        for k, image in enumerate(volume.slices()):
-            write_mask(k, written[k])
-            mask, confidence = lungs.mask[k].astype(bool), confidences[k]
-            if shown(k):
-                window = segmenter.trained.window_hu
-                picture = overlay(image, mask, uncertainty[k], window_hu=window)
-                picture = stretch(picture, volume.aspect)
-                sheet.add(k, picture, review=bool(confidence.review))
-            if viewer:
-                viewer.add(k, image, confidence.review, confidence.reasons)
-            table.add_slice(
-                task.name, k, image, mask, confidence, spacing_mm=volume.spacing_mm
-            )
-        voxels = {"right": lungs.right, "left": lungs.left}
-        table.end_volume(task.name, volume.spacing_mm, **voxels)
-        if viewer:
-            viewer.add_planes(sheet)
-            write_picture(task.overlay, sheet.picture())
-            write_page(task.page, viewer.view(task.name, **voxels))
+        yield {
+            field: stack.enter_context(VolumeWriter(path, volume, np.float32))
+            for field, path in task.maps.items()
+        }
+
+
+class _Slices(NamedTuple):
+    """What is kept of all slices.
+
+    Attributes:
+      masks: uint8 `[n h w]`, as `mark_air` returns them.
+      confidences: one for each slice.
+      uncertainty: `[h w]` of the slices that the sheet includes, by slice.
+    """
+
+    masks: np.ndarray
+    confidences: list[Confidence]
+    uncertainty: dict[int, np.ndarray]
 
 
 def _segment_slices(
-    segmenter,
-    task: PredictionTask,
+    segmenter: LungSegmenter,
     volume: Volume,
     domain: str,
-    stack: contextlib.ExitStack,
-) -> Iterator[tuple[np.ndarray, Segmentation]]:
-    """Yield each slice with its segmentation, and write the maps of the task."""
-    maps = {
-        field: stack.enter_context(VolumeWriter(path, volume, np.float32))
-        for field, path in task.maps.items()
-    }
-    bar = stack.enter_context(progress.bar(task.source.name, volume.count))
-    slices = checked_slices(
+    maps: Mapping[str, VolumeWriter],
+    sheet: ContactSheet | None,
+) -> _Slices:
+    """Segment each slice by itself, and write the maps."""
+    masks = np.zeros((volume.count, *volume.shape), np.uint8)
+    kept = _Slices(masks, confidences=[], uncertainty={})
+    checked = checked_slices(
         volume.slices(),
         segmenter.trained.domain,
         volume.name,
@@ -142,36 +140,31 @@ def _segment_slices(
     )
     segmented = zip_with_predictions(
         segmenter.stream,
-        slices,
+        checked,
         image_of=lambda image: image,
         aspect_of=lambda image: volume.aspect,
     )
-    for k, (image, segmentation) in enumerate(segmented):
-        for field, writer in maps.items():
-            writer.write(k, getattr(segmentation, field))
-        yield image, segmentation
-        bar.update()
+    with progress.bar(Path(volume.name).name, volume.count) as bar:
+        for k, (image, segmentation) in enumerate(segmented):
+            for field, writer in maps.items():
+                writer.write(k, getattr(segmentation, field))
+            kept.masks[k] = mark_air(image, segmentation.mask)
+            kept.confidences.append(Confidence.of(segmentation))
+            if sheet and sheet.includes(k):
+                kept.uncertainty[k] = segmentation.uncertainty
+            bar.update()
+    return kept
 
 
-def _collect(
-    segmented: Iterable[tuple[np.ndarray, Segmentation]],
-    volume: Volume,
-    shown: Callable[[int], bool],
-) -> tuple[np.ndarray, list[Confidence], dict[int, np.ndarray]]:
-    """Keep what is needed of all slices.
-
-    Returns:
-      The masks `[n h w]` as `clean_volume` takes them, the confidence of each slice, and
-      the uncertainty `[h w]` of those that are shown, by slice.
-    """
-    masks = np.zeros((volume.count, *volume.shape), np.uint8)
-    confidences, uncertainty = [], {}
-    for k, (image, segmentation) in enumerate(segmented):
-        masks[k] = mark_air(image, segmentation.mask)
-        confidences.append(Confidence.of(segmentation))
-        if shown(k):
-            uncertainty[k] = segmentation.uncertainty
-    return masks, confidences, uncertainty
+def _with_reasons(
+    confidences: Sequence[Confidence], flags: Mapping[str, np.ndarray]
+) -> list[Confidence]:
+    """Add the reasons of the volume, whose flags are bool `[n]`."""
+    confidences = list(confidences)
+    for reason, flagged in flags.items():
+        for k in np.flatnonzero(flagged):
+            confidences[k] = confidences[k].with_reason(reason)
+    return confidences
 
 
 def _check_volume(segmenter: LungSegmenter, volume: Volume) -> str:
