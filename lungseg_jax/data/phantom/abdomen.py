@@ -87,9 +87,8 @@ def _paint_organs(canvas: Canvas, section: Section, below: np.ndarray) -> None:
         radii = *rng.uniform(0.015, 0.06, 2), rng.uniform(0.03, 0.1)
         center = center * [1, d, 1]
         part = egg(section, rng, center, radii, tilt=rng.uniform(0, 3))
-        if part is not None:
-            hu = liver_hu + 1.5 * rise + rng.normal(0, 12)
-            canvas.paint(part, hu, within=below)
+        hu = liver_hu + 1.5 * rise + rng.normal(0, 12)
+        canvas.paint(part, hu, within=below)
     for side in SIDES:
         kidney = section.stream("kidney", side)
         at = side * 0.43, 0.42 * d, 1.38 - 0.03 * side

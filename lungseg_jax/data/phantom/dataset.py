@@ -18,7 +18,7 @@ What varies, and how often, is in tables next to the code that draws it:
 | matrix, kernel, dose, calibration, streaks, padding, couch | `scanner` |
 
 The mask is that of the lung with its pleura, its vessels and whatever disease fills it,
-however dense. Vessels and nodes at the hila are lung if they are narrower than 15 mm.
+however dense. Vessels and nodes at the hila are lung if they are narrower than 10 mm.
 Large airways, effusion, the air of a pneumothorax, the mediastinum, bowel gas and hernias
 are not lung.
 """
@@ -44,7 +44,7 @@ from lungseg_jax.data.phantom import (
 from lungseg_jax.data.phantom.canvas import Canvas
 from lungseg_jax.data.phantom.patient import Section, draw_patient
 
-VERSION = 5  # increase it when the pixels change: cached phantoms are keyed by it
+VERSION = 6  # increase it when the pixels change: cached phantoms are keyed by it
 
 PLEURA = 0.002  # 0.3 mm
 

@@ -11,7 +11,7 @@ from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
 
 GULLET_AIR_HU = -960.0
 PAD_HU = (-120.0, -70.0)
-WIDE = 0.055  # a radius: vessels and nodes of at least 15 mm are not lung
+WIDE = 0.037  # a radius: vessels and nodes of at least 10 mm are not lung
 HERNIA_CHANCE, GOITRE_CHANCE, MASS_CHANCE = 0.06, 0.04, 0.04
 
 Organ = tuple[list[np.ndarray], float]  # outlines [points 2], HU
@@ -45,6 +45,31 @@ PULMONARY_ARTERIES: list[Line] = [  # trunk and right one, left one
     ([[0.12, -0.3, 0.47], [0.24, 0.02, 0.44], [0.3, 0.18, 0.5]], [0.11, 0.09, 0.06]),
 ]
 
+# Of the left side: the descending artery and the lower vein, the upper ones.
+HILAR_VESSELS: list[Line] = [
+    (
+        [[0.2, 0.0, 0.46], [0.33, 0.12, 0.52], [0.4, 0.24, 0.63], [0.48, 0.36, 0.8]],
+        [0.07, 0.065, 0.055, 0.025],
+    ),
+    (
+        [[0.08, 0.2, 0.63], [0.25, 0.22, 0.65], [0.38, 0.28, 0.69], [0.46, 0.36, 0.8]],
+        [0.06, 0.055, 0.042, 0.02],
+    ),
+    (
+        [[0.2, 0.02, 0.46], [0.3, 0.0, 0.41], [0.36, -0.02, 0.35], [0.4, -0.05, 0.25]],
+        [0.06, 0.05, 0.038, 0.02],
+    ),
+    (
+        [
+            [0.12, -0.08, 0.58],
+            [0.26, -0.12, 0.52],
+            [0.33, -0.16, 0.43],
+            [0.4, -0.2, 0.3],
+        ],
+        [0.055, 0.047, 0.037, 0.02],
+    ),
+]
+
 
 def draw(section: Section) -> list[Organ]:
     """Return the organs, in the order of painting."""
@@ -71,8 +96,16 @@ def _waist(section: Section) -> np.ndarray:
     widths[:2] *= max(narrow + section.wave(rng, 0.4), 0.1)
     middle = section.shift * np.array([0.3, 0.8, 1, 1, 1, 0.7, 0.2])
     left, right = widths * rng.uniform(0.85, 1.15, (2, 7))
+    right[3:6] -= _recess(section) * np.array([0.06, 0.2, 0.14])
     outline = [[middle + left, y], [(middle - right)[::-1], y[::-1]]]
     return closed_curve(np.concatenate(outline, axis=1).T, 4)
+
+
+def _recess(section: Section) -> float:
+    """Return how far, from 0 to 1, the right lung reaches behind heart and bronchus."""
+    rng = section.stream("recess")
+    depth = rng.uniform(-0.3, 1.2) + section.wave(rng, 0.3)
+    return float(np.clip(depth, 0, 1)) * section.progress(0.36, 0.5)
 
 
 def _prevertebral(section: Section) -> np.ndarray:
@@ -153,7 +186,10 @@ def _vessel(patient: Patient, points: list, radii: Radii) -> Tube:
 
 def draw_hila(section: Section, *, are_wide: bool) -> list[Organ]:
     """Draw the wide vessels and nodes of the hila, or the others, which are lung."""
-    organs = []
+    organs = [
+        (tube.section(section.z), section.patient.blood_hu)
+        for tube in _hilar_vessels(section.patient)[are_wide]
+    ]
     for side in SIDES:
         rng = section.stream("hilum", side)
         for center in rng.uniform([0.2, 0.04, 0.42], [0.36, 0.22, 0.7], (7, 3)):
@@ -163,6 +199,21 @@ def draw_hila(section: Section, *, are_wide: bool) -> list[Organ]:
             if part is not None and (radii.min() >= WIDE) == are_wide:
                 organs.append(([part], section.patient.blood_hu))
     return organs
+
+
+@functools.lru_cache(maxsize=16)
+def _hilar_vessels(patient: Patient) -> tuple[list[Tube], list[Tube]]:
+    """Return the narrow and the wide parts of the vessels that enter the lungs."""
+    narrow, wide = [], []
+    for side in SIDES:
+        rng = patient.stream("hilar vessels", side)
+        for points, radii in HILAR_VESSELS:
+            points = points + rng.normal(0, [0.025, 0.04, 0.015], (4, 3))
+            radii = np.array(radii) * rng.uniform(0.8, 1.3)
+            tube = _vessel(patient, points * [side, 1, 1], radii)
+            narrow.append(tube.part(tube.radii < WIDE))
+            wide.append(tube.part(tube.radii >= WIDE))
+    return narrow, wide
 
 
 def _fat_pads(section: Section) -> list[Organ]:

@@ -23,6 +23,10 @@ class Tube:
     points: np.ndarray
     radii: np.ndarray
 
+    def part(self, chosen: np.ndarray) -> "Tube":
+        """Return the tube of the `chosen` balls, bool `[n]`."""
+        return Tube(self.points[chosen], self.radii[chosen])
+
     def shown(self, z: float) -> np.ndarray:
         """Return the numbers of the balls that height `z` cuts."""
         return np.flatnonzero(np.abs(self.points[:, 2] - z) < 0.985 * self.radii)

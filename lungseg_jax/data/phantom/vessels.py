@@ -10,7 +10,7 @@ from lungseg_jax.data.phantom.canvas import Canvas, fill
 from lungseg_jax.data.phantom.patient import SIDES, Patient, Rng, Section
 
 GENERATIONS, STEPS = 8, 5
-STEM_WIDTH = 0.06  # about 8 mm
+STEM_WIDTH = 0.045  # about 6 mm
 _CAP = np.linspace(-np.pi / 2, np.pi / 2, 5)
 _CAP = np.stack([np.cos(_CAP), np.sin(_CAP)], axis=1)
 
@@ -86,7 +86,7 @@ def make_vessels(patient: Patient) -> Pieces:
         rng = patient.stream("vessel tree", side)
         root, count = hilum(patient, side), rng.integers(16, 26)
         headings = _outwards(rng, count, side)
-        widths = rng.uniform(0.03, 0.085, count)
+        widths = rng.uniform(0.025, 0.065, count)
         starts = root + rng.normal(0, [0.03, 0.05, 0.22], (count, 3))
         parts.append(_grow(starts, headings, widths, rng, GENERATIONS))
         parts.append(_scatter(patient, root, side, rng))
