@@ -18,7 +18,7 @@ What varies, and how often, is in tables next to the code that draws it:
 | matrix, kernel, dose, calibration, streaks, padding, couch | `scanner` |
 
 The mask is that of the lung with its pleura, its vessels and whatever disease fills it,
-however dense. Vessels and nodes at the hila are lung if they are narrower than 10 mm.
+however dense. Vessels and nodes at the hila are lung if they are narrower than 12 mm.
 Large airways, effusion, the air of a pneumothorax, the mediastinum, bowel gas and hernias
 are not lung.
 """

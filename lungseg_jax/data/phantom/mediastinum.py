@@ -11,7 +11,7 @@ from lungseg_jax.data.phantom.solids import Tube, egg, make_tube
 
 GULLET_AIR_HU = -960.0
 PAD_HU = (-120.0, -70.0)
-WIDE = 0.037  # a radius: vessels and nodes of at least 10 mm are not lung
+WIDE = 0.044  # a radius: vessels and nodes of at least 12 mm are not lung
 HERNIA_CHANCE, GOITRE_CHANCE, MASS_CHANCE = 0.06, 0.04, 0.04
 
 Organ = tuple[list[np.ndarray], float]  # outlines [points 2], HU
@@ -49,15 +49,15 @@ PULMONARY_ARTERIES: list[Line] = [  # trunk and right one, left one
 HILAR_VESSELS: list[Line] = [
     (
         [[0.2, 0.0, 0.46], [0.33, 0.12, 0.52], [0.4, 0.24, 0.63], [0.48, 0.36, 0.8]],
-        [0.07, 0.065, 0.055, 0.025],
+        [0.08, 0.075, 0.062, 0.03],
     ),
     (
         [[0.08, 0.2, 0.63], [0.25, 0.22, 0.65], [0.38, 0.28, 0.69], [0.46, 0.36, 0.8]],
-        [0.06, 0.055, 0.042, 0.02],
+        [0.065, 0.06, 0.047, 0.02],
     ),
     (
         [[0.2, 0.02, 0.46], [0.3, 0.0, 0.41], [0.36, -0.02, 0.35], [0.4, -0.05, 0.25]],
-        [0.06, 0.05, 0.038, 0.02],
+        [0.065, 0.055, 0.042, 0.02],
     ),
     (
         [
@@ -66,7 +66,7 @@ HILAR_VESSELS: list[Line] = [
             [0.33, -0.16, 0.43],
             [0.4, -0.2, 0.3],
         ],
-        [0.055, 0.047, 0.037, 0.02],
+        [0.06, 0.052, 0.042, 0.02],
     ),
 ]
 

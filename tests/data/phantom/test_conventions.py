@@ -146,7 +146,7 @@ def test_large_airways_are_not_lung(level):
 def test_narrow_vessels_of_the_hila_are_lung_and_wide_ones_are_not():
     inside = {True: [], False: []}
     for seed in range(12):
-        _, mask, section, canvas = draw(seed, 0.52)
+        _, mask, section, canvas = draw(seed, 0.6)
         organs = mediastinum.draw(section)
         for are_wide, found in inside.items():
             hila = mediastinum.draw_hila(section, are_wide=are_wide)
