@@ -127,7 +127,8 @@ def main() -> None:
         )
         scores = []
         for ensemble in ensembles.values():
-            predicted = ensemble.predictor().probabilities(series.images)
+            slices = [(image, 1.0) for image in series.images]
+            predicted = ensemble.predictor().probabilities(slices)
             predicted = [p.mean(0) > 0.5 for p in predicted]
             if family in FAMILIES and not FAMILIES[family].has_lung:
                 scores.append(np.mean([mask.mean() for mask in predicted]))

@@ -45,7 +45,8 @@ def predict(trained, size: int, images, *, flips: bool = False) -> list[np.ndarr
     """Return the members' probabilities `[m h w]` of each image, at a network size."""
     preprocessing = dataclasses.replace(trained.preprocessing, image_size=size)
     resized = dataclasses.replace(trained, preprocessing=preprocessing)
-    return list(resized.predictor(flips=flips).probabilities(images))
+    slices = [(image, 1.0) for image in images]
+    return list(resized.predictor(flips=flips).probabilities(slices))
 
 
 def predict_at_scale(

@@ -106,10 +106,9 @@ def predictions(data: Path, run: str, change: Change, *, every: bool) -> Iterato
             yield np.ascontiguousarray(image, np.float32), np.ascontiguousarray(mask)
 
     segmented = zip_with_predictions(
-        segmenter.stream,
+        segmenter.stream_slices,
         changed(),
-        image_of=lambda pair: pair[0],
-        aspect_of=lambda pair: 1.0,
+        slice_of=lambda pair: (pair[0], 1.0),
     )
     for (_, truth), segmentation in segmented:
         iou = float(overlap.iou(overlap.count_pixels(segmentation.mask, truth)))

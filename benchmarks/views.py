@@ -38,7 +38,7 @@ RESAMPLES = 2000
 
 def count(predictor, series) -> np.ndarray:
     """Return the pixel counts of each slice, `[n 3]`."""
-    probabilities = predictor.probabilities(series.images)
+    probabilities = predictor.probabilities((image, 1.0) for image in series.images)
     pairs = zip(probabilities, series.masks, strict=True)
     return np.stack([overlap.count_pixels(p.mean(0) > 0.5, mask) for p, mask in pairs])
 

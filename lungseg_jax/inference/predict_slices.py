@@ -37,7 +37,7 @@ def predict_slices(
     """Write the outputs of tasks whose inputs passed `check_slices`."""
     inputs = map(_read_slice, tasks)
     with progress.bar("predicting", len(tasks)) as bar:
-        predictions = zip_with_predictions(segmenter.stream, inputs)
+        predictions = zip_with_predictions(segmenter.stream_slices, inputs)
         for task, (source, segmentation) in zip(tasks, predictions, strict=True):
             task.target.parent.mkdir(parents=True, exist_ok=True)
             stored = source.as_stored

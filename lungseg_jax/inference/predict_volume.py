@@ -139,10 +139,9 @@ def _segment_slices(
         is_dicom=volume.is_dicom,
     )
     segmented = zip_with_predictions(
-        segmenter.stream,
+        segmenter.stream_slices,
         checked,
-        image_of=lambda image: image,
-        aspect_of=lambda image: volume.aspect,
+        slice_of=lambda image: (image, volume.aspect),
     )
     with progress.bar(Path(volume.name).name, volume.count) as bar:
         for k, (image, segmentation) in enumerate(segmented):

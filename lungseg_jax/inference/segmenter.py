@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from itertools import repeat
+from itertools import chain, repeat
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import PRETRAINED
-from lungseg_jax.inference.ensemble.predictor import SQUARE, EnsemblePredictor
+from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
@@ -197,7 +197,7 @@ class LungSegmenter:
         return _stack(self.stream(slices), len(images))
 
     def stream(
-        self, images: Iterable[np.ndarray], *, aspects: Iterable[float] = SQUARE
+        self, images: Iterable[np.ndarray], *, aspects: Iterable[float] = repeat(1.0)
     ) -> Iterator[Segmentation]:
         """Segment slices `[h w]` of any sizes, keeping two batches in memory.
 
@@ -208,11 +208,16 @@ class LungSegmenter:
           aspects: for each of them, the height of a pixel over its width.
 
         Raises:
-          UserError: an array is not a slice, or has values that are not finite.
+          UserError: an array is not a slice, has values that are not finite, or has no
+            aspect.
         """
-        slices = (_as_images(image, dimensions=(2,)) for image in images)
-        probabilities = self._predictor.probabilities(slices, aspects=aspects)
-        return map(self.combine, probabilities)
+        return self.stream_slices(zip(images, chain(aspects, repeat(0.0))))
+
+    def stream_slices(
+        self, slices: Iterable[tuple[np.ndarray, float]]
+    ) -> Iterator[Segmentation]:
+        """Segment like `stream`, each image being given together with its aspect."""
+        return map(self.combine, self._predictor.probabilities(_checked(slices)))
 
     def _segment_file(self, path: Path) -> Segmentation:
         if not path.exists():
@@ -239,9 +244,8 @@ class LungSegmenter:
         checked = checked_slices(
             images, trained_on, name, volume=domain, is_dicom=is_dicom
         )
-        slices = _stack(
-            self.stream(checked, aspects=repeat(volume.aspect)), len(images)
-        )
+        stream = self.stream(checked, aspects=repeat(volume.aspect))
+        slices = _stack(stream, len(images))
         lungs = complete_mask(mark_air(images, slices.mask), in_hu=trained_on == "HU")
         flagged = np.logical_or.reduce([*lungs.flags.values()])
         has_geometry = volume.spacing_mm is not None
@@ -293,6 +297,18 @@ def load(
     return LungSegmenter(
         load_ensemble(path, members=members), flips=flips, postprocessing=postprocessing
     )
+
+
+def _checked(
+    slices: Iterable[tuple[np.ndarray, float]],
+) -> Iterator[tuple[np.ndarray, float]]:
+    for number, (image, aspect) in enumerate(slices):
+        if not aspect > 0:
+            raise UserError(
+                f"image {number} has no aspect.",
+                rule="the height of a pixel over its width, a positive number, for each.",
+            )
+        yield _as_images(image, dimensions=(2,)), aspect
 
 
 def _as_images(images: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray:

@@ -101,7 +101,7 @@ def _write_cases(folder, evaluation, segmenter, read) -> list[Case]:
     """Write case<i>_<picture>.png for each case."""
     window = segmenter.trained.window_hu
     reasons = choose_cases(evaluation["slices"], evaluation["uncertainty"]["low_iou"])
-    segmented = zip_with_predictions(segmenter.stream, read(list(reasons)))
+    segmented = zip_with_predictions(segmenter.stream_slices, read(list(reasons)))
     cases = []
     for i, (image_slice, segmentation) in enumerate(segmented):
         pictures = _pictures(image_slice, segmentation, window)

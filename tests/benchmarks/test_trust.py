@@ -16,14 +16,16 @@ def test_an_empty_mask_is_right_where_there_is_no_lung(
     write_image(data / "2d_masks" / "b.tif", np.zeros((40, 40), np.uint8))
     (tmp_path / "run.json").write_text(json.dumps({"split": {"test": ["a", "b"]}}))
 
-    def stream(images, aspects):
-        for image, _ in zip(images, aspects):
+    def stream_slices(slices):
+        for image, _ in slices:
             mask = np.zeros(image.shape, bool)
             yield SimpleNamespace(
                 mask=mask, expected_iou=0.5, disagreement=0.0, review=True
             )
 
-    monkeypatch.setattr(trust, "load", lambda run: SimpleNamespace(stream=stream))
+    monkeypatch.setattr(
+        trust, "load", lambda run: SimpleNamespace(stream_slices=stream_slices)
+    )
     change = trust.CHANGES[trust.UNCHANGED]
     rows = trust.predictions(data, tmp_path, change, every=False)
     assert [row["iou"] for row in rows] == [0.0, 1.0]

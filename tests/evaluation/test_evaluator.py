@@ -52,10 +52,9 @@ def test_scores_are_those_of_the_masks(tuned, slices):
     assert list(found["members"]) == ["10", "20", "30"]
 
     def masks_of(names, flips=False):
-        outputs = tuned.subset(names).predictor(flips=flips)
-        return [
-            m.mean(axis=0) > 0.5 for m in outputs.probabilities(s.image for s in some)
-        ]
+        predictor = tuned.subset(names).predictor(flips=flips)
+        outputs = predictor.probabilities((s.image, 1.0) for s in some)
+        return [m.mean(axis=0) > 0.5 for m in outputs]
 
     for name, scores in found["members"].items():
         assert scores["iou_pooled"] == pytest.approx(iou(masks_of([name]), truths))
@@ -106,7 +105,7 @@ def test_calibration_improves_on_the_slices_it_was_fitted_on(every, slices):
     assert found["image"]["before"]["n"] == 6 * 40 * 36
     histograms = {"image": 0, "boundary": 0}
     members = every.subset(["10", "20", "30"]).predictor()
-    outputs = members.probabilities(s.image for s in some)
+    outputs = members.probabilities((s.image, 1.0) for s in some)
     for s, members in zip(some, outputs, strict=True):
         mean, truth = members.mean(axis=0), s.mask > 0
         histograms["image"] += logit_histogram(mean, truth)

@@ -27,7 +27,8 @@ def every(trained):
 
 def pixels_of(trained, names, slices):
     """Mean probability and truth of all pixels together."""
-    outputs = trained.subset(names).predictor().probabilities(s.image for s in slices)
+    predictor = trained.subset(names).predictor()
+    outputs = predictor.probabilities((s.image, 1.0) for s in slices)
     mean = np.concatenate([m.mean(axis=0).ravel() for m in outputs])
     return mean, np.concatenate([s.mask.ravel() > 0 for s in slices])
 

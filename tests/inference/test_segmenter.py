@@ -21,7 +21,7 @@ def test_a_slice_combines_threshold_clean_up_calibration_and_review(
 ):
     image = images[0]
     segmentation = segmenter(image)
-    (members,) = trained.predictor().probabilities([image])
+    (members,) = trained.predictor().probabilities([(image, 1.0)])
     mean = members.mean(axis=0)
     calibrated = apply_temperature(mean, 1.5)
     np.testing.assert_allclose(segmentation.probability, calibrated, atol=1e-6)
@@ -93,7 +93,7 @@ def test_without_tuning_nothing_is_calibrated_or_reviewed(trained, images):
     plain = LungSegmenter(dataclasses.replace(trained, tuning={}))
     segmentation = plain(images[:2])
     assert segmentation.review is None and plain.settings == TunedSettings()
-    (members,) = trained.predictor().probabilities([images[0]])
+    (members,) = trained.predictor().probabilities([(images[0], 1.0)])
     mean = members.mean(axis=0)
     np.testing.assert_allclose(segmentation.probability[0], mean, atol=1e-6)
 
@@ -214,6 +214,12 @@ def test_stream_refuses_arrays_that_are_not_slices(segmenter, images):
         stream = segmenter.stream([array])
         with pytest.raises(UserError):
             next(stream)
+
+
+@pytest.mark.parametrize("aspects", [[1.0], [1.0, 0.0], [1.0, np.nan]])
+def test_every_image_of_a_stream_has_an_aspect(segmenter, images, aspects):
+    with pytest.raises(UserError, match="image 1 has no aspect"):
+        list(segmenter.stream(images[:2], aspects=aspects))
 
 
 def test_refuses_masked_arrays(segmenter, images):

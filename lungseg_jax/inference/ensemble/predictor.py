@@ -14,13 +14,11 @@ from lungseg_jax.data.preprocessing import Preprocessing, to_slice
 from lungseg_jax.inference.ensemble.views import AS_IT_IS, mirror
 from lungseg_jax.runtime import distributed, memory
 from lungseg_jax.runtime.compilation import jit
-from lungseg_jax.runtime.errors import UserError
 
 LESS_MEMORY = (
     "fewer networks at once, with --members=last; the memory of the host, with "
     "JAX_PLATFORMS=cpu; in a training, a smaller --config.evaluate.batch_size."
 )
-SQUARE = itertools.repeat(1.0)  # pixels
 
 
 class EnsemblePredictor:
@@ -69,22 +67,22 @@ class EnsemblePredictor:
         return self._preprocessing.to_unit(self._preprocessing.image(image, aspect))
 
     def probabilities(
-        self, images: Iterable[np.ndarray], *, aspects: Iterable[float] = SQUARE
+        self, slices: Iterable[tuple[np.ndarray, float]]
     ) -> Iterator[np.ndarray]:
-        """For each image `[h w]`, yield the members' probabilities of lung, `[m h w]`.
+        """For each slice, yield the members' probabilities of lung, `[m h w]`.
 
         While the devices compute a batch, the next one is read and waits for them, and the
         caller works on the results of the one before. Memory holds two batches, whatever
-        the number of images.
+        the number of slices.
 
         Args:
-          images: slices of any sizes.
-          aspects: for each of them, the height of a pixel over its width.
+          slices: images `[h w]` of any sizes, each with the height of its pixels over
+            their width.
 
         Raises:
-          UserError: the memory of the device is too small, or an image has no aspect.
+          UserError: the memory of the device is too small.
         """
-        slices = _with_aspects(images, aspects)
+        slices = iter(slices)
         started = None
         while batch := list(itertools.islice(slices, self._batch_size)):
             outputs = self._start(batch)
@@ -121,20 +119,6 @@ class EnsemblePredictor:
             )
 
 
-def _with_aspects(
-    images: Iterable[np.ndarray], aspects: Iterable[float]
-) -> Iterator[tuple[np.ndarray, float]]:
-    aspects = iter(aspects)
-    for number, image in enumerate(images):
-        aspect = next(aspects, 0)
-        if not aspect > 0:
-            raise UserError(
-                f"image {number} has no aspect.",
-                rule="the height of a pixel over its width, a positive number, for each.",
-            )
-        yield image, aspect
-
-
 @functools.cache  # one process often makes many predictors of the same model
 def make_predict(
     model: Any, *, sharding: jax.sharding.Sharding | None = None
@@ -169,29 +153,23 @@ def zip_with_predictions(
     predict: Callable[..., Iterator[Any]],
     items: Iterable[Any],
     *,
-    image_of: Callable[[Any], np.ndarray] = attrgetter("image"),
-    aspect_of: Callable[[Any], float] = attrgetter("aspect"),
+    slice_of: Callable[[Any], tuple[np.ndarray, float]] = attrgetter("image", "aspect"),
 ) -> Iterator[tuple[Any, Any]]:
     """Yield each item together with the prediction for its image.
 
     Args:
-      predict: yields predictions in the order of its images, like
-        `EnsemblePredictor.probabilities`; it may consume several images before it yields
+      predict: yields predictions in the order of its slices, like
+        `EnsemblePredictor.probabilities`; it may consume several slices before it yields
         the first one.
       items: images `[h w]`, or objects that have one.
-      image_of: returns the image of an item.
-      aspect_of: returns the height of its pixels over their width.
+      slice_of: returns the image of an item, and its aspect.
     """
     pending = deque()  # consumed but not yet predicted
 
-    def images():
+    def slices():
         for item in items:
             pending.append(item)
-            yield image_of(item)
+            yield slice_of(item)
 
-    def aspects():  # each is asked for right after its image
-        while True:
-            yield aspect_of(pending[-1])
-
-    for prediction in predict(images(), aspects=aspects()):
+    for prediction in predict(slices()):
         yield pending.popleft(), prediction

@@ -38,13 +38,6 @@ def members(model):
     return [init_variables(model, channels=1, seed=seed) for seed in range(3)]
 
 
-@pytest.mark.parametrize("aspects", [[1.0], [1.0, 0.0], [1.0, np.nan]])
-def test_every_image_has_an_aspect(model, members, aspects):
-    predictor = EnsemblePredictor(model, members, preprocessing=PREPROCESSING)
-    with pytest.raises(UserError, match="image 1 has no aspect"):
-        list(predictor.probabilities([np.zeros((8, 8))] * 2, aspects=aspects))
-
-
 def test_a_device_without_memory_is_a_plain_error(model, members, monkeypatch):
     predictor = EnsemblePredictor(model, members, preprocessing=PREPROCESSING)
 
@@ -55,7 +48,7 @@ def test_a_device_without_memory_is_a_plain_error(model, members, monkeypatch):
 
     monkeypatch.setattr(predictor, "_predict", fail)
     with pytest.raises(UserError, match="8192.00 GiB were asked for") as e:
-        next(predictor.probabilities([np.zeros((32, 32), np.int16)]))
+        next(predictor.probabilities([(np.zeros((32, 32), np.int16), 1.0)]))
     assert "--members=last" in e.value.remedy
 
 
@@ -75,7 +68,7 @@ def test_yields_slices_of_any_size_and_number_in_order(model, members):
     rng = np.random.default_rng(1)
     shapes = [(40, 40), (64, 30), (32, 32)]
     images = [rng.integers(-1000, 400, shape, np.int16) for shape in shapes]
-    outputs = list(predictor.probabilities(images))
+    outputs = list(predictor.probabilities((image, 1.0) for image in images))
     assert [p.shape for p in outputs] == [(3, *shape) for shape in shapes]
     for image, probabilities in zip(images, outputs, strict=True):
         inputs = PREPROCESSING.image(image)[None]
@@ -88,15 +81,15 @@ def test_reads_one_batch_ahead(model, members):
     """So that the devices have work while the caller has results."""
     consumed = []
 
-    def images():
+    def slices():
         for i in range(100):
             consumed.append(i)
-            yield np.zeros((32, 32), np.int16)
+            yield np.zeros((32, 32), np.int16), 1.0
 
     predictor = EnsemblePredictor(
         model, members, preprocessing=PREPROCESSING, batch_size=2
     )
-    outputs = predictor.probabilities(images())
+    outputs = predictor.probabilities(slices())
     for expected in (4, 4, 6, 6, 8):
         next(outputs)
         assert len(consumed) == expected
@@ -120,7 +113,7 @@ def test_a_batch_is_started_before_the_one_before_is_awaited(
             return np.asarray(self.array)
 
     monkeypatch.setattr(predictor, "_predict", lambda *args: Output(predict(*args)))
-    list(predictor.probabilities(np.zeros((5, 32, 32), np.int16)))
+    list(predictor.probabilities([(np.zeros((32, 32), np.int16), 1.0)] * 5))
     assert events == [
         "start",
         "start",
@@ -144,11 +137,11 @@ members = [init_variables(model, channels=1, seed=seed) for seed in range(2)]
 window = Preprocessing("window", 32, (-1000.0, 400.0))
 predictor = EnsemblePredictor(model, members, preprocessing=window, batch_size=6)
 rng = np.random.default_rng(0)
-images = [rng.integers(-1000, 400, (40, 36), np.int16) for _ in range(13)]
-np.save(sys.argv[1], np.stack(list(predictor.probabilities(images))))
-one = next(predictor.probabilities(images[:1]))
+slices = [(rng.integers(-1000, 400, (40, 36), np.int16), 1.0) for _ in range(13)]
+np.save(sys.argv[1], np.stack(list(predictor.probabilities(slices))))
+one = next(predictor.probabilities(slices[:1]))
 np.save(sys.argv[2], one)
-(output,) = predictor._start([(image, 1.0) for image in images[:6]])[:1]
+(output,) = predictor._start(slices[:6])[:1]
 print(*(len(part.data) for part in output.addressable_shards))
 print(predictor._predict._cache_size())
 """
@@ -173,9 +166,10 @@ def test_all_devices_share_a_batch(run_on_devices, tmp_path):
 def test_a_cpu_predicts_in_float32(trained):
     """Whatever the network was trained in."""
     short = dataclasses.replace(trained, model={**trained.model, "dtype": "bfloat16"})
-    images = [np.random.default_rng(4).integers(-1000, 400, (32, 32), np.int16)]
+    image = np.random.default_rng(4).integers(-1000, 400, (32, 32), np.int16)
     (expected,), (actual,) = (
-        ensemble.predictor().probabilities(images) for ensemble in (trained, short)
+        ensemble.predictor().probabilities([(image, 1.0)])
+        for ensemble in (trained, short)
     )
     np.testing.assert_array_equal(actual, expected)
     dtypes = {p: make_network(short.model, p).dtype for p in ("cpu", "tpu", "cuda")}
@@ -201,7 +195,7 @@ def test_each_member_has_its_view_whoever_else_predicts(trained):
     (image,) = np.random.default_rng(5).integers(-1000, 400, (1, 32, 32), np.int16)
 
     def predict(ensemble, **options):
-        return next(ensemble.predictor(**options).probabilities([image]))
+        return next(ensemble.predictor(**options).probabilities([(image, 1.0)]))
 
     views = assign_views(list(trained.members))
     assert views == {"10": TOP_TO_BOTTOM, "20": LEFT_TO_RIGHT, "30": AS_IT_IS}
@@ -214,12 +208,12 @@ def test_each_member_has_its_view_whoever_else_predicts(trained):
 
 def test_flips_average_each_member_over_all_views(trained):
     image = np.random.default_rng(6).integers(-1000, 400, (32, 32), np.int16)
-    (flipped,) = trained.predictor(flips=True).probabilities([image])
+    (flipped,) = trained.predictor(flips=True).probabilities([(image, 1.0)])
     each = []
     for view in VIEWS:
         views = dict.fromkeys(trained.members, view)
         predictor = dataclasses.replace(trained, views=views).predictor()
-        each += predictor.probabilities([image])
+        each += predictor.probabilities([(image, 1.0)])
     np.testing.assert_allclose(flipped, np.mean(each, axis=0), atol=1e-5)
 
 
@@ -229,9 +223,9 @@ def test_a_single_slice_equals_the_same_slice_in_a_batch(model, members):
     )
     rng = np.random.default_rng(2)
     images = [rng.integers(-1000, 400, (32, 32), np.int16) for _ in range(3)]
-    in_batch = list(predictor.probabilities(images))
+    in_batch = list(predictor.probabilities((image, 1.0) for image in images))
     for image, expected in zip(images, in_batch, strict=True):
-        (single,) = predictor.probabilities([image])
+        (single,) = predictor.probabilities([(image, 1.0)])
         np.testing.assert_allclose(single, expected, atol=1e-6)
 
 
@@ -247,5 +241,5 @@ def test_zips_slices_with_their_own_predictions(model, members):
     pairs = list(zip_with_predictions(predictor.probabilities, iter(slices)))
     assert [item.name for item, _ in pairs] == ["0", "1", "2", "3", "4"]
     for item, probabilities in pairs:
-        (expected,) = predictor.probabilities([item.image], aspects=[item.aspect])
+        (expected,) = predictor.probabilities([(item.image, item.aspect)])
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
