@@ -101,12 +101,12 @@ class Canvas:
             cover = self.cover(*outlines)
             self.paint_cover(cover if within is None else cv2.min(cover, within), hu)
 
-    def paint_cover(self, cover: np.ndarray, hu: float, alpha: float = 1.0) -> None:
+    def paint_cover(self, cover: np.ndarray, hu: float) -> None:
         """Blend a value into the image by a coverage, uint8 `[size size]`."""
         left, top, width, height = cv2.boundingRect(cover)
         box = np.s_[top : top + height, left : left + width]
         window = self.image[box]
-        window += (hu - window) * (cover[box] * np.float32(alpha / 255))
+        window += (hu - window) * (cover[box] * np.float32(1 / 255))
 
     def cover(self, *outlines: np.ndarray) -> np.ndarray:
         """Return the union of outlines as anti-aliased coverage, uint8 `[size size]`."""
