@@ -11,7 +11,6 @@ pixels. Masks have the values 0 and 1, or 0 and 255: those that predict writes w
 --labels=sides cannot be compared.
 """
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -59,14 +58,7 @@ def compare(
         pair_masks(truth, mask) as pairs,
         progress.bar("comparing", pairs.count) as bar,
     ):
-
-        def counted_slices():
-            for masks in pairs.slices:
-                yield masks
-                bar.update()
-
-        counted = dataclasses.replace(pairs, slices=counted_slices())
-        comparison = compare_masks(counted, tolerance=tolerance)
+        comparison = compare_masks(pairs, tolerance=tolerance, progress=bar.update)
     if csv:
         write_slice_scores(csv, comparison["slices"])
     if json:

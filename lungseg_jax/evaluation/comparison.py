@@ -6,7 +6,7 @@ have no spacing, so their distances are in pixels.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,12 @@ def pair_masks(truth: Path, prediction: Path) -> Iterator[PairedMasks]:
     yield PairedMasks(len(files), _read_files(files))
 
 
-def compare_masks(pairs: PairedMasks, *, tolerance: float) -> dict[str, Any]:
+def compare_masks(
+    pairs: PairedMasks,
+    *,
+    tolerance: float,
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
     """Score pairs of masks slice by slice, and a volume also as a whole.
 
     Both masks of a volume are kept in memory, with a byte for each voxel.
@@ -102,6 +107,7 @@ def compare_masks(pairs: PairedMasks, *, tolerance: float) -> dict[str, Any]:
     Args:
       pairs: of `pair_masks`.
       tolerance: of NSD, in pixels or mm.
+      progress: called after each slice.
 
     Returns:
       "unit", "tolerance", "scores" as `overlap.summarize`, "pooled_area_error" (for a
@@ -117,6 +123,7 @@ def compare_masks(pairs: PairedMasks, *, tolerance: float) -> dict[str, Any]:
             if stacks is None:
                 stacks = np.empty((2, pairs.count, *truth.shape), bool)
             stacks[0, k], stacks[1, k] = prediction, truth
+        progress()
     volume = None
     if pairs.is_volume:
         volume = score_masks(MaskPair(*stacks, pairs.spacing_mm, tolerance))
