@@ -9,7 +9,7 @@ removes 43, 32 and 16 % of the lung from three of them.
 import cc3d
 import numpy as np
 
-from lungseg_jax.inference.volume_cleanup import bounding_box
+from lungseg_jax.metrics.bounding_box import bounding_box
 from lungseg_jax.runtime.errors import unknown_name
 
 # Share of the largest component. True masks have specks up to 0.33 %, then one piece of
@@ -47,10 +47,10 @@ def postprocess(mask: np.ndarray, name: str) -> np.ndarray:
     if name not in POSTPROCESSING:
         raise unknown_name("postprocessing", name, POSTPROCESSING)
     cleaned = mask.copy()
-    box = bounding_box(mask[None])
+    box = bounding_box(mask)
     if box is None:
         return cleaned
-    inside = cleaned[box[1:]]  # what is outside is connected to the border of the image
+    inside = cleaned[box]  # what is outside is connected to the border of the image
     for step in name.split("+"):
         inside[:] = _STEPS[step](inside)
     return cleaned

@@ -11,7 +11,7 @@ ACM Transactions on Graphics 26, 2007, with the lung as energy.
 import cc3d
 import numpy as np
 
-from lungseg_jax.inference.volume_cleanup import bounding_box
+from lungseg_jax.metrics.bounding_box import bounding_box
 
 RIGHT, LEFT = 1, 2  # labels of the patient's right and left lung
 # The cost of a row in which the seam is at the border, in pixels of lung.

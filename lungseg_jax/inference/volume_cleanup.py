@@ -9,6 +9,8 @@ import cc3d
 import fill_voids
 import numpy as np
 
+from lungseg_jax.metrics.bounding_box import bounding_box
+
 COMPONENT = 0.05  # share of the largest component
 BESIDE = 0.5  # share of a component's slices that also show the largest one
 LUNG, AIR = 1, 2  # values of a mask: lung, and lung with air in it
@@ -79,17 +81,3 @@ def _are_kept(labels: np.ndarray, air: np.ndarray | None) -> np.ndarray:
     common = np.minimum(last, last[largest]) - np.maximum(first, first[largest]) + 1
     is_beside = common >= BESIDE * (last - first + 1)
     return is_beside & (sizes >= least)
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """Return the slices of each axis that hold a voxel of the mask."""
-    rows_and_columns = mask.max(axis=0)
-    used = (
-        mask.any(axis=(1, 2)),
-        rows_and_columns.any(axis=1),
-        rows_and_columns.any(axis=0),
-    )
-    if not used[0].any():
-        return None
-    ends = [np.flatnonzero(axis)[[0, -1]] for axis in used]
-    return tuple(slice(int(first), int(last) + 1) for first, last in ends)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from lungseg_jax.metrics.bounding_box import bounding_box
 from lungseg_jax.metrics.surface_elements import element_patterns, element_sizes
 
 
@@ -59,7 +60,7 @@ def surface_scores(
 
 def _boundary_distances(predicted, truth, spacing):
     """For each boundary, its elements' distances to the other one, and their sizes."""
-    box = _bounding_box(predicted | truth)
+    box = bounding_box(predicted | truth)
     patterns = [element_patterns(np.pad(m[box], 1)) for m in (predicted, truth)]
     size_of = element_sizes(spacing)
     # At the first and the last pattern, all neighbours are on one side.
@@ -71,16 +72,6 @@ def _boundary_distances(predicted, truth, spacing):
         )
         for i in (0, 1)
     ]
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The part of an image or volume that is not empty, as an index."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        used = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(used[0], used[-1] + 1))
-    return tuple(box)
 
 
 def _distances(points, targets, shape, spacing) -> np.ndarray:
