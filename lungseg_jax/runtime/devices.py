@@ -11,7 +11,7 @@ from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.device_names import DeviceName
 from lungseg_jax.runtime.errors import UserError
 
-PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}  # of JAX, by our names
+BACKENDS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}  # of JAX, by our names
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -19,7 +19,7 @@ def choose(name: DeviceName | None) -> None:
     """Let JAX see only a device; must precede any use of one. None changes nothing."""
     if name is None:
         return
-    jax.config.update("jax_platforms", PLATFORMS[name.platform])
+    jax.config.update("jax_platforms", BACKENDS[name.platform])
     if name.index is None:
         return
     jax.config.update("jax_cuda_visible_devices", str(name.index))

@@ -17,8 +17,8 @@ from jax import export
 from lungseg_jax.inference.ensemble.predictor import predict_views
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
+from lungseg_jax.runtime.compilation import PLATFORMS
 
-PLATFORMS = ("cpu", "cuda", "tpu")
 EPSILON = 1e-7  # the float32 probability nearest to 1 is about 1 - EPSILON
 
 
