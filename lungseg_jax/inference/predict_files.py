@@ -26,7 +26,7 @@ def predict_files(
     volume_cleanup: bool = True,
     labels: str = "lung",
     write_page: Callable[[Path, VolumeView], None] = lambda path, view: None,
-    skip: bool | None = None,
+    skip: bool = False,
     begin: Callable[[], object] = lambda: None,
     done: Callable[[PredictionTask], object] = lambda task: None,
 ) -> dict[str, UserError]:
@@ -39,8 +39,7 @@ def predict_files(
       volume_cleanup: see `clean_volume`.
       labels: a key of LABELS.
       write_page: writes the page of a volume, where the task has one.
-      skip: whether volumes that cannot be used are skipped; by default, if there are
-        several tasks.
+      skip: whether volumes that cannot be used are skipped.
       begin: called before anything is written for a task.
       done: called after everything has been written for one.
 
@@ -52,7 +51,6 @@ def predict_files(
       UserError: a slice, or a volume that is not skipped, cannot be used: nothing is
         written of it; of slices, nothing at all. Or the table cannot be written.
     """
-    skip = len(tasks) > 1 if skip is None else skip
     _require_labels(labels, tasks)
     volumes = [task for task in tasks if task.is_volume]
     slices = [task for task in tasks if not task.is_volume]

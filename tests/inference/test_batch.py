@@ -15,6 +15,7 @@ from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_rows import read_rows
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.resumption import unfinished
+from lungseg_jax.prediction import run_prediction
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -36,9 +37,9 @@ def masks_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.nii"))
 
 
-def predict(segmenter, tasks, table=None, kept=()):
+def predict(segmenter, tasks, table=None, kept=(), skip=True):
     with PredictionTable(table, kept=kept) as predictions:
-        return predict_files(segmenter, tasks, predictions), predictions
+        return predict_files(segmenter, tasks, predictions, skip=skip), predictions
 
 
 def test_masks_are_where_their_inputs_are(patients, tmp_path):
@@ -89,11 +90,20 @@ def test_a_disk_that_fails_does_not_stop_the_others(
     assert masks_in(tmp_path / "out") == ["carl/study/ct.nii"]
 
 
+def test_without_skip_a_broken_volume_ends_the_prediction(
+    segmenter, patients, tmp_path
+):
+    tasks = plan_outputs(patients, tmp_path / "out")
+    with pytest.raises(UserError, match="bert.nii"):
+        predict(segmenter, tasks, tmp_path / "t.csv", skip=False)
+    assert not (tmp_path / "t.csv").exists()
+
+
 def test_the_only_volume_is_not_skipped(segmenter, patients, tmp_path):
     tasks = plan_outputs(patients / "bert.nii", tmp_path / "out.nii")
-    with pytest.raises(UserError):
-        predict(segmenter, tasks, tmp_path / "t.csv")
-    assert not (tmp_path / "t.csv").exists()
+    with pytest.raises(UserError, match="bert.nii") as e:
+        run_prediction(segmenter, tasks, tmp_path / "out.nii", network={})
+    assert "skipped" not in e.value.what
 
 
 def test_a_table_that_cannot_be_written_ends_the_prediction(
