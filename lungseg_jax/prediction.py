@@ -15,7 +15,7 @@ from lungseg_jax.inference.prediction_record import (
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.provenance import Provenance
-from lungseg_jax.inference.resumption import Remainder, remainder
+from lungseg_jax.inference.resumption import Remainder, find_remainder
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.reporting.index_page import write_index_page
 from lungseg_jax.reporting.volume_page import write_volume_page
@@ -57,10 +57,10 @@ def run_prediction(
     """
     is_folder = all(task.target != out for task in tasks)
     provenance = Provenance(out if is_folder else None)
-    rest = Remainder(tasks, [], [])
+    remainder = Remainder(tasks, [], [])
     if resume:
-        rest = remainder(tasks, csv, provenance, overwrite=overwrite)
-        done, left = pluralize(len(rest.kept), "mask"), len(rest.tasks)
+        remainder = find_remainder(tasks, csv, provenance, overwrite=overwrite)
+        done, left = pluralize(len(remainder.kept), "mask"), len(remainder.tasks)
         progress.say(f"{done} already there, {left} to do")
     weights = describe_weights(segmenter)
     options = {
@@ -68,19 +68,21 @@ def run_prediction(
         "labels": labels,
         "flips": segmenter.flips,
     }
-    provenance.plan(rest.tasks, options_record(weights, options), kept=rest.kept)
+    provenance.plan(
+        remainder.tasks, options_record(weights, options), kept=remainder.kept
+    )
     if resume or overwrite:  # a command that was killed may have left some
-        remove_leftovers(path for task in rest.tasks for path in task.outputs)
+        remove_leftovers(path for task in remainder.tasks for path in task.outputs)
     with PredictionTable(
         csv,
         domain=segmenter.trained.domain,
         review_below=segmenter.settings.review_below,
-        kept=rest.rows,
+        kept=remainder.rows,
         collect=json is not None,
     ) as table:
         skipped = predict_files(
             segmenter,
-            rest.tasks,
+            remainder.tasks,
             table,
             volume_cleanup=volume_cleanup,
             labels=labels,
@@ -99,10 +101,10 @@ def run_prediction(
     _write_index(out, tasks, skipped, table)
     if summary := table.summary():
         progress.say(summary)
-    written = pluralize(len(rest.tasks) - len(skipped), "mask")
+    written = pluralize(len(remainder.tasks) - len(skipped), "mask")
     progress.say(f"wrote {written} to {out}")
     if skipped:
-        inputs = pluralize(len(rest.tasks), "input")
+        inputs = pluralize(len(remainder.tasks), "input")
         raise combine_errors(list(skipped.values()), f"{inputs}, skipped", always=True)
 
 

@@ -26,7 +26,7 @@ class Remainder:
     rows: Sequence[Mapping[str, str]]
 
 
-def remainder(
+def find_remainder(
     tasks: Sequence[PredictionTask],
     table: Path | None,
     provenance: Provenance,
@@ -69,8 +69,8 @@ def unfinished(
     tasks: Sequence[PredictionTask],
     *,
     measured: Container[str] | None,
-    outdated: Container[str] = (),
-    overwrite: bool = False,
+    outdated: Container[str],
+    overwrite: bool,
 ) -> list[PredictionTask]:
     """Return the tasks that an interrupted prediction has left.
 

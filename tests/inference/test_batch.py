@@ -33,6 +33,10 @@ def patients(tmp_path):
     return folder
 
 
+def left_of(tasks, *, measured, overwrite=False):
+    return unfinished(tasks, measured=measured, outdated=(), overwrite=overwrite)
+
+
 def masks_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.nii"))
 
@@ -145,13 +149,13 @@ def test_what_is_stopped_is_resumed(segmenter, patients, tmp_path):
         with table.volume():
             stop(tasks[1])
     rows = read_rows(once)
-    left = unfinished(tasks, measured=rows)
+    left = left_of(tasks, measured=rows)
     assert [task.name for task in left] == [tasks[1].name]
     before = tasks[0].target.stat().st_mtime_ns
     predict(segmenter, left, once, kept=rows[tasks[0].name])
     assert tasks[0].target.stat().st_mtime_ns == before
     assert once.read_text() == whole.read_text()
-    assert unfinished(tasks, measured=read_rows(once)) == []
+    assert left_of(tasks, measured=read_rows(once)) == []
 
 
 def test_rows_of_a_volume_that_was_cut_short_are_not_kept(
@@ -165,15 +169,15 @@ def test_rows_of_a_volume_that_was_cut_short_are_not_kept(
         rows = read_rows(tmp_path / "t.csv")
         assert list(rows) == [tasks[0].name]
         with pytest.raises(UserError, match="1 mask would be replaced"):
-            unfinished(tasks, measured=rows)
-        assert unfinished(tasks, measured=rows, overwrite=True) == tasks[1:]
+            left_of(tasks, measured=rows)
+        assert left_of(tasks, measured=rows, overwrite=True) == tasks[1:]
 
 
 def test_without_a_table_a_mask_is_enough(segmenter, patients, tmp_path):
     tasks = plan_outputs(patients, tmp_path / "out")[1:]
     predict(segmenter, tasks[:1])
-    assert unfinished(tasks, measured=None) == tasks[1:]
-    assert unfinished(tasks, measured={}, overwrite=True) == tasks
+    assert left_of(tasks, measured=None) == tasks[1:]
+    assert left_of(tasks, measured={}, overwrite=True) == tasks
 
 
 def test_refuses_another_table(tmp_path):
