@@ -324,7 +324,7 @@ def trained():
                     "review": review,
                 },
             },
-            "postprocessing": {"chosen": "fill_holes", "iou_pooled": {}},
+            "postprocessing": {"chosen": "fill_holes"},
         },
     )
 

@@ -24,6 +24,12 @@ from lungseg_jax.runtime.sharing import all_gather, all_sum, interleave, own_sha
 
 LOW_IOU = 0.95  # slices below it should be reviewed
 CACHE_BYTES = 2**29  # of the members' probabilities
+UNTUNED = {  # a choice without validation slices
+    "iou_pooled": None,
+    "temperature": 1.0,
+    "review_below": None,
+    "review": None,
+}
 
 
 def tune(
@@ -50,14 +56,14 @@ def tune(
       "n"; "stressed", the number of changed slices; "damped", the number of slices with
       a reduced weight in the temperatures; "members" {name: pooled IoU}; "choices"
       {choice: {"members", "iou_pooled", "temperature", "review_below", "review"}};
-      "postprocessing" {"chosen", "iou_pooled"}, the default clean-up and an empty table
-      that older runs filled.
+      "postprocessing" {"chosen"}, the default clean-up.
     """
     names = list(trained.members)
     choices = _members_by_choice(names)
     rows = {c: [names.index(name) for name in choices[c]] for c in choices}
     if not total:
-        return _without_validation(choices)
+        untuned = dict.fromkeys(choices, UNTUNED)
+        return _content(choices, untuned, n=0, stressed=0, damped=0, members={})
     predict, threshold = trained.predictor().probabilities, trained.threshold
     predictions = _Predictions(trained, predict, read)
     member_scores, choice_scores, losses = MaskScores(names), MaskScores(choices), []
@@ -75,21 +81,45 @@ def tune(
         both = predictions, _Predictions(trained, predict, lambda: own_share(stressed))
         reviews = _review_thresholds(both, rows, temperatures, threshold)
 
+    pooled = choice_scores.pooled_iou()
+    settings = {
+        choice: {
+            "iou_pooled": pooled[choice],
+            "temperature": temperatures[choice],
+            **reviews[choice],
+        }
+        for choice in choices
+    }
+    return _content(
+        choices,
+        settings,
+        n=total,
+        stressed=len(stressed),
+        damped=int((weights < 1).sum()),
+        members=member_scores.pooled_iou(),
+    )
+
+
+def _content(
+    choices: Mapping[str, list[str]],
+    settings: Mapping[str, Mapping[str, Any]],
+    *,
+    n: int,
+    stressed: int,
+    damped: int,
+    members: Mapping[str, float | None],
+) -> dict[str, Any]:
+    """The content of tuning.json, from the members and the settings of each choice."""
     return {
-        "n": total,
-        "stressed": len(stressed),
-        "damped": int((weights < 1).sum()),
-        "members": member_scores.pooled_iou(),
+        "n": n,
+        "stressed": stressed,
+        "damped": damped,
+        "members": members,
         "choices": {
-            choice: {
-                "members": members,
-                "iou_pooled": choice_scores.pooled_iou()[choice],
-                "temperature": temperatures[choice],
-                **reviews[choice],
-            }
-            for choice, members in choices.items()
+            choice: {"members": names} | settings[choice]
+            for choice, names in choices.items()
         },
-        "postprocessing": {"chosen": postprocessing.DEFAULT, "iou_pooled": {}},
+        "postprocessing": {"chosen": postprocessing.DEFAULT},
     }
 
 
@@ -144,26 +174,6 @@ def _review_thresholds(
         every = np.array(list(itertools.chain(*(part[choice] for part in parts))))
         chosen[choice] = uncertainty.review_threshold(*every.T, low=LOW_IOU)
     return {c: {"review_below": r["threshold"], "review": r} for c, r in chosen.items()}
-
-
-def _without_validation(choices: Mapping[str, list[str]]) -> dict[str, Any]:
-    untuned = {
-        "iou_pooled": None,
-        "temperature": 1.0,
-        "review_below": None,
-        "review": None,
-    }
-    return {
-        "n": 0,
-        "stressed": 0,
-        "damped": 0,
-        "members": {},
-        "choices": {
-            choice: {"members": members} | untuned
-            for choice, members in choices.items()
-        },
-        "postprocessing": {"chosen": postprocessing.DEFAULT, "iou_pooled": {}},
-    }
 
 
 class _Predictions:

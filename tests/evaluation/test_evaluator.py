@@ -120,7 +120,7 @@ def test_calibration_improves_on_the_slices_it_was_fitted_on(every, slices):
 
 
 def test_without_clean_up_its_effect_is_not_scored_twice(trained, slices):
-    tuning = trained.tuning | {"postprocessing": {"chosen": "none", "iou_pooled": {}}}
+    tuning = trained.tuning | {"postprocessing": {"chosen": "none"}}
     found = evaluate(dataclasses.replace(trained, tuning=tuning), slices(2), 2)
     assert list(found["postprocessing"]["scores"]) == ["none"]
 

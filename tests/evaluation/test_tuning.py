@@ -76,7 +76,7 @@ def test_every_choice_is_scored_and_calibrated(every, slices):
         direct = minimize_scalar(loss, bounds=(0.05, 20), method="bounded").x
         assert loss(settings["temperature"]) == pytest.approx(loss(direct), abs=1e-4)
         assert settings["review_below"] == settings["review"]["threshold"]
-    assert found["postprocessing"] == {"chosen": DEFAULT, "iou_pooled": {}}
+    assert found["postprocessing"] == {"chosen": DEFAULT}
 
 
 def test_limits_of_review_are_those_of_the_masks_that_are_written(every, monkeypatch):
