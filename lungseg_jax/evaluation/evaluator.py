@@ -13,10 +13,11 @@ from lungseg_jax.evaluation.mask_scores import MaskScores
 from lungseg_jax.evaluation.results import DOUBTS
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.evaluation.tuning import LOW_IOU, mean_by_choice
+from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.ensemble.members import AVERAGE, CHOICES
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
-from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics import calibration, uncertainty
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.sharing import all_sum, own_share
@@ -200,7 +201,7 @@ class _EnsembleStats:
         masks[self._segmenter.settings.postprocessing] = segmentation.mask
         self._clean_ups.add(masks.items(), truth)
         row = self.scores.add(prediction.name, segmentation.mask, truth, spacing)
-        row |= _doubt(segmentation)
+        row |= _doubt(Confidence.of(segmentation))
 
     def merge(self) -> None:
         """Add the slices of the other processes of a job; all must call this."""
@@ -260,12 +261,12 @@ class _EnsembleStats:
         return result
 
 
-def _doubt(segmentation: Segmentation) -> dict[str, Any]:
+def _doubt(confidence: Confidence) -> dict[str, Any]:
     """The columns of a slice's row that need no label."""
     return {
-        "expected_iou": float(segmentation.expected_iou),
-        "review": None if segmentation.review is None else bool(segmentation.review),
-        "disagreement": float(segmentation.disagreement),
-        "uncertainty": float(segmentation.uncertainty.mean()),
-        "mutual_information": float(segmentation.mutual_information.mean()),
+        "expected_iou": confidence.expected_iou,
+        "review": confidence.review,
+        "disagreement": confidence.disagreement,
+        "uncertainty": confidence.uncertainty_bits,
+        "mutual_information": confidence.mutual_information_bits,
     }
