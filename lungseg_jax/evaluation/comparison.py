@@ -30,6 +30,7 @@ from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import (
     METRICS,
     MaskPair,
+    label_with_unit,
     score_masks,
     summary_scores,
 )
@@ -147,7 +148,7 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
         low, high = scores[f"{score.key}_ci95"]
         interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
         value = "-" if scores[score.key] is None else f"{scores[score.key]:.4f}"
-        lines.append(f"{score.label_with_unit(unit):14}{value:>10}{interval}")
+        lines.append(f"{label_with_unit(score, unit):14}{value:>10}{interval}")
     lines.append(
         f"{pluralize(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; "
         f"NSD at {comparison['tolerance']:g} {unit}; intervals hold 95 % of bootstrap "
@@ -163,8 +164,7 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
 def _format_volume(volume: Mapping[str, float | None], unit: str) -> list[str]:
     lines = ["the volume as a whole, in 3D:"]
     for metric in METRICS.values():
-        label = metric.volume_label or metric.label
-        label += f", {unit}" if metric.is_distance else ""
+        label = label_with_unit(metric, unit, metric.volume_label)
         score = volume[metric.name]
         lines.append(f"{label:14}{'-' if score is None else f'{score:.4f}':>10}")
     return [*lines, "", "its axial slices, the mean of each score:"]

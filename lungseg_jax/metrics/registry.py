@@ -163,10 +163,6 @@ class SummaryScore:
     meaning: str
     is_distance: bool = False
 
-    def label_with_unit(self, unit: str) -> str:
-        """The label; for a distance with its unit, "px" or "mm"."""
-        return f"{self.label}, {unit}" if self.is_distance else self.label
-
 
 def summary_scores() -> list[SummaryScore]:
     """The rows of a table of scores: pooled IoU first, then the mean of each metric."""
@@ -178,3 +174,15 @@ def summary_scores() -> list[SummaryScore]:
         for m in METRICS.values()
     )
     return [pooled, *means]
+
+
+def label_with_unit(score: Metric | SummaryScore, unit: str, label: str = "") -> str:
+    """Return the label of a score; for a distance with its unit, "px" or "mm".
+
+    Args:
+      score: a row of a table.
+      unit: of distances.
+      label: replaces that of the score.
+    """
+    label = label or score.label
+    return f"{label}, {unit}" if score.is_distance else label

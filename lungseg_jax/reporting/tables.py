@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lungseg_jax.evaluation.results import CHOICE_SCORES, labelled_scores, worst_first
-from lungseg_jax.metrics.registry import METRICS, summary_scores
+from lungseg_jax.metrics.registry import METRICS, label_with_unit, summary_scores
 from lungseg_jax.reporting.templates import NOT_AVAILABLE, number
 
 
@@ -62,7 +62,7 @@ def _score_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         if score.key not in scores:  # a metric that is newer than the evaluation
             continue
         low, high = scores[f"{score.key}_ci95"]
-        label = score.label_with_unit(evaluation["unit"])
+        label = label_with_unit(score, evaluation["unit"])
         interval = f"{number(low)} to {number(high)}"
         yield label, number(scores[score.key]), interval, score.meaning
 
@@ -77,7 +77,7 @@ def _slice_columns(unit: str) -> list[_Column]:
     columns = []
     for metric in METRICS.values():
         if metric.in_slice_table:
-            label = f"{metric.label}, {unit}" if metric.is_distance else metric.label
+            label = label_with_unit(metric, unit)
             columns.append(_Column(metric.name, label, metric.format))
     return [
         *columns,

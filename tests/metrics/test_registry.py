@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lungseg_jax.evaluation.slice_scores import SliceScores
-from lungseg_jax.metrics.registry import METRICS, MaskPair, Metric, summary_scores
+from lungseg_jax.metrics.registry import (
+    METRICS,
+    MaskPair,
+    Metric,
+    label_with_unit,
+    summary_scores,
+)
 
 
 def box(left, shape=(40, 40)):
@@ -77,9 +83,12 @@ def test_a_pair_computes_surface_distances_once(monkeypatch):
 
 
 def test_only_distances_are_labelled_with_their_unit():
-    labels = {score.key: score.label_with_unit("mm") for score in summary_scores()}
+    labels = {score.key: label_with_unit(score, "mm") for score in summary_scores()}
     assert labels["hd95_mean"] == "HD95, mm" and labels["assd_mean"] == "ASSD, mm"
     assert labels["iou_pooled"] == "IoU, pooled" and labels["nsd_mean"] == "NSD"
+    assert (
+        label_with_unit(METRICS["hd95"], "px", "of the volume") == "of the volume, px"
+    )
 
 
 def test_an_added_metric_is_in_every_row_and_in_the_means(specificity):

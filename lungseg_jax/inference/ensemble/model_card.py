@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lungseg_jax.metrics.registry import summary_scores
+from lungseg_jax.metrics.registry import label_with_unit, summary_scores
 
 
 def render_model_card(description: Mapping[str, Any]) -> str:
@@ -110,7 +110,7 @@ def _model_index(description: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     scores, unit = evaluation["ensemble"], evaluation["unit"]
     metrics = [
-        {"type": s.key, "name": s.label_with_unit(unit), "value": round(value, 6)}
+        {"type": s.key, "name": label_with_unit(s, unit), "value": round(value, 6)}
         for s in summary_scores()
         if (value := scores.get(s.key)) is not None
     ]
@@ -181,7 +181,7 @@ def _score_table(scores: Mapping[str, Any], unit: str) -> str:
             continue
         low, high = scores.get(f"{score.key}_ci95") or (None, None)
         interval = "" if low is None else f"{low:.4f} to {high:.4f}"
-        label = score.label_with_unit(unit)
+        label = label_with_unit(score, unit)
         lines.append(f"| {label} | {value:.4f} | {interval} | {score.meaning} |")
     return "\n".join(lines)
 
