@@ -81,9 +81,7 @@ def move(
     return moved[..., :-1], moved[..., -1]
 
 
-def random_affine(
-    key, *, zoom=0.0, shift=0.0, rotation_deg=0.0, flip_lr=False, flip_ud=False
-):
+def random_affine(key, *, zoom, shift, rotation_deg, flip_lr, flip_ud):
     """Draw a map from output to input: matrix `[2 2]` and offset `[2]`.
 
     Axis 0 is rows (top to bottom), axis 1 is columns (left to right).

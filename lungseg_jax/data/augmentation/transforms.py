@@ -60,17 +60,7 @@ TRANSFORMS: dict[str, Transform] = {
     "gain": Transform(scanner.change_gain, "a stretch of all values", 0.15),
     "padding": Transform(scanner.pad_field_of_view, "a limited field of view", 0.15),
 }
-GEOMETRY = (
-    "zoom",
-    "shift",
-    "rotation_deg",
-    "flip_lr",
-    "flip_ud",
-    "scale",
-    "turn",
-    "crop",
-    "collapse",
-)
+GEOMETRY = tuple(geometry.move.__kwdefaults__)  # its options: zoom, shift and so on
 HU_GEOMETRY = ("scale", "collapse")  # need Hounsfield units, as all TRANSFORMS do
 
 

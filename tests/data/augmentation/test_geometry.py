@@ -13,6 +13,8 @@ from lungseg_jax.data.augmentation.geometry import random_affine
 from lungseg_jax.data.augmentation.transforms import augment
 
 ON = {"zoom": 0.1, "shift": 0.1, "rotation_deg": 5.0, "flip_lr": True, "flip_ud": True}
+OFF = {"zoom": 0.0, "shift": 0.0, "rotation_deg": 0.0}
+OFF |= {"flip_lr": False, "flip_ud": False}
 IDENTITY = jnp.eye(2)
 STILL = jnp.zeros(2)
 
@@ -187,7 +189,7 @@ def test_zoom_matches_hand_computed_values():
 
 @quick_jit
 def draw(keys, switches):
-    return jax.vmap(lambda key: random_affine(key, **switches))(keys)
+    return jax.vmap(lambda key: random_affine(key, **OFF | switches))(keys)
 
 
 def affines(**changes):
