@@ -7,6 +7,7 @@ import numpy as np
 
 from lungseg_jax.inference.overlay import resize_to_fit
 
+MOST = 16  # slices on a sheet: four rows of four fit on a screen
 TILE = 256  # side of a slice, pixels
 LABEL = 24  # height of a number on it
 
@@ -14,13 +15,14 @@ LABEL = 24  # height of a number on it
 class ContactSheet:
     """Numbered slices, side by side: of a volume, or those of a split.
 
+    It shows MOST of them, evenly spaced.
+
     Args:
       count: slices that there are.
-      most: slices on the sheet, evenly spaced.
     """
 
-    def __init__(self, count: int, most: int = 16):
-        self._shown = set(evenly_spaced(count, most))
+    def __init__(self, count: int):
+        self._shown = set(evenly_spaced(count, MOST))
         self._columns = int(np.ceil(np.sqrt(len(self._shown))))
         self._rows: list[list[np.ndarray]] = []
 

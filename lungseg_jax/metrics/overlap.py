@@ -58,6 +58,8 @@ def area_error(rows: np.ndarray) -> np.ndarray:
     return _ratio(fp - fn, tp + fn)
 
 
+SEED = 0  # of the bootstrap: equal slices always have equal intervals
+
 # The metrics that follow from the counts.
 RATIOS = {
     "iou": iou,
@@ -73,7 +75,6 @@ def summarize(
     *,
     values: Mapping[str, np.ndarray] | None = None,
     groups: Sequence[str] | None = None,
-    seed: int = 0,
     resamples: int = 2000,
 ) -> dict:
     """Return the scores of a set of slices.
@@ -92,7 +93,6 @@ def summarize(
       values: the metrics to average, `[n]` by name, NaN where undefined; `RATIOS` by
         default.
       groups: the patient of each slice.
-      seed: of the resamples.
       resamples: 0 for no intervals.
 
     Returns:
@@ -119,7 +119,7 @@ def summarize(
         **{name: _mean(value) for name, value in per_slice.items()},
     }
     groups = None if groups is None else np.asarray(groups)[defined]
-    weights = _resamples(len(with_ratio), groups, seed, resamples)
+    weights = _resamples(len(with_ratio), groups, resamples)
     scores |= _intervals(with_ratio, per_slice, weights)
     return {
         key: none_if_nan(value) if isinstance(value, (np.ndarray, float)) else value
@@ -148,7 +148,7 @@ def _intervals(
     return {f"{name}_ci95": _interval(values) for name, values in drawn.items()}
 
 
-def _resamples(n: int, groups, seed: int, resamples: int) -> Iterator[np.ndarray]:
+def _resamples(n: int, groups, resamples: int) -> Iterator[np.ndarray]:
     """Yield how often each slice is drawn, int64 `[rows n]`, in blocks of bounded size."""
     group_index = np.arange(n)
     if groups is not None:
@@ -156,7 +156,7 @@ def _resamples(n: int, groups, seed: int, resamples: int) -> Iterator[np.ndarray
     k = group_index.max(initial=-1) + 1
     if k < 2:
         return
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     block = max(1, 2**22 // n)
     for start in range(0, resamples, block):
         size = min(block, resamples - start)

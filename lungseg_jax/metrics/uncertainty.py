@@ -5,6 +5,10 @@ from typing import Any
 import numpy as np
 
 TINY = np.finfo(np.float32).tiny
+# Of the review of masks. All low slices cannot be asked for: one with a wrong label,
+# confident and of low IoU, would flag everything.
+CATCH = 0.9  # share of the slices of low IoU to flag
+BUDGET = 0.2  # share of the other slices that may be flagged for it
 
 
 def entropy(probability: np.ndarray) -> np.ndarray:
@@ -136,22 +140,17 @@ def review_threshold(
     iou: np.ndarray,
     *,
     low: float = 0.95,
-    catch: float = 0.9,
-    budget: float = 0.2,
 ) -> dict[str, Any]:
     """Choose the confidence below which slices are flagged for review.
 
-    It is the smallest threshold that catches at least `catch` of the slices whose IoU is
-    below `low`, as long as it flags at most `budget` of the others: one slice with a wrong
-    label, confident and of low IoU, could otherwise flag everything. If no slice has a low
+    It is the smallest threshold that catches at least CATCH of the slices whose IoU is
+    below `low`, as long as it flags at most BUDGET of the others. If no slice has a low
     IoU, it is the 5th percentile of the confidence.
 
     Args:
       confidence: of the validation slices, `[n]`, n >= 1.
       iou: `[n]`.
       low: slices below it should be caught.
-      catch: the share of them to catch, above 0 and at most 1.
-      budget: the share of the other slices that may be flagged.
 
     Returns:
       "threshold"; "flagged", the share of slices below it; "n_low", the number of slices
@@ -160,7 +159,7 @@ def review_threshold(
     """
     confidence, iou = np.asarray(confidence, float), np.asarray(iou, float)
     is_low = iou < low
-    threshold, rule = _threshold_and_rule(confidence, is_low, low, catch, budget)
+    threshold, rule = _threshold_and_rule(confidence, is_low, low)
     flagged = confidence < threshold
     return {
         "threshold": threshold,
@@ -179,7 +178,7 @@ def _times_log2(p: np.ndarray) -> np.ndarray:
 
 
 def _threshold_and_rule(
-    confidence: np.ndarray, is_low: np.ndarray, low: float, catch: float, budget: float
+    confidence: np.ndarray, is_low: np.ndarray, low: float
 ) -> tuple[float, str]:
     n_low = int(is_low.sum())
     if not n_low:
@@ -187,18 +186,18 @@ def _threshold_and_rule(
             "The 5th percentile of the confidence, since no validation slice had an IoU "
             f"below {low:g}."
         )
-    needed = int(np.ceil(catch * n_low - 1e-9))  # 0.55 * 100 is above 55
+    needed = int(np.ceil(CATCH * n_low))
     last = np.sort(confidence[is_low])[needed - 1]
     threshold = float(np.nextafter(last, np.inf))  # it is itself below
     others = confidence[~is_low]
-    if (others < threshold).sum() <= budget * len(others):
+    if (others < threshold).sum() <= BUDGET * len(others):
         return threshold, (
             f"The smallest threshold that catches {needed} of the {n_low} validation "
             f"slices with an IoU below {low:g}."
         )
-    allowed = int(budget * len(others))
+    allowed = int(BUDGET * len(others))
     return float(np.sort(others)[allowed]), (
-        f"The largest threshold that flags at most {budget:.0%} of the validation "
+        f"The largest threshold that flags at most {BUDGET:.0%} of the validation "
         f"slices with an IoU of at least {low:g}: to catch {needed} of the {n_low} "
         "others, more would be flagged."
     )

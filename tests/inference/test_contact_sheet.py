@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from lungseg_jax.inference.contact_sheet import LABEL, TILE, ContactSheet
+from lungseg_jax.inference.contact_sheet import LABEL, MOST, TILE, ContactSheet
 
 
 def test_contact_sheet_shows_evenly_spaced_slices_in_order():
-    sheet = ContactSheet(100, most=9)
+    sheet = ContactSheet(100)
     shown = [k for k in range(100) if sheet.includes(k)]
-    assert len(shown) == 9 and shown[0] == 0 and shown[-1] == 99
+    assert len(shown) == MOST == 16 and shown[0] == 0 and shown[-1] == 99
     for i, k in enumerate(shown):
-        sheet.add(k, np.full((50, 40, 3), 20 * i, np.uint8), review=False)
+        sheet.add(k, np.full((50, 40, 3), 15 * i, np.uint8), review=False)
     picture = sheet.picture()
-    assert picture.shape == (3 * TILE, 3 * TILE, 3)
+    assert picture.shape == (4 * TILE, 4 * TILE, 3)
     corners = picture[TILE - 2 :: TILE, 2::TILE, 0].ravel()
-    assert corners.tolist() == [20 * i for i in range(9)]
+    assert corners.tolist() == [15 * i for i in range(16)]
 
 
 def test_contact_sheet_of_a_small_volume_shows_all_slices():
