@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lungseg_jax.data.preprocessing import Preprocessing, to_slice
-from lungseg_jax.inference.ensemble.views import AS_IT_IS, mirror
+from lungseg_jax.inference.ensemble.views import mirror
 from lungseg_jax.runtime import distributed, memory
 from lungseg_jax.runtime.compilation import jit
 
@@ -36,7 +36,7 @@ class EnsemblePredictor:
       batch_size: slices per compiled call, rounded up to a multiple of the devices; an
         incomplete batch is padded.
       views: for each member, those of `views.VIEWS` that it sees, and over which its
-        probabilities are averaged; as many for each. None if all see slices as they are.
+        probabilities are averaged; as many for each.
     """
 
     def __init__(
@@ -45,15 +45,14 @@ class EnsemblePredictor:
         members: Sequence[Any],
         *,
         preprocessing: Preprocessing,
-        batch_size: int = 4,
-        views: Sequence[Sequence[int]] | None = None,
+        batch_size: int,
+        views: Sequence[Sequence[int]],
     ):
         # Not those of other processes, which may be busy with other work.
         mesh = distributed.make_mesh(jax.local_devices())
         self._by_example = distributed.by_example(mesh)
         # One program serves all members. With `vmap`, their kernels would become grouped
         # convolutions, 1.8 times slower on a CPU (`textbook_forms.py` in benchmarks/).
-        views = views or [(AS_IT_IS,)] * len(members)
         self._members = [
             distributed.place((variables, np.int32(its)), distributed.replicated(mesh))
             for variables, its in zip(members, views, strict=True)

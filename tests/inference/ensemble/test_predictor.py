@@ -38,8 +38,19 @@ def members(model):
     return [init_variables(model, channels=1, seed=seed) for seed in range(3)]
 
 
+def make_predictor(model, members, batch_size=4):
+    """A predictor whose members see slices as they are."""
+    return EnsemblePredictor(
+        model,
+        members,
+        preprocessing=PREPROCESSING,
+        batch_size=batch_size,
+        views=[[AS_IT_IS]] * len(members),
+    )
+
+
 def test_a_device_without_memory_is_a_plain_error(model, members, monkeypatch):
-    predictor = EnsemblePredictor(model, members, preprocessing=PREPROCESSING)
+    predictor = make_predictor(model, members)
 
     def fail(*args):
         raise jax.errors.JaxRuntimeError(
@@ -62,9 +73,7 @@ def test_predict_equals_the_network(model, members):
 
 
 def test_yields_slices_of_any_size_and_number_in_order(model, members):
-    predictor = EnsemblePredictor(
-        model, members, preprocessing=PREPROCESSING, batch_size=2
-    )
+    predictor = make_predictor(model, members, batch_size=2)
     rng = np.random.default_rng(1)
     shapes = [(40, 40), (64, 30), (32, 32)]
     images = [rng.integers(-1000, 400, shape, np.int16) for shape in shapes]
@@ -86,9 +95,7 @@ def test_reads_one_batch_ahead(model, members):
             consumed.append(i)
             yield np.zeros((32, 32), np.int16), 1.0
 
-    predictor = EnsemblePredictor(
-        model, members, preprocessing=PREPROCESSING, batch_size=2
-    )
+    predictor = make_predictor(model, members, batch_size=2)
     outputs = predictor.probabilities(slices())
     for expected in (4, 4, 6, 6, 8):
         next(outputs)
@@ -98,9 +105,7 @@ def test_reads_one_batch_ahead(model, members):
 def test_a_batch_is_started_before_the_one_before_is_awaited(
     model, members, monkeypatch
 ):
-    predictor = EnsemblePredictor(
-        model, members[:1], preprocessing=PREPROCESSING, batch_size=2
-    )
+    predictor = make_predictor(model, members[:1], batch_size=2)
     events, predict = [], predictor._predict
 
     class Output:
@@ -129,13 +134,16 @@ import sys
 import jax, numpy as np
 from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
+from lungseg_jax.inference.ensemble.views import AS_IT_IS
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 
 model = make_model("conv", filters=1)
 members = [init_variables(model, channels=1, seed=seed) for seed in range(2)]
 window = Preprocessing("window", 32, (-1000.0, 400.0))
-predictor = EnsemblePredictor(model, members, preprocessing=window, batch_size=6)
+predictor = EnsemblePredictor(
+    model, members, preprocessing=window, batch_size=6, views=[[AS_IT_IS]] * 2
+)
 rng = np.random.default_rng(0)
 slices = [(rng.integers(-1000, 400, (40, 36), np.int16), 1.0) for _ in range(13)]
 np.save(sys.argv[1], np.stack(list(predictor.probabilities(slices))))
@@ -218,9 +226,7 @@ def test_flips_average_each_member_over_all_views(trained):
 
 
 def test_a_single_slice_equals_the_same_slice_in_a_batch(model, members):
-    predictor = EnsemblePredictor(
-        model, members, preprocessing=PREPROCESSING, batch_size=4
-    )
+    predictor = make_predictor(model, members, batch_size=4)
     rng = np.random.default_rng(2)
     images = [rng.integers(-1000, 400, (32, 32), np.int16) for _ in range(3)]
     in_batch = list(predictor.probabilities((image, 1.0) for image in images))
@@ -230,9 +236,7 @@ def test_a_single_slice_equals_the_same_slice_in_a_batch(model, members):
 
 
 def test_zips_slices_with_their_own_predictions(model, members):
-    predictor = EnsemblePredictor(
-        model, members, preprocessing=PREPROCESSING, batch_size=2
-    )
+    predictor = make_predictor(model, members, batch_size=2)
     rng = np.random.default_rng(3)
     slices = [
         Slice(str(i), rng.integers(-1000, 400, (32, 32), np.int16), None, 1 + i / 4)
