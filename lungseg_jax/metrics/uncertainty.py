@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 TINY = np.finfo(np.float32).tiny
-# Of the review of masks. All low slices cannot be asked for: one with a wrong label,
+# Which slices are flagged for review. To catch all of low IoU, one with a wrong label,
 # confident and of low IoU, would flag everything.
-CATCH = 0.9  # share of the slices of low IoU to flag
-BUDGET = 0.2  # share of the other slices that may be flagged for it
+CATCH = 0.9  # share of the slices of low IoU
+BUDGET = 0.2  # share of the other slices, at most
 
 
 def entropy(probability: np.ndarray) -> np.ndarray:
