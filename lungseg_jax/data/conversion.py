@@ -15,10 +15,10 @@ from lungseg_jax.data.intensity import (
     pool_values,
     values_of,
 )
+from lungseg_jax.data.io.dicom_files import is_dicom
 from lungseg_jax.data.io.formats import (
     EITHER,
     VOLUME,
-    is_dicom,
     kind_of,
     open_volume,
     split_suffix,

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from lungseg_jax.data.io.dicom_files import is_dicom
 from lungseg_jax.data.io.formats import (
     EITHER,
     SLICE,
-    is_dicom,
     is_volume,
     open_volume,
     read_slice_mask,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungseg_jax.data.io.formats import format_of, is_dicom, kind_of
-from lungseg_jax.data.io.image_headers import may_be_dicom
+from lungseg_jax.data.io.dicom_files import is_dicom, may_be_dicom
+from lungseg_jax.data.io.formats import format_of, kind_of
 from lungseg_jax.runtime import progress
 
 # Suffixes of volumes, some with a header in a file of its own, and of pictures.

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lungseg_jax.data.io.dicom_files import is_dicom
 from lungseg_jax.data.io.formats import (
     EITHER,
     FORMATS,
     SLICE,
     VOLUME,
     format_of,
-    is_dicom,
     is_volume,
     kind_of,
     series_uids,

@@ -10,8 +10,8 @@ from lungseg_jax.data.intensity import (
     require_intensity,
     values_of,
 )
+from lungseg_jax.data.io.dicom_files import is_dicom
 from lungseg_jax.data.io.formats import (
-    is_dicom,
     open_volume,
     read_slice_array,
     write_slice,

@@ -4,12 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lungseg_jax.data.io.dicom_files import PREAMBLE, is_dicom_file, may_be_dicom
 from lungseg_jax.data.io.dicom_slice import DicomSlice
-from lungseg_jax.data.io.image_headers import (
-    DICOM_PREAMBLE,
-    is_dicom_file,
-    may_be_dicom,
-)
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list, combine_errors, pluralize
 
@@ -176,7 +172,7 @@ def _read_start(file: Path) -> bytes:
 
 def _seems_cut(file: Path, start: bytes) -> bool:
     """Whether a file without magic bytes has the name or the zeros of a DICOM file."""
-    return file.suffix.lower() in NAMES or not start[:DICOM_PREAMBLE].strip(b"\0")
+    return file.suffix.lower() in NAMES or not start[:PREAMBLE].strip(b"\0")
 
 
 def _is_localizer(slices: Sequence[DicomSlice]) -> bool:

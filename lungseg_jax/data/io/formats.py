@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lungseg_jax.data.io import images, npy, slicer
-from lungseg_jax.data.io.image_headers import is_dicom
+from lungseg_jax.data.io.dicom_files import is_dicom
 from lungseg_jax.data.io.segments import Segment
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError

@@ -1,14 +1,13 @@
-"""Headers of TIFF, PNG and DICOM files, parsed before anything is decoded.
+"""Headers of TIFF and PNG files, parsed before anything is decoded.
 
 A file of a few bytes can make a decoder allocate gigabytes, or hold a hundred thousand
 pages. References: TIFF 6.0, sections 2 and 8; BigTIFF, libtiff.gitlab.io/libtiff; PNG,
-third edition, section 5; DICOM PS3.10, section 7.1.
+third edition, section 5.
 """
 
 import dataclasses
 import struct
 import zlib
-from pathlib import Path
 
 MAX_PAGES = 1000
 
@@ -21,8 +20,6 @@ _TAGS = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS}
 _TAGS |= {_TILE_WIDTH, _TILE_HEIGHT, _STRIP_ROWS}
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # values of _PHOTOMETRIC
 _VALUE_FORMATS = {3: "H", 4: "I", 16: "Q"}  # by TIFF type: SHORT, LONG, LONG8
-_DICOM, DICOM_PREAMBLE = b"DICM", 128  # the magic bytes and their offset
-_TEXTS = {".csv", ".htm", ".html", ".json", ".md", ".pdf", ".tsv", ".txt", ".xml"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,30 +69,6 @@ def read_header(content: bytes) -> Header:
     if not header.width or not header.height:
         raise ValueError("no pixels")
     return header
-
-
-def is_dicom(path: Path) -> bool:
-    """Return whether a path is a DICOM file, or a folder with one directly in it."""
-    if path.is_dir():
-        return any(map(is_dicom_file, path.iterdir()))
-    return is_dicom_file(path)
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Return whether a file starts as DICOM does, with a preamble and magic bytes."""
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            file.seek(DICOM_PREAMBLE)
-            return file.read(len(_DICOM)) == _DICOM
-    except OSError:
-        return False
-
-
-def may_be_dicom(path: Path) -> bool:
-    """Return whether a name can be that of a DICOM file: it is not hidden, nor a text."""
-    return not path.name.startswith(".") and path.suffix.lower() not in _TEXTS
 
 
 def _parse_png(content: bytes) -> Header:

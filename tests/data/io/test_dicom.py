@@ -30,7 +30,8 @@ from pydicom.uid import (
     XRayRadiationDoseSRStorage,
 )
 
-from lungseg_jax.data.io.formats import is_dicom, open_volume
+from lungseg_jax.data.io.dicom_files import is_dicom
+from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.runtime.errors import UserError
