@@ -182,8 +182,8 @@ def test_intervals_do_not_depend_on_the_block_size(monkeypatch):
     rows = some_rows()
     expected = summarize(rows)
 
-    def blocks(n, groups, seed, resamples):
-        draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    def blocks(n, groups, resamples):
+        draws = np.random.default_rng(overlap.SEED).integers(n, size=(resamples, n))
         for draw in draws:
             yield np.bincount(draw, minlength=n)[None]
 
