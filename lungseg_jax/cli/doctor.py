@@ -47,13 +47,13 @@ def _devices(faults: list[UserError]) -> list[tuple[str, str]]:
 
 
 def _memory(faults: list[UserError]) -> list[tuple[str, str]]:
-    if "SC_PHYS_PAGES" not in os.sysconf_names:
-        return []
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    from lungseg_jax.runtime import memory
+
+    size = memory.host_bytes() / 1e9
     if size < LEAST_MEMORY_GB:
         faults.append(
             UserError(
-                f"this machine has {size:.1f} GB of memory.",
+                f"this machine, or its container, has {size:.1f} GB of memory.",
                 rule=f"at least {LEAST_MEMORY_GB:g} GB.",
             )
         )

@@ -2,7 +2,7 @@
 
 import shutil
 
-from lungseg_jax.runtime import devices
+from lungseg_jax.runtime import devices, memory
 
 
 def test_describes_the_machine(lungseg_here):
@@ -35,3 +35,12 @@ def test_objects_to_a_cache_that_cannot_be_created(lungseg_here, tmp_path):
     (tmp_path / "file").touch()
     done = lungseg_here("doctor", cache=tmp_path / "file")
     assert done.returncode == 2 and "cannot be created" in done.stderr
+
+
+def test_objects_to_a_container_with_little_memory(lungseg_here, monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    limit.write_text("1500000000\n")
+    monkeypatch.setattr(memory, "CGROUP_LIMITS", [limit])
+    done = lungseg_here("doctor")
+    assert done.returncode == 2
+    assert "this machine, or its container, has 1.5 GB of memory" in done.stderr
