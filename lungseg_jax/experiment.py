@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.weights import write_weights
 from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.sampling import whole_batches
@@ -77,14 +76,8 @@ def run_experiment(
       UserError: bad input, before anything is compiled.
     """
     config.check_config(c)
-    require_trackers(track)
     folder = RunFolder(workdir or config.default_workdir(c))
-    if track and folder.is_remote:
-        raise UserError(
-            f"--track={','.join(track)} writes files, and {folder.path} is not on this "
-            "machine.",
-            remedy="leave --track out: metrics.jsonl has every row; or a local --workdir.",
-        )
+    require_trackers(track, folder)
     if folder.holds_run:
         c = run_record.as_started(c, folder)
     else:
@@ -96,19 +89,17 @@ def run_experiment(
     room = room_for_slices()
     with contextlib.ExitStack() as stack:
         with distributed.primary_first():
-            # First, as phantoms may take minutes.
-            run_record.require_own_folder(c, folder, extend=extend)
-            split = run_record.recorded_split(folder)
+            # Refuses a folder before phantoms are drawn, which may take minutes.
+            run = run_record.run_to_resume(c, folder, extend=extend)
+            split = run.record["split"] if run else None
             data = load_run_data(c, cache_root, room=room, recorded=split)
-            done = max(checkpoints.saved_steps(folder.checkpoints), default=0)
             load = functools.cache(functools.partial(_load_initial, c, data))
             # A run under way needs them only if none of its checkpoints is intact.
-            about = load()[1] if c.init and not done else None
+            is_under_way = run and run.saved_steps
+            about = load()[1] if c.init and not is_under_way else None
             if distributed.is_primary():
                 stack.enter_context(folder.claimed())
-            run_record.register_run(
-                c, folder, data, done=done, extend=extend, initial=about, devices=used
-            )
+            run_record.register_run(c, folder, data, run, initial=about, devices=used)
         initial = functools.partial(_load_recorded, load, folder) if c.init else None
         _train(c, folder, data, initial, track)
         with distributed.ending_together():
@@ -166,7 +157,7 @@ def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
 def _load_recorded(load: Callable[[], tuple[Any, dict]], folder: RunFolder) -> Any:
     """Return the variables of `_load_initial`, if they are those that run.json records."""
     variables, about = load()
-    run_record.require_same_weights(folder, about)
+    run_record.require_same_weights(Run.open(folder), about)
     return variables
 
 

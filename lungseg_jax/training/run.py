@@ -44,7 +44,7 @@ class Run:
           UserError: the folder holds no run, one of its files was changed, or a newer
             version wrote it.
         """
-        config, record = read_config_and_record(folder.require())
+        config, record = _read_config_and_record(folder.require())
         return cls(folder, config, record, checkpoints.saved_steps(folder.checkpoints))
 
     @property
@@ -104,7 +104,7 @@ class Run:
         return sum(digest in self.training_images for _, digest in _images(digests))
 
 
-def read_config_and_record(folder: RunFolder) -> tuple[ConfigDict, dict]:
+def _read_config_and_record(folder: RunFolder) -> tuple[ConfigDict, dict]:
     """Read and verify config.json and run.json.
 
     Raises:

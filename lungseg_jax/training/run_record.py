@@ -10,14 +10,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing.checksums import json_digest, with_checksum
-from lungseg_jax.data.splits import Split
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.runtime.files import read_json, write_json
 from lungseg_jax.training import knobs
 from lungseg_jax.training.config import differences, snapshot_steps
 from lungseg_jax.training.knobs import flat
-from lungseg_jax.training.run import SCHEMA_VERSION, read_config_and_record
+from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_data import RunData
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import memory_knobs
@@ -32,9 +31,8 @@ def register_run(
     config: ConfigDict,
     folder: RunFolder,
     data: RunData,
+    run: Run | None,
     *,
-    done: int = 0,
-    extend: bool = False,
     initial: dict[str, Any] | None = None,
     devices: int | None = None,
 ) -> None:
@@ -44,50 +42,51 @@ def register_run(
       config: the configuration asked for.
       folder: the run folder.
       data: of the run; its placement is recorded at the first start.
-      done: the newest saved step.
-      extend: accept a different length, if the finished steps remain valid.
+      run: what `run_to_resume` returned. Its length may differ, if the finished steps
+        remain valid.
       initial: what is recorded of the weights that the first step starts from.
       devices: how many the configuration was scaled to; see `fit_to_devices`.
 
     Raises:
-      UserError: the folder holds another run or something else; nothing is changed.
+      UserError: the folder holds another run; nothing is changed.
     """
-    require_own_folder(config, folder, extend=extend)
-    if not folder.holds_run:
+    if run is None:
+        if folder.holds_run:
+            raise UserError(
+                f"another process has just started a run in {folder.path}.",
+                remedy="run the command again.",
+            )
         start = {"config_sha256": [config_digest(config)], "initial": initial}
         start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
         start["placement"] = dataclasses.asdict(data.placement)
         _write(folder, config, _describe(data) | start)
         return
-    before, record = read_config_and_record(folder)
-    _require_same_files(before, record, folder, data)
-    if not done:
-        require_same_weights(folder, initial)
-    if changed := differences(before.to_dict(), config.to_dict()):
-        _require_same_beginning(before, config, changed, done)
-        digests = [config_digest(c) for c in (config, before)] + record["config_sha256"]
-        _write(folder, config, record | {"config_sha256": list(dict.fromkeys(digests))})
+    _require_same_files(run, data)
+    if not run.saved_steps:
+        require_same_weights(run, initial)
+    if changed := differences(run.config.to_dict(), config.to_dict()):
+        _require_same_beginning(run, config, changed)
+        digests = [config_digest(config), config_digest(run.config)]
+        digests = list(dict.fromkeys(digests + run.record["config_sha256"]))
+        _write(folder, config, {**run.record, "config_sha256": digests})
 
 
 def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     """Return a configuration with the options that a run did not know as they were.
 
     The defaults of such options may differ from what the run was started with. They are
-    replaced by their `before` value; other values are left for `register_run` to refuse.
-    The result for a folder without a run is `config` itself.
+    replaced by their `before` value; other values are left for `run_to_resume` to refuse.
 
     Args:
       config: the configuration asked for.
-      folder: the run folder.
+      folder: holds a run.
 
     Raises:
-      UserError: the folder holds a run that is damaged.
+      UserError: config.json cannot be read.
     """
-    if not folder.holds_run:
-        return config
     written = read_json(folder.config)
     if not isinstance(written, dict):
-        return config  # `register_run` reports it
+        return config  # `run_to_resume` reports it
     known, asked = flat(written), flat(config.to_dict())
     defaults = flat(knobs.defaults())
     before = {
@@ -104,27 +103,18 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     return result
 
 
-def recorded_split(folder: RunFolder) -> Split | None:
-    """Return the split of a run; None if the folder does not hold one.
-
-    Raises:
-      UserError: it holds a run that is damaged.
-    """
-    if not folder.holds_run:
-        return None
-    return read_config_and_record(folder)[1]["split"]
-
-
-def require_own_folder(
+def run_to_resume(
     config: ConfigDict, folder: RunFolder, *, extend: bool = False
-) -> None:
-    """Accept an empty or missing folder, and a run with the same settings.
+) -> Run | None:
+    """Open the run of a folder; None if the folder is empty or missing.
 
     Args:
-      config, folder, extend: as of `register_run`, which also compares the data.
+      config: the configuration asked for.
+      folder: the run folder.
+      extend: accept a run with other settings; `register_run` checks which.
 
     Raises:
-      UserError: the folder holds another run or something else.
+      UserError: the folder holds another run, one that is damaged, or something else.
     """
     if not folder.holds_run:
         _require_empty(folder)
@@ -133,17 +123,18 @@ def require_own_folder(
                 f"--extend: {folder.path} does not hold a run.",
                 remedy="name the folder of the run with --workdir=DIR.",
             )
-        return
-    before, record = read_config_and_record(folder)
-    changed = differences(before.to_dict(), config.to_dict())
+        return None
+    run = Run.open(folder)
+    changed = differences(run.config.to_dict(), config.to_dict())
     # Returning to the length before an extension is always allowed.
-    extend = extend or config_digest(config) in record["config_sha256"]
+    extend = extend or config_digest(config) in run.record["config_sha256"]
     if changed and not extend:
         raise UserError(
             f"{folder.path} holds a run with other settings:\n{bullet_list(changed)}",
             rule="a run is resumed with the settings that it was started with.",
             remedy=NEW_FOLDER,
         )
+    return run
 
 
 def _require_empty(folder: RunFolder) -> None:
@@ -175,43 +166,44 @@ def _write(folder: RunFolder, config: ConfigDict, record: dict[str, Any]) -> Non
     write_json(folder.config, {"schema_version": SCHEMA_VERSION} | config.to_dict())
 
 
-def _require_same_files(
-    before: ConfigDict, record: dict[str, Any], folder: RunFolder, data: RunData
-) -> None:
+def _require_same_files(run: Run, data: RunData) -> None:
     changed = ""
-    if record["data"]["fingerprint"] != data.dataset.checked.fingerprint:
-        changed = before.data.dir or "the phantom dataset"
-    extra = record.get("extra")  # not in runs that were started before it was recorded
+    if run.record["data"]["fingerprint"] != data.dataset.checked.fingerprint:
+        changed = run.config.data.dir or "the phantom dataset"
+    extra = run.record.get(
+        "extra"
+    )  # not in runs that were started before it was recorded
     if extra and data.extra and extra["fingerprint"] != data.extra.checked.fingerprint:
         changed = "the set of extra phantoms"
     if changed:
         raise UserError(
-            f"{folder.path} holds a run on other files: {changed} has changed since.",
+            f"{run.folder.path} holds a run on other files: {changed} has changed since.",
             rule="a run is resumed on the files that it was started with.",
             remedy=NEW_FOLDER,
         )
 
 
-def require_same_weights(folder: RunFolder, initial: dict[str, Any] | None) -> None:
+def require_same_weights(run: Run, initial: dict[str, Any] | None) -> None:
     """Check the weights that a run starts from against what run.json records of them.
 
     Raises:
       UserError: they are others.
     """
-    before, record = read_config_and_record(folder)
-    recorded = record.get("initial")
+    recorded = run.record.get("initial")
     if initial and recorded:  # an older version recorded less
         initial = {key: value for key, value in initial.items() if key in recorded}
     if initial != recorded:
         raise UserError(
-            f"{folder.path} holds a run from other weights: {before.init} has changed.",
+            f"{run.folder.path} holds a run from other weights: {run.config.init} has "
+            "changed.",
             rule="a run is resumed from the weights that it was started with.",
             remedy=NEW_FOLDER,
         )
 
 
-def _require_same_beginning(before, config, changed: list[str], done: int) -> None:
+def _require_same_beginning(run: Run, config: ConfigDict, changed: list[str]) -> None:
     """Check that the finished steps are also steps of the longer run."""
+    before, done = run.config, max(run.saved_steps, default=0)
     other = [row for row in changed if row.split(":")[0] not in LENGTH]
     if other:
         raise UserError(

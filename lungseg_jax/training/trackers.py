@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from lungseg_jax.runtime.errors import unknown_name
+from lungseg_jax.runtime.errors import UserError, unknown_name
 from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import write_text
 from lungseg_jax.training.run_folder import RunFolder
@@ -167,13 +167,19 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def require_trackers(names: Sequence[str]) -> None:
-    """Refuse names of trackers that are unknown or not installed.
+def require_trackers(names: Sequence[str], folder: RunFolder) -> None:
+    """Check that trackers can follow a run.
 
     Raises:
-      UserError: one of them is.
+      UserError: one is unknown or not installed, or the folder is on object storage.
     """
     for name in names:
         if name not in TRACKERS:
             raise unknown_name("tracker", name, TRACKERS)
         require_library(TRACKERS[name].library, extra=name, needed_by=f"--track={name}")
+    if names and folder.is_remote:
+        raise UserError(
+            f"--track={','.join(names)} writes files, and {folder.path} is not on this "
+            "machine.",
+            remedy="leave --track out: metrics.jsonl has every row; or a local --workdir.",
+        )

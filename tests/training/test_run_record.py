@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -115,6 +116,23 @@ def test_refuses_a_folder_that_holds_something_else_before_it_draws_phantoms(
     with pytest.raises(UserError, match="not empty and does not hold a run"):
         run_experiment(tiny_config(tiny_cache), str(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_run_that_starts_while_the_data_are_read_is_left_as_it_is(
+    finished_run, tiny_cache, tmp_path, monkeypatch
+):
+    folder, load = RunFolder(tmp_path / "run"), experiment.load_run_data
+
+    def load_while_another_starts(*args, **options):
+        data = load(*args, **options)
+        shutil.copytree(finished_run.path, folder.path)
+        return data
+
+    monkeypatch.setattr(experiment, "load_run_data", load_while_another_starts)
+    with pytest.raises(UserError, match="another process has just started a run"):
+        run_experiment(tiny_config(tiny_cache, seed=1), str(folder.path))
+    assert folder.config.read_text() == finished_run.config.read_text()
+    assert folder.run.read_text() == finished_run.run.read_text()
 
 
 @pytest.fixture
