@@ -3,7 +3,6 @@
 import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -126,10 +125,6 @@ class TrainingLog:
         )
         if text:
             progress.say(f"step {done}  {kind}:{text}")
-
-    def draw(self, done: int, variables: Any) -> None:
-        """Send a picture of what the network does to the trackers."""
-        self._tracking.add_picture(done, variables)
 
     def _append(self, row: dict) -> None:
         """Append a row, at once or, on object storage, with those that follow."""

@@ -104,7 +104,7 @@ def train(
         )
         with tracking.following(folder, flat(config.to_dict()), start=start):
             try:
-                _loop(training, state, log, saved)
+                _loop(training, state, log, tracking, saved)
             finally:
                 log.flush()
 
@@ -205,7 +205,11 @@ def _first_state(
 
 
 def _loop(
-    training: _Training, state: TrainState, log: TrainingLog, saved: AnyCheckpoints
+    training: _Training,
+    state: TrainState,
+    log: TrainingLog,
+    tracking: Tracking,
+    saved: AnyCheckpoints,
 ) -> None:
     """Apply the updates that are left.
 
@@ -242,7 +246,7 @@ def _loop(
             if is_snapshot or step % c.train.validate_every == 0:
                 log.write_scores(step, is_snapshot, training.validate(state))
             if is_snapshot:
-                log.draw(step, state.variables)
+                tracking.add_picture(step, state.variables)
             must_stop = distributed.any_process(signals.requested, ask=row_due)
             if save_due or must_stop:
                 log.flush()

@@ -178,7 +178,7 @@ def test_a_signal_does_not_end_the_last_save(tiny_cache, monkeypatch):
     monkeypatch.setattr(signals, "_received", None)
     finished = mock.Mock(config=tiny_config(tiny_cache)), mock.Mock(step=7)
     with pytest.raises(signals.Stopped, match="SIGTERM"):
-        loop._loop(*finished, mock.Mock(), mock.Mock(wait=wait))
+        loop._loop(*finished, mock.Mock(), mock.Mock(), mock.Mock(wait=wait))
     assert written == [7]
 
 
