@@ -73,12 +73,6 @@ def test_default_config_is_a_fresh_copy():
     assert ls.default_config().name != "changed"
 
 
-def test_make_model_builds_a_network():
-    assert ls.make_model("conv", filters=1) == ls.make_model("conv", filters=1)
-    with pytest.raises(ls.UserError, match="unknown model"):
-        ls.make_model("perceptron")
-
-
 def test_loads_a_bundle_and_segments_an_image(trained, slices, tmp_path):
     record = {
         "name": "tiny",
