@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from lungseg_jax.models.blocks import Conv
 from lungseg_jax.models.folded import pixels_to_fold
 from lungseg_jax.models.layouts import FeatureMap, SkipConcat, fold, unfold
-from lungseg_jax.models.norms import BatchNorm, make_norm
+from lungseg_jax.models.norms import make_norm
 from lungseg_jax.models.operators import max_pool
 from lungseg_jax.runtime.compilation import target_platform
 
@@ -60,14 +60,14 @@ class UNet(nn.Module):
     """
 
     block: Callable[..., nn.Module]
-    filters: int = 8
-    levels: int = 4
-    norm: Callable[..., nn.Module] = BatchNorm
-    dtype: Any = jnp.float32
-    bn_momentum: float = 0.9
-    bn_per_device: bool = False
-    remat: bool = False
-    precision: str = "default"
+    filters: int
+    levels: int
+    norm: Callable[..., nn.Module]
+    dtype: Any
+    bn_momentum: float
+    bn_per_device: bool
+    remat: bool
+    precision: str
 
     @nn.compact
     @_at_precision
