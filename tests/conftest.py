@@ -127,7 +127,7 @@ def as_processes(monkeypatch):
                 raise
 
         with monkeypatch.context() as m, ThreadPoolExecutor(n) as threads:
-            m.setattr(sharing, "_place", lambda: (place.index, n))
+            m.setattr(sharing, "_rank_and_count", lambda: (place.index, n))
             m.setattr(multihost_utils, "process_allgather", allgather)
             return list(threads.map(process, range(n)))
 

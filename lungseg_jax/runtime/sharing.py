@@ -14,7 +14,7 @@ import numpy as np
 
 def own_share(items: Sequence) -> Sequence:
     """Return this process's share: every n-th item, for n processes."""
-    index, count = _place()
+    index, count = _rank_and_count()
     return items[index::count]
 
 
@@ -24,7 +24,7 @@ def all_gather(value: Any) -> list:
     Args:
       value: anything that JSON can hold, of any size; it comes back as JSON has it.
     """
-    if _place()[1] == 1:
+    if _rank_and_count()[1] == 1:
         return [value]
     from jax.experimental import multihost_utils
 
@@ -47,7 +47,7 @@ def interleave(parts: Sequence[Sequence]) -> list:
 
 def all_sum(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sums of arrays over all processes, which must all call this."""
-    if _place()[1] == 1:
+    if _rank_and_count()[1] == 1:
         return dict(arrays)
     parts = all_gather(
         {name: np.asarray(array).tolist() for name, array in arrays.items()}
@@ -55,8 +55,8 @@ def all_sum(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name: sum(np.array(part[name]) for part in parts) for name in arrays}
 
 
-def _place() -> tuple[int, int]:
-    """The index of this process, and how many there are."""
+def _rank_and_count() -> tuple[int, int]:
+    """Return the index of this process, and how many there are."""
     import jax
 
     return jax.process_index(), jax.process_count()

@@ -90,10 +90,10 @@ class ResidentFeed:
         if is_sharded:
             self.gather = distributed.gather_sharded(mesh)
             rows = -(-len(slices) // mesh.size) * mesh.size
-            arrays = _place(slices, rows, distributed.by_example(mesh))
+            arrays = _put_slices(slices, rows, distributed.by_example(mesh))
         else:
             self.gather = operator.getitem
-            arrays = _place(slices, len(slices), distributed.replicated(mesh))
+            arrays = _put_slices(slices, len(slices), distributed.replicated(mesh))
         self.images, self.masks = arrays["image"], arrays["mask"]
 
     def take(self, step: int, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -224,7 +224,7 @@ class StreamedFeed:
         return jax.make_array_from_callback(shape, self._sharding, part)
 
 
-def _place(
+def _put_slices(
     slices: NetworkSlices, rows: int, sharding: jax.sharding.Sharding
 ) -> dict[str, jax.Array]:
     """Put `rows` slices on the devices; a process reads only those of its devices.
