@@ -135,7 +135,7 @@ PLACES = {  # of libraries: the modules and folders that import them
         "inference.sides",
     },
     "fill_voids": {"inference.volume_cleanup"},
-    "flax": {"models", "training.state"},
+    "flax": {"models", "training.state", "training.knobs", "checkpointing.weights"},
     "optax": {"training"},
     "ml_collections": {
         "training",

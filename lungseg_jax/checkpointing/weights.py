@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -70,21 +71,15 @@ def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
     text = metadata.get("about", "")
     if metadata.get("sha256") != _digest(tensors, text):
         raise damaged
+    stored = {name: dtype_and_shape(tensor) for name, tensor in tensors.items()}
     expected = {
-        name: dtype_and_shape(leaf) for name, leaf in named_leaves(like).items()
+        f"{network}/{name}": dtype_and_shape(leaf)
+        for network in {name.partition("/")[0] for name in tensors}
+        for name, leaf in named_leaves(like).items()
     }
-    networks: dict[str, Any] = {}
-    for network in {name.partition("/")[0] for name in tensors}:
-        prefix = f"{network}/"
-        stored = {
-            name.removeprefix(prefix): dtype_and_shape(tensor)
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
-        if stored != expected:
-            raise UserError(f"{path}: {network} does not match its description.")
-        networks[network] = _nested(tensors, prefix)
-    return networks, json.loads(text)
+    if wrong := stored.items() ^ expected.items():
+        raise UserError(f"{path}: {min(wrong)[0]} does not match its description.")
+    return unflatten_dict(tensors, sep="/"), json.loads(text)
 
 
 def _with_sorted_metadata(file: bytes) -> bytes:
@@ -99,19 +94,6 @@ def _with_sorted_metadata(file: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
     return len(text).to_bytes(8, "little") + text + file[8 + length :]
-
-
-def _nested(tensors: Mapping[str, np.ndarray], prefix: str) -> dict:
-    """Turn "a/b/c" names below `prefix` into nested dicts."""
-    tree: dict = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            *parents, last = name.removeprefix(prefix).split("/")
-            branch = tree
-            for parent in parents:
-                branch = branch.setdefault(parent, {})
-            branch[last] = tensor
-    return tree
 
 
 def _digest(tensors: Mapping[str, np.ndarray], text: str) -> str:

@@ -4,9 +4,10 @@ Defaults, checks, `--help` and docs/reference/configuration.md follow from it.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.augmentation.transforms import TRANSFORMS
@@ -360,29 +361,17 @@ def knob_table() -> str:
     return "\n".join(lines)
 
 
-def nested(values: Mapping[str, Any]) -> ConfigDict:
+def nested(values: dict[str, Any]) -> ConfigDict:
     """Turn dotted names into a ConfigDict, locked so that misspelt knobs are errors."""
-    c = ConfigDict()
-    for name, value in values.items():
-        *groups, last = name.split(".")
-        node = c
-        for group in groups:
-            if group not in node:
-                node[group] = ConfigDict()
-            node = node[group]
-        node[last] = value
-    return c.lock()
+    return ConfigDict(unflatten_dict(values, sep=".")).lock()
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: dict[str, Any]) -> dict[str, Any]:
     """Turn nested dicts into dotted names; tuples become lists, as in JSON."""
-    values = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            values |= flat(value, f"{prefix}{key}.")
-        else:
-            values[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return values
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in flatten_dict(tree, sep=".").items()
+    }
 
 
 def _shown(value: Any) -> str:

@@ -59,6 +59,12 @@ def test_refuses_networks_of_another_shape(file):
         read_weights(file, variables(0, width=4))
 
 
+def test_refuses_a_tensor_with_the_name_of_a_network(tmp_path):
+    write_weights(tmp_path / "w", {**NETWORKS, "10/params": np.zeros(2, "f4")}, {})
+    with pytest.raises(UserError, match="10/params does not match its description"):
+        read_weights(tmp_path / "w", variables(0))
+
+
 def test_refuses_files_written_by_others_and_missing_ones(tmp_path):
     save_file({"10/params/a": np.zeros(2, "f4")}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="is damaged"):
