@@ -60,8 +60,8 @@ def make_apply(block: str):
     return lambda key, x: module.init(key, x, train=False), apply
 
 
-def lower(block: str, batch: int, is_folded: bool, device: jax.Device):
-    """Lower a block and its gradients, by its parameters and its input."""
+def trace(block: str, batch: int, is_folded: bool, device: jax.Device):
+    """Trace a block and its gradients, by its parameters and its input."""
     init, apply = make_apply(block)
     x = inputs(block, batch, is_folded)
     variables = jax.eval_shape(init, jax.random.key(0), x)
@@ -75,7 +75,7 @@ def lower(block: str, batch: int, is_folded: bool, device: jax.Device):
         lambda a: a.update(sharding=sharding),
         (variables, x, jax.eval_shape(apply, variables, x)),
     )
-    return jax.jit(step).lower(*arguments)
+    return jax.jit(step).trace(*arguments)
 
 
 def main():
@@ -90,8 +90,8 @@ def main():
     device, *_ = topologies.devices_of(topology)
     for block in args.blocks.split(","):
         for form, is_folded in {"folded": True, "plain": False}.items():
-            lowered = lower(block, args.batch, is_folded, device)
-            made = report_compilation(lowered, topology.chip, 1)
+            traced = trace(block, args.batch, is_folded, device)
+            made = report_compilation(traced, topology.chip, 1)
             if made.refusal:
                 print(f"{block:7} {form:7} does not fit: {made.refusal}", flush=True)
                 continue

@@ -68,12 +68,12 @@ def compile(
     overwrite: bool,
     words: tuple[str, ...],
 ) -> None:
-    from lungseg_jax.inference.ensemble.lowering import lower_predict
+    from lungseg_jax.inference.ensemble.lowering import trace_predict
     from lungseg_jax.runtime import distributed, progress
     from lungseg_jax.runtime.ahead_of_time import topologies
     from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
     from lungseg_jax.runtime.files import check_outputs, write_json
-    from lungseg_jax.training.programs import lower_train_steps
+    from lungseg_jax.training.programs import trace_train_steps
 
     check_outputs([json] if json else [], inputs=[], overwrite=overwrite)
     asked = topologies.parse_topology(topology)
@@ -81,9 +81,9 @@ def compile(
     c = _config_for(len(devices), [f"--config={config}", *words])
     slices = slices or max(240, c.train.batch_size)
     every, first = distributed.make_mesh(devices), distributed.make_mesh(devices[:1])
-    lower = {
-        "train": lambda: lower_train_steps(c, every, slices),
-        "predict": lambda: lower_predict(c, first),
+    trace = {
+        "train": lambda: trace_train_steps(c, every, slices),
+        "predict": lambda: trace_predict(c, first),
     }
     written = {"topology": str(asked), "devices": len(devices), "config": c.name}
     for name in programs or PROGRAMS:
@@ -92,7 +92,7 @@ def compile(
         if name == "predict":
             used, batch, data = 1, c.evaluate.batch_size, ""
         progress.say(f"compiling {name} for {asked}: {batch} slices on {used}{data}")
-        report = report_compilation(lower[name](), asked.chip, used)
+        report = report_compilation(trace[name](), asked.chip, used)
         progress.answer(describe(report))
         written[name] = {"batch_size": batch} | dataclasses.asdict(report)
     if json:

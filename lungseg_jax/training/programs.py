@@ -104,8 +104,23 @@ def lower_train_steps(
       UserError: the configuration is faulty, its batch does not suit the slices or the
         devices, or a platform is unknown.
     """
+    platforms = require_platforms(platforms)
+    return trace_train_steps(c, mesh, slices).lower(lowering_platforms=platforms)
+
+
+def trace_train_steps(
+    c: ConfigDict, mesh: jax.sharding.Mesh, slices: int
+) -> jax.stages.Traced:
+    """Trace the program of `lower_train_steps`.
+
+    Args:
+      c, mesh, slices: see `lower_train_steps`.
+
+    Raises:
+      UserError: see `lower_train_steps`.
+    """
     check_config(c)
-    mesh, platforms = distributed.flatten(mesh), require_platforms(platforms)
+    mesh = distributed.flatten(mesh)
     if slices < c.train.batch_size:
         raise UserError(
             f"slices={slices} are fewer than a batch, train.batch_size="
@@ -129,5 +144,4 @@ def lower_train_steps(
     )
     state = init_of(c, mesh).eval_shape()
     arguments = train_steps_arguments(c, mesh, state, images, masks)
-    steps = train_steps_of(c, mesh).trace(*arguments)
-    return steps.lower(lowering_platforms=platforms)
+    return train_steps_of(c, mesh).trace(*arguments)

@@ -23,7 +23,7 @@ from lungseg_jax.runtime.ahead_of_time.arithmetic import count_flops
 from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import default_config
-from lungseg_jax.training.programs import lower_train_steps
+from lungseg_jax.training.programs import lower_train_steps, trace_train_steps
 from lungseg_jax.training.steps import make_prepare
 
 ACCELERATORS = ("cuda", "tpu")
@@ -248,7 +248,7 @@ def test_micro_batches_are_the_arithmetic_of_a_batch():
     mesh = distributed.make_mesh(jax.devices()[:1])
     whole, parts = (
         count_flops(
-            lower_train_steps(small_config(train__accumulate=n), mesh, 24).as_text()
+            trace_train_steps(small_config(train__accumulate=n), mesh, 24).jaxpr
         )
         for n in (1, 2)
     )

@@ -34,15 +34,32 @@ def lower_predict(
       UserError: the configuration is faulty, its batch does not suit the devices, or a
         platform is unknown.
     """
+    platforms = require_platforms(platforms)
+    traced = trace_predict(c, mesh, platform=platforms[0] if platforms else None)
+    return traced.lower(lowering_platforms=platforms)
+
+
+def trace_predict(
+    c: ConfigDict, mesh: jax.sharding.Mesh, *, platform: str | None = None
+) -> jax.stages.Traced:
+    """Trace the program of `lower_predict`.
+
+    Args:
+      c, mesh: see `lower_predict`.
+      platform: decides on the dtype; by default that of the mesh.
+
+    Raises:
+      UserError: see `lower_predict`.
+    """
     check_config(c)
-    mesh, platforms = distributed.flatten(mesh), require_platforms(platforms)
+    mesh = distributed.flatten(mesh)
     batch_size, devices = c.evaluate.batch_size, mesh.size
     if batch_size % devices:
         raise UserError(
             f"evaluate.batch_size={batch_size} cannot be divided among {devices} devices.",
             rule=f"a multiple of {devices}.",
         )
-    platform, *_ = platforms or [platform_of(distributed.replicated(mesh))]
+    platform = platform or platform_of(distributed.replicated(mesh))
     model = make_network(c.model, platform)
     preprocessing = prediction_preprocessing_of(c)
     size, channels = preprocessing.image_size, preprocessing.channels
@@ -57,5 +74,4 @@ def lower_predict(
         (batch_size, size, size, channels), jnp.float32, sharding=by_example
     )
     predict = make_predict(model, sharding=by_example)
-    traced = predict.trace(variables, images, views)
-    return traced.lower(lowering_platforms=platforms)
+    return predict.trace(variables, images, views)

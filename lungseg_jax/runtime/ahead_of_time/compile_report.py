@@ -51,15 +51,16 @@ class CompileReport:
 
 
 def report_compilation(
-    lowered: jax.stages.Lowered, chip: Chip, devices: int
+    traced: jax.stages.Traced, chip: Chip, devices: int
 ) -> CompileReport:
-    """Compile a program for the devices that it was lowered for, and describe it.
+    """Compile a program for the devices of its arguments, and describe it.
 
     Raises:
       UserError: the compiler of a GPU found no form of a product. Where there is the GPU,
         it would try several.
     """
-    flops = count_flops(lowered.as_text(), devices) / devices
+    flops = count_flops(traced.jaxpr) / devices
+    lowered = traced.lower()
     start, cpu_start = time.perf_counter(), time.process_time()
     try:
         compiled = lowered.compile()
