@@ -27,50 +27,6 @@ LENGTH = ("schedule.cycles", "train.total_steps")
 NEW_FOLDER = "give this run a folder of its own with --workdir=DIR."
 
 
-def register_run(
-    config: ConfigDict,
-    folder: RunFolder,
-    data: RunData,
-    run: Run | None,
-    *,
-    initial: dict[str, Any] | None = None,
-    devices: int | None = None,
-) -> None:
-    """Write config.json and run.json, or verify that they are of the same run.
-
-    Args:
-      config: the configuration asked for.
-      folder: the run folder.
-      data: of the run; its placement is recorded at the first start.
-      run: what `run_to_resume` returned. Its length may differ, if the finished steps
-        remain valid.
-      initial: what is recorded of the weights that the first step starts from.
-      devices: how many the configuration was scaled to; see `fit_to_devices`.
-
-    Raises:
-      UserError: the folder holds another run; nothing is changed.
-    """
-    if run is None:
-        if folder.holds_run:
-            raise UserError(
-                f"another process has just started a run in {folder.path}.",
-                remedy="run the command again.",
-            )
-        start = {"config_sha256": [config_digest(config)], "initial": initial}
-        start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
-        start["placement"] = dataclasses.asdict(data.placement)
-        _write(folder, config, _describe(data) | start)
-        return
-    _require_same_files(run, data)
-    if not run.saved_steps:
-        require_same_weights(run, initial)
-    if changed := differences(run.config.to_dict(), config.to_dict()):
-        _require_same_beginning(run, config, changed)
-        digests = [config_digest(config), config_digest(run.config)]
-        digests = list(dict.fromkeys(digests + run.record["config_sha256"]))
-        _write(folder, config, {**run.record, "config_sha256": digests})
-
-
 def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     """Return a configuration with the options that a run did not know as they were.
 
@@ -135,6 +91,50 @@ def run_to_resume(
             remedy=NEW_FOLDER,
         )
     return run
+
+
+def register_run(
+    config: ConfigDict,
+    folder: RunFolder,
+    data: RunData,
+    run: Run | None,
+    *,
+    initial: dict[str, Any] | None = None,
+    devices: int | None = None,
+) -> None:
+    """Write config.json and run.json, or verify that they are of the same run.
+
+    Args:
+      config: the configuration asked for.
+      folder: the run folder.
+      data: of the run; its placement is recorded at the first start.
+      run: what `run_to_resume` returned. Its length may differ, if the finished steps
+        remain valid.
+      initial: what is recorded of the weights that the first step starts from.
+      devices: how many the configuration was scaled to; see `fit_to_devices`.
+
+    Raises:
+      UserError: the folder holds another run; nothing is changed.
+    """
+    if run is None:
+        if folder.holds_run:
+            raise UserError(
+                f"another process has just started a run in {folder.path}.",
+                remedy="run the command again.",
+            )
+        start = {"config_sha256": [config_digest(config)], "initial": initial}
+        start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
+        start["placement"] = dataclasses.asdict(data.placement)
+        _write(folder, config, _describe(data) | start)
+        return
+    _require_same_files(run, data)
+    if not run.saved_steps:
+        require_same_weights(run, initial)
+    if changed := differences(run.config.to_dict(), config.to_dict()):
+        _require_same_beginning(run, config, changed)
+        digests = [config_digest(config), config_digest(run.config)]
+        digests = list(dict.fromkeys(digests + run.record["config_sha256"]))
+        _write(folder, config, {**run.record, "config_sha256": digests})
 
 
 def _require_empty(folder: RunFolder) -> None:
