@@ -9,7 +9,7 @@ def count_flops(program: core.ClosedJaxpr | core.Jaxpr) -> int:
     """Count the operations of convolutions and matrix products, on all devices.
 
     Everything else is small beside them. A scan counts as often as it runs; loops of
-    unknown length run once.
+    unknown length run once. Results that are not used count, too.
 
     Args:
       program: before it is divided among devices, such as `jax.stages.Traced.jaxpr`.
