@@ -211,6 +211,7 @@ class LungSegmenter:
           UserError: an array is not a slice, has values that are not finite, or has no
             aspect.
         """
+        # Too few aspects: an error, where zip would end without a word.
         return self.stream_slices(zip(images, chain(aspects, repeat(0.0))))
 
     def stream_slices(
