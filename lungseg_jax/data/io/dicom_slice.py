@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ _PLACEMENT = {  # by tag: a name, and what it consists of
 }
 _ROUNDING = 0.01  # GDCM normalizes directions
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
+BITS_ALLOCATED = "0028|0100"
+# Element (7FE0,0010) with explicit or implicit VR in little endian, and its length.
+_PIXELS = re.compile(rb"\xe0\x7f\x10\x00(?:(?:OB|OW|UN)\0\0)?(.{4})", re.DOTALL)
+_UNDEFINED = 2**32 - 1  # the length of compressed pixels
 CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its variants for several frames
 
@@ -89,7 +94,26 @@ class DicomSlice:
                 rule=f"at most {MAX_PIXELS}.",
                 remedy="if it is not really that large, the file is damaged.",
             )
+        self._check_pixels()
         self._check_placement()
+
+    def _check_pixels(self) -> None:
+        """Refuse another number of bytes than declared: GDCM leaves the rest to chance.
+
+        Other elements of this tag may come before: those of icons.
+        """
+        stated = self.get_tag(BITS_ALLOCATED) or ""
+        bits = int(stated) if stated.isdecimal() else 0
+        needed = -(-self.size[0] * self.size[1] * bits // 8)
+        with _errors_of(self.file):
+            content = self.file.read_bytes()
+        actual = None
+        for match in _PIXELS.finditer(content):
+            actual = int.from_bytes(match[1], "little")
+            if actual in (needed, needed + needed % 2, _UNDEFINED):
+                return
+        if bits and actual is not None:
+            raise _damaged(self.file, f"it has {actual} of {needed} bytes of pixels")
 
     def _check_placement(self) -> None:
         """Refuse a placement that ITK does not use: it assumes one, without a warning."""
@@ -154,9 +178,13 @@ def _errors_of(file: Path) -> Iterator[None]:
     try:
         with native_output.discarded():
             yield
-    except RuntimeError as e:
-        raise UserError(
-            f"{file} is damaged: it cannot be read as DICOM.",
-            rule="an intact DICOM file of a CT slice.",
-            remedy="copy it again, or move it out of the folder.",
-        ) from e
+    except (OSError, RuntimeError) as e:
+        raise _damaged(file, "it cannot be read as DICOM") from e
+
+
+def _damaged(file: Path, why: str) -> UserError:
+    return UserError(
+        f"{file} is damaged: {why}.",
+        rule="an intact DICOM file of a CT slice.",
+        remedy="copy it again, or move it out of the folder.",
+    )

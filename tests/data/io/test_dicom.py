@@ -18,12 +18,16 @@ from dicom_files import (
     write_without_image,
 )
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     EncapsulatedPDFStorage,
+    ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     MediaStorageDirectoryStorage,
     MRImageStorage,
     RawDataStorage,
+    RLELossless,
     RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
@@ -139,6 +143,56 @@ def test_every_series_in_a_folder_of_patients_has_a_mask(tmp_path):
     for task in tasks:
         with open_volume(task.source, series=task.series) as volume:
             assert volume.count == len(stored())
+
+
+def write_pixels(file, pixels, syntax=ExplicitVRLittleEndian):
+    """Replace the pixels of a file, whatever their length, which follow an icon."""
+    d = pydicom.dcmread(file)
+    icon = pydicom.Dataset()
+    icon.Rows = icon.Columns = icon.BitsAllocated = 8
+    icon.PixelData = bytes(64)
+    d.IconImageSequence = [icon]
+    d.file_meta.TransferSyntaxUID = syntax
+    d.PixelData = pixels
+    d.save_as(file, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("length", [0, 64, 142, 146, 288])
+def test_refuses_another_number_of_bytes_than_declared(length, syntax, tmp_path):
+    """GDCM would fill up pixels with what is in memory."""
+    write_series(tmp_path / "in")
+    file = tmp_path / "in/IM0003"
+    write_pixels(file, bytes(length), syntax)
+    message = f"IM0003 is damaged: it has {length} of 144 bytes of pixels"
+    refused(file, message)
+    refused(tmp_path / "in", message)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian],
+)
+def test_accepts_as_many_bytes_as_declared(syntax, tmp_path):
+    write_series(tmp_path / "in")
+    for file in (tmp_path / "in").iterdir():
+        write_pixels(file, pydicom.dcmread(file).PixelData, syntax)
+    with open_volume(tmp_path / "in") as volume:
+        np.testing.assert_array_equal(list(volume.slices()), stored() - 1024.0)
+
+
+def test_accepts_compressed_pixels_and_a_byte_of_padding(tmp_path):
+    write_series(tmp_path / "in", array=stored()[:1])
+    (file,) = (tmp_path / "in").iterdir()
+    d = pydicom.dcmread(file)
+    d.compress(RLELossless)
+    d.save_as(tmp_path / "compressed")
+    with open_volume(tmp_path / "compressed") as volume:
+        np.testing.assert_array_equal(volume.read(0), stored()[0] - 1024.0)
+    edit([file], Rows=3, Columns=3, BitsAllocated=8, BitsStored=8, HighBit=7)
+    write_pixels(file, bytes(10))
+    with open_volume(file) as volume:
+        np.testing.assert_array_equal(volume.read(0), np.full((3, 3), -1024.0))
 
 
 def refused(folder, match):
