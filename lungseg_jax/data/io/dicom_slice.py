@@ -24,7 +24,7 @@ _PLACEMENT = {  # by tag: a name, and what it consists of
 }
 _ROUNDING = 0.01  # GDCM normalizes directions
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
-BITS_ALLOCATED = "0028|0100"
+BITS_ALLOCATED, SLOPE = "0028|0100", "0028|1053"
 # Element (7FE0,0010) with explicit or implicit VR in little endian, and its length.
 _PIXELS = re.compile(rb"\xe0\x7f\x10\x00(?:(?:OB|OW|UN)\0\0)?(.{4})", re.DOTALL)
 _UNDEFINED = 2**32 - 1  # the length of compressed pixels
@@ -95,6 +95,7 @@ class DicomSlice:
                 remedy="if it is not really that large, the file is damaged.",
             )
         self._check_pixels()
+        self._check_slope()
         self._check_placement()
 
     def _check_pixels(self) -> None:
@@ -114,6 +115,20 @@ class DicomSlice:
                 return
         if bits and actual is not None:
             raise _damaged(self.file, f"it has {actual} of {needed} bytes of pixels")
+
+    def _check_slope(self) -> None:
+        """Refuse a slope that cannot be one: GDCM replaces some of them by 1."""
+        text = self.get_tag(SLOPE)
+        try:
+            is_valid = not text or 0 < abs(float(text)) < math.inf
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            raise UserError(
+                f"{self.file} states an invalid Rescale Slope (0028,1053): {text}.",
+                rule="a number other than 0.",
+                remedy="export the series again, or convert it to NIfTI and scale it.",
+            )
 
     def _check_placement(self) -> None:
         """Refuse a placement that ITK does not use: it assumes one, without a warning."""

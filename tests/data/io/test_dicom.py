@@ -393,6 +393,15 @@ def test_refuses_slices_without_a_placement(element, name, tmp_path):
     refused(tmp_path / "in", f"does not state its {name}")
 
 
+def replace_text(file, tag, text):
+    """Replace the value of an element; pydicom does not write all of those tested."""
+    head, _, tail = file.read_bytes().partition(tag)
+    old = int.from_bytes(tail[:2], "little")
+    value = text.encode() + b" " * (len(text) % 2)
+    length = len(value).to_bytes(2, "little")
+    file.write_bytes(head + tag + length + value + tail[2 + old :])
+
+
 @pytest.mark.parametrize(
     "tag,name,text",
     [
@@ -412,14 +421,30 @@ def test_refuses_an_invalid_placement(tag, name, text, tmp_path):
     """ITK would assume another one, or keep negative distances."""
     write_series(tmp_path / "in")
     for file in (tmp_path / "in").iterdir():
-        head, _, tail = file.read_bytes().partition(tag)
-        old = int.from_bytes(tail[:2], "little")
-        value = text.encode() + b" " * (len(text) % 2)
-        length = len(value).to_bytes(2, "little")
-        file.write_bytes(head + tag + length + value + tail[2 + old :])
+        replace_text(file, tag, text)
     message = f"{file} states an invalid {name} .*: {re.escape(text)}"
     refused(file, message)
     refused(tmp_path / "in", message.replace(str(file), ""))
+
+
+@pytest.mark.parametrize("slope", ["0", "0.0", "nan", "inf", "wide"])
+def test_refuses_an_invalid_slope(slope, tmp_path):
+    """GDCM would take 1 for 0."""
+    write_series(tmp_path / "in")
+    file = tmp_path / "in/IM0003"
+    replace_text(file, b"\x28\x00\x53\x10DS", slope)
+    message = rf"IM0003 states an invalid Rescale Slope \(0028,1053\): {slope}\."
+    refused(file, message)
+    refused(tmp_path / "in", message)
+
+
+@pytest.mark.parametrize("slope", [None, 2])
+def test_accepts_a_slope_and_none(slope, tmp_path):
+    write_series(tmp_path / "in")
+    edit((tmp_path / "in").iterdir(), RescaleSlope=slope)
+    with open_volume(tmp_path / "in") as volume:
+        expected = stored() * float(slope or 1) - 1024
+        np.testing.assert_array_equal(list(volume.slices()), expected)
 
 
 def test_accepts_a_rounded_orientation(tmp_path):
