@@ -128,7 +128,7 @@ def _require_alike(first: DicomSlice, dicom_slice: DicomSlice) -> None:
 
 
 def _slice_distance(slices: Sequence[DicomSlice]) -> float:
-    """Return the mean distance in mm, and refuse gaps, duplicates and a tilted gantry."""
+    """Return the mean distance in mm, and refuse gaps, duplicates and shifts."""
     steps = np.diff([dicom_slice.position for dicom_slice in slices])
     distance = float(np.median(steps))
     for lower, upper, step in zip(slices, slices[1:], steps, strict=False):
@@ -146,12 +146,33 @@ def _slice_distance(slices: Sequence[DicomSlice]) -> float:
                 rule="the slices of a series are equally far apart.",
                 remedy="add the missing slices, or segment the files one by one.",
             )
-    first, last = slices[0], slices[-1]
-    across = (last.origin - first.origin) / (len(slices) - 1)
-    if np.linalg.norm(np.cross(across, first.normal)) > TOLERANCE * distance:
+    _require_straight(slices, distance)
+    return float(np.mean(steps))
+
+
+def _require_straight(slices: Sequence[DicomSlice], distance: float) -> None:
+    """Refuse slices that are shifted sideways: some of them, or all by a tilted gantry."""
+    first, rule = slices[0], "each slice is straight above the previous one."
+    aside = np.array([dicom_slice.origin - first.origin for dicom_slice in slices])
+    aside -= np.outer(aside @ first.normal, first.normal)
+    tilt = aside[-1] / (len(slices) - 1)
+    aside -= np.outer(np.arange(len(slices)), tilt)
+    jumps = np.linalg.norm(np.diff(aside, axis=0), axis=1)
+    farthest = np.linalg.norm(aside, axis=1).max()
+    if farthest > max(
+        2 * ROUNDING_MM, TOLERANCE * distance
+    ):  # the ends are rounded, too
+        lower, upper = slices[jumps.argmax() :][:2]
+        raise UserError(
+            f"slices of {first.file.parent} are shifted sideways by "
+            f"{max(farthest, jumps.max()):.3g} mm, most between {lower.file.name} and "
+            f"{upper.file.name}.",
+            rule=rule,
+            remedy="export the series again, or segment the files one by one.",
+        )
+    if np.linalg.norm(tilt) > TOLERANCE * distance:  # less may be due to rounding
         raise UserError(
             f"the slices of {first.file.parent} are shifted sideways (a tilted gantry).",
-            rule="each slice is straight above the previous one.",
+            rule=rule,
             remedy="resample the series to a straight one first.",
         )
-    return float(np.mean(steps))

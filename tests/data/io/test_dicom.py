@@ -195,6 +195,10 @@ def test_accepts_compressed_pixels_and_a_byte_of_padding(tmp_path):
         np.testing.assert_array_equal(volume.read(0), np.full((3, 3), -1024.0))
 
 
+def slices_in_order(folder):
+    return sorted(folder.iterdir(), key=lambda f: pydicom.dcmread(f).InstanceNumber)
+
+
 def refused(folder, match):
     with pytest.raises(UserError, match=match), open_volume(folder):
         pass
@@ -273,7 +277,33 @@ def test_refuses_a_tilted_gantry(tmp_path):
     sheared = AXIAL.copy()
     sheared[2] = [0, np.sin(0.2), np.cos(0.2)]
     write_series(tmp_path / "in", sheared)
-    refused(tmp_path / "in", "shifted sideways")
+    refused(tmp_path / "in", "shifted sideways .a tilted gantry")
+
+
+@pytest.mark.parametrize("axes", [AXIAL, TILTED])
+@pytest.mark.parametrize("first", [1, 2, 5])
+def test_refuses_slices_that_are_shifted_sideways(axes, first, tmp_path):
+    """From slice `first` on; the last one is back in line, unless it is the first."""
+    write_series(tmp_path / "in", axes)
+    files = slices_in_order(tmp_path / "in")
+    for file in files[first : max(first + 1, len(files) - 1)]:
+        position = pydicom.dcmread(file).ImagePositionPatient + 0.5 * axes[0]
+        edit([file], ImagePositionPatient=position.tolist())
+    where = f"between {files[first - 1].name} and {files[first].name}"
+    refused(tmp_path / "in", f"shifted sideways by 0.[45]\\d* mm, most {where}")
+
+
+def test_accepts_oblique_positions_rounded_to_tenths(tmp_path):
+    """Each is up to 0.09 mm beside its line."""
+    axes = np.array([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]])
+    write_series(
+        tmp_path / "in", axes, distance=5.13, array=np.tile(stored(), (9, 1, 1))
+    )
+    for file in (tmp_path / "in").iterdir():
+        position = pydicom.dcmread(file).ImagePositionPatient
+        edit([file], ImagePositionPatient=[round(float(x), 1) for x in position])
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.count == 54
 
 
 def test_names_a_damaged_file(tmp_path):
