@@ -16,6 +16,7 @@ from lungseg_jax.data.io.volumes import Volume, require_plausible
 from lungseg_jax.runtime.errors import UserError
 
 TOLERANCE = 0.01  # of the distance between slices, for rounding in the files
+PATIENT = "0010|0020"
 ROUNDING_MM = 0.1  # some files round positions to tenths of a millimetre
 
 
@@ -113,6 +114,13 @@ def _stack_geometry(slices: Sequence[DicomSlice]) -> Geometry:
 
 
 def _require_alike(first: DicomSlice, dicom_slice: DicomSlice) -> None:
+    patients = {first.get_tag(PATIENT), dicom_slice.get_tag(PATIENT)} - {None, ""}
+    if len(patients) > 1:
+        raise UserError(
+            f"{dicom_slice.file} and {first.file} have different patient IDs (0010,0020).",
+            rule="the slices of a series are those of one patient.",
+            remedy="move those of each patient into a folder of their own.",
+        )
     is_alike = (
         dicom_slice.size == first.size
         and np.allclose(dicom_slice.direction, first.direction, atol=1e-4)

@@ -306,6 +306,15 @@ def test_accepts_oblique_positions_rounded_to_tenths(tmp_path):
         assert volume.count == 54
 
 
+def test_refuses_slices_of_two_patients(tmp_path):
+    write_series(tmp_path / "in")
+    edit([tmp_path / "in/IM0003"], PatientID="1")
+    refused(tmp_path / "in", "have different patient IDs")
+    edit([tmp_path / "in/IM0003"], PatientID="")
+    with open_volume(tmp_path / "in") as volume:
+        assert volume.count == len(stored())
+
+
 def test_names_a_damaged_file(tmp_path):
     write_series(tmp_path / "in")
     file = sorted((tmp_path / "in").iterdir())[2]
