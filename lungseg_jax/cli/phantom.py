@@ -90,7 +90,7 @@ def phantom(
 
 def _check(out: Path, spacing: float) -> None:
     from lungseg_jax.data.io.formats import format_of, split_suffix
-    from lungseg_jax.data.metadata import MIN_MM
+    from lungseg_jax.data.io.geometry import MIN_MM
 
     if format_of(out).add_segments:
         raise UserError(

@@ -26,7 +26,7 @@ from lungseg_jax.data.io.formats import (
 )
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.io.volumes import Volume, require_same_grid
-from lungseg_jax.data.metadata import COLUMNS, MAX_MM, MIN_MM, TABLE
+from lungseg_jax.data.metadata import COLUMNS, TABLE
 from lungseg_jax.data.pairs import IMAGES, MASKS
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import atomic_folder, csv_writer
@@ -132,7 +132,6 @@ def _convert(
     rows, values, has_lung = [], [], False
     with open_volume(labelled.image) as image, open_volume(labelled.label) as label:
         require_same_grid(image, label)
-        _require_spacing(image)
         digits = len(str(image.count - 1))
         for k in range(0, image.count, every):
             name = f"{labelled.case}_z{k:0{digits}}"
@@ -167,16 +166,6 @@ def _no_lung(
         else "all values but 0 are lung.",
         remedy=f"{remedy}.",
     )
-
-
-def _require_spacing(volume: Volume) -> None:
-    mm = volume.spacing_mm[1:] if volume.spacing_mm else ()
-    if any(not MIN_MM <= side <= MAX_MM for side in mm):
-        raise UserError(
-            f"{volume.name} has pixels of {' x '.join(map('{:g}'.format, mm))} mm.",
-            rule=f"distances from {MIN_MM} to {MAX_MM:g} mm.",
-            remedy="correct the spacing in its header.",
-        )
 
 
 def _require_hounsfield(path: Path, values: Values) -> None:

@@ -17,12 +17,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lungseg_jax.data.io.geometry import MAX_MM, MIN_MM
 from lungseg_jax.data.pairs import ROWS_WITH_HINTS
 from lungseg_jax.runtime.errors import UserError, combine_errors
 
 TABLE = "slices.csv"
 COLUMNS = ("name", "patient", "row_mm", "column_mm")
-MIN_MM, MAX_MM = 0.01, 100.0
 MAX_BYTES = 2**26
 REMEDY = "fix the row, or remove the file, which is optional."
 

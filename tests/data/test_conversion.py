@@ -141,7 +141,7 @@ def test_refuses_a_spacing_that_slices_csv_would_not_accept(mm, tmp_path):
     image, label = scan()
     affine = np.diag([-mm, -0.7, 2.5, 1.0])
     paths = [save(tmp_path / f"{n}.nii", a, affine) for n, a in zip("ab", scan())]
-    with pytest.raises(UserError, match=f"a.nii has pixels of 0.7 x {mm:g} mm"):
+    with pytest.raises(UserError, match=f"a.nii has voxels of {mm:g} x 0.7"):
         convert_volumes(find_labelled_volumes(*paths), tmp_path / "data")
 
 

@@ -6,6 +6,9 @@ import itertools
 
 import numpy as np
 
+# Distances of pixels in a CT scan of a person; those of slices may be larger. A header in
+# other units than it says has a thousandth or a thousand times of them.
+MIN_MM, MAX_MM = 0.01, 100.0
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 

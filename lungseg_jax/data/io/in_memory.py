@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from lungseg_jax.data.io import nifti
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volumes import Volume, require_gray_volume
+from lungseg_jax.data.io.volumes import Volume, require_gray_volume, require_plausible
 from lungseg_jax.runtime.errors import UserError
 
 # `[n h w]` in the standard orientation -> image
@@ -35,6 +35,7 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
             image.GetOrigin(),
             image.GetDirection(),
         )
+        require_plausible(geometry, NAME)
     else:
         _require_affine(image)
         geometry = _geometry(image)

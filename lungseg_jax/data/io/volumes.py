@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lungseg_jax.data.intensity import require_finite
-from lungseg_jax.data.io.geometry import Geometry
+from lungseg_jax.data.io.geometry import MAX_MM, MIN_MM, Geometry
 from lungseg_jax.data.io.images import MAX_PIXELS
 from lungseg_jax.runtime.errors import UserError
 
@@ -153,6 +153,13 @@ def require_plausible(geometry: Geometry, path: str | Path) -> None:
     if min(geometry.size) < 1 or min(geometry.spacing) <= 0 or not is_finite:
         raise UserError(
             f"{path} has a damaged header.", rule="a size, and a spacing above 0."
+        )
+    if min(geometry.spacing) < MIN_MM or max(geometry.spacing_mm[1:]) > MAX_MM:
+        voxels = " x ".join(f"{mm:.4g}" for mm in geometry.spacing)
+        raise UserError(
+            f"{path} has voxels of {voxels} mm.",
+            rule=f"at least {MIN_MM} mm, and pixels of at most {MAX_MM:g} mm.",
+            remedy="correct the spacing in its header, or its unit.",
         )
     if height * width > MAX_PIXELS or geometry.count > MAX_SLICES:
         raise UserError(

@@ -124,13 +124,30 @@ def test_prefers_the_form_that_simpleitk_prefers(codes, angle, differ, tmp_path)
 
 @pytest.mark.parametrize("unit", ["meter", "mm", "micron", "unknown"])
 def test_spacing_and_origin_are_in_millimetres(unit, tmp_path):
-    image = nib.Nifti1Image(voxels(), affine())
+    scale = {"meter": 1e-3, "micron": 1e3}.get(unit, 1.0)
+    placed = np.diag([scale, scale, scale, 1]) @ affine()
+    image = nib.Nifti1Image(voxels(), placed)
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "in.nii")
     expected = sitk.ReadImage(str(tmp_path / "in.nii"))
     with open_volume(tmp_path / "in.nii") as volume:
         np.testing.assert_allclose(volume.geometry.spacing, expected.GetSpacing())
         np.testing.assert_allclose(volume.geometry.origin, expected.GetOrigin())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_refuses_voxels_in_other_units_than_the_header_says(scale, tmp_path):
+    placed = np.diag([scale, scale, scale, 1]) @ affine()
+    image = nib.Nifti1Image(voxels(), placed)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, tmp_path / "in.nii")
+    message = f"has voxels of {0.7 * scale:g} x {0.8 * scale:g} x {2.5 * scale:g} mm"
+    refused(tmp_path / "in.nii", message)
+    same = sitk.GetImageFromArray(voxels())
+    same.SetSpacing((0.7 * scale, 0.8 * scale, 2.5 * scale))
+    for in_memory in (image, same):
+        with pytest.raises(UserError, match=f"the image {message}"):
+            open_image(in_memory)
 
 
 @pytest.mark.parametrize("codes", [(0, 1), (0, 2), (1, 1)])
