@@ -31,6 +31,7 @@ from lungseg_jax.inference.volume_view import VolumeView
 from lungseg_jax.runtime import progress
 
 SAMPLED = 9  # slices that are checked before any is segmented
+MAX_TILT = 25  # degrees, beyond which a line says that a volume is oblique
 
 
 @contextlib.contextmanager
@@ -172,6 +173,12 @@ def _check_volume(segmenter: LungSegmenter, volume: Volume) -> str:
         progress.say(
             f"{volume.name} does not say how it is oriented in the patient: its axes "
             "are assumed to point to left, posterior and superior"
+        )
+    if volume.geometry.tilt > MAX_TILT:
+        progress.say(
+            f"{volume.name} is oblique: its axes are up to {volume.geometry.tilt:.0f} "
+            "degrees from those of the patient, so masks are less reliable; resample it "
+            "to axial slices"
         )
     values = values_of(map(volume.read, evenly_spaced(volume.count, SAMPLED)))
     domain = require_intensity(

@@ -237,6 +237,17 @@ def test_a_slice_that_is_unlike_its_neighbours_is_to_review(
     assert rows[2]["review"] == "1"
 
 
+@pytest.mark.parametrize("degrees", [20, 40])
+def test_says_that_a_volume_is_oblique(degrees, segmenter, images, tmp_path, capsys):
+    volume = sitk.GetImageFromArray(images)
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    volume.SetDirection((1, 0, 0, 0, cos, -sin, 0, sin, cos))
+    sitk.WriteImage(volume, str(tmp_path / "in.nii.gz"))
+    predict(segmenter, tmp_path / "in.nii.gz", tmp_path / "out.nii.gz")
+    line = f"in.nii.gz is oblique: its axes are up to {degrees} degrees from"
+    assert (line in capsys.readouterr().out) == (degrees > 25)
+
+
 def test_segments_a_volume_without_geometry(segmenter, images, tmp_path):
     np.save(tmp_path / "in.npy", images)
     predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy")

@@ -78,6 +78,13 @@ class Geometry:
         return row / column
 
     @property
+    def tilt(self) -> float:
+        """The largest angle between an axis and the nearest one of the patient, degrees."""
+        cosines = np.abs(np.reshape(self.direction, (3, 3)))
+        nearest = min(cosines[lps, axis] for lps, axis in enumerate(self.axes[::-1]))
+        return float(np.degrees(np.arccos(min(nearest, 1.0))))
+
+    @property
     def standard(self) -> "Geometry":
         """The grid of the same voxels, stored in the standard orientation."""
         axes = self.axes[::-1]

@@ -132,6 +132,18 @@ def test_keeps_the_geometry_of_an_oblique_volume(tmp_path):
     )
 
 
+@pytest.mark.parametrize("degrees", [0, 10, 46, 90, 170])
+def test_measures_how_oblique_a_volume_is(degrees):
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    expected = min(degrees % 90, 90 - degrees % 90)
+    for direction in (
+        (cos, -sin, 0, sin, cos, 0, 0, 0, 1),
+        (0, 0, 1, cos, -sin, 0, sin, cos, 0),
+    ):
+        geometry = Geometry((2, 2, 2), direction=direction)
+        assert geometry.tilt == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("source", [".nii", ".nrrd", ".mha"])
 @pytest.mark.parametrize("target", [".nii", ".nii.gz", ".nrrd", ".mha"])
