@@ -80,7 +80,13 @@ def pool_values(parts: Iterable[Values]) -> Values:
 def describe_intensities(domains: Collection[str], low: float, high: float) -> str:
     """Return a line about images of these `DOMAINS`, with values from low to high."""
     kinds = " and ".join(DOMAINS[domain] for domain in sorted(domains))
-    return f"intensities: {kinds} ({low:g} to {high:g})"
+    line = f"intensities: {kinds} ({low:g} to {high:g})"
+    if set(domains) != {"unknown"}:
+        return line
+    return (
+        f"{line}, none as low as air ({AIR_HU} HU): masks are meaningless unless the units "
+        "are those of the training images"
+    )
 
 
 def detect_intensity(values: Values) -> str:

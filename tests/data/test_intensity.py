@@ -6,6 +6,7 @@ import pytest
 from lungseg_jax.data.intensity import (
     DOMAINS,
     Values,
+    describe_intensities,
     detect_intensity,
     require_intensity,
     values_of,
@@ -72,6 +73,13 @@ def test_refuses_hounsfield_units_for_a_network_of_pictures():
 def test_accepts_a_blank_image(trained_on):
     assert require_intensity(Values(0, 0), trained_on, "a.tif") == "unknown"
     assert require_intensity(Values(-1000, 400), "unknown", "a.tif") == "HU"
+
+
+def test_says_that_images_without_air_may_have_any_units():
+    line = describe_intensities({"unknown"}, -125, 125)
+    assert "(-125 to 125), none as low as air (-200 HU): masks are meaningless" in line
+    for domains in ({"HU"}, {"HU", "unknown"}):
+        assert describe_intensities(domains, -1000, 125).endswith("(-1000 to 125)")
 
 
 def test_values_of():
