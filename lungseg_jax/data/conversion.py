@@ -175,7 +175,7 @@ def _require_hounsfield(path: Path, values: Values) -> None:
             f"{path} has {DOMAINS[domain]} ({values.low:g} to {values.high:g}).",
             rule="scans are in Hounsfield units.",
             remedy="name the original CT scan, or add the rescale intercept (often -1024) "
-            "that values from 0 up lack.",
+            "that such values lack.",
         )
 
 

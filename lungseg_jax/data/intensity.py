@@ -15,13 +15,14 @@ AIR_HU = -200  # every chest slice has pixels below this: lung, or the air aroun
 # Bone and metal make up at most 0.8 % of any slice of the Kaggle set. Without the offset
 # of -1024, soft tissue is as bright as that: at least 17 % of a slice.
 DENSE_HU, MAX_DENSE_FRACTION = 700, 0.08
+MOST = 2**15  # neither Hounsfield units nor values as stored reach that far from 0
 SCALED = 20  # no slice of a patient has all of its Hounsfield units within this of 0
 
 DOMAINS = {
     "HU": "Hounsfield units",
     "8-bit": "gray values from 0 to 255",
     "unit": "values scaled to about 1",
-    "unsigned": "values from 0 up, as CT files store them before the offset is added",
+    "unsigned": "values as CT files store them, before the offset is added",
     "unknown": "values of an unknown scale",
 }
 _REMEDIES = {
@@ -36,6 +37,10 @@ _REMEDIES = {
 _REMEDY_DICOM = (
     "the files lack Rescale Intercept (0028,1052), or it is wrong: export them again, or "
     "convert them to NIfTI and add it (often -1024)."
+)
+_REMEDY_FAR = (
+    "use the CT files that they were made from; values near 65535, for example, were "
+    "negative before they were read as unsigned integers."
 )
 # By the domain of a volume: those that slices of it, which show a part of its values, may
 # seem to have. Padding with 0 and soft tissue, for example, seem to be gray values.
@@ -136,12 +141,16 @@ def require_intensity(
     if is_part or domain == trained_on or "unknown" in (domain, trained_on):
         return domain
     low, high, _ = values
-    lacks_intercept = is_dicom and domain == "unsigned"
+    kind, remedy = DOMAINS[domain], _REMEDIES[domain]
+    if max(-low, high) > MOST:
+        kind, remedy = "values that no CT scan has", _REMEDY_FAR
+    elif is_dicom and domain == "unsigned":
+        remedy = _REMEDY_DICOM
     raise UserError(
-        f"{where} has {DOMAINS[domain]} ({low:g} to {high:g}); the network was trained "
-        f"on {DOMAINS[trained_on]}.",
+        f"{where} has {kind} ({low:g} to {high:g}); the network was trained on "
+        f"{DOMAINS[trained_on]}.",
         rule="images have the same units in training and in prediction.",
-        remedy=_REMEDY_DICOM if lacks_intercept else _REMEDIES[domain],
+        remedy=remedy,
     )
 
 

@@ -99,7 +99,7 @@ def test_without_a_spacing_of_every_volume_there_is_none(tmp_path):
     "change,message",
     [
         (lambda i, la: (i, la[:, :, :3]), "different sizes or geometries"),
-        (lambda i, la: (i // 4 + 250, la), "gray values|values from 0 up"),
+        (lambda i, la: (i // 4 + 250, la), "gray values|values as CT files"),
         (lambda i, la: (i, la * 0), "1 label without lung:\n  .*b.nii"),
         (lambda i, la: (i, la * np.float32(0.5)), "not whole numbers"),
         (lambda i, la: (i, la * (la == 7)), "1 label without lung:\n  .*b.nii"),
@@ -130,7 +130,7 @@ def test_a_slice_of_bone_is_no_reason_to_refuse_a_scan(tmp_path):
     image[:3, :, 1] = 1500
     paths = save(tmp_path / "a.nii", image), save(tmp_path / "b.nii", label)
     assert convert_volumes(find_labelled_volumes(*paths), tmp_path / "data")[0] == 4
-    with pytest.raises(UserError, match="a.nii has values from 0 up") as e:
+    with pytest.raises(UserError, match="a.nii has values as CT files store") as e:
         save(paths[0], image + np.int16(1024))
         convert_volumes(find_labelled_volumes(*paths), tmp_path / "other")
     assert "network" not in str(e.value)

@@ -64,6 +64,21 @@ def test_dicom_files_in_other_units_lack_their_intercept():
         assert is_dicom == ("lack Rescale Intercept" in e.value.remedy)
 
 
+@pytest.mark.parametrize("is_dicom", [False, True])
+@pytest.mark.parametrize("values", [(0, 65535), (-1.05e6, 1.2e6, 0.5), (0, 40000)])
+def test_no_intercept_turns_values_far_from_those_of_a_scan_into_one(values, is_dicom):
+    with pytest.raises(UserError, match="a has values that no CT scan has") as e:
+        require_intensity(Values(*values), "HU", "a", is_dicom=is_dicom)
+    assert "ntercept" not in e.value.remedy
+    require_intensity(Values(*values), "unsigned", "a")
+
+
+def test_padding_below_values_as_stored_does_not_contradict_the_message():
+    with pytest.raises(UserError, match="a has values as CT files store them") as e:
+        require_intensity(Values(-2000, 3000, 0.5), "HU", "a")
+    assert "from 0 up" not in str(e.value) and "intercept" in e.value.remedy
+
+
 def test_refuses_hounsfield_units_for_a_network_of_pictures():
     with pytest.raises(UserError, match="gray values"):
         require_intensity(Values(-1000, 400), "8-bit", "a.tif")
