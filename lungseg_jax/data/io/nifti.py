@@ -34,6 +34,7 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
 MAX_PADDING_BYTES = 2**20  # header extensions before the voxels, and padding after them
+_GZIP = b"\x1f\x8b"  # at the start of a compressed file
 _TO_MM = {1: 1e3, 2: 1.0, 3: 1e-3}  # by the code of the unit: m, mm, um
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 _SCANNER = 1  # a code of an sform or qform: scanner-based coordinates
@@ -53,7 +54,7 @@ def open_volume(path: Path) -> Iterator[Volume]:
     """
     require_utf8(path)
     require_content(path)
-    is_gzip = path.name.lower().endswith(".gz")
+    is_gzip = read_start(path, len(_GZIP), is_gzip=False) == _GZIP  # whatever its name
     header = _read_header(path, is_gzip=is_gzip)
     geometry = read_geometry(header, path)
     dtype, start, slope, inter = _storage(header, path)

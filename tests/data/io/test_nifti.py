@@ -175,6 +175,19 @@ def test_reads_a_rounded_quaternion(tmp_path):
     np.testing.assert_allclose(direction, np.eye(3), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "saved,named", [("a.nii", "b.nii.gz"), ("a.nii.gz", "b.nii"), ("a.nii.gz", "B.NII")]
+)
+def test_the_content_says_whether_a_file_is_compressed(saved, named, tmp_path):
+    nib.save(nib.Nifti1Image(voxels(), affine()), tmp_path / saved)
+    (tmp_path / saved).rename(tmp_path / named)
+    with open_volume(tmp_path / named) as volume:
+        expected = voxels().T[:, ::-1, ::-1]
+        np.testing.assert_array_equal(list(volume.slices()), expected)
+    (tmp_path / "text.nii.gz").write_text("<html>")
+    refused(tmp_path / "text.nii.gz", "does not start like a NIfTI file")
+
+
 def sheared():
     shear = np.eye(4)
     shear[0, 2] = 0.2
