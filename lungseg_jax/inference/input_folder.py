@@ -34,7 +34,7 @@ def is_series(folder: Path, files: Sequence[Path]) -> bool:
 
 
 def say_unknown(folder: Path, files: Sequence[Path]) -> None:
-    """Print a line if images may be among the files of a folder that are left out."""
+    """Print a line if a folder is empty, or images may be among what is left out of it."""
     unknown = [p for p in files if not kind_of(p) and may_be_dicom(p)]
     images = [p for p in unknown if p.name.lower().endswith(UNSUPPORTED)]
     if images:
@@ -42,6 +42,8 @@ def say_unknown(folder: Path, files: Sequence[Path]) -> None:
     elif unknown and not any(map(kind_of, files)):
         first = unknown[0].name
         progress.say(f"skipped: {folder}: {first}{_and_more(unknown)}: unknown format")
+    elif all(path.name.startswith(".") for path in folder.iterdir()):
+        progress.say(f"skipped: {folder}: empty")
 
 
 def _and_more(paths: Sequence[Path]) -> str:

@@ -165,6 +165,8 @@ def test_what_is_in_no_known_format_is_said(volume, tmp_path, capsys):
         "bare": ("IM0001", "IM0002"),
         "texts": ("report.txt", "report.pdf"),
         "scan": ("notes", "old.nii"),
+        "failed": (".DS_Store",),
+        "study/series": (),
     }
     for folder, names in files.items():
         (tmp_path / "in" / folder).mkdir(parents=True)
@@ -172,8 +174,10 @@ def test_what_is_in_no_known_format_is_said(volume, tmp_path, capsys):
             (tmp_path / "in" / folder / name).write_bytes(volume.read_bytes())
     (task,) = plan_outputs(tmp_path / "in", tmp_path / "out")
     assert task.source.name == "old.nii"
-    bare, mhd = capsys.readouterr().out.splitlines()
+    bare, failed, mhd, series = capsys.readouterr().out.splitlines()
     place = f"skipped: {tmp_path / 'in'}"
+    assert failed == f"{place}/failed: empty"
+    assert series == f"{place}/study/series: empty"
     assert bare == f"{place}/bare: IM0001 and 1 more: unknown format"
     assert mhd.startswith(
         f"{place}/mhd/v.mhd and 1 more: unsupported; save it as .nii.gz"
