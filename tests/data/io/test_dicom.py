@@ -158,7 +158,7 @@ def write_pixels(file, pixels, syntax=ExplicitVRLittleEndian):
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-@pytest.mark.parametrize("length", [0, 64, 142, 146, 288])
+@pytest.mark.parametrize("length", [0, 64, 142, 160, 288])
 def test_refuses_another_number_of_bytes_than_declared(length, syntax, tmp_path):
     """GDCM would fill up pixels with what is in memory."""
     write_series(tmp_path / "in")
@@ -181,13 +181,16 @@ def test_accepts_as_many_bytes_as_declared(syntax, tmp_path):
         np.testing.assert_array_equal(list(volume.slices()), stored() - 1024.0)
 
 
-def test_accepts_compressed_pixels_and_a_byte_of_padding(tmp_path):
+def test_accepts_compressed_and_padded_pixels(tmp_path):
     write_series(tmp_path / "in", array=stored()[:1])
     (file,) = (tmp_path / "in").iterdir()
     d = pydicom.dcmread(file)
     d.compress(RLELossless)
     d.save_as(tmp_path / "compressed")
     with open_volume(tmp_path / "compressed") as volume:
+        np.testing.assert_array_equal(volume.read(0), stored()[0] - 1024.0)
+    write_pixels(file, stored()[0].tobytes() + bytes(14))
+    with open_volume(file) as volume:
         np.testing.assert_array_equal(volume.read(0), stored()[0] - 1024.0)
     edit([file], Rows=3, Columns=3, BitsAllocated=8, BitsStored=8, HighBit=7)
     write_pixels(file, bytes(10))
