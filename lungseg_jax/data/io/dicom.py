@@ -15,8 +15,8 @@ from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volumes import Volume, require_plausible
 from lungseg_jax.runtime.errors import UserError
 
-TOLERANCE = 0.01  # of the distance between slices, for rounding in the files
 PATIENT = "0010|0020"
+TOLERANCE = 0.01  # of the distance between slices, for rounding in the files
 ROUNDING_MM = 0.1  # some files round positions to tenths of a millimetre
 
 
@@ -167,9 +167,8 @@ def _require_straight(slices: Sequence[DicomSlice], distance: float) -> None:
     aside -= np.outer(np.arange(len(slices)), tilt)
     jumps = np.linalg.norm(np.diff(aside, axis=0), axis=1)
     farthest = np.linalg.norm(aside, axis=1).max()
-    if farthest > max(
-        2 * ROUNDING_MM, TOLERANCE * distance
-    ):  # the ends are rounded, too
+    limit = max(2 * ROUNDING_MM, TOLERANCE * distance)  # the ends are rounded, too
+    if farthest > limit:
         lower, upper = slices[jumps.argmax() :][:2]
         raise UserError(
             f"slices of {first.file.parent} are shifted sideways by "
