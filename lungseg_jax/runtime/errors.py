@@ -57,8 +57,11 @@ def combine_errors(
 
 
 def bullet_list(rows: Sequence[str]) -> str:
-    """Indent rows, cut after `SHOWN` with a count of those not shown."""
-    shown = [f"  {row}" for row in rows[:SHOWN]]
+    """Indent rows, cut after `SHOWN` with a count of those not shown.
+
+    A row of several lines, such as a list of faults, is indented as a whole.
+    """
+    shown = ["  " + row.replace("\n", "\n  ") for row in rows[:SHOWN]]
     if len(rows) > SHOWN:
         shown.append(f"  ... and {len(rows) - SHOWN} more")
     return "\n".join(shown)

@@ -45,6 +45,19 @@ def test_several_errors_are_grouped_by_rule_and_remedy():
     ]
 
 
+def test_the_faults_of_an_input_are_indented_below_it():
+    faults = [UserError("a is truncated.", rule="intact."), UserError("b is empty.")]
+    of_folder = combine_errors(faults, "DIR/x")
+    assert str(combine_errors([of_folder, UserError("c.")], "DIR")).splitlines() == [
+        "error: 2 faults in DIR:",
+        "  2 faults in DIR/x:",
+        "    a is truncated.",
+        "      rule:  intact.",
+        "    b is empty.",
+        "  c.",
+    ]
+
+
 def test_an_unknown_name_lists_the_known_ones():
     error = unknown_name("loss", "mse", {"bce": 1, "bce_dice": 2})
     assert (
@@ -58,6 +71,7 @@ def test_an_unknown_name_lists_the_known_ones():
         (["x"], "  x"),
         (["x", "y"], "  x\n  y"),
         (["x", "y", "z"], "  x\n  y\n  ... and 1 more"),
+        (["x:\n  1\n  2", "y"], "  x:\n    1\n    2\n  y"),
     ],
 )
 def test_bullet_list(rows, expected, monkeypatch):
