@@ -110,7 +110,11 @@ def check_outputs(
     read, outputs = set().union(*map(_identities, inputs)), [*files, *folders]
     for path in outputs:
         if read & (_identities(path) | _identities(path.parent)):
-            raise UserError(f"{path} would overwrite an input, or add a file to it.")
+            raise UserError(
+                f"{path} would overwrite an input, or add a file to it.",
+                rule="inputs are left as they are.",
+                remedy="name an output elsewhere.",
+            )
     names, repeated = set(), set()
     for path in outputs:
         (repeated if realpath(path) in names else names).add(realpath(path))

@@ -65,6 +65,7 @@ def test_outputs_are_neither_inputs_nor_the_same_file(tmp_path):
     def refusal(*outputs, overwrite=True):
         with pytest.raises(UserError) as e:
             check_outputs(outputs, inputs=[read], overwrite=overwrite)
+        assert e.value.remedy
         return e.value.what
 
     assert "an input" in refusal(read)
