@@ -74,6 +74,7 @@ class DicomSlice:
             raise UserError(
                 f"{self.file} has {components} values per pixel.",
                 rule="CT slices are gray.",
+                remedy="leave it out, or export it again in gray.",
             )
         if self.size[2] != 1:
             raise UserError(
