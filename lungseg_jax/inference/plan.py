@@ -27,7 +27,7 @@ from lungseg_jax.inference.input_folder import (
     say_unknown,
 )
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
-from lungseg_jax.runtime.errors import UserError, pluralize
+from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import check_outputs
 
@@ -82,6 +82,7 @@ def plan_outputs(
         _refuse_series(source, series)
         tasks = [_plan_single(source, target, format, "")]
     tasks = [task.with_companions(maps, overlay=overlay) for task in tasks]
+    _refuse_shared_outputs(tasks, source)
     check_outputs(
         [
             *(path for task in tasks for path in task.outputs),
@@ -247,6 +248,23 @@ def _refuse_mixed_series(folder: Path, files: Sequence[Path]) -> None:
             rule="a folder holds either the files of a DICOM series or other images.",
             remedy="move the DICOM files or the other images into a separate folder.",
         )
+
+
+def _refuse_shared_outputs(tasks: Sequence[PredictionTask], source: Path) -> None:
+    """Refuse inputs with an output in common, such as the overlay of a.mha and a.nrrd."""
+    owners: dict[str, str] = {}
+    faults: dict[tuple[str, str], UserError] = {}
+    for task in tasks:
+        for path in task.outputs:
+            owner = owners.setdefault(os.path.realpath(path), task.name)
+            if owner != task.name and (owner, task.name) not in faults:
+                faults[owner, task.name] = UserError(
+                    f"{owner} and {task.name} would both be written to {path}.",
+                    rule="each output belongs to one input.",
+                    remedy="rename one of the inputs, or predict it into another folder.",
+                )
+    if faults:
+        raise combine_errors([*faults.values()], str(source))
 
 
 def _mask_path(

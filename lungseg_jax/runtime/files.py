@@ -122,7 +122,7 @@ def check_outputs(
         raise UserError(
             f"two outputs have one name: {', '.join(sorted(repeated)[:3])}.",
             rule="each output is a file of its own.",
-            remedy="name another output, or rename the inputs.",
+            remedy="name another output.",
         )
     for path in files:
         if path.is_dir():

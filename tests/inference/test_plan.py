@@ -299,10 +299,29 @@ def test_refuses_existing_outputs_unless_overwriting(images, tmp_path):
     )
 
 
-def test_refuses_two_outputs_with_one_name(images, tmp_path):
-    write_image(images / "a_overlay.tif", np.zeros((4, 4), np.int16))
+def test_names_the_inputs_that_have_an_output_in_common(images, tmp_path):
+    for name in ("c.mha", "c.nrrd"):
+        sitk.WriteImage(sitk.Image((4, 4, 3), sitk.sitkInt16), images / name)
+    out = tmp_path / "out"
+    assert plan_outputs(images, out)
+    with pytest.raises(UserError) as e:
+        plan_outputs(images, out, overlay=True)
+    assert str(e.value) == (
+        f"error: {images}/c.mha and {images}/c.nrrd would both be written to "
+        f"{out}/c_overlay.png.\n"
+        "rule:  each output belongs to one input.\n"
+        "fix:   rename one of the inputs, or predict it into another folder."
+    )
+    for name in ("a_overlay.tif", "b_overlay.tif"):
+        write_image(images / name, np.zeros((4, 4), np.int16))
+    (images / "c.nrrd").unlink()
+    (images / "c.mha").unlink()
     assert_refused(
-        "have one name", images, tmp_path / "out", format=".png", overlay=True
+        f"(?s)2 faults in {images}:.*a.tif and .*a_overlay.tif would.*b.tif and ",
+        images,
+        out,
+        format=".png",
+        overlay=True,
     )
 
 
