@@ -324,6 +324,7 @@ def _plan_input(source: Path, target: Path, series: str = "") -> PredictionTask:
         raise UserError(
             f"the mask of {source} cannot be {target}.",
             rule=f"a file that ends in {' or '.join(allowed)}, or a folder.",
+            remedy=_suggested_name(source, target, allowed),
         )
     if suffix == DICOM_SEGMENTATION:
         require_library(
@@ -333,3 +334,12 @@ def _plan_input(source: Path, target: Path, series: str = "") -> PredictionTask:
             otherwise="name another format, such as .nii.gz.",
         )
     return PredictionTask(source, target, is_volume=as_volume, series=series)
+
+
+def _suggested_name(source: Path, target: Path, allowed: Sequence[str]) -> str:
+    """Say how to name a mask: with the suffix of its input, where that is allowed."""
+    usual = (split_suffix(source)[1], DICOM_MASK_SUFFIX, *allowed)
+    suffix = next(suffix for suffix in usual if suffix in allowed)
+    stem, known = split_target(target)
+    name = target.with_name(f"{stem if known else target.stem}{suffix}")
+    return f"name it {name}; for the masks in a folder, --format={suffix}."

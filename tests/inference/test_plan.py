@@ -227,6 +227,23 @@ def test_number_of_dimensions_tells_array_slices_from_volumes(tmp_path):
     assert_refused("cannot be", tmp_path / "three.npy", tmp_path / "m.nii.gz")
 
 
+@pytest.mark.parametrize(
+    "source,target,suggested",
+    [
+        ("scan.nii.gz", "m.png", "m.nii.gz"),
+        ("scan.nii.gz", "m.v2.jpg", "m.v2.nii.gz"),
+        ("in/a.tif", "m.nii.gz", "m.tif"),
+        ("series", "m.png", "m.nii.gz"),
+    ],
+)
+def test_suggests_a_name_for_a_mask(
+    source, target, suggested, images, volume, series, tmp_path
+):
+    with pytest.raises(UserError) as e:
+        plan_outputs(tmp_path / source, tmp_path / target)
+    assert e.value.remedy.startswith(f"name it {tmp_path / suggested};")
+
+
 def test_format_sets_the_suffix_of_masks_in_a_folder(images, tmp_path):
     tasks = plan_outputs(images, tmp_path / "out", format="png")  # or ".png"
     assert [task.target.name for task in tasks] == ["a.png", "b.png"]
