@@ -29,7 +29,7 @@ def verify(run: str) -> None:
         progress.answer("the bundle is intact")
         return
     devices.require(None)  # Orbax asks which process this is
-    faults = verify_run(RunFolder(path))
+    faults = verify_run(RunFolder(path).require(or_bundle=True))
     if faults:
         raise UserError(
             f"{run} is damaged:\n"

@@ -46,8 +46,11 @@ class RunFolder:
         """Whether it holds a run. config.json is written last: run.json is not enough."""
         return self.config.exists() and self.run.exists()
 
-    def require(self) -> "RunFolder":
+    def require(self, *, or_bundle: bool = False) -> "RunFolder":
         """Return the folder itself, if it holds a run.
+
+        Args:
+          or_bundle: whether the user could have named a bundle too, for the message.
 
         Raises:
           UserError: it does not, or cannot be read.
@@ -58,9 +61,17 @@ class RunFolder:
             if not is_there:
                 is_folder = self.path.exists()
                 why = f"has no {file.name}" if is_folder else "does not exist"
+                kinds, rule = (
+                    "a run folder",
+                    "a run folder is the --workdir of a training",
+                )
+                if or_bundle:
+                    kinds += " or a bundle"
+                    rule += ", a bundle is what `lungseg export` writes"
                 raise UserError(
-                    f"{self.path} is not a run folder: it {why}.",
-                    rule="a run folder is the --workdir of a training.",
+                    f"{self.path} is not {kinds}: it {why}.",
+                    rule=f"{rule}.",
+                    remedy="check the path; without --workdir, a training writes to runs/.",
                 )
         return self
 

@@ -44,6 +44,7 @@ RECIPE = "--config=configs/smoke.py"
         ("phantom", ["--seed=x", "a.nii"], "--seed: 'x' is not a valid integer"),
         ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
         ("export", ["bundle"], "--run is missing."),
+        ("verify", ["--run=nowhere"], "nowhere is not a run folder or a bundle"),
         ("train", [RECIPE, "--device=cuda"], "--device=cuda is not the name"),
         (
             "predict",

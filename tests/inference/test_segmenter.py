@@ -204,9 +204,11 @@ def test_compiles_two_programs_for_slices_of_all_sizes(trained, slices):
     assert compiled._cache_size() == 2
 
 
-def test_refuses_a_folder_that_is_not_a_run(tmp_path):
-    with pytest.raises(UserError, match="is not a run folder"):
+def test_refuses_a_folder_that_is_not_a_run_or_a_bundle(tmp_path):
+    with pytest.raises(UserError, match="is not a run folder or a bundle: ") as e:
         load(tmp_path)
+    assert "a bundle is what `lungseg export` writes" in e.value.rule
+    assert "check the path" in e.value.remedy
 
 
 def test_stream_refuses_arrays_that_are_not_slices(segmenter, images):

@@ -30,4 +30,4 @@ def load_ensemble(
     from lungseg_jax.training.run import Run
     from lungseg_jax.training.run_folder import RunFolder
 
-    return load_run(Run.open(RunFolder(folder)), members)
+    return load_run(Run.open(RunFolder(folder).require(or_bundle=True)), members)
