@@ -5,7 +5,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -13,6 +14,14 @@ from ml_collections import ConfigDict, config_flags
 from lungseg_jax.cli.recipe_files import DEFAULT, find_recipe
 from lungseg_jax.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from lungseg_jax.training.knobs import Knob
+
+PARSERS = {  # of values on the command line, as absl and ml_collections parse them
+    bool: flags.BooleanParser(),
+    int: flags.IntegerParser(),
+    float: flags.FloatParser(),
+}
 LISTS = "--help lists flags and config keys, such as --config.data.dir=DIR."
 
 
@@ -62,9 +71,9 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
     from lungseg_jax.training.config import check_config
     from lungseg_jax.training.knobs import all_knobs
 
-    words, config_keys = _with_recipe(argv), [knob.name for knob in all_knobs()]
+    words, known = _with_recipe(argv), {knob.name: knob for knob in all_knobs()}
     for word in words:
-        _check_config_key(word, config_keys)
+        _check_config_word(word, known)
     try:
         _parse(words, command_flags)
     except (
@@ -107,13 +116,21 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
     """
     if any(map(_is_flag_file, words)):
         raise UserError("--flagfile is not supported.", remedy="write the flags out.")
+    for word in words:
+        name, has_value, value = word.lstrip("-").partition("=")
+        if has_value and name in command_flags and command_flags[name].boolean:
+            _check_value(word, value, bool, "true or false")
     try:
         rest = command_flags(["lungseg", *words])[1:]
     except flags.Error as e:
         cause = _user_error_behind(e)
         raise cause or UserError(str(e), remedy=LISTS) from e
     if rest:
-        raise UserError(f"got {rest}, expected only flags.")
+        raise UserError(
+            f"unexpected argument {rest[0]}.",
+            rule="a training takes only flags, which begin with --.",
+            remedy=LISTS,
+        )
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
@@ -145,17 +162,41 @@ def _is_flag_file(word: str) -> bool:
     return word.startswith("-") and word.lstrip("-").partition("=")[0] == "flagfile"
 
 
-def _check_config_key(word: str, known: Sequence[str]) -> None:
-    """Reject an unknown key, for which ml_collections raises a traceback."""
-    key = word.partition("=")[0].lstrip("-").removeprefix("no")
-    if not key.startswith("config.") or key.removeprefix("config.") in known:
+def _check_config_word(word: str, known: Mapping[str, "Knob"]) -> None:
+    """Reject an unknown key, and a value of another type.
+
+    ml_collections raises a traceback for a key, absl an error of Python for a value.
+    """
+    flag, has_value, value = word.partition("=")
+    key = flag.lstrip("-").removeprefix("no")
+    if not key.startswith("config."):
         return
-    near = difflib.get_close_matches(key.removeprefix("config."), known, n=3)
-    raise UserError(
-        f"unknown config key {key}.",
-        rule="`lungseg train --help` lists every key.",
-        remedy=" or ".join(f"--config.{k}=VALUE" for k in near),
-    )
+    knob = known.get(key.removeprefix("config."))
+    if not knob:
+        near = difflib.get_close_matches(key.removeprefix("config."), known, n=3)
+        raise UserError(
+            f"unknown config key {key}.",
+            rule="`lungseg train --help` lists every key.",
+            remedy=" or ".join(f"--config.{k}=VALUE" for k in near),
+        )
+    kind = type(knob.default)
+    if not has_value and kind is not bool:
+        raise UserError(
+            f"--{key} has no value.",
+            rule=f"{knob.rule}.",
+            remedy=f"write --{key}=VALUE.",
+        )
+    if has_value:
+        _check_value(word, value, kind, knob.rule)
+
+
+def _check_value(word: str, value: str, kind: type, rule: str) -> None:
+    """Reject a value for which absl raises an error of Python."""
+    try:
+        if kind in PARSERS:
+            PARSERS[kind].parse(value)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"{word} is not valid.", rule=f"{rule}.") from e
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:

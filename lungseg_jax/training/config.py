@@ -40,8 +40,7 @@ def check_config(c: ConfigDict) -> None:
             raise unknown_name(f"config.{knob.name}", values[knob.name], knob.choices)
     for knob in knobs.all_knobs():
         if knob.range and not knob.range[0] <= values[knob.name] <= knob.range[1]:
-            rule = f"from {knob.range[0]} to {knob.range[1]}"
-            raise _out_of_range(knob.name, values[knob.name], rule)
+            raise _out_of_range(knob.name, values[knob.name], knob.rule)
     if c.model.kernel_size % 2 == 0:
         raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
     _check_levels(c)
@@ -193,7 +192,7 @@ def _check_names_and_types(c: ConfigDict) -> None:
         what = f"the config is a {type(c).__name__}, not a ConfigDict."
         raise UserError(what, rule=rule)
     given = flat(c.to_dict())
-    known = knobs.defaults()
+    known = {knob.name: knob for knob in knobs.all_knobs()}
     wrong = [f"{key} is unknown" for key in sorted(given.keys() - known.keys())]
     wrong += [f"{key} is missing" for key in sorted(known.keys() - given.keys())]
     if wrong:
@@ -201,16 +200,15 @@ def _check_names_and_types(c: ConfigDict) -> None:
             f"the config does not have the expected keys:\n{bullet_list(wrong)}",
             rule=rule,
         )
-    for key, default in known.items():
-        value = given[key]
+    for key, knob in known.items():
+        value, default = given[key], knob.default
         types = (int, float) if isinstance(default, float) else type(default)
         if isinstance(default, tuple):
             types = list  # as `flat` has it
         # To Python a bool is an int; for us it is not a number.
         is_mixed_up = isinstance(value, bool) != isinstance(default, bool)
         if not isinstance(value, types) or is_mixed_up:
-            rule = f"{type(default).__name__}, such as {default!r}"
-            raise _out_of_range(key, repr(value), rule)
+            raise _out_of_range(key, repr(value), knob.rule)
 
 
 def _check_levels(c: ConfigDict) -> None:

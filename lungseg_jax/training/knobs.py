@@ -44,6 +44,26 @@ class Knob:
     before: Any = None
     is_cosmetic: bool = False
 
+    @property
+    def rule(self) -> str:
+        """Say what values are allowed, for messages."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        rule = _KINDS[type(self.default)]
+        if self.range:
+            rule += f" from {self.range[0]} to {self.range[1]}"
+        return rule
+
+
+# What values are called, by the type of the default.
+_KINDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    tuple: "numbers with a comma between them",
+}
+
 
 LARGE = 10**9
 KNOBS: tuple[Knob, ...] = (

@@ -26,7 +26,12 @@ RECIPE = "--config=configs/smoke.py"
         ("train", [RECIPE, "--config.train.total_steps=many"], "total_steps=many"),
         ("train", [RECIPE, "--config.schedule.cycles=99"], "at least one step"),
         ("train", [RECIPE, "--config.data.dir=nowhere"], "nowhere does not exist"),
-        ("train", [RECIPE, "stray"], "stray"),
+        ("train", [RECIPE, "stray"], "unexpected argument stray."),
+        (
+            "train",
+            ["--list=maybe"],
+            "--list=maybe is not valid.\nrule:  true or false.",
+        ),
         ("train", ["--config", "configs/smok.py"], "no config file configs/smok.py"),
         ("train", ["--config=incp_snapshot:fast"], "no variant :fast"),
         ("train", ["--config=README.md"], "no config file README.md"),
@@ -61,6 +66,34 @@ def test_a_mistake_is_one_plain_error(name, words, message, lungseg_here, tmp_pa
     assert done.stderr.startswith("error: ") and message in done.stderr
     # Nothing was prepared or compiled.
     assert not list(tmp_path.glob("unused/lungseg_jax/*"))
+
+
+@pytest.mark.parametrize(
+    "word,rule",
+    [
+        ("--config.train.total_steps=3.5", "an integer from 1 to 1000000000."),
+        ("--config.seed=", "an integer from 0 to 2147483647."),
+        ("--config.augment.flip_lr=maybe", "true or false."),
+        ("--noconfig.augment.flip_lr=3", "true or false."),
+        ("--config.augment.zoom=x", "a number from 0.0 to 0.9."),
+    ],
+)
+@pytest.mark.parametrize("words", [["train"], ["compile", "--topology=cpu"]])
+def test_a_value_of_another_type_is_refused_with_the_rule(
+    words, word, rule, lungseg_here
+):
+    done = lungseg_here(*words, RECIPE, word)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {word} is not valid.\nrule:  {rule}\n"
+
+
+def test_a_config_key_without_a_value_is_refused(lungseg_here):
+    done = lungseg_here("train", RECIPE, "--config.train.total_steps", "--list=false")
+    assert done.stderr == (
+        "error: --config.train.total_steps has no value.\n"
+        "rule:  an integer from 1 to 1000000000.\n"
+        "fix:   write --config.train.total_steps=VALUE.\n"
+    )
 
 
 @pytest.mark.parametrize(
