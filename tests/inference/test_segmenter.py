@@ -211,6 +211,13 @@ def test_refuses_a_folder_that_is_not_a_run_or_a_bundle(tmp_path):
     assert "check the path" in e.value.remedy
 
 
+@pytest.mark.parametrize("path", [3, None, b"run", ["a", "b"]])
+def test_refuses_what_is_not_a_path(path):
+    with pytest.raises(UserError, match="is not the path of a run or a bundle") as e:
+        load(path)
+    assert "`lungseg export --run=A --run=B BUNDLE`" in e.value.remedy
+
+
 def test_stream_refuses_arrays_that_are_not_slices(segmenter, images):
     for array in (np.full((9, 9), np.nan), images, [[1.0]] * 0):
         stream = segmenter.stream([array])
