@@ -65,7 +65,7 @@ def phantom(
     from lungseg_jax.data.phantom.volume import plan_volume
 
     name, suffix = split_suffix(out)
-    _check(out, spacing)
+    _check(out, mask, spacing)
     mask = mask or out.with_name(f"{name}_mask{suffix}")
     check_outputs([out, mask], inputs=[], overwrite=overwrite)
     try:
@@ -88,10 +88,24 @@ def phantom(
     progress.say(f"{out}, {mask}: {slices_drawn}, {pixels}, voxels {voxels} mm")
 
 
-def _check(out: Path, spacing: float) -> None:
-    from lungseg_jax.data.io.formats import format_of, split_suffix
+def _check(out: Path, mask: Path | None, spacing: float) -> None:
+    from lungseg_jax.data.io.formats import (
+        EITHER,
+        VOLUME,
+        format_of,
+        split_suffix,
+        suffixes,
+    )
     from lungseg_jax.data.io.geometry import MIN_MM
 
+    known = suffixes(VOLUME, EITHER, writable=True)
+    for path in filter(None, (out, mask)):
+        if split_suffix(path)[1] not in known:
+            raise UserError(
+                f"{path} does not have the suffix of a volume.",
+                rule=f"one of {', '.join(known)}.",
+                remedy=f"name it {path.stem}.nii.gz.",
+            )
     if format_of(out).add_segments:
         raise UserError(
             f"{out} would be a segmentation.",
@@ -100,7 +114,7 @@ def _check(out: Path, spacing: float) -> None:
         )
     if spacing and not MIN_MM <= spacing < math.inf:
         raise UserError(
-            f"--spacing={spacing:g}.",
+            f"--spacing={spacing:g} is out of range.",
             rule=f"at least {MIN_MM} mm, or 0 for the default.",
         )
 

@@ -70,8 +70,10 @@ def test_creates_missing_folders(tmp_path, phantom):
 @pytest.mark.parametrize(
     "words,message",
     [
-        (["patient.txt"], "not in a known format"),
-        (["patient.png"], "patient.png cannot be a volume like phantom 0"),
+        (["."], "does not have the suffix of a volume"),
+        (["patient"], "fix:   name it patient.nii.gz."),
+        (["patient.png"], "patient.png does not have the suffix of a volume"),
+        (["--mask=m.png", "patient.nii"], "fix:   name it m.nii.gz."),
         (["there.nii.gz"], "already there"),
         (["--mask=a.nii.gz", "a.nii.gz"], "one name"),
         (["--spacing=90", "a.nii.gz"], "within the body"),
