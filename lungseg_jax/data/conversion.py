@@ -29,7 +29,7 @@ from lungseg_jax.data.io.volumes import Volume, require_same_grid
 from lungseg_jax.data.metadata import COLUMNS, TABLE
 from lungseg_jax.data.pairs import IMAGES, MASKS
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.runtime.files import atomic_folder, csv_writer
+from lungseg_jax.runtime.files import atomic_folder, csv_writer, missing_path
 
 CHANNEL = "_0000"  # nnU-Net ends the names of images, but not of labels, with it
 
@@ -55,13 +55,14 @@ def find_labelled_volumes(image: Path, label: Path) -> list[LabelledVolume]:
     """
     for path in (image, label):
         if not path.exists():
-            raise UserError(f"{path} does not exist.")
+            raise missing_path(path)
+    formats = ", ".join(suffixes(VOLUME, EITHER))
     if not label.is_dir():
         for path in (image, label):
             if not _can_be_opened(path):
                 raise UserError(
                     f"{path} is not a volume.",
-                    rule=f"DICOM, or one of {', '.join(suffixes(VOLUME, EITHER))}.",
+                    rule=f"DICOM, or one of {formats}.",
                     remedy=f"put slices into {IMAGES}/ and {MASKS}/ as they are.",
                 )
         return [LabelledVolume(_case(image), image, label)]
@@ -69,12 +70,16 @@ def find_labelled_volumes(image: Path, label: Path) -> list[LabelledVolume]:
     unpaired = [str(images[case]) for case in sorted(images.keys() - labels.keys())]
     unpaired += [str(labels[case]) for case in sorted(labels.keys() - images.keys())]
     if not images and not labels:
-        raise UserError(f"{image} has no volumes.")
+        raise UserError(
+            f"{image} has no volumes.",
+            rule=f"DICOM series, or files that end in {formats}.",
+        )
     if unpaired:
         raise UserError(
             f"{pluralize(len(unpaired), 'file')} without a partner:\n"
             f"{bullet_list(unpaired)}",
             rule=f"IMAGE has CASE.nii.gz or CASE{CHANNEL}.nii.gz, LABEL has CASE.nii.gz.",
+            remedy="rename the files, or move those without a partner out.",
         )
     return [LabelledVolume(case, images[case], labels[case]) for case in sorted(images)]
 
@@ -194,7 +199,10 @@ def _mask(volume: Volume, k: int, lung: set[int]) -> np.ndarray:
 def _volumes(folder: Path) -> dict[str, Path]:
     """Return the volumes and DICOM series in a folder, by case."""
     if not folder.is_dir() or is_dicom(folder):
-        raise UserError(f"{folder} is not a folder of volumes, and the other one is.")
+        raise UserError(
+            f"{folder} is not a folder of volumes, and the other one is.",
+            rule="IMAGE and LABEL are two volumes, or two folders of volumes.",
+        )
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):

@@ -35,6 +35,7 @@ from lungseg_jax.metrics.registry import (
     summary_scores,
 )
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.runtime.files import missing_path
 
 # Name, truth and prediction of a slice, `[h w]` boolean.
 NamedMasks = tuple[str, np.ndarray, np.ndarray]
@@ -72,7 +73,7 @@ def pair_masks(truth: Path, prediction: Path) -> Iterator[PairedMasks]:
     """
     for path in (truth, prediction):
         if not path.exists():
-            raise UserError(f"{path} does not exist.")
+            raise missing_path(path)
     kinds = {path: _kind(path) for path in (truth, prediction)}
     if len(set(kinds.values())) > 1:
         raise UserError(
@@ -199,6 +200,7 @@ def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
             f"{pluralize(len(unpaired), 'file')} in {truth} and {prediction} without a "
             f"partner:\n{bullet_list(unpaired)}",
             rule="each true mask has exactly one mask of the same name, and vice versa.",
+            remedy="rename the files, or move those without a partner out.",
         )
     return {name: (truths[name], predictions[name]) for name in sorted(truths)}
 

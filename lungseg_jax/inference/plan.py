@@ -29,7 +29,7 @@ from lungseg_jax.inference.input_folder import (
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
 from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 from lungseg_jax.runtime.extras import require_library
-from lungseg_jax.runtime.files import check_outputs
+from lungseg_jax.runtime.files import check_outputs, missing_path
 
 INDEX = "index.html"  # of the pages of several volumes
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
@@ -224,7 +224,7 @@ def _refuse_inside(source: Path, target: Path) -> None:
 
 def _check_file(source: Path) -> None:
     if not source.exists():
-        raise UserError(f"the input {source} does not exist.")
+        raise missing_path(source)
     if not source.is_file():
         raise UserError(f"the input {source} is not a regular file.")
 

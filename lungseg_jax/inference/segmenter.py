@@ -39,7 +39,7 @@ from lungseg_jax.metrics.uncertainty import (
     mutual_information,
 )
 from lungseg_jax.runtime.errors import UserError, unknown_name
-from lungseg_jax.runtime.files import user_path
+from lungseg_jax.runtime.files import missing_path, user_path
 
 IMAGES = ("mask", *MAPS)  # fields of a `Segmentation` with a value for each pixel
 MOST_CHANNELS = 4  # RGBA
@@ -222,7 +222,7 @@ class LungSegmenter:
 
     def _segment_file(self, path: Path) -> Segmentation:
         if not path.exists():
-            raise UserError(f"{path} does not exist.")
+            raise missing_path(path)
         if not is_dicom(path) and not is_volume(path):
             if path.is_dir():
                 raise UserError(

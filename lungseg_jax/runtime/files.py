@@ -56,6 +56,14 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         ) from e
 
 
+def missing_path(path: Path) -> UserError:
+    """Return the error for an input that does not exist."""
+    return UserError(
+        f"{path} does not exist.",
+        remedy=f"check its path; a relative one starts at {Path.cwd()}.",
+    )
+
+
 def folder_path(text: str | os.PathLike[str]) -> Path:
     """Convert what names a run, a bundle or a data folder to a path.
 
@@ -129,7 +137,14 @@ def check_outputs(
             raise UserError(
                 f"{path} is a folder.",
                 rule="the output is a file.",
-                remedy="rename it.",
+                remedy="name another output.",
+            )
+    for path in folders:
+        if path.is_file():
+            raise UserError(
+                f"{path} is a file.",
+                rule="the output is a folder.",
+                remedy="name another output.",
             )
     for parent in dict.fromkeys(path.parent for path in outputs):
         _check_writable(parent)

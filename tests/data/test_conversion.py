@@ -185,10 +185,14 @@ def test_names_files_without_a_partner(tmp_path):
     with pytest.raises(UserError, match="2 files without a partner") as e:
         find_labelled_volumes(tmp_path / "images", tmp_path / "labels")
     assert "a.nii" in e.value.what and "b.nii" in e.value.what
+    assert "rename the files" in e.value.remedy
     with pytest.raises(UserError, match="is not a folder of volumes"):
         find_labelled_volumes(tmp_path / "images/a.nii", tmp_path / "labels")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist") as e:
         find_labelled_volumes(tmp_path / "nowhere", tmp_path / "labels")
+    assert f"a relative one starts at {Path.cwd()}" in e.value.remedy
+    with pytest.raises(UserError, match=r"(?s)has no volumes.*rule: .*\.nii\.gz"):
+        find_labelled_volumes(tmp_path, tmp_path)
     save(tmp_path / "images/b_0000.nii.gz", image)
     save(tmp_path / "images/b.nii", image)
     with pytest.raises(UserError, match="are both the case b"):

@@ -175,7 +175,8 @@ def test_refuses_masks_that_do_not_match(tmp_path):
             write_image(tmp_path / folder / f"{name}.png", box(10))
     (tmp_path / "empty").mkdir()
     assert_refused("empty has no masks", tmp_path / "empty", tmp_path / "m")
-    assert_refused("2 files in .* without a partner", tmp_path / "t", tmp_path / "m")
+    faults = "(?s)2 files in .* without a partner.*fix:   rename"
+    assert_refused(faults, tmp_path / "t", tmp_path / "m")
     (tmp_path / "m" / "v.nii.gz").touch()
     assert_refused("1 volume in folders", tmp_path / "t", tmp_path / "m")
     probabilities = sitk.GetImageFromArray(np.full((1, 40, 40), 0.5, np.float32))

@@ -90,6 +90,8 @@ def test_outputs_need_a_folder_that_can_be_created(tmp_path):
     check_outputs([tmp_path / "new/folder/b.csv"], inputs=[], overwrite=True)
     with pytest.raises(UserError, match="is a folder"):
         check_outputs([tmp_path], inputs=[], overwrite=True)
+    with pytest.raises(UserError, match="is a file"):
+        check_outputs([], folders=[tmp_path / "file"], inputs=[], overwrite=True)
 
 
 # --- complete or absent ---
