@@ -229,10 +229,20 @@ def _plain(error: click.UsageError) -> UserError:
             _lower(error.message),
             remedy="put a path with spaces in quotes; --help shows examples.",
         )
-    what = error.message
+    what, rule = error.message, ""
     if isinstance(error, click.BadParameter) and error.param:
         what = f"{_name(error.param, error.ctx)}: {what}"
-    return UserError(_lower(what), remedy="--help lists options.")
+        if isinstance(error.param.type, click.IntRange | click.FloatRange):
+            what, rule = what.replace(" range.", "."), _range_rule(error.param.type)
+    return UserError(_lower(what), rule=rule, remedy="--help lists options.")
+
+
+def _range_rule(kind: click.IntRange | click.FloatRange) -> str:
+    """Say what numbers are allowed; each range has a minimum."""
+    noun = "an integer" if isinstance(kind, click.IntRange) else "a number"
+    if kind.max is None:
+        return f"{noun}, {kind.min} or more."
+    return f"{noun} from {kind.min} to {kind.max}."
 
 
 def _lower(sentence: str) -> str:

@@ -42,7 +42,9 @@ def compare(
     overwrite: bool,
 ) -> None:
     if not math.isfinite(tolerance):
-        raise UserError(f"--tolerance={tolerance}.", rule="a distance, 0 or more.")
+        raise UserError(
+            f"--tolerance={tolerance} is out of range.", rule="a distance, 0 or more."
+        )
     from lungseg_jax.evaluation.comparison import (
         compare_masks,
         format_scores,

@@ -38,10 +38,11 @@ def find_recipe(text: str) -> str:
         file = known[file.stem]
     if not file.is_file() or file.suffix != ".py":
         near = difflib.get_close_matches(file.stem, known, n=1)
+        listing = "`lungseg train --list` describes them."
         raise UserError(
             f"no config file {text or '(empty)'} was found.",
             rule=f"a file, or one of {', '.join(known)}.",
-            remedy=f"--config={near[0]}." if near else "--list describes them.",
+            remedy=f"--config={near[0]}." if near else listing,
         )
     return f"{file}{colon}{variant}"
 

@@ -122,13 +122,18 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
             _check_value(word, value, bool, "true or false")
     try:
         rest = command_flags(["lungseg", *words])[1:]
+    except flags.UnrecognizedFlagError as e:
+        near = difflib.get_close_matches(e.flagname, list(command_flags), n=1)
+        raise UserError(
+            f"unknown flag --{e.flagname}.", remedy=f"--{near[0]}" if near else LISTS
+        ) from e
     except flags.Error as e:
         cause = _user_error_behind(e)
         raise cause or UserError(str(e), remedy=LISTS) from e
     if rest:
         raise UserError(
             f"unexpected argument {rest[0]}.",
-            rule="a training takes only flags, which begin with --.",
+            rule="every argument is a flag, which begins with --.",
             remedy=LISTS,
         )
 

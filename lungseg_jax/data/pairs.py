@@ -202,5 +202,7 @@ def _subfolder(folder: Path, name: str) -> Path:
         raise UserError(
             f"{folder} has no folder {name}/.",
             rule=f"images in {IMAGES}/, masks of the same names in {MASKS}/.",
+            remedy="name the folder above them, or make one from volumes with "
+            "`lungseg convert`.",
         )
     return folder / name

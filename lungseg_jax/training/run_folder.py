@@ -59,8 +59,9 @@ class RunFolder:
             with self._reading():
                 is_there = file.exists()
             if not is_there:
-                is_folder = self.path.exists()
-                why = f"has no {file.name}" if is_folder else "does not exist"
+                why = f"has no {file.name}" if self.path.exists() else "does not exist"
+                if not self.is_remote and self.path.is_file():
+                    why = "is a file"
                 kinds, rule = (
                     "a run folder",
                     "a run folder is the --workdir of a training",
