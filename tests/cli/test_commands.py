@@ -44,7 +44,7 @@ RECIPE = "--config=configs/smoke.py"
             ["--run=setup.py"],
             "setup.py is not a run folder or a bundle: it is a",
         ),
-        ("check", ["tests"], "has no folder 2d_images/.\nrule: "),
+        ("check", ["tests"], "fix:   name the folder above them"),
         ("evaluate", ["--run=nowhere", "--data=nowhere"], "nowhere does not exist"),
         ("predict", ["--run=nowhere", "a.tif"], "OUTPUT is missing."),
         ("predict", ["a.tif", "b.tif", "c.tif"], "unexpected extra argument (c.tif)"),
