@@ -186,9 +186,9 @@ def _require_hounsfield(path: Path, values: Values) -> None:
 
 def _mask(volume: Volume, k: int, lung: set[int]) -> np.ndarray:
     plane = volume.read(k)
-    if not np.array_equal(plane, np.rint(plane)):
+    if plane.min() < 0 or not np.array_equal(plane, np.rint(plane)):
         raise UserError(
-            f"slice {k} of {volume.name} has values that are not whole numbers.",
+            f"slice {k} of {volume.name} has values that are negative or not whole.",
             rule="a label numbers what each voxel shows.",
             remedy="name the label volume second.",
         )

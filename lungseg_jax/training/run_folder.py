@@ -62,10 +62,8 @@ class RunFolder:
                 why = f"has no {file.name}" if self.path.exists() else "does not exist"
                 if not self.is_remote and self.path.is_file():
                     why = "is a file"
-                kinds, rule = (
-                    "a run folder",
-                    "a run folder is the --workdir of a training",
-                )
+                kinds = "a run folder"
+                rule = "a run folder is the --workdir of a training"
                 if or_bundle:
                     kinds += " or a bundle"
                     rule += ", a bundle is what `lungseg export` writes"

@@ -101,7 +101,8 @@ def test_without_a_spacing_of_every_volume_there_is_none(tmp_path):
         (lambda i, la: (i, la[:, :, :3]), "different sizes or geometries"),
         (lambda i, la: (i // 4 + 250, la), "gray values|values as CT files"),
         (lambda i, la: (i, la * 0), "1 label without lung:\n  .*b.nii"),
-        (lambda i, la: (i, la * np.float32(0.5)), "not whole numbers"),
+        (lambda i, la: (i, la * np.float32(0.5)), "negative or not whole"),
+        (lambda i, la: (i, i), "negative or not whole"),
         (lambda i, la: (i, la * (la == 7)), "1 label without lung:\n  .*b.nii"),
     ],
 )

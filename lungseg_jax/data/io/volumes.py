@@ -12,6 +12,7 @@ from lungseg_jax.data.intensity import require_finite
 from lungseg_jax.data.io.geometry import MAX_MM, MIN_MM, Geometry
 from lungseg_jax.data.io.images import MAX_PIXELS
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import missing_path
 
 MAX_SLICES = 2**15 - 1  # the most that a NIfTI-1 header can declare
 
@@ -108,7 +109,7 @@ def require_content(path: Path) -> None:
       UserError: it is one of these.
     """
     if not path.exists():
-        raise UserError(f"{path} does not exist.")
+        raise missing_path(path)
     if not path.is_file():
         raise UserError(f"{path} is not a file.")
     if not path.stat().st_size:
