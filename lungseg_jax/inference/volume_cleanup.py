@@ -16,7 +16,7 @@ BESIDE = 0.5  # share of a component's slices that also show the largest one
 LUNG, AIR = 1, 2  # values of a mask: lung, and lung with air in it
 AERATED_HU = -500  # air is below
 AERATED = 0.05  # share of air in a component that is surely lung
-CONSOLIDATED = 0.2  # share of the largest component, of one that holds less air
+CONSOLIDATED = 0.2, 3.0  # the same of one that holds less air: least and most
 
 
 def mark_air(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -41,8 +41,8 @@ def clean_volume(mask: np.ndarray, *, has_air: bool = False) -> None:
 
     Where air is marked, components of which less than AERATED is air are suspicious: if all
     are, the scan shows no lung. Otherwise, sizes are compared with the largest of the
-    others, and a suspicious component must reach CONSOLIDATED of it, as a lung filled with
-    tissue does.
+    others, and a suspicious component is kept if it is within CONSOLIDATED of it, as a lung
+    filled with tissue is. Below the tips of the lungs, a stomach is larger.
 
     Args:
       mask: uint8 `[n h w]`, 0 outside of the lung; afterwards in {0, 1}.
@@ -77,7 +77,9 @@ def _are_kept(labels: np.ndarray, air: np.ndarray | None) -> np.ndarray:
         return np.zeros(len(sizes), bool)
     first, last = found["bounding_boxes"][:, :2].astype(int).T  # slices
     largest = np.where(is_aerated, sizes, 0).argmax()
-    least = np.where(is_aerated, COMPONENT, CONSOLIDATED) * sizes[largest]
+    low, high = CONSOLIDATED
+    least = np.where(is_aerated, COMPONENT, low) * sizes[largest]
+    most = np.where(is_aerated, np.inf, high) * sizes[largest]
     common = np.minimum(last, last[largest]) - np.maximum(first, first[largest]) + 1
     is_beside = common >= BESIDE * (last - first + 1)
-    return is_beside & (sizes >= least)
+    return is_beside & (least <= sizes) & (sizes <= most)

@@ -139,6 +139,16 @@ def test_a_liver_with_some_gas_is_not_what_lungs_are_compared_with():
     np.testing.assert_array_equal(cleaned_with_air(with_liver), lungs > 0)
 
 
+def test_a_stomach_beside_the_tip_of_a_lung_is_dropped(lungs):
+    """It has no air, and is larger than a lung filled with tissue would be."""
+    lungs[:, :, 4:8] = 0
+    lungs[:, :, :8] *= AIR
+    assert (lungs == 1).sum() == 3 * (lungs == AIR).sum()
+    np.testing.assert_array_equal(cleaned_with_air(lungs), lungs > 0)
+    lungs[:, 2, :8] = 0
+    np.testing.assert_array_equal(cleaned_with_air(lungs), lungs == AIR)
+
+
 def test_vessels_and_air_are_one_component(lungs):
     mixed = lungs * np.uint8(AIR)
     mixed[4:7, 4:8, 4:6] = 1
