@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lungseg_jax.cli.recipe_files import find_recipe
+from lungseg_jax.training.recipe_files import find_recipe
 
 COUNT = "--xla_force_host_platform_device_count"
 

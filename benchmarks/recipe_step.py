@@ -28,11 +28,11 @@ import turns
 from contestants import ours
 from timing import median_seconds
 
-from lungseg_jax.cli.recipe_files import find_recipe
 from lungseg_jax.cli.train_flags import read_config
 from lungseg_jax.runtime import distributed, huge_pages
 from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.training.programs import init_of, lower_train_steps
+from lungseg_jax.training.recipe_files import find_recipe
 
 COPIED = 2**30  # bytes, larger than any cache
 

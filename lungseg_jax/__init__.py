@@ -3,7 +3,7 @@
     import lungseg_jax as ls
     segmentation = ls.load("runs/incp_snapshot-phantom")(image)  # [h w], Hounsfield units
     mask = ls.load()("scan.nii.gz").to_image()  # of SimpleITK
-    ls.run_experiment(ls.default_config())
+    ls.run_experiment(ls.load_recipe("incp_snapshot"))
     ls.make_model("inception", filters=8)
 
 Names are imported when they are first used, so that light commands start without JAX.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lungseg_jax.runtime.errors import UserError
     from lungseg_jax.training.config import default_config
     from lungseg_jax.training.programs import lower_train_steps
+    from lungseg_jax.training.recipe_files import load_recipe
 
     __version__: str
 
@@ -29,6 +30,7 @@ _MODULES = {
     "UserError": "lungseg_jax.runtime.errors",
     "default_config": "lungseg_jax.training.config",
     "load": "lungseg_jax.inference.segmenter",
+    "load_recipe": "lungseg_jax.training.recipe_files",
     "lower_predict": "lungseg_jax.inference.ensemble.lowering",
     "lower_train_steps": "lungseg_jax.training.programs",
     "make_model": "lungseg_jax.models",
@@ -41,6 +43,7 @@ __all__ = [
     "__version__",
     "default_config",
     "load",
+    "load_recipe",
     "lower_predict",
     "lower_train_steps",
     "make_model",

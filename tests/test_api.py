@@ -17,6 +17,7 @@ NAMES = [
     "__version__",
     "default_config",
     "load",
+    "load_recipe",
     "lower_predict",
     "lower_train_steps",
     "make_model",

@@ -21,8 +21,8 @@ from pathlib import Path
 from absl import flags
 
 from lungseg_jax.cli import outcome, train_flags
-from lungseg_jax.cli.recipe_files import describe_recipes
 from lungseg_jax.runtime import device_names
+from lungseg_jax.training.recipe_files import describe_recipes
 
 KEYS = Path(__file__).with_name("config_keys.txt")  # by docs/generate_reference.py
 KEYS_HEAD = (

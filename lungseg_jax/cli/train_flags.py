@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from lungseg_jax.cli.recipe_files import DEFAULT, find_recipe
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training.recipe_files import DEFAULT, find_recipe
 
 if TYPE_CHECKING:
     from lungseg_jax.training.knobs import Knob

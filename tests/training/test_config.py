@@ -2,10 +2,8 @@
 
 import dataclasses
 import functools
-import importlib.util
 import json
 from contextlib import nullcontext
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,42 +13,27 @@ from ml_collections import ConfigDict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training import config, knobs
+from lungseg_jax.training import config, knobs, recipe_files
 from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.recipe_files import load_recipe
 from lungseg_jax.training.recipes import without_variety
 from lungseg_jax.training.scaling import check_data_and_devices
 from lungseg_jax.training.schedules import make_schedule
 
-RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
-
-
-def load(path, *variant):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*variant)
-
-
-VARIANTS = ("scratch", "long", "phantoms")  # that only one recipe has
-ALL = [(p, ()) for p in RECIPES] + [
-    (p, (variant,))
-    for p in RECIPES
-    if p.stem != "smoke"
-    for variant in ("notebook", "full")
+NAMES = list(recipe_files.recipes())
+ALL = [
+    *NAMES,
+    *(f"{n}:{v}" for n in NAMES if n != "smoke" for v in ("notebook", "full")),
 ]
-ALL += [(p, (v,)) for p in RECIPES for v in VARIANTS if p.stem == "incp_snapshot"]
+ALL += [f"incp_snapshot:{variant}" for variant in ("scratch", "long", "phantoms")]
 
 
-@pytest.mark.parametrize(
-    "path,variant", ALL, ids=[":".join([p.stem, *v]) for p, v in ALL]
-)
-def test_recipe_loads_passes_the_checks_and_builds(path, variant):
-    c = load(path, *variant)
+@pytest.mark.parametrize("name", ALL)
+def test_recipe_loads_passes_the_checks_and_builds(name):
+    c = load_recipe(name)
     config.check_config(c)
-    assert json.loads(json.dumps(c.to_dict()))["name"] == "_".join(
-        [path.stem, *variant]
-    )
+    assert json.loads(json.dumps(c.to_dict()))["name"] == name.replace(":", "_")
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     tx = make_optimizer(schedule, **c.optimizer)
     example = jnp.zeros((1, 16, 16, config.preprocessing_of(c).channels))
@@ -78,7 +61,7 @@ def test_predictions_are_made_at_a_multiple_of_the_size(size, levels, scale, exp
 
 @pytest.mark.parametrize("name", ["conv", "incp", "incp_snapshot"])
 def test_full_recipes_end_annealed_and_see_the_whole_picture(name):
-    c = load(RECIPES[0].with_name(f"{name}.py"), "full")
+    c = load_recipe(f"{name}:full")
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     assert float(schedule(c.train.total_steps - 1)) < 1e-3 * c.schedule.peak
     fields = [
@@ -88,11 +71,9 @@ def test_full_recipes_end_annealed_and_see_the_whole_picture(name):
     assert fields[0] < c.data.image_size <= fields[1]
 
 
-@pytest.mark.parametrize(
-    "path,variant", ALL, ids=[":".join([p.stem, *v]) for p, v in ALL]
-)
-def test_no_recipe_has_an_option_without_effect(path, variant):
-    config.check_effects(load(path, *variant))
+@pytest.mark.parametrize("name", ALL)
+def test_no_recipe_has_an_option_without_effect(name):
+    config.check_effects(load_recipe(name))
 
 
 @pytest.mark.parametrize(
@@ -184,8 +165,7 @@ def test_a_batch_may_be_all_training_slices():
 
 def test_the_three_recipes_are_the_three_networks():
     conv, incp, snapshot = (
-        load(RECIPES[0].with_name(f"{name}.py"), "notebook")
-        for name in ("conv", "incp", "incp_snapshot")
+        load_recipe(f"{name}:notebook") for name in ("conv", "incp", "incp_snapshot")
     )
     assert (conv.model.name, conv.model.kernel_size) == ("conv", 1)
     assert conv.train.total_steps == 72_000  # 2400 epochs of 30 steps
@@ -195,7 +175,7 @@ def test_the_three_recipes_are_the_three_networks():
 
 
 def test_notebook_schedule_changes_once_an_epoch():
-    c = load(RECIPES[0].with_name("incp_snapshot.py"), "notebook")
+    c = load_recipe("incp_snapshot:notebook")
     schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
     # 200 epochs a cycle: epoch e runs at 1e-3/2 (1 + cos(pi e/200)) throughout.
     assert schedule(0) == schedule(29) == pytest.approx(1e-3)
@@ -270,7 +250,7 @@ def test_refuses_more_levels_than_the_picture_has(levels, norm, smallest):
 
 def test_unknown_variant_lists_the_known():
     with pytest.raises(UserError, match=":notebook, :full") as caught:
-        load(RECIPES[0], "fast")
+        load_recipe(f"{NAMES[0]}:fast")
     assert ":fast" in caught.value.what
 
 
@@ -347,3 +327,14 @@ def test_an_unknown_knob_is_refused_with_the_version_that_wrote_it():
         config.upgrade_config(written, "0.9")
     assert e.value.rule == "the run was written by lungseg_jax 0.9."
     assert "lungseg_jax 0.9 or newer" in e.value.remedy
+
+
+def test_a_loaded_recipe_is_a_locked_copy_that_can_be_changed():
+    c = load_recipe("smoke")
+    c.train.total_steps += 1
+    assert load_recipe("smoke").train.total_steps == c.train.total_steps - 1
+    with pytest.raises(AttributeError, match="total_step"):
+        c.train.total_step = 5
+    with pytest.raises(UserError, match="no config file smok was found") as e:
+        load_recipe("smok")
+    assert e.value.remedy == "--config=smoke."

@@ -1,8 +1,11 @@
-"""Where recipes are: in configs/ of a checkout, or in the installed package."""
+"""Recipes: their files, in configs/ of a checkout or in the installed package."""
 
 import ast
 import difflib
+import importlib.util
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 import lungseg_jax
 from lungseg_jax.runtime.errors import UserError
@@ -45,6 +48,27 @@ def find_recipe(text: str) -> str:
             remedy=f"--config={near[0]}." if near else listing,
         )
     return f"{file}{colon}{variant}"
+
+
+def load_recipe(name: str = DEFAULT) -> ConfigDict:
+    """Return the configuration of a recipe, to change and to pass to `run_experiment`.
+
+        c = lungseg_jax.load_recipe("incp_snapshot:long")
+        c.data.dir = "DIR"
+        lungseg_jax.run_experiment(c)
+
+    Args:
+      name: NAME, NAME:VARIANT or the path of a file, as for `lungseg train --config`, whose
+        `--list` describes them. A file is executed.
+
+    Raises:
+      UserError: the recipe does not exist, or has no such variant.
+    """
+    file, colon, variant = find_recipe(name).partition(":")
+    spec = importlib.util.spec_from_file_location("recipe", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*([variant] if colon else [])).lock()
 
 
 def describe_recipes() -> str:
