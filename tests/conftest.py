@@ -168,10 +168,23 @@ def shared_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", params=["gs", "s3"])
 def bucket(request):
     """The address of an empty bucket of a server on this machine, for each kind."""
+    return request.getfixturevalue(f"{request.param}_bucket")
+
+
+# Each has one server for all tests: etils keeps the file system with its address.
+@pytest.fixture(scope="session")
+def gs_bucket():
     with pytest.MonkeyPatch.context() as m:
-        start = {"gs": start_gs, "s3": start_s3}[request.param]
-        stop = start(m)
-        yield f"{request.param}://bucket"
+        stop = start_gs(m)
+        yield "gs://bucket"
+        stop()
+
+
+@pytest.fixture(scope="session")
+def s3_bucket():
+    with pytest.MonkeyPatch.context() as m:
+        stop = start_s3(m)
+        yield "s3://bucket"
         stop()
 
 
