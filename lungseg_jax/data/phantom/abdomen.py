@@ -5,7 +5,7 @@ import functools
 import cv2
 import numpy as np
 
-from lungseg_jax.data.phantom import diaphragm, mediastinum
+from lungseg_jax.data.phantom import diaphragm, great_vessels, mediastinum
 from lungseg_jax.data.phantom.canvas import Canvas, blob, stroke
 from lungseg_jax.data.phantom.chest_wall import FAT_HU, MUSCLE_HU, SOFT_HU
 from lungseg_jax.data.phantom.patient import SIDES, Patient, Rng, Section
@@ -36,7 +36,7 @@ def paint(canvas: Canvas, section: Section, below: np.ndarray) -> None:
     canvas.paint_cover(below, WATER_HU if has_ascites else FAT_HU)
     _paint_mesentery(canvas, section, below)
     _paint_muscles(canvas, section, below)
-    mediastinum.paint(canvas, mediastinum.draw_vessels(section), below)
+    mediastinum.paint(canvas, great_vessels.draw(section), below)
     _paint_organs(canvas, section, below)
     for tube, content in _bowel(section.patient):
         _paint_bowel(canvas, section, below, tube, content)

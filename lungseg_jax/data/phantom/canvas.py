@@ -15,6 +15,8 @@ _THETA = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 _CIRCLE = np.stack([np.cos(_THETA), np.sin(_THETA)], axis=1)
 _ORDER = np.arange(2, 6)[:, None]
 
+Organ = tuple[list[np.ndarray], float]  # outlines [points 2], HU
+
 
 class Canvas:
     """An image, float32 `[size size]` in HU, and the placement of the patient in it.

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from lungseg_jax.data.phantom import mediastinum, pathology, vessels
+from lungseg_jax.data.phantom import great_vessels, pathology, vessels
 from lungseg_jax.data.phantom.canvas import Canvas, stroke
 from lungseg_jax.data.phantom.chest_wall import SOFT_HU
 from lungseg_jax.data.phantom.pathology import CELLS, Grid
@@ -76,7 +76,7 @@ def _paint_fissures(lungs: Canvas, section: Section) -> None:
 
 def _paint_hila(lungs: Canvas, section: Section) -> None:
     """Paint what enters the lung from the mediastinum, up to its outline."""
-    for outlines, hu in mediastinum.draw_hila(section, are_wide=False):
+    for outlines, hu in great_vessels.draw_hila(section, are_wide=False):
         lungs.paint_union(outlines, hu)
     stems = vessels.stems(vessels.make_vessels(section.patient))
     lungs.paint_cover(vessels.cover(lungs, section, stems), section.patient.blood_hu)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lungseg_jax.data.phantom import airways, mediastinum, spine
+from lungseg_jax.data.phantom import airways, great_vessels, mediastinum, spine
 from lungseg_jax.data.phantom.canvas import Canvas, blob
 from lungseg_jax.data.phantom.chest_wall import FAT_HU, MUSCLE_HU, SOFT_HU
 from lungseg_jax.data.phantom.patient import SIDES, Section
@@ -18,7 +18,7 @@ def paint(canvas: Canvas, section: Section) -> None:
     inside = canvas.cover(section.ring(section.cavity))
     canvas.paint(section.ring(section.cavity), FAT_HU, alpha=0.7)
     _paint_muscles(canvas, section)
-    mediastinum.paint(canvas, mediastinum.draw_vessels(section), inside)
+    mediastinum.paint(canvas, great_vessels.draw(section), inside)
     at = 0.0, -0.16 * d
     canvas.paint(blob(rng, at, (0.15, 0.13)), MUSCLE_HU)  # around the airway
     for side in SIDES:

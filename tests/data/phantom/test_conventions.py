@@ -10,6 +10,7 @@ from lungseg_jax.data.phantom import (
     abdomen,
     airways,
     cavity,
+    great_vessels,
     lung,
     mediastinum,
     pathology,
@@ -149,7 +150,7 @@ def test_narrow_vessels_of_the_hila_are_lung_and_wide_ones_are_not():
         _, mask, section, canvas = draw(seed, 0.6)
         organs = mediastinum.draw(section)
         for are_wide, found in inside.items():
-            hila = mediastinum.draw_hila(section, are_wide=are_wide)
+            hila = great_vessels.draw_hila(section, are_wide=are_wide)
             cover = canvas.cover(*_outlines(hila)) > 250
             if not are_wide:
                 cover &= canvas.cover(*_outlines(organs)) == 0
