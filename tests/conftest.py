@@ -1,5 +1,7 @@
 """Shared by all tests: compiled programs, small data folders, a tiny run, the real data."""
 
+import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -166,26 +168,17 @@ def shared_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", params=["gs", "s3"])
-def bucket(request):
+def bucket(request, start_once):
     """The address of an empty bucket of a server on this machine, for each kind."""
-    return request.getfixturevalue(f"{request.param}_bucket")
-
-
-# Each has one server for all tests: etils keeps the file system with its address.
-@pytest.fixture(scope="session")
-def gs_bucket():
-    with pytest.MonkeyPatch.context() as m:
-        stop = start_gs(m)
-        yield "gs://bucket"
-        stop()
+    start_once({"gs": start_gs, "s3": start_s3}[request.param])
+    return f"{request.param}://bucket"
 
 
 @pytest.fixture(scope="session")
-def s3_bucket():
-    with pytest.MonkeyPatch.context() as m:
-        stop = start_s3(m)
-        yield "s3://bucket"
-        stop()
+def start_once():
+    """Start a server that runs until the end: etils keeps its address."""
+    with pytest.MonkeyPatch.context() as m, contextlib.ExitStack() as stack:
+        yield functools.cache(lambda start: stack.callback(start(m)))
 
 
 def start_gs(m):

@@ -132,20 +132,14 @@ def check_outputs(
             rule="each output is a file of its own.",
             remedy="name another output.",
         )
-    for path in files:
-        if path.is_dir():
-            raise UserError(
-                f"{path} is a folder.",
-                rule="the output is a file.",
-                remedy="name another output.",
-            )
-    for path in folders:
-        if path.is_file():
-            raise UserError(
-                f"{path} is a file.",
-                rule="the output is a folder.",
-                remedy="name another output.",
-            )
+    folder_for_file = [(path, "folder", "file") for path in files if path.is_dir()]
+    file_for_folder = [(path, "file", "folder") for path in folders if path.is_file()]
+    for path, is_a, must_be in folder_for_file + file_for_folder:
+        raise UserError(
+            f"{path} is a {is_a}.",
+            rule=f"the output is a {must_be}.",
+            remedy="name another output.",
+        )
     for parent in dict.fromkeys(path.parent for path in outputs):
         _check_writable(parent)
     existing = [str(path) for path in outputs if path.exists()]
