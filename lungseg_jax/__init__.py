@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lungseg_jax.experiment import run_experiment
     from lungseg_jax.inference.ensemble.lowering import lower_predict
-    from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation, load
+    from lungseg_jax.inference.segmentation import Segmentation
+    from lungseg_jax.inference.segmenter import LungSegmenter, load
     from lungseg_jax.models import make_model
     from lungseg_jax.runtime.errors import UserError
     from lungseg_jax.training.config import default_config
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "LungSegmenter": "lungseg_jax.inference.segmenter",
-    "Segmentation": "lungseg_jax.inference.segmenter",
+    "Segmentation": "lungseg_jax.inference.segmentation",
     "UserError": "lungseg_jax.runtime.errors",
     "default_config": "lungseg_jax.training.config",
     "load": "lungseg_jax.inference.segmenter",

@@ -51,7 +51,8 @@ def test_all_and_dir_list_the_public_names():
 
 
 def test_public_names_are_those_of_their_modules():
-    from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation, load
+    from lungseg_jax.inference.segmentation import Segmentation
+    from lungseg_jax.inference.segmenter import LungSegmenter, load
     from lungseg_jax.models import make_model
     from lungseg_jax.runtime.errors import UserError
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from lungseg_jax.inference import review
-from lungseg_jax.inference.segmenter import Segmentation
+from lungseg_jax.inference.segmentation import Segmentation
 
 
 @dataclasses.dataclass(frozen=True)

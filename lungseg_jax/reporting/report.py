@@ -19,7 +19,8 @@ from lungseg_jax.inference.overlay import (
     overlay,
     resize_to_fit,
 )
-from lungseg_jax.inference.segmenter import LungSegmenter, Segmentation
+from lungseg_jax.inference.segmentation import Segmentation
+from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics.calibration import BAND
 from lungseg_jax.reporting import figures
 from lungseg_jax.reporting.page import PICTURES, Case, render_page
