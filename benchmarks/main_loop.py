@@ -10,7 +10,6 @@ step.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -71,35 +70,14 @@ def work(args) -> None:
     import jax
     import numpy as np
 
-    from lungseg_jax.models import make_model
-    from lungseg_jax.training.config import preprocessing_of
-    from lungseg_jax.training.losses import LOSSES
-    from lungseg_jax.training.optimizers import make_optimizer
-    from lungseg_jax.training.schedules import make_schedule
-    from lungseg_jax.training.state import make_init_fn
-    from lungseg_jax.training.steps import make_train_steps
+    from lungseg_jax.runtime import distributed
+    from lungseg_jax.training.programs import init_of, train_steps_of
+    from lungseg_jax.training.recipe_files import load_recipe
 
-    spec = importlib.util.spec_from_file_location("recipe", CHECKOUT / args.config)
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    c = recipe.get_config()
+    c = load_recipe(args.config)
+    mesh = distributed.make_mesh(jax.devices()[:1])
+    state, step = init_of(c, mesh)(), train_steps_of(c, mesh)
     size, n = c.data.image_size, int(0.8 * args.slices)
-    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
-    state = make_init_fn(
-        make_model(**c.model),
-        make_optimizer(schedule, **c.optimizer),
-        channels=1,
-        seed=0,
-        track_loss=c.train.outlier_factor > 0,
-    )()
-    step = make_train_steps(
-        loss=LOSSES[c.train.loss],
-        outlier_knee=c.train.outlier_knee,
-        outlier_factor=c.train.outlier_factor,
-        augmentation=c.augment.to_dict(),
-        normalize=preprocessing_of(c).to_unit,
-        seed=0,
-    )
     rng = np.random.default_rng(0)
     images = rng.integers(-1000, 400, (n, size, size, 1), np.int16)
     images = jax.device_put(images)

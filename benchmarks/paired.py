@@ -23,15 +23,12 @@ from lungseg_jax.data.sampling import batch_indices, whole_batches
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.metrics.overlap import summarize
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime import cache, compilation
+from lungseg_jax.runtime import cache, compilation, distributed
 from lungseg_jax.training.batch_stats import make_precise_batch_stats
 from lungseg_jax.training.config import check_config, default_config, preprocessing_of
 from lungseg_jax.training.losses import LOSSES
-from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.programs import init_of, train_steps_of
 from lungseg_jax.training.run_data import network_slices
-from lungseg_jax.training.schedules import make_schedule
-from lungseg_jax.training.state import make_init_fn
-from lungseg_jax.training.steps import make_train_steps
 from lungseg_jax.training.validation import make_eval_step
 
 BATCH = 8  # of the evaluation
@@ -60,30 +57,21 @@ def parse(text: str):
 
 def make_train(c, arrays, held_out):
     """Return `train(seed) -> scores`, which compiles once."""
-    model = make_model(**c.model)
-    schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
-    loss, images, masks = LOSSES[c.train.loss], arrays["image"], arrays["mask"]
+    model, mesh = make_model(**c.model), distributed.make_mesh(jax.devices()[:1])
+    images, masks = arrays["image"], arrays["mask"]
     normalize = preprocessing_of(c).to_unit
-    steps = make_train_steps(
-        loss=loss,
-        outlier_knee=c.train.outlier_knee,
-        outlier_factor=c.train.outlier_factor,
-        augmentation=c.augment.to_dict(),
-        normalize=normalize,
-        seed=c.seed,
-        accumulate=c.train.accumulate,
-    )
-    apply_fn = model.apply
+    first, steps = init_of(c, mesh).eval_shape(), train_steps_of(c, mesh)
     precise = make_precise_batch_stats(model, normalize=normalize)
-    evaluate = make_eval_step(model, loss=loss, threshold=c.evaluate.threshold)
-
-    tx = make_optimizer(schedule, **c.optimizer)
+    evaluate = make_eval_step(
+        model, loss=LOSSES[c.train.loss], threshold=c.evaluate.threshold
+    )
 
     def train(seed: int) -> dict[str, float]:
-        track = c.train.outlier_factor > 0
-        init = make_init_fn(model, tx, channels=1, seed=seed, track_loss=track)
-        # Part of the program, hence the same object for all seeds.
-        state, losses = init().replace(apply_fn=apply_fn), []
+        seeded = c.copy_and_resolve_references()
+        seeded.seed = seed
+        # Part of the program, hence the same objects for all seeds.
+        functions = {"apply_fn": first.apply_fn, "tx": first.tx}
+        state, losses = init_of(seeded, mesh)().replace(**functions), []
         for step in range(c.train.total_steps):
             batch = batch_indices(
                 step, n=len(images), batch_size=c.train.batch_size, seed=seed

@@ -26,16 +26,11 @@ import numpy as np
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.sampling import batch_indices
-from lungseg_jax.models import make_model
 from lungseg_jax.runtime import cache, compilation, distributed, huge_pages
 from lungseg_jax.training.config import check_config, default_config, preprocessing_of
 from lungseg_jax.training.feeds import make_feed
-from lungseg_jax.training.losses import LOSSES
-from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.placement import PLACEMENTS
-from lungseg_jax.training.schedules import make_schedule
-from lungseg_jax.training.state import make_init_fn
-from lungseg_jax.training.steps import make_train_steps
+from lungseg_jax.training.programs import init_of, train_steps_of
 
 WARM_UP = 3  # steps that are not timed: the first one compiles
 
@@ -62,27 +57,15 @@ def config_of(args):
 def take_turn(c, placement: str, slices: NetworkSlices) -> Turn:
     """Train from scratch with one placement."""
     mesh = distributed.make_mesh(distributed.devices_for(c.train.batch_size))
-    replicated, total = distributed.replicated(mesh), c.train.total_steps
+    total = c.train.total_steps
     batch = functools.partial(
         batch_indices, n=len(slices), batch_size=c.train.batch_size, seed=c.seed
     )
     feed = make_feed(
         placement, slices, batch, mesh, steps_per_dispatch=1, total_steps=total
     )
-    schedule = make_schedule(total_steps=total, **c.schedule)
-    tx = make_optimizer(schedule, **c.optimizer)
-    init = make_init_fn(
-        make_model(**c.model), tx, channels=1, seed=0, sharding=replicated
-    )
-    steps = make_train_steps(
-        loss=LOSSES[c.train.loss],
-        augmentation=c.augment.to_dict(),
-        normalize=preprocessing_of(c).to_unit,
-        seed=c.seed,
-        gather=feed.gather,
-        sharding=replicated,
-    )
-    state, times = init(), []
+    steps = train_steps_of(c, mesh, gather=feed.gather)
+    state, times = init_of(c, mesh)(), []
     for step in range(total):
         started = time.perf_counter(), time.process_time()
         state, metrics = steps(state, *feed.take(step, 1), np.int32(1))

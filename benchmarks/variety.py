@@ -16,14 +16,10 @@ import jax
 import numpy as np
 
 from lungseg_jax.data.phantom.dataset import make_slice
-from lungseg_jax.models import make_model
+from lungseg_jax.runtime import distributed
 from lungseg_jax.training.config import default_config, preprocessing_of
-from lungseg_jax.training.losses import LOSSES
-from lungseg_jax.training.optimizers import make_optimizer
+from lungseg_jax.training.programs import init_of, train_steps_of
 from lungseg_jax.training.recipes import without_variety
-from lungseg_jax.training.schedules import make_schedule
-from lungseg_jax.training.state import make_init_fn
-from lungseg_jax.training.steps import make_train_steps
 
 STEPS = 8  # of a round
 
@@ -32,20 +28,8 @@ class Contestant:
     """A training step and its state."""
 
     def __init__(self, c, images, masks):
-        schedule = make_schedule(total_steps=c.train.total_steps, **c.schedule)
-        self.state = make_init_fn(
-            make_model(**c.model),
-            make_optimizer(schedule, **c.optimizer),
-            channels=1,
-            seed=0,
-            track_loss=False,
-        )()
-        self.step = make_train_steps(
-            loss=LOSSES[c.train.loss],
-            augmentation=c.augment.to_dict(),
-            normalize=preprocessing_of(c).to_unit,
-            seed=0,
-        )
+        mesh = distributed.make_mesh(jax.devices()[:1])
+        self.state, self.step = init_of(c, mesh)(), train_steps_of(c, mesh)
         self.arrays, self.batch, self.seconds = (images, masks), c.train.batch_size, []
 
     def round(self) -> None:
