@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from stress.pathology import consolidation
+from stress import acquisition, geometry, pathology
 
 from lungseg_jax.data.pairs import find_pairs, read_slice
 from lungseg_jax.evaluation.tuning import LOW_IOU
@@ -30,20 +30,17 @@ from lungseg_jax.metrics import overlap, uncertainty
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple]
 
 
-def noise(hu: float) -> Change:
-    return lambda image, mask, rng: (image + rng.normal(0, hu, image.shape), mask)
+def at(change: Callable, level: float | str) -> Change:
+    """Fix the level of a change of `stress/`, or of one with its signature."""
+    return lambda image, mask, rng: change(image, mask, level, rng)
 
 
-def blur(pixels: float) -> Change:
-    return lambda image, mask, rng: (cv2.GaussianBlur(image, (0, 0), pixels), mask)
+def white_noise(image, mask, hu, rng):
+    return image + rng.normal(0, hu, image.shape), mask
 
 
-def offset(hu: float) -> Change:
-    return lambda image, mask, rng: (image + hu, mask)
-
-
-def rotate(image, mask, rng):
-    return np.rot90(image), np.rot90(mask)
+def blur(image, mask, pixels, rng):
+    return cv2.GaussianBlur(image, (0, 0), pixels), mask
 
 
 def shrink_to_half(image, mask, rng):
@@ -60,25 +57,21 @@ def shrink_to_half(image, mask, rng):
     return shrink(image, -1000.0), shrink(mask.astype(np.float32), 0.0) > 0.5
 
 
-def consolidate(share: float) -> Change:
-    return lambda image, mask, rng: consolidation(image, mask, share, rng)
-
-
 UNCHANGED, DISEASE = "unchanged", "consolidated"
 CHANGES: dict[str, Change] = {
     UNCHANGED: lambda image, mask, rng: (image, mask),
-    "noise of 100 HU": noise(100),
-    "noise of 300 HU": noise(300),
-    "noise of 600 HU": noise(600),
-    "blurred, 3 pixels": blur(3),
-    "blurred, 6 pixels": blur(6),
-    "values + 150 HU": offset(150),
-    "values - 150 HU": offset(-150),
-    "rotated by 90 degrees": rotate,
+    "noise of 100 HU": at(white_noise, 100),
+    "noise of 300 HU": at(white_noise, 300),
+    "noise of 600 HU": at(white_noise, 600),
+    "blurred, 3 pixels": at(blur, 3),
+    "blurred, 6 pixels": at(blur, 6),
+    "values + 150 HU": at(acquisition.offset, 150),
+    "values - 150 HU": at(acquisition.offset, -150),
+    "rotated by 90 degrees": at(geometry.orientation, "turned by 90"),
     "half the size": shrink_to_half,
-    "consolidated, 30 %": consolidate(0.3),
-    "consolidated, 60 %": consolidate(0.6),
-    "consolidated, all": consolidate(1.0),
+    "consolidated, 30 %": at(pathology.consolidation, 0.3),
+    "consolidated, 60 %": at(pathology.consolidation, 0.6),
+    "consolidated, all": at(pathology.consolidation, 1.0),
 }
 GROUPS = {
     "unchanged slices": [UNCHANGED],
