@@ -43,6 +43,7 @@ def run_main(args, cache: Path, *, steps: int, log_every: int) -> tuple[float, f
         process = subprocess.Popen(
             [*command, f"--workdir={workdir}/run"],
             cwd=CHECKOUT,
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache / "xla")},
             stdout=subprocess.DEVNULL,
         )
         metrics = Path(workdir, "run", "metrics.jsonl")
