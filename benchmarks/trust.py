@@ -103,9 +103,10 @@ def predictions(data: Path, run: str, change: Change, *, every: bool) -> Iterato
         changed(),
         slice_of=lambda pair: (pair[0], 1.0),
     )
-    for (_, truth), segmentation in segmented:
+    for name, ((_, truth), segmentation) in zip(names, segmented, strict=True):
         iou = float(overlap.iou(overlap.count_pixels(segmentation.mask, truth)))
         yield {
+            "slice": name,
             "iou": 1.0 if np.isnan(iou) else iou,  # both are empty
             "expected": segmentation.expected_iou,
             "disagreement": segmentation.disagreement,
@@ -113,14 +114,21 @@ def predictions(data: Path, run: str, change: Change, *, every: bool) -> Iterato
         }
 
 
-def interval(score: np.ndarray, low: np.ndarray) -> str:
-    """Format the AUROC with its percentile bootstrap interval over slices."""
+def interval(score: np.ndarray, low: np.ndarray, slices: np.ndarray) -> str:
+    """Format the AUROC with its percentile bootstrap interval over slices.
+
+    Args:
+      score, low: `[n]` of predictions.
+      slices: `[n]` the slice of each: one is drawn with all of its changes.
+    """
     auroc = uncertainty.auroc(score, low)
     if auroc is None:
         return "undefined"
     rng = np.random.default_rng(0)
-    draws = rng.integers(len(low), size=(2000, len(low)))
-    drawn = [uncertainty.auroc(score[d], low[d]) for d in draws]
+    rows = [np.flatnonzero(slices == name) for name in np.unique(slices)]
+    draws = rng.integers(len(rows), size=(2000, len(rows)))
+    drawn_rows = (np.concatenate([rows[i] for i in draw]) for draw in draws)
+    drawn = [uncertainty.auroc(score[d], low[d]) for d in drawn_rows]
     ends = np.percentile([a for a in drawn if a is not None], [2.5, 97.5])
     return f"{auroc:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
 
@@ -161,9 +169,10 @@ def main() -> None:
             low = np.array([row["iou"] < LOW_IOU for row in group_rows])
             expected = -np.array([row["expected"] for row in group_rows])
             disagreement = np.array([row["disagreement"] for row in group_rows])
+            slices = np.array([row["slice"] for row in group_rows])
             print(
-                f"{group}: AUROC of expected IoU {interval(expected, low)}, of "
-                f"disagreement {interval(disagreement, low)}; {low.sum()} of "
+                f"{group}: AUROC of expected IoU {interval(expected, low, slices)}, of "
+                f"disagreement {interval(disagreement, low, slices)}; {low.sum()} of "
                 f"{len(low)} below"
             )
 

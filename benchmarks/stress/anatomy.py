@@ -68,13 +68,20 @@ def one_lung(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Halves are cleaner than connected regions: lungs may touch, or be cut by a vessel.
     """
+    halves = [half for half in _halves(mask) if half.sum() > 0.2 * mask.sum()]
+    return largest(halves[rng.integers(len(halves))]) if halves else mask
+
+
+def larger_lung(mask: np.ndarray) -> np.ndarray:
+    """Return the larger lung: a half of the mask, as `one_lung` does."""
+    return largest(max(_halves(mask), key=np.count_nonzero))
+
+
+def _halves(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     columns = np.arange(mask.shape[1])
     inside = np.nonzero(mask.any(axis=0))[0]
     middle = (inside[0] + inside[-1]) / 2 if len(inside) else 0
-    left = mask & (columns < middle)
-    right = mask & (columns >= middle)
-    halves = [half for half in (left, right) if half.sum() > 0.2 * mask.sum()]
-    return largest(halves[rng.integers(len(halves))]) if halves else mask
+    return mask & (columns < middle), mask & (columns >= middle)
 
 
 def box(mask: np.ndarray, margin: float = 0.0) -> tuple[slice, slice]:

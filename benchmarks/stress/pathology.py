@@ -36,7 +36,7 @@ def density(image, mask, median_hu, rng) -> Changed:
 
 def consolidation(image, mask, share, rng) -> Changed:
     """Fill the lower `share` of the larger lung, by its height, with soft tissue."""
-    lung = anatomy.largest(mask)
+    lung = anatomy.larger_lung(mask)
     rows = np.nonzero(lung.any(axis=1))[0]
     if not len(rows):
         return image, mask

@@ -192,6 +192,15 @@ def test_consolidated_lung_is_dense_and_still_lung(chest, name):
     assert shares == sorted(shares) and shares[-1] > 0.4
 
 
+def test_consolidation_spares_the_other_lung_where_both_touch(chest):
+    image, mask = chest[0].copy(), chest[1].copy()
+    image[56:60, 30:100], mask[56:60, 30:100] = -750, True
+    changed_image, _ = changed((image, mask), "consolidation", 1.0)
+    is_dense = (changed_image > -150) & mask
+    left, right = is_dense[:, :60].sum(), is_dense[:, 68:].sum()
+    assert max(left, right) > 10 * min(left, right)
+
+
 def test_fluid_is_not_lung(chest):
     image, mask = changed(chest, "effusion", 0.5)
     fluid = chest[1] & ~mask

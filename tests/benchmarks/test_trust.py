@@ -29,3 +29,11 @@ def test_an_empty_mask_is_right_where_there_is_no_lung(
     change = trust.CHANGES[trust.UNCHANGED]
     rows = trust.predictions(data, tmp_path, change, every=False)
     assert [row["iou"] for row in rows] == [0.0, 1.0]
+
+
+def test_repeated_predictions_of_a_slice_do_not_narrow_the_interval():
+    rng = np.random.default_rng(0)
+    low = rng.random(40) < 0.4
+    score, slices = low + rng.normal(0, 0.8, 40), np.arange(40)
+    once = trust.interval(score, low, slices)
+    assert trust.interval(*(np.repeat(a, 9) for a in (score, low, slices))) == once
