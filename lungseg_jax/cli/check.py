@@ -43,6 +43,8 @@ def check(folder: Path, cache_dir: Path | None) -> None:
 
 def describe_folder(checked: "CheckedFolder") -> str:
     """Describe the slices of a data folder as text."""
+    from lungseg_jax.data.intensity import DOMAINS
+
     slices = checked.slices
     sizes = Counter((s.width, s.height) for s in slices)
     widest = [
@@ -57,6 +59,7 @@ def describe_folder(checked: "CheckedFolder") -> str:
     lines = [
         f"slices:       {len(slices)}",
         f"type:         {checked.dtype}, values {low:g} to {high:g}",
+        f"units:        {DOMAINS[checked.domain]}",
         f"width height: {', '.join(widest + more)}",
         f"lung:         {share:.1%} of all pixels",
         f"empty masks:  {len(empty)}",

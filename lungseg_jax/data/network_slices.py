@@ -25,25 +25,27 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
 
     def __init__(
         self,
-        parts: Iterable[tuple[Dataset, Sequence[str]]],
+        parts: Iterable[tuple[Dataset, Sequence[str], Preprocessing]],
         *,
-        preprocessing: Preprocessing,
         soft_masks: bool,
     ):
         """Create a sequence of slices by name, one dataset after the other.
 
         Args:
-          parts: datasets, each with the names of its slices.
-          preprocessing: of images and masks.
+          parts: datasets, each with the names of its slices and their preprocessing, which
+            differ in no more than the window.
           soft_masks: whether masks hold shares of lung; see `Preprocessing.mask`.
         """
         parts = list(parts)
-        self._sources = [(data, name) for data, names in parts for name in names]
-        self._preprocessing, self._soft = preprocessing, soft_masks
-        self.names = [name for _, name in self._sources]
+        self._sources = [
+            (data, name, own) for data, names, own in parts for name in names
+        ]
+        self._soft = soft_masks
+        preprocessing = parts[0][2]
+        self.names = [name for _, name, _ in self._sources]
         square = preprocessing.image_size, preprocessing.image_size
         self.shapes = {"image": (*square, preprocessing.channels), "mask": square}
-        shapes = itertools.chain(*(data.shapes(names) for data, names in parts))
+        shapes = itertools.chain(*(data.shapes(names) for data, names, _ in parts))
         self.dtypes = {
             "image": preprocessing.image_dtype,
             "mask": packed_dtype(shapes, preprocessing, soft_masks=soft_masks),
@@ -58,13 +60,11 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
         Raises:
           UserError: see `Dataset.read`.
         """
-        dataset, name = self._sources[i]
+        dataset, name, preprocessing = self._sources[i]
         image_slice = dataset.read(name)
         aspect = image_slice.aspect
-        image = self._preprocessing.image(image_slice.image, aspect)
-        mask = self._preprocessing.mask(
-            image_slice.mask, soft=self._soft, aspect=aspect
-        )
+        image = preprocessing.image(image_slice.image, aspect)
+        mask = preprocessing.mask(image_slice.mask, soft=self._soft, aspect=aspect)
         return {"image": image, "mask": pack_mask(mask, self.dtypes["mask"])}
 
     @property

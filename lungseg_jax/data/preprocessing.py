@@ -111,6 +111,12 @@ class Preprocessing:
         low, high = _stored_window(self.window_hu)
         return (images.astype(np.float32).clip(low, high) - low) / (high - low)
 
+    def of_hounsfield(self) -> "Preprocessing":
+        """Return that of images in Hounsfield units that are mixed with these."""
+        if _is_hounsfield(self.window_hu):
+            return self
+        return dataclasses.replace(self, window_hu=CT_WINDOW_HU)
+
     def mask(self, mask: np.ndarray, *, soft: bool, aspect: float = 1.0) -> np.ndarray:
         """Convert a mask `[h w]` in {0, 1} to float32 `[s s]` in [0, 1].
 
@@ -158,11 +164,14 @@ def _to_hounsfield(image: np.ndarray, window: tuple[float, float]) -> np.ndarray
 
 
 def _stored_window(window: tuple[float, float]) -> tuple[float, float]:
+    return window if _is_hounsfield(window) else CT_WINDOW_HU
+
+
+def _is_hounsfield(window: tuple[float, float]) -> bool:
     low, high = window
     lowest, highest = _kept_range(window)
     fits = INT16.min <= lowest and highest <= INT16.max
-    is_hounsfield = low < 0 and high <= WIDEST_HU and fits
-    return (low, high) if is_hounsfield else CT_WINDOW_HU
+    return low < 0 and high <= WIDEST_HU and fits
 
 
 def _kept_range(window: tuple[float, float]) -> tuple[float, float]:

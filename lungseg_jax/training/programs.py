@@ -15,7 +15,7 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import check_config, preprocessing_of
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import make_optimizer
-from lungseg_jax.training.scaling import check_data_and_devices
+from lungseg_jax.training.scaling import check_batch
 from lungseg_jax.training.schedules import make_schedule
 from lungseg_jax.training.state import TrainState, make_init_fn
 from lungseg_jax.training.steps import make_train_steps
@@ -128,7 +128,7 @@ def trace_train_steps(
             rule="a batch is at most the training split.",
             remedy="more slices, or a smaller train.batch_size.",
         )
-    check_data_and_devices(c, dtype="int16", training_slices=slices, devices=mesh.size)
+    check_batch(c, training_slices=slices, devices=mesh.size)
     replicated, size = distributed.replicated(mesh), c.data.image_size
     preprocessing = preprocessing_of(c)
     masks_dtype = packed_dtype(

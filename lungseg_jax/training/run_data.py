@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data import preflight
 from lungseg_jax.data.dataset import Dataset, load_dataset
+from lungseg_jax.data.intensity import DOMAINS
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.splits import Split, split_names
 from lungseg_jax.runtime import distributed
@@ -20,7 +21,15 @@ from lungseg_jax.training.config import (
 )
 from lungseg_jax.training.placement import Placement, choose_placement
 from lungseg_jax.training.run import Run
-from lungseg_jax.training.scaling import check_data_and_devices
+from lungseg_jax.training.scaling import check_batch
+
+# What to do about images in other units than those of a CT window, by their domain.
+WINDOWS = {
+    "8-bit": "--config.data.window_hu=0,255.",
+    "unit": "--config.data.window_hu=0,1, or images in Hounsfield units.",
+    "unsigned": "add the rescale intercept of the scans (often -1024) to the images, or "
+    "move the window by it: --config.data.window_hu=24,1424.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +84,9 @@ def load_run_data(
         )
     preflight.check_split(dataset.checked, split)
     devices = len(distributed.devices_for(micro_batch_size(c)))
-    check_data_and_devices(
-        c,
-        dtype=dataset.checked.dtype,
-        training_slices=len(split["train"]),
-        devices=devices,
-    )
+    check_batch(c, training_slices=len(split["train"]), devices=devices)
+    if not recorded:  # older versions did not look at the units
+        check_window(c, dataset.checked)
     extra = _load_extra_phantoms(c, cache)
     placement = choose_placement(
         c.data.placement,
@@ -90,6 +96,24 @@ def load_run_data(
         room=room,
     )
     return RunData(dataset, split, extra, placement)
+
+
+def check_window(c: ConfigDict, checked: preflight.CheckedFolder) -> None:
+    """Check that a window of Hounsfield units is not used on other values.
+
+    Raises:
+      UserError: the images are in other units, and the window starts below 0.
+    """
+    window, domain = tuple(c.data.window_hu), checked.domain
+    if domain not in WINDOWS or window[0] >= 0 or c.data.preprocessing == "seed":
+        return
+    low, high, _ = checked.values
+    raise UserError(
+        f"the images have {DOMAINS[domain]} ({low:g} to {high:g}), and "
+        f"data.window_hu={window[0]:g},{window[1]:g} is for Hounsfield units.",
+        rule="the window is that of the images' values.",
+        remedy=WINDOWS[domain],
+    )
 
 
 def load_dataset_of_run(run: Run, folder: Path | None = None) -> Dataset:
@@ -120,11 +144,12 @@ def network_slices(
     names: Sequence[str],
     extra: Dataset | None = None,
 ) -> NetworkSlices:
-    """Return slices as they are kept on the device, and then all of another dataset."""
-    parts = [(dataset, names)] + ([(extra, extra.names)] if extra else [])
-    return NetworkSlices(
-        parts, preprocessing=preprocessing_of(c), soft_masks=c.data.soft_masks
-    )
+    """Return slices as they are kept on the device, and then all of the extra phantoms."""
+    preprocessing = preprocessing_of(c)
+    parts = [(dataset, names, preprocessing)]
+    if extra:
+        parts.append((extra, extra.names, preprocessing.of_hounsfield()))
+    return NetworkSlices(parts, soft_masks=c.data.soft_masks)
 
 
 def _load_extra_phantoms(c: ConfigDict, cache: Path) -> Dataset | None:

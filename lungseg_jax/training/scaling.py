@@ -98,28 +98,17 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
     return scaled
 
 
-def check_data_and_devices(
-    c: ConfigDict, *, dtype: str, training_slices: int, devices: int
-) -> None:
-    """Check that a configuration suits the data and the machine.
+def check_batch(c: ConfigDict, *, training_slices: int, devices: int) -> None:
+    """Check that a batch suits the data and the machine.
 
     Args:
       c: passed `check_config`.
-      dtype: dtype of the images.
       training_slices: size of the training split.
       devices: number of devices that share a batch.
 
     Raises:
-      UserError: a batch that cannot be filled or divided among the devices, or a window
-        of Hounsfield units for 8-bit images.
+      UserError: a batch cannot be filled, or divided among the devices.
     """
-    window = tuple(c.data.window_hu)
-    if c.data.preprocessing == "window" and dtype == "uint8" and window[0] < 0:
-        raise UserError(
-            f"the images are 8-bit, and data.window_hu={window} is for CT values.",
-            rule="the window is within the values of the images.",
-            remedy="--config.data.window_hu=0,255.",
-        )
     size, parts = c.train.batch_size, c.train.accumulate
     if size > training_slices:
         raise UserError(

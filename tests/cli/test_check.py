@@ -32,6 +32,7 @@ def test_describes_a_folder_without_changing_it(lungseg_here, pair_folder, tmp_p
         "checking: 3 slices",
         "slices:       3",
         "type:         int16, values -700 to 39",
+        "units:        Hounsfield units",
         "width height: 40 x 40 (2 slices), 20 x 1 (1 slice)",
         f"lung:         {share:.1%} of all pixels",
         "empty masks:  1",
@@ -56,7 +57,7 @@ def test_prints_paths_that_are_not_valid_utf8(lungseg, pair_folder, tmp_path):
 def test_a_long_list_of_sizes_is_shortened(pair_folder):
     for i in range(8):
         folder = pair_folder([f"s{i}"], size=20 + i)
-    line = describe_folder(check_folder(folder)).splitlines()[2]
+    line = describe_folder(check_folder(folder)).splitlines()[3]
     assert line.endswith("25 x 25 (1 slice), and 2 more")
 
 

@@ -183,8 +183,7 @@ def test_converts_slices_to_network_arrays(tmp_path):
         write_pairs(tmp_path / "d", shapes=((24, 24), (10, 31))), cache=tmp_path / "c"
     )
     arrays = NetworkSlices(
-        [(loaded, loaded.names)],
-        preprocessing=Preprocessing("window", 16, (0.0, 200.0)),
+        [(loaded, loaded.names, Preprocessing("window", 16, (0.0, 200.0)))],
         soft_masks=True,
     ).stack()
     assert arrays["image"].shape == (5, 16, 16, 1)

@@ -9,7 +9,6 @@ from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.data.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing("hu", 20, (-1000.0, 400.0))
-OPTIONS = {"preprocessing": PREPROCESSING, "soft_masks": True}
 
 
 @pytest.fixture
@@ -17,11 +16,11 @@ def parts(pair_folder, tmp_path):
     """Two datasets of 40x40 pixels, with the names of some of their slices."""
     first = load_dataset(pair_folder(["a", "b", "c"]), cache=tmp_path / "cache")
     second = load_dataset(pair_folder(["x", "y"], folder="2"), cache=tmp_path / "cache")
-    return [(first, ["c", "a"]), (second, ["y"])]
+    return [(first, ["c", "a"], PREPROCESSING), (second, ["y"], PREPROCESSING)]
 
 
 def test_items_are_those_of_the_datasets_one_after_the_other(parts):
-    slices = NetworkSlices(parts, **OPTIONS)
+    slices = NetworkSlices(parts, soft_masks=True)
     assert slices.names == ["c", "a", "y"] and len(slices) == 3
     for i, (dataset, name) in enumerate(
         [(parts[0][0], "c"), (parts[0][0], "a"), (parts[1][0], "y")]
@@ -34,7 +33,7 @@ def test_items_are_those_of_the_datasets_one_after_the_other(parts):
 
 
 def test_shapes_dtypes_and_memory_are_known_before_anything_is_read(parts):
-    slices = NetworkSlices(parts, **OPTIONS)
+    slices = NetworkSlices(parts, soft_masks=True)
     arrays = slices.stack()
     assert {name: a.shape[1:] for name, a in arrays.items()} == slices.shapes
     assert {name: a.dtype for name, a in arrays.items()} == slices.dtypes
@@ -46,7 +45,7 @@ def test_masks_with_oblong_pixels_are_not_packed(pair_folder, tmp_path):
     folder = pair_folder(["a"])
     (folder / "slices.csv").write_text("name,row_mm,column_mm\na,1,2\n")
     dataset = load_dataset(folder, cache=tmp_path / "cache")
-    slices = NetworkSlices([(dataset, ["a"])], **OPTIONS)
+    slices = NetworkSlices([(dataset, ["a"], PREPROCESSING)], soft_masks=True)
     assert slices[0]["mask"].dtype == slices.dtypes["mask"] == np.float32
     stored = dataset.read("a")
     image = PREPROCESSING.image(stored.image, aspect=0.5)
@@ -56,7 +55,7 @@ def test_masks_with_oblong_pixels_are_not_packed(pair_folder, tmp_path):
 
 
 def test_batches_of_images_hold_their_own_rows(parts):
-    slices = NetworkSlices(parts, **OPTIONS)
+    slices = NetworkSlices(parts, soft_masks=True)
     everything = slices.stack()["image"]
     batches = np.array([[2, 0], [1, 1]])
     for batch, (images, indices) in zip(

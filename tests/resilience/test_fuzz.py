@@ -29,7 +29,7 @@ from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, knobs
 from lungseg_jax.training.run_record import config_digest
-from lungseg_jax.training.scaling import check_data_and_devices
+from lungseg_jax.training.scaling import check_batch
 
 ROOT = Path(__file__).parents[2]
 # From the way in which ml_collections loads a recipe.
@@ -294,7 +294,7 @@ def check_config(changes):
     try:
         config.check_config(c)
         config.default_workdir(c)
-        check_data_and_devices(c, dtype="uint8", training_slices=100, devices=2)
+        check_batch(c, training_slices=100, devices=2)
     except UserError:
         return
     assert config.snapshot_steps(c)[-1] == c.train.total_steps

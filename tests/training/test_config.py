@@ -18,7 +18,7 @@ from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.recipe_files import load_recipe
 from lungseg_jax.training.recipes import without_variety
-from lungseg_jax.training.scaling import check_data_and_devices
+from lungseg_jax.training.scaling import check_batch
 from lungseg_jax.training.schedules import make_schedule
 
 NAMES = list(recipe_files.recipes())
@@ -151,16 +151,15 @@ def test_a_batch_of_one_has_no_room_for_phantoms():
     c = config.default_config()
     c.train.batch_size, c.data.extra_phantoms = 1, 10
     with pytest.raises(UserError, match="no room for phantoms"):
-        check_data_and_devices(c, dtype="int16", training_slices=9, devices=1)
+        check_batch(c, training_slices=9, devices=1)
 
 
 def test_a_batch_may_be_all_training_slices():
     c = config.default_config()
     c.train.batch_size = 9
-    options = {"dtype": "int16", "devices": 1}
-    check_data_and_devices(c, training_slices=9, **options)
+    check_batch(c, training_slices=9, devices=1)
     with pytest.raises(UserError, match="batch_size=9 is larger than the training"):
-        check_data_and_devices(c, training_slices=8, **options)
+        check_batch(c, training_slices=8, devices=1)
 
 
 def test_the_three_recipes_are_the_three_networks():

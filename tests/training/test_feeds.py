@@ -19,17 +19,14 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.feeds import make_feed
 from lungseg_jax.training.placement import PLACEMENTS
 
-OPTIONS = {
-    "preprocessing": Preprocessing("hu", 16, (-1000.0, 400.0)),
-    "soft_masks": True,
-}
+PREPROCESSING = Preprocessing("hu", 16, (-1000.0, 400.0))
 
 
 @pytest.fixture
 def slices(pair_folder, tmp_path):
     """Seven slices."""
     dataset = load_dataset(pair_folder("abcdefg", size=32), cache=tmp_path / "cache")
-    return NetworkSlices([(dataset, dataset.names)], **OPTIONS)
+    return NetworkSlices([(dataset, dataset.names, PREPROCESSING)], soft_masks=True)
 
 
 @pytest.fixture
@@ -138,8 +135,7 @@ from lungseg_jax.training.steps import make_train_steps
 
 dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
 slices = NetworkSlices(
-    [(dataset, dataset.names)],
-    preprocessing=Preprocessing("hu", 16, (-1000.0, 400.0)), soft_masks=True,
+    [(dataset, dataset.names, Preprocessing("hu", 16, (-1000.0, 400.0)))], soft_masks=True,
 )
 n, k = len(slices), 2
 batch = functools.partial(batch_indices, n=n, batch_size=8, seed=0)
@@ -228,8 +224,7 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 distributed.initialize()
 dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
 slices = NetworkSlices(
-    [(dataset, dataset.names)],
-    preprocessing=Preprocessing("hu", 16, (-1000.0, 400.0)), soft_masks=True,
+    [(dataset, dataset.names, Preprocessing("hu", 16, (-1000.0, 400.0)))], soft_masks=True,
 )
 batch = functools.partial(batch_indices, n=len(slices), batch_size=8, seed=0)
 mesh = distributed.make_mesh()
