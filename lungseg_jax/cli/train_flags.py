@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,11 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
     ) as e:
         # From ml_collections: the config file is missing, or its get_config failed.
         cause = _user_error_behind(e)
-        raise cause or UserError(f"--config: {type(e).__name__}: {e}") from e
+        raise cause or UserError(
+            f"--config: {type(e).__name__}: {e}",
+            rule=f"raised by {_last_place(e)}.",
+            remedy="correct the recipe.",
+        ) from e
     check_config(command_flags.config)  # its keys are relied on from here on
 
 
@@ -202,6 +207,13 @@ def _check_value(word: str, value: str, kind: type, rule: str) -> None:
             PARSERS[kind].parse(value)
     except (TypeError, ValueError) as e:
         raise UserError(f"{word} is not valid.", rule=f"{rule}.") from e
+
+
+def _last_place(error: BaseException) -> str:
+    """Return the file and line that raised an error, outside of installed libraries."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "site-packages" not in f.filename] or frames
+    return f"{own[-1].filename}, line {own[-1].lineno}"
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:

@@ -14,9 +14,11 @@ import difflib
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lungseg_jax.data.io.formats import split_suffix
 from lungseg_jax.data.io.geometry import MAX_MM, MIN_MM
 from lungseg_jax.data.pairs import ROWS_WITH_HINTS
 from lungseg_jax.runtime.errors import UserError, combine_errors
@@ -56,9 +58,7 @@ def read_metadata(folder: Path, names: Sequence[str]) -> SliceMetadata:
         return SliceMetadata({}, {})
     header, rows = _read_rows(file)
     faults, row_by_name, known = [], {}, set(names)
-    listed = [
-        name if (name := row["name"]) in known else Path(name).stem for _, row in rows
-    ]
+    listed = [_slice_name(row["name"], known) for _, row in rows]
     candidates = sorted(known.difference(listed))[:1000]
     for name, (line, row) in zip(listed, rows, strict=True):
         if name in row_by_name:
@@ -90,6 +90,12 @@ def read_metadata(folder: Path, names: Sequence[str]) -> SliceMetadata:
     return SliceMetadata(patients, spacings)
 
 
+def _slice_name(text: str, known: Collection[str]) -> str:
+    """Return the name of a slice, which may be given with the suffix of its file."""
+    suffix = "" if text in known else split_suffix(Path(text))[1]
+    return text[: len(text) - len(suffix)]
+
+
 def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Return the column names, and the rows with their line numbers."""
     try:
@@ -98,7 +104,7 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
         # Spreadsheets write a byte order mark.
-        text = file.read_text(encoding="utf-8-sig")
+        text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
         table = csv.DictReader(io.StringIO(text), strict=True)
         header = [column.strip() for column in table.fieldnames or []]
         table.fieldnames = header
@@ -120,9 +126,10 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     if "name" not in header or has_others or has_one_spacing:
         raise UserError(
             f"{file} has the columns {', '.join(header) or '(none)'}.",
-            rule=f"name, and any of {', '.join(COLUMNS[1:])}, each once; both distances or "
-            "neither.",
-            remedy=REMEDY,
+            rule=f"name, and any of {', '.join(COLUMNS[1:])}, each once, in lower case and "
+            "separated by commas; both distances or neither.",
+            remedy="fix the first line; a file without columns of use can be removed. "
+            "Splits are drawn, by --config.data.split_seed.",
         )
     return header, rows
 

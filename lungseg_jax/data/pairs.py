@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def _list_files(
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or formats.kind_of(path) not in kinds:
             continue
-        name = formats.split_suffix(path)[0]
+        # As Linux writes names; macOS may take accents apart.
+        name = unicodedata.normalize("NFC", formats.split_suffix(path)[0])
         if name in files:
             faults[path] = UserError(
                 f"{folder} has both {files[name].name} and {path.name}.",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+import lungseg_jax
 from lungseg_jax.data.augmentation.transforms import HU_GEOMETRY, TRANSFORMS
 from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.runtime.errors import UserError, bullet_list, unknown_name
@@ -117,7 +118,9 @@ def upgrade_config(written: Mapping[str, Any], version: str) -> ConfigDict:
         raise UserError(
             f"the run has options that are unknown here:\n{bullet_list(unknown)}",
             rule=f"the run was written by lungseg_jax {version}.",
-            remedy=f"use it with lungseg_jax {version} or newer.",
+            remedy=f"use it with lungseg_jax {version} or newer."
+            if version != lungseg_jax.__version__
+            else "import the module that adds them, or write their rows into the package.",
         )
     return nested(knobs.before_values() | values)
 

@@ -1,6 +1,5 @@
 """Verification of a run: every file, and every array of every checkpoint."""
 
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,22 +29,29 @@ def verify_run(folder: RunFolder) -> list[UserError]:
             progress.say(f"{name:24} {verify()}")
         except UserError as e:
             faults.append(e)
-            progress.say(f"{name:24} DAMAGED")
+            progress.say(f"{name:24} FAULTY")
     return faults
 
 
 def _parts(folder: RunFolder) -> Iterator[tuple[str, Callable[[], str]]]:
-    run = functools.cache(lambda: Run.open(folder))
-    yield "config.json, run.json", lambda: f"of {run().config.name}"
-    yield "metrics.jsonl", lambda: _verify_metrics(run())
+    opened: list[Run] = []  # by the first part; others need it
+
+    def open_run() -> str:
+        opened.append(Run.open(folder))
+        return f"of {opened[0].config.name}"
+
+    yield "config.json, run.json", open_run
+    if opened:
+        yield "metrics.jsonl", lambda: _verify_metrics(opened[0])
     for step in saved_steps(folder.checkpoints):
         yield (
             f"checkpoints/{step}",
             lambda step=step: f"{verify_checkpoint(folder.checkpoints, step)} arrays",
         )
-    yield "snapshots", lambda: _verify_snapshots(run())
-    if folder.average.exists():
-        yield folder.average.name, lambda: _verify_average(run())
+    if opened:
+        yield "snapshots", lambda: _verify_snapshots(opened[0])
+    if opened and folder.average.exists():
+        yield folder.average.name, lambda: _verify_average(opened[0])
     for file, count in ((folder.tuning, "validation"), (folder.evaluation, "scored")):
         if file.exists():
             yield (

@@ -150,6 +150,8 @@ def test_a_mistake_in_a_recipe_is_one_plain_error(
     done = lungseg_here(*words, f"--config={tmp_path}/recipe.py")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
+    if message.startswith("--config: "):
+        assert f"raised by {tmp_path}/recipe.py, line 3." in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ def test_reports_an_intact_and_a_damaged_run(trained_run, lungseg_here, tmp_path
         file.write("{broken\n")
     shutil.rmtree(tmp_path / "run/checkpoints/6")
     done = lungseg_here("verify", f"--run={tmp_path}/run")
-    assert done.returncode == 2 and done.stdout.count("DAMAGED") == 2
+    assert done.returncode == 2 and done.stdout.count("FAULTY") == 2
     assert "metrics.jsonl is damaged" in done.stderr
     assert "checkpoints has lost 6" in done.stderr
     assert "Traceback" not in done.stderr

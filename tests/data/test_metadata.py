@@ -52,6 +52,9 @@ def test_columns_are_optional_and_in_any_order(encoding, tmp_path):
         ("name,patient\na\n", "line 2 does not have 2 values"),
         ("name,patient\na,P,Q\n", "line 2 does not have 2 values"),
         ("", "has the columns (none)"),
+        ("name;patient\na;P\n", "separated by commas"),
+        ("name,patient\nx/a,P\nb,P\nc,P\n", "line 2 has x/a, which is not a slice"),
+        ("name,patient\na.1,P\nb,P\nc,P\n", "line 2 has a.1, which is not a slice"),
         (
             "name,patient,patient\na,P,Q\nb,P,Q\nc,P,Q\n",
             "columns name, patient, patient",

@@ -9,6 +9,7 @@ import pytest
 
 from lungseg_jax.data import pairs
 from lungseg_jax.data.io.images import write_image
+from lungseg_jax.data.metadata import read_metadata
 from lungseg_jax.data.pairs import find_pairs, list_images, read_slice, scan
 from lungseg_jax.runtime.errors import UserError
 
@@ -239,3 +240,13 @@ def test_many_unpaired_files_are_reported_quickly(tmp_path):
     with pytest.raises(UserError, match="3000 faults in"):
         find_pairs(tmp_path)
     assert time.process_time() - before < 10
+
+
+def test_accents_may_be_taken_apart(pair_folder):
+    folder = pair_folder(["M\u00fcller"])
+    mask = folder / "2d_masks" / "M\u00fcller.tif"
+    mask.rename(mask.with_name("Mu\u0308ller.tif"))  # as macOS may write it
+    (pair,) = find_pairs(folder)
+    assert pair.name == "M\u00fcller" and pair.mask.exists()
+    (folder / "slices.csv").write_text("name,patient\nMu\u0308ller,P1\n")
+    assert read_metadata(folder, [pair.name]).patients == {"M\u00fcller": "P1"}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
+import lungseg_jax
 from lungseg_jax.models import make_model
 from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.runtime.errors import UserError
@@ -326,6 +327,9 @@ def test_an_unknown_knob_is_refused_with_the_version_that_wrote_it():
         config.upgrade_config(written, "0.9")
     assert e.value.rule == "the run was written by lungseg_jax 0.9."
     assert "lungseg_jax 0.9 or newer" in e.value.remedy
+    with pytest.raises(UserError, match="train.removed") as e:
+        config.upgrade_config(written, lungseg_jax.__version__)
+    assert "import the module that adds them" in e.value.remedy
 
 
 def test_a_loaded_recipe_is_a_locked_copy_that_can_be_changed():

@@ -4,6 +4,7 @@ import shutil
 
 from tiny_run import flip_bits_of_arrays
 
+from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.training.verification import verify_run
 
 
@@ -17,4 +18,14 @@ def test_reports_an_intact_run_and_names_each_fault(copied_run, capsys):
     assert "metrics.jsonl is damaged" in faults[0]
     assert "checkpoints/4 is damaged" in faults[1]
     assert "has lost 7" in faults[2]  # evaluation.json has scores of it
-    assert capsys.readouterr().out.count("DAMAGED") == len(faults) == 3
+    assert capsys.readouterr().out.count("FAULTY") == len(faults) == 3
+
+
+def test_a_run_of_options_that_are_unknown_here_is_one_fault(
+    copied_run, capsys, monkeypatch
+):
+    monkeypatch.delitem(TRANSFORMS, "padding")  # as if the run's own recipe had added it
+    (fault,) = verify_run(copied_run)
+    assert "augment.padding" in fault.what
+    printed = capsys.readouterr().out
+    assert printed.count("FAULTY") == 1 and "checkpoints/4            76" in printed
