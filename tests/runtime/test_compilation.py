@@ -61,14 +61,14 @@ def test_jit_initializer_draws_the_same_numbers():
     np.testing.assert_allclose(optimized, unoptimized, atol=1e-6)
 
 
-def test_keeps_a_compilation_cache_of_the_user(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "theirs")
-    before = jax.config.jax_compilation_cache_dir
+def test_keeps_the_first_compilation_cache(tmp_path):
+    theirs = jax.config.jax_compilation_cache_dir
     compilation.enable_compilation_cache(tmp_path)
-    assert jax.config.jax_compilation_cache_dir == before
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    assert jax.config.jax_compilation_cache_dir == theirs
     try:
+        jax.config.update("jax_compilation_cache_dir", None)
         compilation.enable_compilation_cache(tmp_path)
+        compilation.enable_compilation_cache(tmp_path / "other")
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "xla")
     finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_compilation_cache_dir", theirs)
