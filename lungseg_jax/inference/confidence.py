@@ -27,15 +27,13 @@ class Confidence:
     @classmethod
     def of(cls, segmentation: Segmentation) -> "Confidence":
         """Summarize the segmentation of one slice."""
-        uncertainty = float(segmentation.uncertainty.mean())
-        mutual_information = float(segmentation.mutual_information.mean())
-        reason = review.reason_of(uncertainty, mutual_information)
+        reason = review.reason_of(segmentation.disagreement)
         return cls(
             expected_iou=segmentation.expected_iou,
             review=segmentation.review,
             disagreement=segmentation.disagreement,
-            uncertainty_bits=uncertainty,
-            mutual_information_bits=mutual_information,
+            uncertainty_bits=float(segmentation.uncertainty.mean()),
+            mutual_information_bits=float(segmentation.mutual_information.mean()),
             reasons=(reason,) if segmentation.review else (),
         )
 

@@ -9,21 +9,20 @@ import numpy as np
 from lungseg_jax.inference.sides import LEFT, RIGHT
 
 UNCERTAIN = "uncertain"  # the expected IoU is below the limit of the run
-MEMBERS = "members disagree"  # likewise, and mostly because of that
+MEMBERS = "members disagree"  # likewise, and they do
 NEIGHBOURS = "unlike its neighbours"
 SIDES = "left and right differ"
 
-DISAGREEING = 0.3  # share of the entropy that is mutual information
+DISAGREEING = 0.1  # `Segmentation.disagreement`
 UNLIKE = 0.1  # share of a slice's lung that appears or disappears
 SMALLEST = 0.1  # smaller areas are raised to this share of the largest one
 ASYMMETRIC = 0.3  # area of the smaller lung, as a share of the larger one
 ENDS = 0.2  # share of the longer lung at its top and at its base, where lungs differ
 
 
-def reason_of(entropy: float, mutual_information: float) -> str:
-    """Return why the expected IoU of a slice is low, from means over its pixels."""
-    is_split = mutual_information >= DISAGREEING * entropy > 0
-    return MEMBERS if is_split else UNCERTAIN
+def reason_of(disagreement: float) -> str:
+    """Return why the expected IoU of a slice is low."""
+    return MEMBERS if disagreement >= DISAGREEING else UNCERTAIN
 
 
 def unlike_neighbours(masks: np.ndarray) -> np.ndarray:
