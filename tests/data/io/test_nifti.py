@@ -237,7 +237,7 @@ def test_scaled_values_have_the_dtype_that_simpleitk_gives(dtype, tmp_path):
 
 
 def test_a_slope_of_zero_means_no_scaling(tmp_path):
-    """Also with an intercept: nifti1.h asks for scaling only if the slope is not 0."""
+    """Also with an intercept, as nifti1.h says; SimpleITK would add it."""
     path = write_stored(tmp_path / "in.nii", scl_slope=0, scl_inter=5)
     with open_volume(path) as volume:
         assert volume.read(0).min() == 0
