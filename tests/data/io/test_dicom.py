@@ -20,6 +20,7 @@ from dicom_files import (
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EncapsulatedPDFStorage,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
     ImplicitVRLittleEndian,
@@ -154,10 +155,19 @@ def write_pixels(file, pixels, syntax=ExplicitVRLittleEndian):
     d.IconImageSequence = [icon]
     d.file_meta.TransferSyntaxUID = syntax
     d.PixelData = pixels
-    d.save_as(file, enforce_file_format=True)
+    d["PixelData"].VR = "OW"
+    pydicom.dcmwrite(file, d, enforce_file_format=True)
 
 
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+SYNTAXES = [
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
 @pytest.mark.parametrize("length", [0, 64, 142, 160, 288])
 def test_refuses_another_number_of_bytes_than_declared(length, syntax, tmp_path):
     """GDCM would fill up pixels with what is in memory."""
@@ -169,16 +179,27 @@ def test_refuses_another_number_of_bytes_than_declared(length, syntax, tmp_path)
     refused(tmp_path / "in", message)
 
 
-@pytest.mark.parametrize(
-    "syntax",
-    [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian],
-)
+@pytest.mark.parametrize("syntax", SYNTAXES)
 def test_accepts_as_many_bytes_as_declared(syntax, tmp_path):
     write_series(tmp_path / "in")
+    order = "<i2" if syntax.is_little_endian else ">i2"
     for file in (tmp_path / "in").iterdir():
-        write_pixels(file, pydicom.dcmread(file).PixelData, syntax)
+        pixels = pydicom.dcmread(file).pixel_array.astype(order)
+        write_pixels(file, pixels.tobytes(), syntax)
     with open_volume(tmp_path / "in") as volume:
         np.testing.assert_array_equal(list(volume.slices()), stored() - 1024.0)
+
+
+def test_refuses_deflated_files_that_end_early_or_never(tmp_path, monkeypatch):
+    write_series(tmp_path / "in")
+    file = tmp_path / "in/IM0003"
+    pixels = pydicom.dcmread(file).PixelData
+    write_pixels(file, pixels, DeflatedExplicitVRLittleEndian)
+    with monkeypatch.context() as m:
+        m.setattr("lungseg_jax.data.io.dicom_slice._MAX_INFLATED", 100)
+        refused(file, "IM0003 is damaged: it cannot be inflated to its end")
+    file.write_bytes(file.read_bytes()[:-3])
+    refused(file, "IM0003 is damaged")
 
 
 def test_accepts_compressed_and_padded_pixels(tmp_path):
