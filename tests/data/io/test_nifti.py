@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from volume_files import expected_slices, refused, voxels, write_mask
 
 from lungseg_jax.data.io import decompression, nifti
 from lungseg_jax.data.io.formats import open_volume
@@ -13,11 +14,6 @@ from lungseg_jax.runtime.errors import UserError
 
 SHAPE = (5, 6, 7)
 SPACING = np.diag([0.7, 0.8, 2.5, 1])
-
-
-def voxels(dtype=np.int16):
-    """Distinct values, which no two orientations put in the same order."""
-    return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(dtype) - 100
 
 
 def affine(angle=0.0, origin=(-12.5, 30.25, 7.0)):
@@ -53,17 +49,6 @@ def write_stored(path, *, dtype=np.int16, **fields):
     stored = np.arange(np.prod(SHAPE)).astype(dtype)
     path.write_bytes(header.binaryblock + bytes(4) + stored.tobytes())
     return path
-
-
-def write_mask(volume, target):
-    with VolumeWriter(target, volume, np.uint8) as out:
-        for k, image in enumerate(volume.slices()):
-            out.write(k, image > 0)
-
-
-def refused(path, match):
-    with pytest.raises(UserError, match=match), open_volume(path):
-        pass
 
 
 @pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
@@ -254,11 +239,7 @@ def test_reads_files_of_several_blocks(name, tmp_path, monkeypatch):
         nib.save(nib.Nifti1Image(voxels(), placed), tmp_path / name)
         with open_volume(tmp_path / name) as volume:
             slices = np.stack(list(volume.slices()))
-        ours = nib.orientations.io_orientation(placed)
-        standard = nib.orientations.axcodes2ornt(("S", "P", "L"))
-        turn = nib.orientations.ornt_transform(ours, standard)
-        expected = nib.orientations.apply_orientation(voxels(), turn)
-        np.testing.assert_array_equal(slices, expected)
+        np.testing.assert_array_equal(slices, expected_slices(tmp_path / name))
 
 
 @pytest.mark.parametrize(
