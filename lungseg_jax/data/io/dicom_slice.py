@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,17 @@ _PLACEMENT = {  # by tag: a name, and what it consists of
 _ROUNDING = 0.01  # GDCM normalizes directions
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
 BITS_ALLOCATED, SLOPE = "0028|0100", "0028|1053"
-# Element (7FE0,0010) with explicit or implicit VR in little endian, and its length.
-_PIXELS = re.compile(rb"\xe0\x7f\x10\x00(?:(?:OB|OW|UN)\0\0)?(.{4})", re.DOTALL)
+# Element (7FE0,0010) and its length, by byte order; implicit VR is always little endian.
+_PIXELS = {
+    "little": re.compile(rb"\xe0\x7f\x10\0(?:(?:OB|OW|UN)\0\0)?(.{4})", re.DOTALL),
+    "big": re.compile(rb"\x7f\xe0\0\x10(?:OB|OW|UN)\0\0(.{4})", re.DOTALL),
+}
 _UNDEFINED = 2**32 - 1  # the length of compressed pixels
+# Elements (0002,0000), the length of the rest of this group, and (0002,0010), the transfer
+# syntax: here that of files whose other elements are deflated.
+_META_LENGTH = re.compile(rb"\x02\0\0\0UL\x04\0(.{4})", re.DOTALL)
+_IS_DEFLATED = b"\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99"
+_MAX_INFLATED = 4 * MAX_PIXELS  # bytes
 CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its variants for several frames
 
@@ -109,15 +118,29 @@ class DicomSlice:
         bits = int(stated) if stated.isdecimal() else 0
         needed = -(-self.size[0] * self.size[1] * bits // 8)
         row = max(self.size[0] * bits // 8, 2)
+        elements, actual = self._read_elements(), 0
+        for order, pattern in _PIXELS.items():
+            for match in pattern.finditer(elements):
+                actual = int.from_bytes(match[1], order)
+                if actual == _UNDEFINED or needed <= actual < needed + row:
+                    return
+        if bits:
+            raise _damaged(self.file, f"it has {actual} of {needed} bytes of pixels")
+
+    def _read_elements(self) -> bytes:
+        """Return the content of the file, or its inflated elements if it is deflated."""
         with _errors_of(self.file):
             content = self.file.read_bytes()
-        actual = None
-        for match in _PIXELS.finditer(content):
-            actual = int.from_bytes(match[1], "little")
-            if actual == _UNDEFINED or needed <= actual < needed + row:
-                return
-        if bits and actual is not None:
-            raise _damaged(self.file, f"it has {actual} of {needed} bytes of pixels")
+        if _IS_DEFLATED not in content[:1024]:
+            return content
+        length = _META_LENGTH.search(content)
+        start = length.end() + int.from_bytes(length[1], "little") if length else 0
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        with contextlib.suppress(zlib.error):
+            elements = inflater.decompress(content[start:], _MAX_INFLATED)
+        if not inflater.eof:
+            raise _damaged(self.file, "it cannot be inflated to its end")
+        return elements
 
     def _check_slope(self) -> None:
         """Refuse a slope that cannot be one: GDCM replaces some of them by 1."""

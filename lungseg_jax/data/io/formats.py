@@ -15,23 +15,12 @@ import numpy as np
 from lungseg_jax.data.io import images, npy, slicer
 from lungseg_jax.data.io.dicom_files import is_dicom
 from lungseg_jax.data.io.segments import Segment
+from lungseg_jax.data.io.volume_headers import mha_header, nrrd_header
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
 
 SLICE, VOLUME, EITHER = "slice", "volume", "either"  # what files of a format hold
-
-
-@dataclasses.dataclass(frozen=True)
-class Compression:
-    """How the voxels behind a header are compressed when a volume is written.
-
-    Attributes:
-      wbits: of `zlib.compressobj`: 15 for a zlib stream, 31 for gzip.
-      header: (header of the plain file, compressed bytes) -> header of the compressed one.
-    """
-
-    wbits: int
-    header: Callable[[bytes, int], bytes]
+ZLIB, GZIP = 15, 31  # streams of compressed voxels: `wbits` of `zlib.compressobj`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +34,12 @@ class Format:
       read_mask: path -> mask `[h w]`, uint8 in {0, 1}; by default from `read_slice`.
       write_slice: (path, array `[h w]`) -> None; masks are uint8 in {0, 255}.
       open_volume: path -> context manager of a `Volume`.
-      volume_header: (volume, dtype) -> the bytes that precede the voxels `[z y x]` in a
-        file with the size and geometry of `volume`.
+      volume_header: (volume, dtype, size) -> the bytes that precede the voxels `[z y x]`
+        in a file with the size and geometry of `volume`; they take `size` bytes there.
       add_segments: (header, size, segments) -> the same header, which also describes the
         segments of a mask.
       is_gzipped: whether a volume is written as a gzip file.
-      compression: of the voxels of a volume that is written, if not of the whole file.
+      compression: `ZLIB` or `GZIP` if only the voxels behind the header are compressed.
       has_geometry: whether volumes have spacing and orientation.
       is_volume: path -> whether it holds a volume; for formats that hold either.
     """
@@ -59,12 +48,12 @@ class Format:
     read_mask: Callable[[Path], np.ndarray] | None = None
     write_slice: Callable[[Path, np.ndarray], None] | None = None
     open_volume: Callable[[Path], AbstractContextManager[Volume]] | None = None
-    volume_header: Callable[[Volume, np.dtype], bytes] | None = None
+    volume_header: Callable[[Volume, np.dtype, int], bytes] | None = None
     add_segments: (
         Callable[[bytes, tuple[int, int, int], Sequence[Segment]], bytes] | None
     ) = None
     is_gzipped: bool = False
-    compression: Compression | None = None
+    compression: int | None = None
     has_geometry: bool = True
     is_volume: Callable[[Path], bool] | None = None
 
@@ -92,7 +81,7 @@ def _open_nifti(path: Path) -> AbstractContextManager[Volume]:
     return nifti.open_volume(path)
 
 
-def _nifti_header(volume: Volume, dtype: np.dtype) -> bytes:
+def _nifti_header(volume: Volume, dtype: np.dtype, size: int) -> bytes:
     from lungseg_jax.data.io import nifti
 
     return nifti.volume_header(volume, dtype)
@@ -104,37 +93,12 @@ def _open_itk(path: Path) -> AbstractContextManager[Volume]:
     return itk.open_volume(path)
 
 
-def _nrrd_header(volume: Volume, dtype: np.dtype) -> bytes:
-    from lungseg_jax.data.io import itk
-
-    return itk.volume_header(volume, dtype, ".nrrd")
-
-
-def _gzipped_nrrd_header(header: bytes, size: int) -> bytes:
-    return header.replace(b"encoding: raw", b"encoding: gzip", 1)
-
-
-def _compressed_mha_header(header: bytes, size: int) -> bytes:
-    compressed = b"CompressedData = True\nCompressedDataSize = %d" % size
-    return header.replace(b"CompressedData = False", compressed, 1)
-
-
-def _mha_header(volume: Volume, dtype: np.dtype) -> bytes:
-    from lungseg_jax.data.io import itk
-
-    return itk.volume_header(volume, dtype, ".mha")
-
-
 _IMAGE = Format(
     read_slice=images.read_image,
     read_mask=images.read_mask,
     write_slice=images.write_image,
 )
-_NRRD = Format(
-    open_volume=_open_itk,
-    volume_header=_nrrd_header,
-    compression=Compression(31, _gzipped_nrrd_header),
-)
+_NRRD = Format(open_volume=_open_itk, volume_header=nrrd_header, compression=GZIP)
 FORMATS: dict[str, Format] = {  # by suffix, in lower case
     ".tif": _IMAGE,
     ".tiff": _IMAGE,
@@ -145,11 +109,7 @@ FORMATS: dict[str, Format] = {  # by suffix, in lower case
     ),
     ".nrrd": _NRRD,
     ".seg.nrrd": dataclasses.replace(_NRRD, add_segments=slicer.add_segments),
-    ".mha": Format(
-        open_volume=_open_itk,
-        volume_header=_mha_header,
-        compression=Compression(15, _compressed_mha_header),
-    ),
+    ".mha": Format(open_volume=_open_itk, volume_header=mha_header, compression=ZLIB),
     ".npy": Format(
         read_slice=npy.read_slice,
         write_slice=npy.write_slice,

@@ -139,35 +139,6 @@ def write_mhd_header(
     return header
 
 
-def volume_header(volume: Volume, dtype: np.dtype, suffix: str) -> bytes:
-    """Return the bytes that precede the voxels of a file like `volume`.
-
-    SimpleITK writes an image of one slice, whose header gets the number of slices.
-
-    Args:
-      volume: its size and geometry are taken over.
-      dtype: of the voxels.
-      suffix: ".nrrd" or ".mha".
-    """
-    geometry = volume.geometry
-    x, y, z = geometry.size
-    image = sitk.GetImageFromArray(np.zeros((1, y, x), dtype))
-    image.SetSpacing(geometry.spacing)
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
-    with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
-        file = Path(scratch) / f"header{suffix}"
-        try:
-            sitk.WriteImage(image, str(file), useCompression=False)
-        except RuntimeError as e:
-            raise UserError(f"the header of a {suffix} cannot be written: {e}") from e
-        header = file.read_bytes()[: -x * y * dtype.itemsize]
-    pattern = rb"(?m)^((?:sizes:|DimSize =) \d+ \d+) 1$"
-    header, substitutions = re.subn(pattern, rb"\g<1> %d" % z, header)
-    assert substitutions == 1, header
-    return header
-
-
 def _read_information(path: Path, name: str) -> tuple[Geometry, int, bool]:
     """Return the geometry and pixel type of a file, and whether it states its axes.
 

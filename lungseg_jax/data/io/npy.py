@@ -71,7 +71,7 @@ def open_volume(path: Path) -> Iterator[Volume]:
     yield Volume(str(path), geometry, read_plane, has_spacing=False, is_placed=False)
 
 
-def volume_header(volume: Volume, dtype: np.dtype) -> bytes:
+def volume_header(volume: Volume, dtype: np.dtype, size: int) -> bytes:
     """Return the bytes that precede the voxels of an array like `volume`."""
     x, y, z = volume.geometry.size
     fields = {"descr": dtype.str, "fortran_order": False, "shape": (z, y, x)}

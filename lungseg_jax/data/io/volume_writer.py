@@ -17,7 +17,6 @@ import numpy as np
 from lungseg_jax.data.io.formats import (
     EITHER,
     VOLUME,
-    Compression,
     format_of,
     split_suffix,
     suffixes,
@@ -91,9 +90,9 @@ class VolumeWriter:
 
     def __enter__(self) -> "VolumeWriter":
         geometry = self._like.geometry
-        header = self._format.volume_header(self._like, self._dtype)
-        if self._format.add_segments:
-            header = self._format.add_segments(header, geometry.size, self._segments)
+        size = int(np.prod(geometry.size)) * self._dtype.itemsize
+        # The header of compressed voxels follows when their size is known.
+        header = b"" if self._format.compression else self._header(size)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._scratch = Path(
@@ -106,7 +105,6 @@ class VolumeWriter:
                 with self._plain.open("wb") as file:
                     file.write(header)
                     self._offset = file.tell()
-                    size = int(np.prod(geometry.size)) * self._dtype.itemsize
                     _reserve(file, self._offset + size)
                 self._file = self._plain.open("r+b")
                 stack.pop_all()  # from here on, __exit__ removes it
@@ -163,6 +161,14 @@ class VolumeWriter:
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
+    def _header(self, size: int) -> bytes:
+        """Return the bytes that precede the voxels, which take `size` bytes."""
+        header = self._format.volume_header(self._like, self._dtype, size)
+        if not self._format.add_segments:
+            return header
+        size_xyz = self._like.geometry.size
+        return self._format.add_segments(header, size_xyz, self._segments)
+
     def _write_strided(self, where: tuple, plane: np.ndarray) -> None:
         """Write a slice whose voxels are not contiguous in the file."""
         x, y, z = self._like.geometry.size
@@ -174,7 +180,7 @@ class VolumeWriter:
     def _encode(self) -> Path:
         """Return the complete file, compressed if the format asks for it."""
         if self._format.compression:
-            return self._compress_voxels(self._format.compression)
+            return self._compress_voxels()
         if not self._format.is_gzipped:
             return self._plain
         packed = self._scratch / PACKED
@@ -187,17 +193,16 @@ class VolumeWriter:
             shutil.copyfileobj(plain, out, CHUNK)
         return packed
 
-    def _compress_voxels(self, compression: Compression) -> Path:
+    def _compress_voxels(self) -> Path:
         """Return a file with a header as it is, and compressed voxels behind it."""
         voxels, packed = self._scratch / VOXELS, self._scratch / PACKED
-        compressor = zlib.compressobj(LEVEL, wbits=compression.wbits)
+        compressor = zlib.compressobj(LEVEL, wbits=self._format.compression)
         with self._plain.open("rb") as plain, voxels.open("wb") as file:
-            header = plain.read(self._offset)
             while chunk := plain.read(CHUNK):
                 file.write(compressor.compress(chunk))
             file.write(compressor.flush())
         with voxels.open("rb") as file, packed.open("wb") as out:
-            out.write(compression.header(header, voxels.stat().st_size))
+            out.write(self._header(voxels.stat().st_size))
             shutil.copyfileobj(file, out, CHUNK)
         return packed
 

@@ -186,7 +186,7 @@ def open_raw(path):
 
 
 def test_an_added_volume_format_is_read_and_written(monkeypatch, tmp_path):
-    row = Format(open_volume=open_raw, volume_header=lambda volume, dtype: b"raw")
+    row = Format(open_volume=open_raw, volume_header=lambda *_: b"raw")
     monkeypatch.setitem(formats.FORMATS, ".raw", row)
     (tmp_path / "in.raw").write_bytes(b"raw" + IMAGE.tobytes() + IMAGE[::-1].tobytes())
     (task,) = plan_outputs(tmp_path / "in.raw", tmp_path / "out.raw")

@@ -4,7 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from volume_files import expected_slices, refused, voxels, write_mask
 
+from lungseg_jax.data.io import decompression, nifti
 from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.io.in_memory import open_image
 from lungseg_jax.data.io.volume_writer import VolumeWriter
@@ -12,11 +14,6 @@ from lungseg_jax.runtime.errors import UserError
 
 SHAPE = (5, 6, 7)
 SPACING = np.diag([0.7, 0.8, 2.5, 1])
-
-
-def voxels(dtype=np.int16):
-    """Distinct values, which no two orientations put in the same order."""
-    return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(dtype) - 100
 
 
 def affine(angle=0.0, origin=(-12.5, 30.25, 7.0)):
@@ -52,17 +49,6 @@ def write_stored(path, *, dtype=np.int16, **fields):
     stored = np.arange(np.prod(SHAPE)).astype(dtype)
     path.write_bytes(header.binaryblock + bytes(4) + stored.tobytes())
     return path
-
-
-def write_mask(volume, target):
-    with VolumeWriter(target, volume, np.uint8) as out:
-        for k, image in enumerate(volume.slices()):
-            out.write(k, image > 0)
-
-
-def refused(path, match):
-    with pytest.raises(UserError, match=match), open_volume(path):
-        pass
 
 
 @pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
@@ -236,27 +222,24 @@ def test_scaled_values_have_the_dtype_that_simpleitk_gives(dtype, tmp_path):
 
 
 def test_a_slope_of_zero_means_no_scaling(tmp_path):
-    """Also with an intercept: nifti1.h asks for scaling only if the slope is not 0."""
+    """Also with an intercept, as nifti1.h says; SimpleITK would add it."""
     path = write_stored(tmp_path / "in.nii", scl_slope=0, scl_inter=5)
     with open_volume(path) as volume:
         assert volume.read(0).min() == 0
 
 
-def test_reads_slices_across_every_axis(tmp_path):
-    """Contiguous in the file, or one voxel in each of its rows."""
+@pytest.mark.parametrize("name", ["in.nii", "in.nii.gz"])
+def test_reads_files_of_several_blocks(name, tmp_path, monkeypatch):
+    """Slices along any axis: contiguous in the file, or one voxel in each of its rows."""
+    for module in (decompression, nifti):
+        monkeypatch.setattr(module, "BLOCK", 130)  # two planes and a bit
     for axis in range(3):
-        directions = np.roll(np.eye(3), axis, axis=0)
         placed = np.eye(4)
-        placed[:3, :3] = directions
-        nib.save(nib.Nifti1Image(voxels(), placed), tmp_path / "in.nii")
-        with open_volume(tmp_path / "in.nii") as volume:
-            assert volume.count == SHAPE[volume.geometry.axes[0]]
+        placed[:3, :3] = np.roll(np.eye(3), axis, axis=0)
+        nib.save(nib.Nifti1Image(voxels(), placed), tmp_path / name)
+        with open_volume(tmp_path / name) as volume:
             slices = np.stack(list(volume.slices()))
-        ours = nib.orientations.io_orientation(placed)
-        standard = nib.orientations.axcodes2ornt(("S", "P", "L"))
-        turn = nib.orientations.ornt_transform(ours, standard)
-        expected = nib.orientations.apply_orientation(voxels(), turn)
-        np.testing.assert_array_equal(slices, expected)
+        np.testing.assert_array_equal(slices, expected_slices(tmp_path / name))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""NRRD and MetaImage volumes: their headers, and what is wrong with them."""
+
+import pytest
+import SimpleITK as sitk
+from volume_files import refused
+
+from lungseg_jax.data.io.formats import open_volume
+from lungseg_jax.runtime.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "space,is_placed",
+    [("", False), ("space: scanner-xyz\n", False), ("space: RAS\n", True)],
+)
+def test_nrrd_states_its_axes_by_its_space(space, is_placed, tmp_path):
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nencoding: raw\n"
+    head = f"{head}endian: little\n{space}\n"
+    (tmp_path / "in.nrrd").write_bytes(head.encode() + bytes(16))
+    with open_volume(tmp_path / "in.nrrd") as volume:
+        assert volume.is_placed == is_placed
+
+
+def test_refuses_a_header_whose_voxels_are_in_another_file(tmp_path):
+    sitk.WriteImage(sitk.Image((4, 4, 4), sitk.sitkInt16), str(tmp_path / "a.mha"))
+    head = (tmp_path / "a.mha").read_bytes().split(b"ElementDataFile")[0]
+    (tmp_path / "secret.raw").write_bytes(bytes(128))
+    (tmp_path / "b.mha").write_bytes(head + b"ElementDataFile = secret.raw\n")
+    refused(tmp_path / "b.mha", "another file")
+    nrrd = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n"
+    (tmp_path / "c.nrrd").write_text(f"{nrrd}endian: little\ndata file: secret.raw\n\n")
+    refused(tmp_path / "c.nrrd", "another file")
+
+
+def test_simpleitk_prints_nothing_about_a_damaged_header(tmp_path, capfd):
+    """MetaIO prints "ElementType required and not defined"."""
+    file = tmp_path / "in.mha"
+    file.write_bytes(b"ObjectType = Image\nNDims = 3\nDimSize = 1 2\n")
+    with pytest.raises(UserError, match="cannot be read"), open_volume(file):
+        pass
+    assert capfd.readouterr() == ("", "")
