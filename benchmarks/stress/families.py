@@ -174,8 +174,8 @@ def apply(
 ) -> Changed:
     """Apply a family at a level to a slice, as a pure function of the arguments.
 
-    The random numbers do not depend on the level: a stronger change is the same change,
-    only stronger.
+    The random numbers do not depend on the level: where a change draws as many of them at
+    every level, a stronger one is the same change, only stronger.
 
     Args:
       name: a key of `FAMILIES`.
