@@ -71,12 +71,12 @@ def work(args) -> None:
     import jax
     import numpy as np
 
-    from lungseg_jax.runtime import distributed
+    from lungseg_jax.runtime import device_mesh
     from lungseg_jax.training.programs import init_of, train_steps_of
     from lungseg_jax.training.recipe_files import load_recipe
 
     c = load_recipe(args.config)
-    mesh = distributed.make_mesh(jax.devices()[:1])
+    mesh = device_mesh.make_mesh(jax.devices()[:1])
     state, step = init_of(c, mesh)(), train_steps_of(c, mesh)
     size, n = c.data.image_size, int(0.8 * args.slices)
     rng = np.random.default_rng(0)

@@ -23,7 +23,7 @@ from lungseg_jax.data.sampling import batch_indices, whole_batches
 from lungseg_jax.data.splits import split_names
 from lungseg_jax.metrics.overlap import summarize
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime import cache, compilation, distributed
+from lungseg_jax.runtime import cache, compilation, device_mesh
 from lungseg_jax.training.batch_stats import make_precise_batch_stats
 from lungseg_jax.training.config import check_config, default_config, preprocessing_of
 from lungseg_jax.training.losses import LOSSES
@@ -57,7 +57,7 @@ def parse(text: str):
 
 def make_train(c, arrays, held_out):
     """Return `train(seed) -> scores`, which compiles once."""
-    model, mesh = make_model(**c.model), distributed.make_mesh(jax.devices()[:1])
+    model, mesh = make_model(**c.model), device_mesh.make_mesh(jax.devices()[:1])
     images, masks = arrays["image"], arrays["mask"]
     normalize = preprocessing_of(c).to_unit
     first, steps = init_of(c, mesh).eval_shape(), train_steps_of(c, mesh)

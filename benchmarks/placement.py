@@ -26,7 +26,7 @@ import numpy as np
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.sampling import batch_indices
-from lungseg_jax.runtime import cache, compilation, distributed, huge_pages
+from lungseg_jax.runtime import cache, compilation, device_mesh, huge_pages
 from lungseg_jax.training.config import check_config, default_config, preprocessing_of
 from lungseg_jax.training.feeds import make_feed
 from lungseg_jax.training.placement import PLACEMENTS
@@ -56,7 +56,7 @@ def config_of(args):
 
 def take_turn(c, placement: str, slices: NetworkSlices) -> Turn:
     """Train from scratch with one placement."""
-    mesh = distributed.make_mesh(distributed.devices_for(c.train.batch_size))
+    mesh = device_mesh.make_mesh(device_mesh.devices_for(c.train.batch_size))
     total = c.train.total_steps
     batch = functools.partial(
         batch_indices, n=len(slices), batch_size=c.train.batch_size, seed=c.seed

@@ -29,7 +29,7 @@ from contestants import ours
 from timing import median_seconds
 
 from lungseg_jax.cli.train_flags import read_config
-from lungseg_jax.runtime import distributed, huge_pages
+from lungseg_jax.runtime import device_mesh, huge_pages
 from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.training.programs import init_of, lower_train_steps
 from lungseg_jax.training.recipe_files import find_recipe
@@ -69,7 +69,7 @@ def build(args):
     options, _ = words_of(args.settings[int(args.worker)], args.config)
     c = read_config(options)
     c.train.batch_per_device = 0  # the batch is that of the setting
-    mesh = distributed.make_mesh(jax.devices()[:1])
+    mesh = device_mesh.make_mesh(jax.devices()[:1])
     start = time.perf_counter()
     lowered = lower_train_steps(c, mesh, args.slices)
     compiled = lowered.compile()
@@ -79,17 +79,17 @@ def build(args):
     # A state of another `init_of` has the same leaves, but other functions.
     leaves = jax.tree.leaves(init_of(c, mesh)())
     box = [jax.tree.unflatten(jax.tree.structure(state), leaves)]
-    images = distributed.place(
+    images = device_mesh.place(
         rng.integers(-1000, 400, images.shape, np.int16).astype(images.dtype),
-        distributed.replicated(mesh),
+        device_mesh.replicated(mesh),
     )
-    masks = distributed.place(
+    masks = device_mesh.place(
         rng.integers(0, 2, masks.shape, np.uint8).astype(masks.dtype),
-        distributed.replicated(mesh),
+        device_mesh.replicated(mesh),
     )
-    indices = distributed.place(
+    indices = device_mesh.place(
         rng.integers(0, args.slices, indices.shape, np.int32),
-        distributed.by_example(mesh, axis=1),
+        device_mesh.by_example(mesh, axis=1),
     )
 
     def call():

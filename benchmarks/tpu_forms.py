@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from lungseg_jax.models.blocks import Conv, InceptionBlock
 from lungseg_jax.models.layouts import SkipConcat, fold, unfold
 from lungseg_jax.models.operators import max_pool
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.ahead_of_time import topologies
 from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
 
@@ -70,7 +70,7 @@ def trace(block: str, batch: int, is_folded: bool, device: jax.Device):
         y, gradients = jax.vjp(apply, variables, x)
         return y, gradients(g)
 
-    sharding = distributed.replicated(distributed.make_mesh([device]))
+    sharding = device_mesh.replicated(device_mesh.make_mesh([device]))
     arguments = jax.tree.map(
         lambda a: a.update(sharding=sharding),
         (variables, x, jax.eval_shape(apply, variables, x)),

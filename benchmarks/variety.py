@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from lungseg_jax.data.phantom.dataset import make_slice
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.training.config import default_config, preprocessing_of
 from lungseg_jax.training.programs import init_of, train_steps_of
 from lungseg_jax.training.recipes import without_variety
@@ -28,7 +28,7 @@ class Contestant:
     """A training step and its state."""
 
     def __init__(self, c, images, masks):
-        mesh = distributed.make_mesh(jax.devices()[:1])
+        mesh = device_mesh.make_mesh(jax.devices()[:1])
         self.state, self.step = init_of(c, mesh)(), train_steps_of(c, mesh)
         self.arrays, self.batch, self.seconds = (images, masks), c.train.batch_size, []
 

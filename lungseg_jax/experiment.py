@@ -27,7 +27,7 @@ from lungseg_jax.runtime import (
     cache,
     compilation,
     devices,
-    distributed,
+    job,
     memory,
     progress,
 )
@@ -88,7 +88,7 @@ def run_experiment(
     compilation.enable_compilation_cache(cache_root)
     room = room_for_slices()
     with contextlib.ExitStack() as stack:
-        with distributed.primary_first():
+        with job.primary_first():
             # Refuses a folder before phantoms are drawn, which may take minutes.
             run = run_record.run_to_resume(c, folder, extend=extend)
             split = run.record["split"] if run else None
@@ -97,15 +97,15 @@ def run_experiment(
             # A run under way needs them only if none of its checkpoints is intact.
             is_under_way = run and run.saved_steps
             about = load()[1] if c.init and not is_under_way else None
-            if distributed.is_primary():
+            if job.is_primary():
                 stack.enter_context(folder.claimed())
             run_record.register_run(c, folder, data, run, initial=about, devices=used)
         initial = functools.partial(_load_recorded, load, folder) if c.init else None
         _train(c, folder, data, initial, track)
-        with distributed.ending_together():
-            distributed.meet()
+        with job.ending_together():
+            job.meet()
             evaluation = _finish(folder, data)
-            distributed.meet()
+            job.meet()
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return evaluation
@@ -176,7 +176,7 @@ def _train(
     )
     finished = loop.is_finished(c, folder)
     # The others may not see the last files at once on NFS.
-    if not distributed.any_process(lambda: not finished, ask=True):
+    if not job.any_process(lambda: not finished, ask=True):
         progress.say("the training is finished; nothing is trained again")
         return
     progress.say(str(data.placement))
@@ -209,14 +209,14 @@ def _finish(folder: RunFolder, data: RunData) -> dict:
     is_scored = scored and folder.page.exists() and list(scored["members"]) == names
     # Anything lost other than snapshots is made again.
     is_done = is_scored and (trained is not None or bool(run.lost_snapshots))
-    if not distributed.any_process(lambda: not is_done, ask=True):
+    if not job.any_process(lambda: not is_done, ask=True):
         progress.say(format_summary(scored))
         return scored
     # All have read before one of them writes.
-    if distributed.any_process(lambda: trained is None, ask=True):
+    if job.any_process(lambda: trained is None, ask=True):
         trained = _tune(run, data)
     evaluation = _evaluate(run, trained, data)
-    if distributed.is_primary():
+    if job.is_primary():
         _report(run, trained, evaluation, data.dataset)
     return evaluation
 
@@ -236,13 +236,13 @@ def _tune(run: Run, data: RunData) -> TrainedEnsemble:
     folder, trained = run.folder, load_run(run)
     if len(trained.members) > 1:
         average = _average(run.config, trained, data)
-        if distributed.is_primary():
+        if job.is_primary():
             about = {"of": list(trained.members)}
             write_weights(folder.average, {AVERAGE: average}, about)
         members = {**trained.members, AVERAGE: average}
         trained = dataclasses.replace(trained, members=members)
     tuning = run_record.versioned(tune_on_validation(trained, run, data.dataset))
-    if distributed.is_primary():
+    if job.is_primary():
         write_json(folder.tuning, tuning)
     return dataclasses.replace(trained, tuning=tuning)
 
@@ -264,7 +264,7 @@ def _evaluate(run: Run, trained: TrainedEnsemble, data: RunData) -> dict:
     """Write evaluation.json for the run's test split, and return its content."""
     evaluation = run_record.versioned(evaluate_on_test(trained, run, data.dataset))
     progress.say(format_summary(evaluation))
-    if distributed.is_primary():
+    if job.is_primary():
         run.folder.page.unlink(missing_ok=True)
         write_json(run.folder.evaluation, evaluation)
     return evaluation

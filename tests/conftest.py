@@ -41,7 +41,7 @@ LONG = (
     "unet",
     "steps",
     "log",
-    "distributed",
+    "device_mesh",
     "feeds",
     "programs",
     "remote_checkpoints",

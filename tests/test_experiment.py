@@ -16,7 +16,7 @@ from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.bundle import write_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.segmenter import LungSegmenter
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import job
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import loop
 from lungseg_jax.training.config import default_config
@@ -184,7 +184,7 @@ def test_a_process_that_writes_no_scores_returns_them(
 ):
     """In a job, the file of another process may not be seen at once."""
     copied_run.evaluation.unlink()
-    monkeypatch.setattr(distributed, "is_primary", lambda: False)
+    monkeypatch.setattr(job, "is_primary", lambda: False)
     evaluation = run_experiment(tiny_config(tiny_cache), str(copied_run.path))
     assert not copied_run.evaluation.exists()
     assert evaluation == json.loads(finished_run.evaluation.read_text())

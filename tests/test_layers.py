@@ -124,7 +124,7 @@ PLACES = {  # of libraries: the modules and folders that import them
     "orbax": {
         "checkpointing.checkpoints",
         "checkpointing.local_checkpoints",
-        "runtime.distributed",
+        "runtime.job",
     },
     "safetensors": {"checkpointing.weights"},
     "matplotlib": {"reporting.figures"},

@@ -20,7 +20,7 @@ from lungseg_jax.checkpointing.checkpoints import (
     silence_orbax,
 )
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
-from lungseg_jax.runtime import distributed, progress
+from lungseg_jax.runtime import job, progress
 from lungseg_jax.runtime.errors import UserError
 
 NEWEST = 2  # steps kept besides the snapshots: one to fall back to
@@ -146,7 +146,7 @@ class LocalCheckpoints:
 
     def _discard_unfinished(self) -> None:
         """Delete what failed writes have left, after the last one has ended."""
-        if distributed.is_primary():
+        if job.is_primary():
             for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(path, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from lungseg_jax.checkpointing.local_checkpoints import (
     restore_newest,
 )
 from lungseg_jax.checkpointing.remote_steps import delete_step, upload_step
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import job
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.object_storage import is_remote
 
@@ -62,7 +62,7 @@ class RemoteCheckpoints:
         self._damaged.discard(step)
         if is_there:
             return
-        if not distributed.is_primary():
+        if not job.is_primary():
             manifest.make_manifest(step, tree, notes)  # which refuses what diverged
             return
         self._local.save(step, jax.tree.map(np.array, tree), notes)

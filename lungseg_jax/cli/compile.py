@@ -69,7 +69,7 @@ def compile(
     words: tuple[str, ...],
 ) -> None:
     from lungseg_jax.inference.ensemble.lowering import trace_predict
-    from lungseg_jax.runtime import distributed, progress
+    from lungseg_jax.runtime import device_mesh, progress
     from lungseg_jax.runtime.ahead_of_time import topologies
     from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
     from lungseg_jax.runtime.files import check_outputs, write_json
@@ -80,7 +80,7 @@ def compile(
     devices = topologies.devices_of(asked)
     c = _config_for(len(devices), [f"--config={config}", *words])
     slices = slices or max(240, c.train.batch_size)
-    every, first = distributed.make_mesh(devices), distributed.make_mesh(devices[:1])
+    every, first = device_mesh.make_mesh(devices), device_mesh.make_mesh(devices[:1])
     trace = {
         "train": lambda: trace_train_steps(c, every, slices),
         "predict": lambda: trace_predict(c, first),

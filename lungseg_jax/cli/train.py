@@ -82,11 +82,11 @@ def train(device: device_names.DeviceName | None) -> None:
         print(FLAGS.config)
         return
     from lungseg_jax.experiment import preview, run_experiment
-    from lungseg_jax.runtime import devices, distributed
+    from lungseg_jax.runtime import devices, job
 
     devices.choose(device)
     if FLAGS.distributed:
-        distributed.initialize()
+        job.initialize()
     devices.require(device)
     if FLAGS.preview:
         preview(FLAGS.config, FLAGS.preview)

@@ -13,27 +13,18 @@ from lungseg_jax.data.io.formats import (
     format_of,
     is_volume,
     kind_of,
-    series_uids,
     split_suffix,
     suffixes,
 )
 from lungseg_jax.data.io.segments import DICOM_SEGMENTATION
-from lungseg_jax.data.pairs import list_images
-from lungseg_jax.inference.input_folder import (
-    SAVE_AS,
-    UNSUPPORTED,
-    is_series,
-    list_entries,
-    say_unknown,
-)
+from lungseg_jax.inference.inputs import SAVE_AS, UNSUPPORTED, Input, find_inputs
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
-from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
+from lungseg_jax.runtime.errors import UserError, combine_errors
 from lungseg_jax.runtime.extras import require_library
-from lungseg_jax.runtime.files import check_outputs, missing_path
+from lungseg_jax.runtime.files import check_outputs
 
 INDEX = "index.html"  # of the pages of several volumes
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
-LISTED = 5  # folders that an error lists
 
 
 def plan_outputs(
@@ -76,11 +67,11 @@ def plan_outputs(
         )
     if source.is_dir():
         _refuse_inside(source, target)
-        tasks = _plan_folder(source, target, format, series)
+    inputs = find_inputs(source, series)
+    if [found.path for found in inputs] == [source]:
+        tasks = [_plan_input(source, _mask_of(source, target, format), series)]
     else:
-        _check_file(source)
-        _refuse_series(source, series)
-        tasks = [_plan_single(source, target, format, "")]
+        tasks = _plan_folder(inputs, source, target, format, series)
     tasks = [task.with_companions(maps, overlay=overlay) for task in tasks]
     _refuse_shared_outputs(tasks, source)
     check_outputs(
@@ -101,114 +92,26 @@ def index_of(tasks: Sequence[PredictionTask], target: Path) -> Path | None:
     return target / INDEX if len(pages) > 1 else None
 
 
-def _plan_single(
-    source: Path, target: Path, format: str, series: str
-) -> PredictionTask:
-    return _plan_input(source, _mask_path(source, target, format), series)
-
-
 def _plan_folder(
-    source: Path, target: Path, format: str, series: str
-) -> list[PredictionTask]:
-    """Plan what is in a folder and below; only a series by itself is a single input."""
-    files, folders = list_entries(source)
-    below = list(_plan_below(folders, target, format, series))
-    has_series = is_series(source, files)
-    if has_series and not folders:
-        _refuse_mixed_series(source, files)
-        return [_plan_single(source, target, format, series)]
-    own = list(_plan_series(source, target, format, series)) if has_series else []
-    if own:
-        _refuse_mixed_series(source, files)
-        if not below:
-            return [_plan_single(source, target, format, series)]
+    inputs: Sequence[Input], source: Path, target: Path, format: str, series: str
+) -> Iterator[PredictionTask]:
+    """Plan inputs in a folder; their masks are in the target, where they are in it."""
     if split_target(target)[1]:
         raise UserError(
             f"{source} is a folder, but {target} names a single file.",
             rule="each slice, volume and series in it, and below, has a mask.",
             remedy="name a folder for the masks.",
         )
-    if not series:
-        if not has_series:
-            say_unknown(source, files)
-        own = own or _plan_images(source, files, target, format)
-    elif not own and not below:
-        raise UserError(
-            f"{source} has no series {series}, nor have its subfolders.",
-            rule="--series is the UID of a series there.",
-            remedy="leave it out for a mask of each series.",
-        )
-    if not own and not below:
-        names = ", ".join(folder.name for folder in folders[:LISTED])
-        raise UserError(
-            f"the folder {source} contains no images.",
-            rule=f"files that end in {', '.join(suffixes())}, or DICOM files.",
-            remedy=f"name one of its subfolders ({names})." if folders else "",
-        )
-    return own + below
-
-
-def _plan_images(
-    source: Path, files: Sequence[Path], target: Path, format: str
-) -> list[PredictionTask]:
-    """Plan the slices and volumes among the files of a folder."""
-    images = list(list_images(source).values())
-    images += [path for path in files if kind_of(path) in (VOLUME, EITHER)]
-    masks = [_mask_path(path, target, format, in_folder=True) for path in images]
-    return [_plan_input(*pair) for pair in zip(images, masks, strict=True)]
-
-
-def _plan_below(
-    folders: Sequence[Path], target: Path, format: str, series: str
-) -> Iterator[PredictionTask]:
-    """Plan the DICOM series and volumes in these folders and below."""
-    for folder in folders:
-        files, deeper = list_entries(folder)
-        if is_series(folder, files):
-            yield from _plan_series(folder, target, format, series)
-        elif not series:
-            say_unknown(folder, files)
-        if not series:
-            yield from _plan_volumes(files, target / folder.name, format)
-        deeper = [path for path in deeper if not path.is_symlink()]  # no circles
-        yield from _plan_below(deeper, target / folder.name, format, series)
-
-
-def _plan_volumes(
-    files: Sequence[Path], target: Path, format: str
-) -> Iterator[PredictionTask]:
-    """Plan the volumes among the files of a folder below."""
-    for path in files:
-        try:
-            if not is_volume(path):
-                continue
-        except UserError:  # it is raised again when the file is read, and skipped there
-            mask = _mask_path(path, target, "", in_folder=True)
-            yield PredictionTask(path, mask, is_volume=True)
-        else:
-            yield _plan_input(path, _mask_path(path, target, format, in_folder=True))
-
-
-def _plan_series(
-    folder: Path, target: Path, format: str, series: str
-) -> Iterator[PredictionTask]:
-    """Plan the chosen series, or every one.
-
-    If there is only one, its mask is named after the folder.
-    """
-    mask = _mask_path(folder, target, format, in_folder=True)
-    try:
-        uids = series_uids(folder)
-    except UserError:  # it is raised again when the folder is read
-        uids = [series]
-    if series:
-        uids = [uid for uid in uids if uid == series]
-    if len(uids) == 1:
-        yield _plan_input(folder, mask, series)
-        return
-    stem, suffix = split_target(mask)
-    for uid in uids:
-        yield _plan_input(folder, target / stem / f"{uid}{suffix}", uid)
+    for path, uid, is_damaged in inputs:
+        folder = target / path.relative_to(source).parent
+        if is_damaged:
+            yield PredictionTask(path, _mask_in(folder, path, ""), is_volume=True)
+            continue
+        mask = _mask_in(folder, path, format)
+        if uid:
+            stem, suffix = split_target(mask)
+            mask = folder / stem / f"{uid}{suffix}"
+        yield _plan_input(path, mask, uid or series)
 
 
 def _refuse_inside(source: Path, target: Path) -> None:
@@ -219,34 +122,6 @@ def _refuse_inside(source: Path, target: Path) -> None:
             f"{target} is not outside of the input folder {source}.",
             rule="masks are not among their inputs, where the next run would find them.",
             remedy=f"name an output outside of {source}.",
-        )
-
-
-def _check_file(source: Path) -> None:
-    if not source.exists():
-        raise missing_path(source)
-    if not source.is_file():
-        raise UserError(f"the input {source} is not a regular file.")
-
-
-def _refuse_series(source: Path, series: str) -> None:
-    if series:
-        raise UserError(
-            f"--series={series} has no effect on the file {source}.",
-            rule="it chooses a DICOM series in a folder.",
-            remedy="leave it out, or name the folder.",
-        )
-
-
-def _refuse_mixed_series(folder: Path, files: Sequence[Path]) -> None:
-    """Refuse other images among the files of a DICOM series: they would be skipped."""
-    images = [path.name for path in files if kind_of(path)]
-    if images:
-        raise UserError(
-            f"{folder} contains DICOM files and {pluralize(len(images), 'other image')}, "
-            f"such as {images[0]}.",
-            rule="a folder holds either the files of a DICOM series or other images.",
-            remedy="move the DICOM files or the other images into a separate folder.",
         )
 
 
@@ -267,20 +142,14 @@ def _refuse_shared_outputs(tasks: Sequence[PredictionTask], source: Path) -> Non
         raise combine_errors([*faults.values()], str(source))
 
 
-def _mask_path(
-    source: Path, target: Path, format: str, *, in_folder: bool = False
-) -> Path:
-    """Return the path of a mask.
+def _mask_of(source: Path, target: Path, format: str) -> Path:
+    """Return the path of the mask of a single input.
 
-    The target is a folder, in which the mask has the name of its input, if it exists as
-    one, or if it does not exist and has no suffix.
+    It is in the target if that exists as a folder, or if it does not exist and has no
+    suffix.
     """
-    stem, suffix = split_suffix(source)
-    if source.is_file():
-        stem = split_target(source)[0]  # without .dcm
-    if in_folder or target.is_dir() or not target.suffix and not target.exists():
-        suffix = format or suffix or DICOM_MASK_SUFFIX
-        return target / f"{stem or source.resolve().name}{suffix}"
+    if target.is_dir() or not target.suffix and not target.exists():
+        return _mask_in(target, source, format)
     if format:
         raise UserError(
             f"--format={format} cannot be combined with the output file {target}.",
@@ -290,7 +159,16 @@ def _mask_path(
     return target
 
 
-def _plan_input(source: Path, target: Path, series: str = "") -> PredictionTask:
+def _mask_in(folder: Path, source: Path, format: str) -> Path:
+    """Return the path of a mask in a folder, where it has the name of its input."""
+    stem, suffix = split_suffix(source)
+    if source.is_file():
+        stem = split_target(source)[0]  # without .dcm
+    suffix = format or suffix or DICOM_MASK_SUFFIX
+    return folder / f"{stem or source.resolve().name}{suffix}"
+
+
+def _plan_input(source: Path, target: Path, series: str) -> PredictionTask:
     suffix = split_target(target)[1]
     slices = suffixes(SLICE, EITHER, writable=True)
     volumes = suffixes(VOLUME, EITHER, writable=True)

@@ -3,7 +3,6 @@
 One network is compiled for all inputs.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -60,8 +59,8 @@ def predict_files(
         predict_slices(segmenter, slices, table, done)
     skipped = {}
     for task in volumes:
-        with contextlib.ExitStack() as stack:  # at its end, the mask appears
-            predicted = predict_volume(
+        try:
+            predict_volume(
                 segmenter,
                 task,
                 table,
@@ -70,17 +69,15 @@ def predict_files(
                 write_page=write_page,
                 begin=begin,
             )
-            try:
-                stack.enter_context(predicted)
-            except UserError as e:
-                if not skip:
-                    raise
-                progress.say(f"skipped: {e.what}")
-                skipped[task.name] = e
-                continue
-            # Outside of the `try`: without a table, the others need not be predicted.
-            table.flush()
-        done(task)
+        except UserError as e:
+            # A volume in the table is complete: the table, or its mask, cannot be written.
+            is_complete = any(row["input"] == task.name for row in table.volumes)
+            if is_complete or not skip:
+                raise
+            progress.say(f"skipped: {e.what}")
+            skipped[task.name] = e
+        else:
+            done(task)
     return skipped
 
 

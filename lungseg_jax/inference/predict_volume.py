@@ -34,7 +34,6 @@ SAMPLED = 9  # slices that are checked before any is segmented
 MAX_TILT = 25  # degrees, beyond which a line says that a volume is oblique
 
 
-@contextlib.contextmanager
 def predict_volume(
     segmenter: LungSegmenter,
     task: PredictionTask,
@@ -44,20 +43,20 @@ def predict_volume(
     labels: str,
     write_page: Callable[[Path, VolumeView], None],
     begin: Callable[[], object],
-) -> Iterator[None]:
-    """Predict a volume and write all of its task; the mask appears after the block.
+) -> None:
+    """Predict a volume and write all of its task; for the arguments, see `predict_files`.
 
-    It is there last, when all that belongs to it is there: the caller flushes the table in
-    the block. For the arguments, see `predict_files`.
+    Its mask appears last, when all that belongs to it is there.
 
     Raises:
-      UserError: the volume cannot be used, or an output cannot be written.
+      UserError: the volume cannot be used, and is not in the table; or an output cannot be
+        written.
     """
-    with table.volume(), open_volume(task.source, series=task.series) as volume:
+    with open_volume(task.source, series=task.series) as volume:
         domain = _check_volume(segmenter, volume)
         begin()
         with open_mask(task.target, volume, LABELS[labels]) as writer:
-            with _open_maps(task, volume) as maps:
+            with table.volume(), _open_maps(task, volume) as maps:
                 sheet = ContactSheet(volume.count) if task.overlay else None
                 slices = _segment_slices(segmenter, volume, domain, maps, sheet)
                 in_hu = segmenter.trained.domain == "HU"
@@ -92,8 +91,8 @@ def predict_volume(
                     picture, view = pictures.finish(task.name)
                     write_picture(task.overlay, picture)
                     write_page(task.page, view)
-            writer.finish()  # now, as some formats can still fail
-            yield
+                writer.finish()  # now, as some formats can still fail
+            table.flush()
 
 
 @contextlib.contextmanager

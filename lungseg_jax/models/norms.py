@@ -26,7 +26,7 @@ class BatchNorm(nn.Module):
     rescales into full-size, machine-dependent updates. Moments are in float32. Equivalent
     to `nn.BatchNorm`, with fewer operations.
 
-    With `per_device`, each of the devices that share a batch (`distributed.sharing_batch`)
+    With `per_device`, each of the devices that share a batch (`device_mesh.sharing_batch`)
     normalizes its examples by their own moments, without waiting for the others. The
     running statistics are the means over the devices: the variance leaves out that between
     their means.

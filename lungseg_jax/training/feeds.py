@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.sampling import mixed_batch_indices
 from lungseg_jax.data.streaming import stream_batches
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.training.run_data import RunData
 
 Batch = Callable[[int], np.ndarray]  # step -> the slices of its update, [b]
@@ -86,26 +86,26 @@ class ResidentFeed:
         is_sharded: bool,
     ):
         self.slices, self.batch, self._k = slices, batch, steps_per_dispatch
-        self._indices = distributed.by_example(mesh, axis=1)
+        self._indices = device_mesh.by_example(mesh, axis=1)
         if is_sharded:
-            self.gather = distributed.gather_sharded(mesh)
+            self.gather = device_mesh.gather_sharded(mesh)
             rows = -(-len(slices) // mesh.size) * mesh.size
-            arrays = _put_slices(slices, rows, distributed.by_example(mesh))
+            arrays = _put_slices(slices, rows, device_mesh.by_example(mesh))
         else:
             self.gather = operator.getitem
-            arrays = _put_slices(slices, len(slices), distributed.replicated(mesh))
+            arrays = _put_slices(slices, len(slices), device_mesh.replicated(mesh))
         self.images, self.masks = arrays["image"], arrays["mask"]
 
     def take(self, step: int, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         batches = [self.batch(s) for s in range(step, step + count)]
         indices = np.stack(_padded(batches, self._k)).astype(np.int32)
-        return self.images, self.masks, distributed.place(indices, self._indices)
+        return self.images, self.masks, device_mesh.place(indices, self._indices)
 
     def prepare(self, step: int, count: int, running: Any) -> None:
         """Do nothing: all slices are there."""
 
     def parts(self, batches: np.ndarray) -> Iterator[tuple[jax.Array, jax.Array]]:
-        yield self.images, distributed.place(batches.astype(np.int32), self._indices)
+        yield self.images, device_mesh.place(batches.astype(np.int32), self._indices)
 
     def close(self) -> None:
         """Do nothing: nothing runs in the background."""
@@ -128,10 +128,10 @@ class StreamedFeed:
     ):
         self.slices, self.batch, self._total = slices, batch, total_steps
         self._k, self._devices = steps_per_dispatch, mesh.size
-        self._sharding = distributed.by_example(mesh)
+        self._sharding = device_mesh.by_example(mesh)
         self._mine = _ranks(self._sharding, mesh.size)
         is_single = mesh.size == 1
-        self.gather = operator.getitem if is_single else distributed.gather_local(mesh)
+        self.gather = operator.getitem if is_single else device_mesh.gather_local(mesh)
         self.images, self.masks = (
             jax.ShapeDtypeStruct(
                 (self._k * len(batch(0)), *slices.shapes[name]),
@@ -143,7 +143,7 @@ class StreamedFeed:
         share = len(batch(0)) // mesh.size  # of a batch, for each device
         rows = np.arange(self._k * share, dtype=np.int32)
         indices = np.tile(rows.reshape(self._k, share), mesh.size)
-        self._indices = distributed.place(indices, distributed.by_example(mesh, axis=1))
+        self._indices = device_mesh.place(indices, device_mesh.by_example(mesh, axis=1))
         self._stream: Any = None
         self._next: int | None = None  # the step that the stream gives next
         self._mover: ThreadPoolExecutor | None = None
@@ -177,7 +177,7 @@ class StreamedFeed:
     def parts(self, batches: np.ndarray) -> Iterator[tuple[jax.Array, jax.Array]]:
         share = batches.shape[1] // self._devices
         rows = np.tile(np.arange(share, dtype=np.int32), self._devices)
-        indices = distributed.place(rows[None], self._indices.sharding)
+        indices = device_mesh.place(rows[None], self._indices.sharding)
         for batch in batches:
             images = self.slices.stack(self._my_part(batch))["image"]
             yield self._put_batches([images], k=1), indices

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lungseg_jax.checkpointing.manifest import DIVERGED
-from lungseg_jax.runtime import distributed, progress
+from lungseg_jax.runtime import job, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.steps import UPDATE_METRICS
@@ -46,7 +46,7 @@ class TrainingLog:
         self._folder, self._total = folder, total
         self._schedule = jax.jit(schedule)  # not a program for each of its operations
         self._batch_names, self._tracking = batch_names, tracking
-        if distributed.is_primary():
+        if job.is_primary():
             folder.forget_metrics_after(start)
         self._values = {name: list(notes.get(name, ())) for name in UPDATE_METRICS}
         self._last_row = start - len(self._values["loss"])
@@ -128,7 +128,7 @@ class TrainingLog:
 
     def _append(self, row: dict) -> None:
         """Append a row, at once or, on object storage, with those that follow."""
-        if not distributed.is_primary():
+        if not job.is_primary():
             return
         self._tracking.add(row)
         self._unwritten.append(row)

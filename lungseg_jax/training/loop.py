@@ -20,7 +20,7 @@ from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.models import make_model
 from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.models.variables import count_parameters
-from lungseg_jax.runtime import distributed, memory, progress, signals
+from lungseg_jax.runtime import device_mesh, job, memory, progress, signals
 from lungseg_jax.runtime.compilation import platform_of
 from lungseg_jax.training.batch_stats import make_precise_batch_stats, pool_batch_stats
 from lungseg_jax.training.config import (
@@ -112,7 +112,7 @@ def train(
 @contextlib.contextmanager
 def _reported(c: ConfigDict) -> Iterator[None]:
     """Turn what fails on the devices in the block into plain errors."""
-    with distributed.ending_together(), memory.reported(memory_remedy(c)):
+    with job.ending_together(), memory.reported(memory_remedy(c)):
         yield
 
 
@@ -149,8 +149,8 @@ class _Training:
 
 def _build(c: ConfigDict, data: RunData) -> _Training:
     model = make_model(**c.model)
-    mesh = distributed.make_mesh(distributed.devices_for(micro_batch_size(c)))
-    replicated = distributed.replicated(mesh)
+    mesh = device_mesh.make_mesh(device_mesh.devices_for(micro_batch_size(c)))
+    replicated = device_mesh.replicated(mesh)
     feed = feed_of(c, data, mesh)
     return _Training(
         config=c,
@@ -173,7 +173,7 @@ def _build(c: ConfigDict, data: RunData) -> _Training:
 def _description(training: _Training, shapes: TrainState) -> str:
     """Describe the network, its data and the devices, in a line."""
     c, used = training.config, training.mesh.size
-    devices = f"{used} {platform_of(distributed.replicated(training.mesh))}"
+    devices = f"{used} {platform_of(device_mesh.replicated(training.mesh))}"
     if used < jax.device_count():
         devices += f" of {jax.device_count()}, which divide the batch evenly"
     parts = f" in {c.train.accumulate} parts" if c.train.accumulate > 1 else ""
@@ -194,13 +194,13 @@ def _first_state(
 ) -> tuple[TrainState, dict]:
     """Restore the newest state and its notes; without an intact one, start anew."""
     step, arrays, notes = saved.restore(shapes.arrays)
-    distributed.require_common(step, "the newest intact checkpoint is of step")
+    job.require_common(step, "the newest intact checkpoint is of step")
     if step:
         progress.say(f"resuming after step {step}")
         return shapes.at(step, arrays), notes
     state = training.init()
     if initial:
-        state = state.replace(**distributed.place(initial(), state.step.sharding))
+        state = state.replace(**device_mesh.place(initial(), state.step.sharding))
     return state, notes
 
 
@@ -247,7 +247,7 @@ def _loop(
                 log.write_scores(step, is_snapshot, training.validate(state))
             if is_snapshot:
                 tracking.add_picture(step, state.variables)
-            must_stop = distributed.any_process(signals.requested, ask=row_due)
+            must_stop = job.any_process(signals.requested, ask=row_due)
             if save_due or must_stop:
                 log.flush()
                 saved.save(step, state.arrays, log.notes())

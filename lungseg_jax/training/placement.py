@@ -6,7 +6,7 @@ No placement changes what a step computes: the order of the slices is the same.
 import dataclasses
 
 from lungseg_jax.data.network_slices import NetworkSlices
-from lungseg_jax.runtime import devices, distributed, memory
+from lungseg_jax.runtime import devices, job, memory
 
 AUTO = "auto"
 PLACEMENTS = {
@@ -71,7 +71,7 @@ def room_for_slices() -> int:
     """
     sizes = map(memory.device_bytes, devices.local())
     smallest = min(*sizes, memory.host_bytes())
-    return int(LARGEST_SHARE * distributed.lowest(smallest))
+    return int(LARGEST_SHARE * job.lowest(smallest))
 
 
 def _gigabytes(size: float) -> str:

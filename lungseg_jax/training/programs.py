@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.packed_masks import packed_dtype
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.compilation import require_platforms
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import check_config, preprocessing_of
@@ -37,7 +37,7 @@ def init_of(c: ConfigDict, mesh: jax.sharding.Mesh) -> Callable[[], TrainState]:
         channels=channels,
         seed=c.seed,
         track_loss=c.train.outlier_factor > 0,
-        sharding=distributed.replicated(mesh),
+        sharding=device_mesh.replicated(mesh),
     )
 
 
@@ -54,7 +54,7 @@ def train_steps_of(
         seed=c.seed,
         accumulate=c.train.accumulate,
         gather=gather,
-        sharding=distributed.replicated(mesh),
+        sharding=device_mesh.replicated(mesh),
     )
 
 
@@ -69,12 +69,12 @@ def train_steps_arguments(
       state: the `eval_shape()` of `init_of`.
       images, masks: all slices, as arrays or as their shapes.
     """
-    replicated = distributed.replicated(mesh)
+    replicated = device_mesh.replicated(mesh)
     state = jax.tree.map(lambda leaf: leaf.update(sharding=replicated), state)
     indices = jax.ShapeDtypeStruct(
         (c.train.steps_per_dispatch, c.train.batch_size),
         np.int32,
-        sharding=distributed.by_example(mesh, axis=1),
+        sharding=device_mesh.by_example(mesh, axis=1),
     )
     return state, images, masks, indices, np.int32(1)
 
@@ -120,7 +120,7 @@ def trace_train_steps(
       UserError: see `lower_train_steps`.
     """
     check_config(c)
-    mesh = distributed.flatten(mesh)
+    mesh = device_mesh.flatten(mesh)
     if slices < c.train.batch_size:
         raise UserError(
             f"slices={slices} are fewer than a batch, train.batch_size="
@@ -128,8 +128,13 @@ def trace_train_steps(
             rule="a batch is at most the training split.",
             remedy="more slices, or a smaller train.batch_size.",
         )
+<<<<<<< HEAD
     check_batch(c, training_slices=slices, devices=mesh.size)
-    replicated, size = distributed.replicated(mesh), c.data.image_size
+    replicated, size = device_mesh.replicated(mesh), c.data.image_size
+=======
+    check_data_and_devices(c, dtype="int16", training_slices=slices, devices=mesh.size)
+    replicated, size = device_mesh.replicated(mesh), c.data.image_size
+>>>>>>> h16B
     preprocessing = preprocessing_of(c)
     masks_dtype = packed_dtype(
         [(*SLICE, 1.0)], preprocessing, soft_masks=c.data.soft_masks

@@ -11,7 +11,7 @@ from lungseg_jax.data.dataset import Dataset, load_dataset
 from lungseg_jax.data.intensity import DOMAINS
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.splits import Split, split_names
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.cache import cache_root
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import (
@@ -83,7 +83,7 @@ def load_run_data(
             patients=dataset.checked.metadata.patients,
         )
     preflight.check_split(dataset.checked, split)
-    devices = len(distributed.devices_for(micro_batch_size(c)))
+    devices = len(device_mesh.devices_for(micro_batch_size(c)))
     check_batch(c, training_slices=len(split["train"]), devices=devices)
     if not recorded:  # older versions did not look at the units
         check_window(c, dataset.checked)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lungseg_jax.runtime import distributed, progress
+from lungseg_jax.runtime import device_mesh, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import (
@@ -154,7 +154,7 @@ def memory_knobs(c: ConfigDict) -> dict[str, Any]:
 def memory_remedy(c: ConfigDict) -> str:
     """Name the knobs that make an update take less memory, the gentlest first."""
     size, parts = c.train.batch_size, c.train.accumulate
-    devices = len(distributed.devices_for(micro_batch_size(c)))
+    devices = len(device_mesh.devices_for(micro_batch_size(c)))
     more = [n for n in range(parts + 1, size + 1) if size % (n * devices) == 0]
     options = [f"--config.train.accumulate={more[0]}"] if more else []
     options += [] if c.model.remat else ["--config.model.remat=true"]

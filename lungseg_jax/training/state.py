@@ -11,7 +11,7 @@ import optax
 from flax.training import train_state
 
 from lungseg_jax.models.variables import trace_init
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.compilation import jit_initializer
 
 
@@ -44,7 +44,7 @@ class TrainState(train_state.TrainState):
 
     def at(self, step: int, arrays: dict[str, Any]) -> "TrainState":
         """Return the state with the step and the `arrays` of a checkpoint."""
-        counter = distributed.place(np.int32(step), self.step.sharding)
+        counter = device_mesh.place(np.int32(step), self.step.sharding)
         return self.replace(step=counter, **arrays)
 
 

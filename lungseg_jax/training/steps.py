@@ -13,7 +13,7 @@ import optax
 
 from lungseg_jax.data.augmentation.transforms import augment
 from lungseg_jax.data.packed_masks import unpack_masks
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.losses import Loss, damp_outliers, track_median
 from lungseg_jax.training.state import TrainState
@@ -131,7 +131,7 @@ def _make_gradient(loss, outlier_knee, outlier_factor, sharding):
 
     def gradient(state: TrainState, batch, truth):
         def mean_loss(params):
-            with distributed.sharing_batch(sharding):
+            with device_mesh.sharing_batch(sharding):
                 logits, updated = state.apply_fn(
                     state.variables | {"params": params},
                     batch,

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lungseg_jax.runtime import distributed, progress
+from lungseg_jax.runtime import job, progress
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.trackers import TRACKERS, Tracker
 
@@ -46,7 +46,7 @@ class Tracking:
           config: the options by dotted name.
           start: steps done before.
         """
-        if not self._names or not distributed.is_primary():
+        if not self._names or not job.is_primary():
             yield
             return
         rows = folder.read_metrics()

@@ -11,7 +11,7 @@ from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.metrics.overlap import count_pixels, summarize
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.compilation import jit
 from lungseg_jax.training.config import preprocessing_of
 from lungseg_jax.training.losses import LOSSES, Loss
@@ -36,7 +36,7 @@ def make_validate(
         model,
         loss=LOSSES[c.train.loss],
         threshold=c.evaluate.threshold,
-        sharding=distributed.replicated(mesh),
+        sharding=device_mesh.replicated(mesh),
     )
     size = -(-c.evaluate.batch_size // mesh.size) * mesh.size
     batches = [
@@ -50,7 +50,7 @@ def make_validate(
             part = slices.stack(batch) if arrays is None else _rows(arrays, batch)
             images = preprocessing_of(c).to_unit(part["image"])
             inputs = images, unpack_masks(part["mask"])
-            inputs = distributed.place(inputs, distributed.by_example(mesh))
+            inputs = device_mesh.place(inputs, device_mesh.by_example(mesh))
             outputs.append(eval_step(state.variables, *inputs))
             jax.block_until_ready(outputs[-2:-1])  # devices hold two batches, not all
         for batch, (batch_losses, counts) in zip(

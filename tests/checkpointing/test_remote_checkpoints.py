@@ -86,34 +86,34 @@ PROCESS = """
 import sys
 import jax, numpy as np
 from lungseg_jax.checkpointing.remote_checkpoints import open_checkpoints
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh, job
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import folder_path
 
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
-distributed.initialize()
-folder, sharding = folder_path(sys.argv[1]), distributed.replicated(distributed.make_mesh())
-tree = distributed.place({"kernel": np.arange(3, dtype=np.float32)}, sharding)
-zeros = distributed.place({"kernel": np.zeros(3, np.float32)}, sharding)
-with distributed.primary_first():
+job.initialize()
+folder, sharding = folder_path(sys.argv[1]), device_mesh.replicated(device_mesh.make_mesh())
+tree = device_mesh.place({"kernel": np.arange(3, dtype=np.float32)}, sharding)
+zeros = device_mesh.place({"kernel": np.zeros(3, np.float32)}, sharding)
+with job.primary_first():
     with open_checkpoints(folder, snapshots=[2]) as saved:
-        saved.save(2, tree, {"loss": [distributed.is_primary()]})
+        saved.save(2, tree, {"loss": [job.is_primary()]})
 with open_checkpoints(folder, snapshots=[2]) as saved:
     step, restored, notes = saved.restore(zeros)
 assert restored["kernel"].sharding == sharding
 print("restored", step, np.asarray(restored["kernel"]).tolist(), notes["loss"], flush=True)
 
-distributed.require_common(step, "the step is")
+job.require_common(step, "the step is")
 try:
-    distributed.require_common(step + jax.process_index(), "the step is")
+    job.require_common(step + jax.process_index(), "the step is")
 except UserError as e:
     print(e.what, flush=True)
 
-distributed.PATIENCE_S = 0.1
-with distributed.ending_together():
-    if not distributed.is_primary():
+job.PATIENCE_S = 0.1
+with job.ending_together():
+    if not job.is_primary():
         raise UserError("its disk is full.")
-    distributed.lowest(step)
+    job.lowest(step)
 """
 
 

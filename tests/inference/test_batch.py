@@ -120,6 +120,17 @@ def test_a_table_that_cannot_be_written_ends_the_prediction(
     assert not masks_in(tmp_path / "out")  # nor is there a mask without its rows
 
 
+def test_a_mask_that_cannot_be_published_ends_the_prediction(
+    segmenter, patients, tmp_path
+):
+    """It is not skipped, because its rows are in the table."""
+    tasks = plan_outputs(patients, tmp_path / "out")[1:]
+    tasks[0].target.mkdir(parents=True)
+    with pytest.raises(UserError, match="ct1.nii cannot be written"):
+        predict(segmenter, tasks, tmp_path / "t.csv")
+    assert list(read_rows(tmp_path / "t.csv")) == [tasks[0].name]
+
+
 def test_a_table_that_was_moved_away_begins_again_with_its_header(
     segmenter, patients, tmp_path
 ):

@@ -14,7 +14,7 @@ from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.data.sampling import batch_indices
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.feeds import make_feed
 from lungseg_jax.training.placement import PLACEMENTS
@@ -36,7 +36,7 @@ def feed_of(slices):
 
     def make(placement, k=1):
         batch = functools.partial(batch_indices, n=7, batch_size=3, seed=5)
-        mesh = distributed.make_mesh(distributed.devices_for(1))
+        mesh = device_mesh.make_mesh(device_mesh.devices_for(1))
         options = {"steps_per_dispatch": k, "total_steps": 12}
         feeds.append(make_feed(placement, slices, batch, mesh, **options))
         return feeds[-1]
@@ -126,7 +126,7 @@ from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.data.sampling import batch_indices, whole_batches
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.training.batch_stats import make_precise_batch_stats, pool_batch_stats
 from lungseg_jax.training.feeds import make_feed
 from lungseg_jax.training.losses import bce_dice
@@ -139,8 +139,8 @@ slices = NetworkSlices(
 )
 n, k = len(slices), 2
 batch = functools.partial(batch_indices, n=n, batch_size=8, seed=0)
-mesh = distributed.make_mesh()
-replicated = distributed.replicated(mesh)
+mesh = device_mesh.make_mesh()
+replicated = device_mesh.replicated(mesh)
 model = make_model("conv", filters=1, levels=2)
 normalize = lambda images: (images + 1000.0) / 1400
 results = {}
@@ -217,18 +217,18 @@ from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.data.sampling import batch_indices
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh, job
 from lungseg_jax.training.feeds import make_feed
 
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
-distributed.initialize()
+job.initialize()
 dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
 slices = NetworkSlices(
     [(dataset, dataset.names, Preprocessing("hu", 16, (-1000.0, 400.0)))], soft_masks=True,
 )
 batch = functools.partial(batch_indices, n=len(slices), batch_size=8, seed=0)
-mesh = distributed.make_mesh()
-by_example = distributed.by_example(mesh)
+mesh = device_mesh.make_mesh()
+by_example = device_mesh.by_example(mesh)
 read, reads = NetworkSlices.__getitem__, []
 for placement in ("copied", "sharded", "streamed"):
     NetworkSlices.__getitem__ = lambda self, i: reads.append(i) or read(self, i)

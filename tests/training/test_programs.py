@@ -18,7 +18,7 @@ from lungseg_jax.inference.ensemble.lowering import lower_predict
 from lungseg_jax.inference.ensemble.predictor import make_predict
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
-from lungseg_jax.runtime import compilation, distributed
+from lungseg_jax.runtime import compilation, device_mesh
 from lungseg_jax.runtime.ahead_of_time.arithmetic import count_flops
 from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.runtime.errors import UserError
@@ -49,12 +49,12 @@ import jax, jax.numpy as jnp, numpy as np
 from lungseg_jax.models.layouts import SkipConcat, fold, unfold
 from lungseg_jax.models.norms import BatchNorm
 from lungseg_jax.models.operators import conv2d
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 sys.path.insert(0, sys.argv[1])
 from test_programs import UNVARIED, lower_train_steps, small_config
 
-mesh = distributed.make_mesh()
+mesh = device_mesh.make_mesh()
 lowered = lower_train_steps(small_config(**UNVARIED), mesh, 24)
 
 def integers(*shape, seed):
@@ -64,7 +64,7 @@ def gradient(k, outputs, joined, folded, shared, copied):
     def loss(kernel, x, coarse, weights):
         x, coarse = x.astype(jnp.bfloat16), coarse.astype(jnp.bfloat16)
         x = fold(x, 2) if folded else x
-        with distributed.sharing_batch(copied):
+        with device_mesh.sharing_batch(copied):
             y = unfold(conv2d(SkipConcat(coarse, x) if joined else x, kernel))
         return (y * weights.astype(jnp.bfloat16)).astype(jnp.float32).sum()
     arguments = (
@@ -84,13 +84,13 @@ def exchanges_of_norm(per_device):
         jnp.zeros(2),
     )
     def loss(params, stats, x):
-        with distributed.sharing_batch(replicated):
+        with device_mesh.sharing_batch(replicated):
             y, new = norm.apply(
                 {"params": params, "batch_stats": stats}, x, jnp.zeros(2), train=True,
                 mutable=["batch_stats"],
             )
         return (y**3).sum(), new
-    replicated, by_example = distributed.replicated(mesh), distributed.by_example(mesh)
+    replicated, by_example = device_mesh.replicated(mesh), device_mesh.by_example(mesh)
     copies = jax.tree.map(lambda s: s.update(sharding=replicated), shapes)
     x = jax.ShapeDtypeStruct((8, 4, 4, 2), np.float32, sharding=by_example)
     gradient = jax.jit(jax.grad(loss, argnums=(0, 2), has_aux=True))
@@ -100,7 +100,7 @@ def exchanges_of_norm(per_device):
 
 first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 places = {
-    "eight": (distributed.by_example(mesh), distributed.replicated(mesh)),
+    "eight": (device_mesh.by_example(mesh), device_mesh.replicated(mesh)),
     "one": (first, first),
 }
 cases = [(k, o, j, False) for k in (1, 3) for o in (1, 5) for j in (False, True)]
@@ -167,7 +167,7 @@ def test_choices_by_platform_are_made_when_a_program_is_lowered(on_eight):
 @pytest.fixture(scope="module")
 def texts():
     """Programs as text, by name and platform, lowered here as for devices of each."""
-    mesh, c = distributed.make_mesh(jax.devices()[:1]), small_config()
+    mesh, c = device_mesh.make_mesh(jax.devices()[:1]), small_config()
     shapes = (
         jax.ShapeDtypeStruct((4, 32, 32, 1), np.int16),
         jax.ShapeDtypeStruct((4, 32, 32), np.float32),
@@ -238,14 +238,14 @@ def test_only_a_tpu_folds_rows(texts, program):
 
 
 def test_extra_phantoms_are_on_the_devices_beside_the_training_split():
-    mesh = distributed.make_mesh(jax.devices()[:1])
+    mesh = device_mesh.make_mesh(jax.devices()[:1])
     lowered = lower_train_steps(small_config(data__extra_phantoms=10), mesh, 24)
     _, images, masks, *_ = lowered.args_info[0]
     assert len(images.shape) == 4 and images.shape[0] == masks.shape[0] == 24 + 10
 
 
 def test_micro_batches_are_the_arithmetic_of_a_batch():
-    mesh = distributed.make_mesh(jax.devices()[:1])
+    mesh = device_mesh.make_mesh(jax.devices()[:1])
     whole, parts = (
         count_flops(
             trace_train_steps(small_config(train__accumulate=n), mesh, 24).jaxpr
@@ -256,7 +256,7 @@ def test_micro_batches_are_the_arithmetic_of_a_batch():
 
 
 def test_faulty_requests_are_refused():
-    mesh = distributed.make_mesh(jax.devices()[:1])
+    mesh = device_mesh.make_mesh(jax.devices()[:1])
     with pytest.raises(UserError, match="slices=4 are fewer than a batch"):
         lower_train_steps(small_config(), mesh, 4)
     with pytest.raises(UserError, match="slices=0 are fewer") as e:
@@ -270,7 +270,7 @@ def test_faulty_requests_are_refused():
 
 
 def test_any_mesh_of_the_devices_will_do():
-    own = distributed.make_mesh(jax.devices()[:1])
+    own = device_mesh.make_mesh(jax.devices()[:1])
     other = jax.make_mesh((1, 1), ("x", "y"), devices=jax.devices()[:1])
     for lower in (lower_predict, functools.partial(lower_train_steps, slices=24)):
         assert (

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.training.state import make_init_fn
 
 
@@ -50,7 +50,7 @@ def test_a_median_that_is_tracked_is_part_of_a_checkpoint():
 
 
 def test_at_restores_arrays_and_step_with_the_same_sharding():
-    replicated = distributed.replicated(distributed.make_mesh())
+    replicated = device_mesh.replicated(device_mesh.make_mesh())
     state = new_init(replicated)()
     ones = jax.tree.map(lambda leaf: leaf + 1, state.arrays)
     restored = state.at(5, ones)

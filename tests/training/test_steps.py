@@ -10,7 +10,7 @@ import pytest
 
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables, init_variables
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.training.losses import bce_dice
 from lungseg_jax.training.state import make_init_fn
 from lungseg_jax.training.steps import make_train_steps
@@ -30,7 +30,7 @@ def data():
 @pytest.fixture(scope="module")
 def new_state():
     """`new_state()` -> state and its sharding: equal ones, of one model and optimizer."""
-    copied = distributed.replicated(distributed.make_mesh())
+    copied = device_mesh.replicated(device_mesh.make_mesh())
     tx = optax.adam(3e-3)
     model = make_model("conv", filters=1)
     init = make_init_fn(model, tx, channels=1, seed=0, sharding=copied)
@@ -39,7 +39,7 @@ def new_state():
 
 @functools.cache  # one program for several tests
 def make_step(seed):
-    copied = distributed.replicated(distributed.make_mesh())
+    copied = device_mesh.replicated(device_mesh.make_mesh())
     return make_train_steps(loss=bce_dice, augmentation=ON, seed=seed, sharding=copied)
 
 
@@ -92,7 +92,7 @@ def test_outliers_are_damped_in_the_gradient_but_not_in_the_reported_loss(
 
 def test_the_knee_follows_the_running_median(data):
     """A knee of half the first loss; then half the median, which has moved by then."""
-    copied = distributed.replicated(distributed.make_mesh())
+    copied = device_mesh.replicated(device_mesh.make_mesh())
     init = make_init_fn(
         make_model("conv", filters=2),
         optax.set_to_zero(),  # the losses stay as they are
@@ -126,7 +126,7 @@ def test_the_knee_follows_the_running_median(data):
 
 def updates_of(model, data, accumulate):
     """Train three updates of six slices, in float32."""
-    copied = distributed.replicated(distributed.make_mesh())
+    copied = device_mesh.replicated(device_mesh.make_mesh())
     init = make_init_fn(model, optax.sgd(0.1), channels=1, seed=0, sharding=copied)
     step = make_train_steps(
         loss=bce_dice,
@@ -173,7 +173,7 @@ def test_accumulation_takes_less_memory(data):
 
 def test_batch_norm_sees_each_micro_batch_by_itself(data):
     """One update: the means of the gradients and of the statistics of the halves."""
-    copied = distributed.replicated(distributed.make_mesh())
+    copied = device_mesh.replicated(device_mesh.make_mesh())
     model = make_model("conv", filters=1)
     init = make_init_fn(model, optax.sgd(1.0), channels=1, seed=0, sharding=copied)
 

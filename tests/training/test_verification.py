@@ -24,7 +24,9 @@ def test_reports_an_intact_run_and_names_each_fault(copied_run, capsys):
 def test_a_run_of_options_that_are_unknown_here_is_one_fault(
     copied_run, capsys, monkeypatch
 ):
-    monkeypatch.delitem(TRANSFORMS, "padding")  # as if the run's own recipe had added it
+    monkeypatch.delitem(
+        TRANSFORMS, "padding"
+    )  # as if the run's own recipe had added it
     (fault,) = verify_run(copied_run)
     assert "augment.padding" in fault.what
     printed = capsys.readouterr().out

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from lungseg_jax.inference.ensemble.predictor import make_predict
 from lungseg_jax.inference.ensemble.trained import make_network
 from lungseg_jax.models.variables import trace_init
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.compilation import platform_of, require_platforms
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import check_config, prediction_preprocessing_of
@@ -52,24 +52,24 @@ def trace_predict(
       UserError: see `lower_predict`.
     """
     check_config(c)
-    mesh = distributed.flatten(mesh)
+    mesh = device_mesh.flatten(mesh)
     batch_size, devices = c.evaluate.batch_size, mesh.size
     if batch_size % devices:
         raise UserError(
             f"evaluate.batch_size={batch_size} cannot be divided among {devices} devices.",
             rule=f"a multiple of {devices}.",
         )
-    platform = platform or platform_of(distributed.replicated(mesh))
+    platform = platform or platform_of(device_mesh.replicated(mesh))
     model = make_network(c.model, platform)
     preprocessing = prediction_preprocessing_of(c)
     size, channels = preprocessing.image_size, preprocessing.channels
     shapes = jax.eval_shape(partial(trace_init, model, channels, 0))
-    replicated = distributed.replicated(mesh)
+    replicated = device_mesh.replicated(mesh)
     variables, views = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
         (dict(shapes), jax.ShapeDtypeStruct((1,), jnp.int32)),
     )
-    by_example = distributed.by_example(mesh)
+    by_example = device_mesh.by_example(mesh)
     images = jax.ShapeDtypeStruct(
         (batch_size, size, size, channels), jnp.float32, sharding=by_example
     )

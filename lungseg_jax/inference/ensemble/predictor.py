@@ -12,7 +12,7 @@ import numpy as np
 
 from lungseg_jax.data.preprocessing import Preprocessing, to_slice
 from lungseg_jax.inference.ensemble.views import mirror
-from lungseg_jax.runtime import distributed, memory
+from lungseg_jax.runtime import device_mesh, memory
 from lungseg_jax.runtime.compilation import jit
 
 LESS_MEMORY = (
@@ -49,12 +49,12 @@ class EnsemblePredictor:
         views: Sequence[Sequence[int]],
     ):
         # Not those of other processes, which may be busy with other work.
-        mesh = distributed.make_mesh(jax.local_devices())
-        self._by_example = distributed.by_example(mesh)
+        mesh = device_mesh.make_mesh(jax.local_devices())
+        self._by_example = device_mesh.by_example(mesh)
         # One program serves all members. With `vmap`, their kernels would become grouped
         # convolutions, 1.8 times slower on a CPU (`textbook_forms.py` in benchmarks/).
         self._members = [
-            distributed.place((variables, np.int32(its)), distributed.replicated(mesh))
+            device_mesh.place((variables, np.int32(its)), device_mesh.replicated(mesh))
             for variables, its in zip(members, views, strict=True)
         ]
         self._predict = make_predict(model, sharding=self._by_example)
@@ -98,7 +98,7 @@ class EnsemblePredictor:
         size = self._devices if is_small else self._batch_size
         inputs += [inputs[-1]] * (size - len(batch))
         with memory.reported(LESS_MEMORY):
-            placed = distributed.place(np.stack(inputs), self._by_example)
+            placed = device_mesh.place(np.stack(inputs), self._by_example)
             return [
                 self._predict(variables, placed, views)
                 for variables, views in self._members

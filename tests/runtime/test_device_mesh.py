@@ -6,19 +6,19 @@ import jax
 import numpy as np
 import pytest
 
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 
 CHILD = """
 import sys
 import jax, numpy as np, optax
-from lungseg_jax.runtime import distributed
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.training.losses import bce_dice
 from lungseg_jax.models import make_model
 from lungseg_jax.training.steps import make_train_steps
 from lungseg_jax.training.state import make_init_fn
 
-mesh = distributed.make_mesh()
-replicated, by_example = distributed.replicated(mesh), distributed.by_example(mesh, axis=1)
+mesh = device_mesh.make_mesh()
+replicated, by_example = device_mesh.replicated(mesh), device_mesh.by_example(mesh, axis=1)
 tx = optax.adamw(2e-3)
 model = make_model("conv", filters=1)
 state = make_init_fn(model, tx, channels=1, seed=0, sharding=replicated)()
@@ -37,7 +37,7 @@ step = make_train_steps(
 )
 losses = []
 for i in range(8):
-    indices = distributed.place(((np.arange(8) + i) % 10)[None], by_example)
+    indices = device_mesh.place(((np.arange(8) + i) % 10)[None], by_example)
     state, metrics = step(state, images, masks, indices, 1)
     losses.append(float(metrics["loss"][0]))
 leaves = jax.tree.leaves((state.params, state.batch_stats))
@@ -83,13 +83,13 @@ def test_micro_batches_are_divided_among_devices(trained):
 def test_uses_the_most_devices_that_divide_a_batch(batch, devices, used, monkeypatch):
     every = list(range(devices))
     monkeypatch.setattr(jax, "devices", lambda: every)
-    assert distributed.devices_for(batch) == every[:used]
+    assert device_mesh.devices_for(batch) == every[:used]
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert distributed.devices_for(batch) == every
+    assert device_mesh.devices_for(batch) == every
 
 
 def test_shardings():
-    mesh = distributed.make_mesh()
+    mesh = device_mesh.make_mesh()
     assert mesh.size == jax.device_count()
-    assert distributed.replicated(mesh).is_fully_replicated
-    assert distributed.by_example(mesh).spec == jax.sharding.PartitionSpec("batch")
+    assert device_mesh.replicated(mesh).is_fully_replicated
+    assert device_mesh.by_example(mesh).spec == jax.sharding.PartitionSpec("batch")
