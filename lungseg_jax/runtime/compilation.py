@@ -18,8 +18,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")  # that programs are lowered for
 def enable_compilation_cache(root: Path) -> None:
     """Keep every compiled program: most of ours are small and compile within a second.
 
-    The first cache of a process stays: that of the user, by JAX's own environment variables,
-    or that of a training, which then loads the weights that it starts from.
+    The first cache of a process stays: that of the user, by JAX's own environment
+    variables, or that of a training, which then loads the weights that it starts from.
     """
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(root / "xla"))

@@ -128,13 +128,8 @@ def trace_train_steps(
             rule="a batch is at most the training split.",
             remedy="more slices, or a smaller train.batch_size.",
         )
-<<<<<<< HEAD
     check_batch(c, training_slices=slices, devices=mesh.size)
     replicated, size = device_mesh.replicated(mesh), c.data.image_size
-=======
-    check_data_and_devices(c, dtype="int16", training_slices=slices, devices=mesh.size)
-    replicated, size = device_mesh.replicated(mesh), c.data.image_size
->>>>>>> h16B
     preprocessing = preprocessing_of(c)
     masks_dtype = packed_dtype(
         [(*SLICE, 1.0)], preprocessing, soft_masks=c.data.soft_masks
