@@ -1,7 +1,7 @@
 """Runs outlive versions: what lungseg_jax 0.1 wrote is read, used and resumed.
 
-tests/legacy/v0.1 was written by version 0.1: a finished run, the same run stopped after
-step 8 of 12, a bundle exported from it, its data, and their prepared form (tfds).
+tests/legacy/v0.1 was written by version 0.1: a finished run, a bundle exported from it, its
+data, and their prepared form (tfds).
 """
 
 import shutil
@@ -34,11 +34,21 @@ LEGACY = Path(__file__).parent / "legacy" / "v0.1"
 
 @pytest.fixture
 def legacy(tmp_path, monkeypatch):
-    """A copy in the working directory: the run names its data by relative paths."""
-    shutil.copytree(LEGACY, tmp_path / "v0.1")
-    monkeypatch.chdir(tmp_path / "v0.1")
+    """A copy in the working directory: the run names its data by relative paths.
+
+    `unfinished` is the run as it was after step 10 of 12, with the checkpoint of step 8.
+    """
+    folder = tmp_path / "v0.1"
+    shutil.copytree(LEGACY, folder)
+    shutil.copytree(folder / "run", folder / "unfinished")
+    shutil.rmtree(folder / "unfinished/checkpoints/12")
+    for name in ("average.safetensors", "tuning.json", "evaluation.json"):
+        (folder / "unfinished" / name).unlink()
+    metrics = folder / "unfinished/metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-2]))
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "v0.1"
+    return folder
 
 
 def config():
