@@ -334,16 +334,6 @@ def test_the_pictures_are_small_and_those_of_the_code():
     assert all(picture.stat().st_size < 500_000 for picture in script.FOLDER.iterdir())
 
 
-def test_arrows_of_the_picture_point_down_the_table():
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page, re.M)
-    rank = {folder: int(number) for number, folder in rows}
-    graph = load_script(ROOT / "docs" / "draw_folders.py").folder_graph()
-    assert graph.keys() == rank.keys()
-    for folder, targets in graph.items():
-        assert all(rank[target] < rank[folder] for target in targets), folder
-
-
 def test_arrows_that_follow_from_others_are_left_out():
     reduce = load_script(ROOT / "docs" / "draw_folders.py").reduce_transitively
     graph = {"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": set(), "e": {"d"}}
