@@ -24,7 +24,6 @@ from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import abstract_members
 from lungseg_jax.reporting.run_page import rewrite_run_page
 from lungseg_jax.training import knobs
-from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run
@@ -146,13 +145,6 @@ def test_the_prepared_dataset_is_used_again(legacy, monkeypatch):
     for original, prepared in zip(slices(), dataset.slices(dataset.names), strict=True):
         np.testing.assert_array_equal(original.image, prepared.image)
         np.testing.assert_array_equal(original.mask, prepared.mask)
-
-
-def test_a_knob_added_since_has_the_value_that_means_as_before(legacy, monkeypatch):
-    added = Knob("train.added", 2, "added after 0.1", (0, 9), before=0)
-    monkeypatch.setattr(knobs, "KNOBS", (*knobs.KNOBS, added))
-    assert ls.default_config().train.added == 2
-    assert Run.open(RunFolder("run")).config.train.added == 0
 
 
 def test_a_knob_removed_since_is_named_with_the_version_that_wrote_it(

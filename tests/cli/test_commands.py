@@ -70,6 +70,9 @@ RECIPE = "--config=configs/smoke.py"
         ),
         ("predict", ["--run=nowhere", "", "b.tif"], "INPUT is empty."),
         ("compare", ["--tolerance=nan", "a.tif", "b.tif"], "--tolerance=nan"),
+        ("check", ["docs", "--cache_dir=\ud800"], "is not a valid path"),
+        ("train", ["--flagfile=bad"], "--flagfile is not supported"),
+        ("train", [RECIPE, "--workdir=~nobody-here/x"], "~nobody-here/x is unknown"),
     ],
 )
 def test_a_mistake_is_one_plain_error(name, words, message, lungseg_here, tmp_path):
