@@ -87,12 +87,16 @@ def same_platforms():
 
 @pytest.fixture(scope="session")
 def run_on_devices():
-    """`run(count, program, *arguments)`: what a process with fake devices prints."""
+    """`run(count, program, *arguments)`: what a process with fake devices prints.
+
+    The program is a file, or code.
+    """
 
     def run(count, program, *arguments):
+        words = [program] if isinstance(program, Path) else ["-c", program]
         fake = f"--xla_force_host_platform_device_count={count}"
         done = subprocess.run(
-            [sys.executable, "-c", program, *map(str, arguments)],
+            [sys.executable, *words, *map(str, arguments)],
             env=os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {fake}"},
             capture_output=True,
             text=True,
