@@ -1,8 +1,5 @@
 """Shared by all tests: compiled programs, small data folders, a tiny run, the real data."""
 
-import contextlib
-import functools
-import logging
 import os
 import shutil
 import subprocess
@@ -17,6 +14,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+pytest_plugins = ["bucket_servers"]
 
 # A version that lacks a flag ends the process that is given it.
 JAXLIB = tuple(map(int, metadata.version("jaxlib").split(".")[:2]))
@@ -87,12 +86,16 @@ def same_platforms():
 
 @pytest.fixture(scope="session")
 def run_on_devices():
-    """`run(count, program, *arguments)`: what a process with fake devices prints."""
+    """`run(count, program, *arguments)`: what a process with fake devices prints.
+
+    The program is a file, or code.
+    """
 
     def run(count, program, *arguments):
+        words = [program] if isinstance(program, Path) else ["-c", program]
         fake = f"--xla_force_host_platform_device_count={count}"
         done = subprocess.run(
-            [sys.executable, "-c", program, *map(str, arguments)],
+            [sys.executable, *words, *map(str, arguments)],
             env=os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {fake}"},
             capture_output=True,
             text=True,
@@ -165,47 +168,6 @@ def shared_folder(tmp_path_factory) -> Path:
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     return folder / "shared"
-
-
-@pytest.fixture(scope="session", params=["gs", "s3"])
-def bucket(request, start_once):
-    """The address of an empty bucket of a server on this machine, for each kind."""
-    start_once({"gs": start_gs, "s3": start_s3}[request.param])
-    return f"{request.param}://bucket"
-
-
-@pytest.fixture(scope="session")
-def start_once():
-    """Start a server that runs until the end: etils keeps its address."""
-    with pytest.MonkeyPatch.context() as m, contextlib.ExitStack() as stack:
-        yield functools.cache(lambda start: stack.callback(start(m)))
-
-
-def start_gs(m):
-    m.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    server = pytest.importorskip("gcp_storage_emulator.server")
-    pytest.importorskip("gcsfs")
-    started = server.create_server("localhost", 0, True, default_bucket="bucket")
-    started.start()
-    host, port = started._api._httpd.server_address
-    m.setenv("STORAGE_EMULATOR_HOST", f"http://{host}:{port}")
-    return started.stop
-
-
-def start_s3(m):
-    moto = pytest.importorskip("moto.server")
-    boto3, s3fs = map(pytest.importorskip, ("boto3", "s3fs"))
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
-    server = moto.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    m.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        m.setenv(name, "test")
-    m.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    s3fs.S3FileSystem.clear_instance_cache()
-    return server.stop
 
 
 @pytest.fixture(scope="session")

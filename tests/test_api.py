@@ -4,11 +4,9 @@ import importlib.metadata
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 import lungseg_jax as ls
-from lungseg_jax.inference.ensemble.bundle import write_bundle
 
 NAMES = [
     "LungSegmenter",
@@ -73,21 +71,3 @@ def test_default_config_is_a_fresh_copy():
     config = ls.default_config()
     config.name = "changed"
     assert ls.default_config().name != "changed"
-
-
-def test_loads_a_bundle_and_segments_an_image(trained, slices, tmp_path):
-    record = {
-        "name": "tiny",
-        "data": {"variant": "phantom", "dtype": "int16", "fingerprint": "abc"},
-        "versions": {"lungseg-jax": "0.1.0"},
-        "evaluation": None,
-    }
-    write_bundle(tmp_path / "bundle", trained, record)
-    image = next(slices(1)).image
-    segmenter = ls.load(tmp_path / "bundle")
-    segmentation = segmenter(image)
-    assert isinstance(segmenter, ls.LungSegmenter)
-    assert isinstance(segmentation, ls.Segmentation)
-    expected = ls.LungSegmenter(trained)(image)
-    np.testing.assert_array_equal(segmentation.mask, expected.mask)
-    np.testing.assert_array_equal(segmentation.probability, expected.probability)

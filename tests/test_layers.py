@@ -1,9 +1,10 @@
-"""The folders are the architecture: a folder only imports folders further down the list.
+"""The folders and the places of libraries are those of docs/architecture.md.
 
-Inside a folder there are no circles, and some libraries have a fixed place.
+A folder only imports folders of a lower rank, and inside a folder there are no circles.
 """
 
 import ast
+import functools
 import graphlib
 import re
 from pathlib import Path
@@ -13,21 +14,29 @@ import pytest
 import lungseg_jax
 
 ROOT = Path(lungseg_jax.__file__).parent
+PAGE = ROOT.parent / "docs/architecture.md"
 
-# Top to bottom; the folders of one row do not import each other.
-FLOORS = [
-    {"main", "__main__"},
-    {"cli"},
-    {"experiment", "prediction"},
-    {"reporting"},
-    {"evaluation"},
-    {"inference"},
-    {"training"},
-    {"checkpointing", "models", "data"},
-    {"metrics"},
-    {"runtime"},
-]
-RANK = {folder: rank for rank, row in enumerate(reversed(FLOORS)) for folder in row}
+
+def table(heading):
+    """The rows of the table of the page with these first words, as lists of cells."""
+    text = PAGE.read_text(encoding="utf-8").partition(f"\n| {heading} |")[2]
+    rows = text.partition("\n\n")[0].splitlines()[2:]
+    return [row.strip("| ").split(" | ") for row in rows]
+
+
+def names(cell):
+    """The names in backticks of a cell."""
+    return re.findall("`(.*?)`", cell)
+
+
+RANK = {name: int(rank) for rank, cell, _ in table("rank") for name in names(cell)}
+RANK["__main__"] = RANK["main"]
+PLACES = {  # of libraries: the modules and folders that import them
+    name: {*names(places)}
+    for libraries, places in table("library")
+    for name in names(libraries)
+}
+FORBIDDEN = ["tensorflow", "pickle", "dill", "cloudpickle", "shelve", "marshal"]
 
 
 def modules():
@@ -69,10 +78,12 @@ def is_empty_package(name):
     return FILES[name].name == "__init__.py" and name != "models"
 
 
+@functools.cache
 def parse(name):
     return ast.parse(FILES[name].read_text())
 
 
+@functools.cache
 def libraries(name):
     return {imported.split(".")[0] for imported in imports(parse(name))}
 
@@ -113,82 +124,20 @@ def test_packages_hold_only_a_docstring(name):
     assert isinstance(docstring, ast.Expr)
 
 
-PLACES = {  # of libraries: the modules and folders that import them
-    "cv2": {"data", "inference.overlay", "inference.contact_sheet"},
-    "SimpleITK": {"data.io"},
-    "nibabel": {"data.io.nifti", "data.io.in_memory"},
-    "highdicom": {"data.io.dicom_segmentation"},
-    "pydicom": {"data.io.dicom_segmentation"},
-    "tensorflow_datasets": {"data.dataset", "data.lung_ct"},
-    "grain": {"data.streaming"},
-    "orbax": {
-        "checkpointing.checkpoints",
-        "checkpointing.local_checkpoints",
-        "runtime.job",
-    },
-    "safetensors": {"checkpointing.weights"},
-    "matplotlib": {"reporting.figures"},
-    "jinja2": {"reporting.templates"},
-    "cc3d": {
-        "inference.postprocessing",
-        "inference.volume_cleanup",
-        "inference.sides",
-    },
-    "fill_voids": {"inference.volume_cleanup"},
-    "flax": {"models", "training.state", "training.knobs", "checkpointing.weights"},
-    "optax": {"training"},
-    "ml_collections": {
-        "training",
-        "experiment",
-        "inference.ensemble.lowering",
-        "cli.train_flags",
-    },
-    "absl": {"cli.train", "cli.train_flags", "checkpointing.checkpoints"},
-    "click": {"cli"},
-    "huggingface_hub": {"inference.ensemble.hub"},
-    "yaml": {"inference.ensemble.model_card"},
-    "tensorboardX": {"training.trackers"},
-    "wandb": {"training.trackers"},
-    "mlflow": {"training.trackers"},
-    "tqdm": {"runtime.progress"},
-    "etils": {"runtime.object_storage"},
-    "fsspec": {"runtime.object_storage", "data.remote_folder"},
-}
-FORBIDDEN = ["tensorflow", "pickle", "dill", "cloudpickle", "shelve", "marshal"]
-
-
 @pytest.mark.parametrize(
     "library,allowed", [*PLACES.items(), *((name, set()) for name in FORBIDDEN)]
 )
 def test_libraries_have_a_place(library, allowed):
     users = {name for name in FILES if library in libraries(name)}
-    outside = {
-        name
-        for name in users
-        if not any(name == place or name.startswith(f"{place}.") for place in allowed)
+    assert not {name for name in users if not any(is_in(name, p) for p in allowed)}
+    unused = {
+        place for place in allowed if not any(is_in(name, place) for name in users)
     }
-    assert not outside
-    assert users or not allowed, f"nothing imports {library}: remove the row"
+    assert not unused, f"remove them from {PAGE}"
 
 
-def test_the_places_of_libraries_are_documented():
-    page = (ROOT.parent / "docs/architecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (.*) \| (`.*`) \|$", page.partition("| library |")[2], re.M)
-    imported = {
-        "opencv": "cv2",
-        "connected-components-3d": "cc3d",
-        "pyyaml": "yaml",
-    }
-    documented = {}
-    for names, places in rows:
-        dotted = {
-            place.removeprefix("lungseg_jax/").removesuffix(".py").strip("/")
-            for place in re.findall("`(.*?)`", places)
-        }
-        for name in re.sub(r" \(.*\)", "", names).lower().split(", "):
-            name = imported.get(name, name.replace("-", "_"))
-            documented[name] = {place.replace("/", ".") for place in dotted}
-    assert documented == {name.lower(): places for name, places in PLACES.items()}
+def is_in(name, place):
+    return name == place or name.startswith(f"{place}.")
 
 
 def test_programs_do_not_depend_on_the_machine_that_lowers_them():

@@ -1,7 +1,7 @@
 """Runs outlive versions: what lungseg_jax 0.1 wrote is read, used and resumed.
 
-tests/legacy/v0.1 was written by version 0.1: a finished run, the same run stopped after
-step 8 of 12, a bundle exported from it, its data, and their prepared form (tfds).
+tests/legacy/v0.1 was written by version 0.1: a finished run, a bundle exported from it, its
+data, and their prepared form (tfds).
 """
 
 import shutil
@@ -24,7 +24,6 @@ from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import abstract_members
 from lungseg_jax.reporting.run_page import rewrite_run_page
 from lungseg_jax.training import knobs
-from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run
@@ -34,11 +33,21 @@ LEGACY = Path(__file__).parent / "legacy" / "v0.1"
 
 @pytest.fixture
 def legacy(tmp_path, monkeypatch):
-    """A copy in the working directory: the run names its data by relative paths."""
-    shutil.copytree(LEGACY, tmp_path / "v0.1")
-    monkeypatch.chdir(tmp_path / "v0.1")
+    """A copy in the working directory: the run names its data by relative paths.
+
+    `unfinished` is the run as it was after step 10 of 12, with the checkpoint of step 8.
+    """
+    folder = tmp_path / "v0.1"
+    shutil.copytree(LEGACY, folder)
+    shutil.copytree(folder / "run", folder / "unfinished")
+    shutil.rmtree(folder / "unfinished/checkpoints/12")
+    for name in ("average.safetensors", "tuning.json", "evaluation.json"):
+        (folder / "unfinished" / name).unlink()
+    metrics = folder / "unfinished/metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-2]))
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "v0.1"
+    return folder
 
 
 def config():
@@ -136,13 +145,6 @@ def test_the_prepared_dataset_is_used_again(legacy, monkeypatch):
     for original, prepared in zip(slices(), dataset.slices(dataset.names), strict=True):
         np.testing.assert_array_equal(original.image, prepared.image)
         np.testing.assert_array_equal(original.mask, prepared.mask)
-
-
-def test_a_knob_added_since_has_the_value_that_means_as_before(legacy, monkeypatch):
-    added = Knob("train.added", 2, "added after 0.1", (0, 9), before=0)
-    monkeypatch.setattr(knobs, "KNOBS", (*knobs.KNOBS, added))
-    assert ls.default_config().train.added == 2
-    assert Run.open(RunFolder("run")).config.train.added == 0
 
 
 def test_a_knob_removed_since_is_named_with_the_version_that_wrote_it(

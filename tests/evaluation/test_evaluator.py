@@ -20,16 +20,6 @@ from lungseg_jax.metrics.calibration import (
 )
 from lungseg_jax.metrics.surface_distance import surface_scores
 from lungseg_jax.metrics.uncertainty import auroc, risk_coverage
-from lungseg_jax.models import make_model
-from lungseg_jax.models.variables import init_variables
-
-
-@pytest.fixture(scope="module")
-def every(trained):
-    """All members and their average, with the tuning of the `trained` fixture."""
-    average = init_variables(make_model(**trained.model), channels=1, seed=9)
-    members = {**trained.members, AVERAGE: average}
-    return dataclasses.replace(trained, members=members)
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,12 @@ from lungseg_jax.inference.ensemble.members import AVERAGE
 from lungseg_jax.inference.postprocessing import DEFAULT
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics.uncertainty import review_threshold
-from lungseg_jax.models import make_model
-from lungseg_jax.models.variables import init_variables
 
 
 @pytest.fixture(scope="module")
-def every(trained):
-    average = init_variables(make_model(**trained.model), channels=1, seed=9)
-    members = {**trained.members, AVERAGE: average}
-    return dataclasses.replace(trained, members=members, tuning={})
+def every(every):
+    """Without a tuning."""
+    return dataclasses.replace(every, tuning={})
 
 
 def pixels_of(trained, names, slices):

@@ -227,12 +227,6 @@ def test_an_interval_holds_95_percent_of_the_resamples():
     assert summarize(rows)["iou_pooled_ci95"] == pytest.approx([low, high])
 
 
-def test_equal_slices_have_equal_intervals():
-    rows = some_rows()
-    first = summarize(rows)["iou_pooled_ci95"]
-    assert summarize(rows)["iou_pooled_ci95"] == first
-
-
 def test_the_interval_of_equal_slices_is_a_point():
     assert summarize([[3, 1, 0]] * 5)["iou_pooled_ci95"] == [0.75, 0.75]
 

@@ -472,19 +472,3 @@ def test_command_lines_succeed_or_end_with_a_plain_error(
         assert 0 in statuses
     if module in ("export", "convert"):  # no folder holds what they need
         assert 0 not in statuses
-
-
-@pytest.mark.parametrize(
-    "argv,message",
-    [
-        (["evaluate", "--run=run", "--data=good"], "run is not a run folder"),
-        (["evaluate", "--run=complete", "--data=good"], "no snapshot yet"),
-        (["predict", "--run=run", "good/2d_images", "new"], "not a run folder"),
-        (["check", "good", "--cache_dir=\ud800"], "is not a valid path"),
-        (["train", "--flagfile=bad"], "--flagfile is not supported"),
-        (["train", "--workdir=~nobody-here/x", "--config=x.py"], "no config file"),
-    ],
-)
-def test_faults_found_earlier(argv, message, places, monkeypatch):
-    done = run_command(argv[0], argv[1:], monkeypatch)
-    assert message in done.stderr and done.returncode == 2, done.stderr

@@ -6,27 +6,27 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from feed_programs import network_slices
 
 from lungseg_jax.data.dataset import load_dataset
 from lungseg_jax.data.network_slices import NetworkSlices
-from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.data.sampling import batch_indices
 from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.feeds import make_feed
 from lungseg_jax.training.placement import PLACEMENTS
 
-PREPROCESSING = Preprocessing("hu", 16, (-1000.0, 400.0))
+PROGRAMS = Path(__file__).with_name("feed_programs.py")
 
 
 @pytest.fixture
 def slices(pair_folder, tmp_path):
     """Seven slices."""
-    dataset = load_dataset(pair_folder("abcdefg", size=32), cache=tmp_path / "cache")
-    return NetworkSlices([(dataset, dataset.names, PREPROCESSING)], soft_masks=True)
+    return network_slices(pair_folder("abcdefg", size=32), tmp_path / "cache")
 
 
 @pytest.fixture
@@ -117,77 +117,6 @@ def test_one_device_gathers_without_a_program_of_its_own(feed_of):
     assert {feed_of(placement).gather for placement in PLACEMENTS} == {operator.getitem}
 
 
-CHILD = """
-import functools, sys
-from pathlib import Path
-import jax, numpy as np, optax
-from lungseg_jax.data.dataset import load_dataset
-from lungseg_jax.data.network_slices import NetworkSlices
-from lungseg_jax.data.preprocessing import Preprocessing
-from lungseg_jax.data.sampling import batch_indices, whole_batches
-from lungseg_jax.models import make_model
-from lungseg_jax.runtime import device_mesh
-from lungseg_jax.training.batch_stats import make_precise_batch_stats, pool_batch_stats
-from lungseg_jax.training.feeds import make_feed
-from lungseg_jax.training.losses import bce_dice
-from lungseg_jax.training.state import make_init_fn
-from lungseg_jax.training.steps import make_train_steps
-
-dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
-slices = NetworkSlices(
-    [(dataset, dataset.names, Preprocessing("hu", 16, (-1000.0, 400.0)))], soft_masks=True,
-)
-n, k = len(slices), 2
-batch = functools.partial(batch_indices, n=n, batch_size=8, seed=0)
-mesh = device_mesh.make_mesh()
-replicated = device_mesh.replicated(mesh)
-model = make_model("conv", filters=1, levels=2)
-normalize = lambda images: (images + 1000.0) / 1400
-results = {}
-for placement in ("copied", "sharded", "streamed"):
-    feed = make_feed(
-        placement, slices, batch, mesh, steps_per_dispatch=k, total_steps=9
-    )
-    state = make_init_fn(
-        model, optax.sgd(0.1), channels=1, seed=0, sharding=replicated
-    )()
-    steps = make_train_steps(
-        loss=bce_dice, augmentation={"flip_lr": True}, normalize=normalize, seed=0,
-        gather=feed.gather, sharding=replicated,
-    )
-    gather = jax.jit(feed.gather)
-    for step in (0, 2, 4):
-        images, masks, indices = feed.take(step, k)
-        for i in range(k):
-            expected = slices.stack(batch(step + i))
-            found = gather(images, indices[i])
-            assert len(found.sharding.device_set) == mesh.size
-            np.testing.assert_array_equal(found, expected["image"])
-            np.testing.assert_array_equal(gather(masks, indices[i]), expected["mask"])
-        state, metrics = steps(state, images, masks, indices, k)
-        feed.prepare(step + k, k, metrics)
-    held = {shard.data.shape[0] for shard in images.addressable_shards}
-    whole = {"copied": n, "sharded": -(-n // mesh.size), "streamed": 8 * k // mesh.size}
-    assert held == {whole[placement]}, (placement, held)
-    estimate = make_precise_batch_stats(
-        model, normalize=normalize, gather=feed.gather, sharding=replicated
-    )
-    parts = list(feed.parts(whole_batches(n, 8, seed=0)))
-    # No device computes the statistics of a batch by itself.
-    text = estimate.lower(state.variables, *parts[0]).compile().as_text()
-    assert f"f32[{8 // mesh.size},16,16,1]" in text
-    assert ("f32[8,16,16,1]" in text) == (mesh.size == 1)
-    stats = pool_batch_stats(estimate, state.variables, parts)
-    feed.close()
-    results[placement] = jax.tree.leaves((state.params, stats))
-for placement in ("sharded", "streamed"):
-    for a, b in zip(results["copied"], results[placement], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=placement)
-np.savez(sys.argv[3], *results["sharded"])
-print(jax.device_count())
-"""
-
-
 @pytest.fixture
 def train_on(run_on_devices, pair_folder, tmp_path):
     """`train(devices)`: the leaves after six steps, from slices that were sharded."""
@@ -195,7 +124,9 @@ def train_on(run_on_devices, pair_folder, tmp_path):
 
     def train(devices):
         file = tmp_path / f"{devices}.npz"
-        printed = run_on_devices(devices, CHILD, folder, tmp_path / "cache", file)
+        printed = run_on_devices(
+            devices, PROGRAMS, "train", folder, tmp_path / "cache", file
+        )
         assert printed.split()[-1] == str(devices)
         with np.load(file) as arrays:
             return [arrays[name] for name in arrays.files]
@@ -209,46 +140,6 @@ def test_eight_devices_that_share_the_slices_train_as_one(train_on):
         np.testing.assert_allclose(eight, one, rtol=2e-3, atol=2e-4)
 
 
-PROCESS = """
-import functools, sys
-from pathlib import Path
-import jax, numpy as np
-from lungseg_jax.data.dataset import load_dataset
-from lungseg_jax.data.network_slices import NetworkSlices
-from lungseg_jax.data.preprocessing import Preprocessing
-from lungseg_jax.data.sampling import batch_indices
-from lungseg_jax.runtime import device_mesh, job
-from lungseg_jax.training.feeds import make_feed
-
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-job.initialize()
-dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]))
-slices = NetworkSlices(
-    [(dataset, dataset.names, Preprocessing("hu", 16, (-1000.0, 400.0)))], soft_masks=True,
-)
-batch = functools.partial(batch_indices, n=len(slices), batch_size=8, seed=0)
-mesh = device_mesh.make_mesh()
-by_example = device_mesh.by_example(mesh)
-read, reads = NetworkSlices.__getitem__, []
-for placement in ("copied", "sharded", "streamed"):
-    NetworkSlices.__getitem__ = lambda self, i: reads.append(i) or read(self, i)
-    feed = make_feed(placement, slices, batch, mesh, steps_per_dispatch=1, total_steps=2)
-    gather = jax.jit(lambda array, i: feed.gather(array, i[0]), out_shardings=by_example)
-    batches = []
-    for step in range(2):
-        images, _, indices = feed.take(step, 1)
-        batches.append(gather(images, indices))
-    feed.close()
-    NetworkSlices.__getitem__ = read
-    for step, found in enumerate(batches):
-        expected = slices.stack(batch(step))["image"]
-        for shard in found.addressable_shards:
-            np.testing.assert_array_equal(shard.data, expected[shard.index])
-    print(placement, len(reads))
-    reads.clear()
-"""
-
-
 def test_two_processes_read_their_own_slices(pair_folder, tmp_path):
     """Each has two devices, and all batches are those of one process."""
     folder = pair_folder([f"s{i:02}" for i in range(16)], size=32)
@@ -260,7 +151,7 @@ def test_two_processes_read_their_own_slices(pair_folder, tmp_path):
     job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, folder, tmp_path / "cache"],
+            [sys.executable, PROGRAMS, "read", folder, tmp_path / "cache"],
             env=os.environ | job | {"XLA_FLAGS": flags, "JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

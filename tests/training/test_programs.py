@@ -5,8 +5,8 @@ The operators, the augmentation and the gradients of each platform, without libt
 
 import functools
 import json
-import os
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -43,85 +43,14 @@ def small_config(**changes) -> ConfigDict:
 
 # --- on eight devices ---
 
-CHILD = """
-import json, sys
-import jax, jax.numpy as jnp, numpy as np
-from lungseg_jax.models.layouts import SkipConcat, fold, unfold
-from lungseg_jax.models.norms import BatchNorm
-from lungseg_jax.models.operators import conv2d
-from lungseg_jax.runtime import device_mesh
-from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
-sys.path.insert(0, sys.argv[1])
-from test_programs import UNVARIED, lower_train_steps, small_config
-
-mesh = device_mesh.make_mesh()
-lowered = lower_train_steps(small_config(**UNVARIED), mesh, 24)
-
-def integers(*shape, seed):
-    return np.random.default_rng(seed).integers(-1, 2, shape).astype(np.float32)
-
-def gradient(k, outputs, joined, folded, shared, copied):
-    def loss(kernel, x, coarse, weights):
-        x, coarse = x.astype(jnp.bfloat16), coarse.astype(jnp.bfloat16)
-        x = fold(x, 2) if folded else x
-        with device_mesh.sharing_batch(copied):
-            y = unfold(conv2d(SkipConcat(coarse, x) if joined else x, kernel))
-        return (y * weights.astype(jnp.bfloat16)).astype(jnp.float32).sum()
-    arguments = (
-        integers(k, k, 6 if joined else 4, outputs, seed=0),
-        integers(8, 4, 4, 4, seed=1),
-        integers(8, 2, 2, 2, seed=2),
-        integers(8, 4, 4, outputs, seed=3),
-    )
-    arguments = jax.device_put(arguments, (copied, shared, shared, shared))
-    return np.asarray(jax.jit(jax.grad(loss))(*arguments)).tolist()
-
-def exchanges_of_norm(per_device):
-    norm = BatchNorm(per_device=per_device)
-    shapes = jax.eval_shape(
-        lambda x, b: norm.init(jax.random.key(0), x, b, train=True),
-        jnp.zeros((8, 4, 4, 2)),
-        jnp.zeros(2),
-    )
-    def loss(params, stats, x):
-        with device_mesh.sharing_batch(replicated):
-            y, new = norm.apply(
-                {"params": params, "batch_stats": stats}, x, jnp.zeros(2), train=True,
-                mutable=["batch_stats"],
-            )
-        return (y**3).sum(), new
-    replicated, by_example = device_mesh.replicated(mesh), device_mesh.by_example(mesh)
-    copies = jax.tree.map(lambda s: s.update(sharding=replicated), shapes)
-    x = jax.ShapeDtypeStruct((8, 4, 4, 2), np.float32, sharding=by_example)
-    gradient = jax.jit(jax.grad(loss, argnums=(0, 2), has_aux=True))
-    compiled = gradient.lower(copies["params"], copies["batch_stats"], x).compile()
-    collectives = measure_traffic(compiled.as_text()).collectives
-    return [[c.opcode, c.count, c.bytes] for c in collectives]
-
-first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-places = {
-    "eight": (device_mesh.by_example(mesh), device_mesh.replicated(mesh)),
-    "one": (first, first),
-}
-cases = [(k, o, j, False) for k in (1, 3) for o in (1, 5) for j in (False, True)]
-cases += [(k, 5, j, True) for k in (1, 3) for j in (False, True)]
-result = {
-    name: [gradient(*case, *where) for case in cases] for name, where in places.items()
-}
-result["norms"] = [exchanges_of_norm(False), exchanges_of_norm(True)]
-result["stablehlo"] = lowered.as_text()
-result["compiled"] = lowered.compile().as_text()
-json.dump(result, open(sys.argv[2], "w"))
-"""
-# On CPUs, the transforms take one example after the other, from all devices.
-UNVARIED = {f"augment__{name}": 0.0 for name in TRANSFORMS}
+ON_EIGHT = Path(__file__).with_name("on_eight_devices.py")
 
 
 @pytest.fixture(scope="module")
 def on_eight(run_on_devices, tmp_path_factory):
     """The train steps for eight devices as text, and gradients on eight and on one."""
     file = tmp_path_factory.mktemp("eight") / "result.json"
-    run_on_devices(8, CHILD, os.path.dirname(__file__), file)
+    run_on_devices(8, ON_EIGHT, file)
     return json.loads(file.read_text())
 
 

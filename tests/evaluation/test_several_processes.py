@@ -7,18 +7,9 @@ import pytest
 from lungseg_jax.evaluation.evaluator import evaluate
 from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.ensemble.members import AVERAGE
-from lungseg_jax.models import make_model
-from lungseg_jax.models.variables import init_variables
 from lungseg_jax.runtime.sharing import own_share
 
 SLICES = 4  # the fifth process of five has none
-
-
-@pytest.fixture(scope="module")
-def every(trained):
-    average = init_variables(make_model(**trained.model), channels=1, seed=9)
-    members = {**trained.members, AVERAGE: average}
-    return dataclasses.replace(trained, members=members)
 
 
 @pytest.mark.parametrize(
