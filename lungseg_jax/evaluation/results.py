@@ -95,6 +95,9 @@ def format_summary(evaluation: Mapping) -> str:
     lines.append(
         f"{pluralize(n, 'slice')} at full size, threshold {threshold:g}{mirrored}"
     )
+    has_interval = evaluation["ensemble"]["iou_pooled_ci95"][0] is not None
+    if evaluation["intervals_over"] == "patients" and not has_interval:
+        lines.append("no intervals: they need the slices of two patients")
     doubts = evaluation["uncertainty"]
     if doubts["flagged"] is not None:
         lines.append(

@@ -30,6 +30,7 @@ def evaluation():
         "n": 3,
         "threshold": 0.5,
         "flips": False,
+        "intervals_over": "slices",
         "members": {"10": SCORES, "20": SCORES},
         "choices": {c: {"members": m, "scores": SCORES} for c, m in choices.items()},
         "ensemble": SCORES,
@@ -75,6 +76,10 @@ def test_format_summary(evaluation):
     lines = format_summary(evaluation).splitlines()
     assert lines[-2].endswith("averaged over mirror images")
     assert lines[-1].startswith("the run was trained on 2 of these 3 slices")
+    evaluation["intervals_over"] = "patients"
+    assert "no intervals" not in format_summary(evaluation)
+    evaluation["ensemble"] = SCORES | {"iou_pooled_ci95": [None, None]}
+    assert "no intervals: they need" in format_summary(evaluation)
 
 
 def test_an_evaluation_is_reduced_to_the_members_of_a_choice(evaluation):
