@@ -89,6 +89,7 @@ def test_an_evaluation_is_reduced_to_the_members_of_a_choice(evaluation):
     assert scores_of(evaluation, ["20"]) == {
         "n": 3,
         "threshold": 0.5,
+        "intervals_over": "slices",
         "ensemble": last,
         "postprocessing": None,
     }
