@@ -1,6 +1,7 @@
 """The inputs of a prediction: which there are, and what is left out with a line."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ def find_inputs(source: Path, series: str) -> list[Input]:
         _check_file(source, series)
         return [Input(source)]
     files, folders = _list_entries(source)
-    below = list(_find_below(folders, series))
+    below = list(_find_below(folders, series, {os.path.realpath(source)}))
     own = []
     if _is_series(source, files):
         own = _find_series(source, series) if folders else [Input(source)]
@@ -75,9 +76,17 @@ def find_inputs(source: Path, series: str) -> list[Input]:
     return own + below
 
 
-def _find_below(folders: Sequence[Path], series: str) -> Iterator[Input]:
-    """Find the DICOM series and volumes in these folders and below."""
+def _find_below(
+    folders: Sequence[Path], series: str, above: Set[str]
+) -> Iterator[Input]:
+    """Find the DICOM series and volumes in these folders and below.
+
+    A link is followed, unless it leads to one of the folders `above` it.
+    """
     for folder in folders:
+        target = os.path.realpath(folder)
+        if target in above:
+            continue
         files, deeper = _list_entries(folder)
         if _is_series(folder, files):
             yield from _find_series(folder, series)
@@ -85,8 +94,7 @@ def _find_below(folders: Sequence[Path], series: str) -> Iterator[Input]:
             _say_unknown(folder, files)
         if not series:
             yield from _find_volumes(files)
-        deeper = [path for path in deeper if not path.is_symlink()]  # no circles
-        yield from _find_below(deeper, series)
+        yield from _find_below(deeper, series, above | {target})
 
 
 def _find_series(folder: Path, series: str) -> list[Input]:
