@@ -73,8 +73,14 @@ def one_lung(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def larger_lung(mask: np.ndarray) -> np.ndarray:
-    """Return the larger lung: a half of the mask, as `one_lung` does."""
-    return largest(max(_halves(mask), key=np.count_nonzero))
+    """Return the largest region or, if it is wider than high, the larger half of it.
+
+    Lungs that touch are one region. A lung is higher than wide.
+    """
+    region = largest(mask)
+    rows, columns = box(region) if region.any() else (slice(0), slice(0))
+    is_both = columns.stop - columns.start > rows.stop - rows.start
+    return max(_halves(region), key=np.count_nonzero) if is_both else region
 
 
 def _halves(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,13 +14,12 @@ import difflib
 import io
 import math
 import os
-import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lungseg_jax.data.io.formats import split_suffix
 from lungseg_jax.data.io.geometry import MAX_MM, MIN_MM
-from lungseg_jax.data.pairs import ROWS_WITH_HINTS
+from lungseg_jax.data.pairs import ROWS_WITH_HINTS, same_names
 from lungseg_jax.runtime.errors import UserError, combine_errors
 
 TABLE = "slices.csv"
@@ -58,7 +57,7 @@ def read_metadata(folder: Path, names: Sequence[str]) -> SliceMetadata:
         return SliceMetadata({}, {})
     header, rows = _read_rows(file)
     faults, row_by_name, known = [], {}, set(names)
-    listed = [_slice_name(row["name"], known) for _, row in rows]
+    listed = same_names((_slice_name(row["name"], known) for _, row in rows), known)
     candidates = sorted(known.difference(listed))[:1000]
     for name, (line, row) in zip(listed, rows, strict=True):
         if name in row_by_name:
@@ -104,7 +103,7 @@ def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES} bytes")
         # Spreadsheets write a byte order mark.
-        text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig"))
+        text = file.read_text(encoding="utf-8-sig")
         table = csv.DictReader(io.StringIO(text), strict=True)
         header = [column.strip() for column in table.fieldnames or []]
         table.fieldnames = header

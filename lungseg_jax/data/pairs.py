@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import os
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,7 @@ def scan(folder: Path) -> tuple[list[Pair], list[UserError]]:
     """
     images, bad_images = _list_files(_subfolder(folder, IMAGES), inside=folder)
     masks, bad_masks = _list_files(_subfolder(folder, MASKS), inside=folder)
+    masks = dict(zip(same_names(masks, images), masks.values(), strict=True))
     faults = bad_images | bad_masks
     if not images and not masks:
         raise UserError(
@@ -88,6 +89,18 @@ def scan(folder: Path) -> tuple[list[Pair], list[UserError]]:
         if images[name] not in faults and masks[name] not in faults
     ]
     return pairs, [*faults.values(), *unpaired]
+
+
+def same_names(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """Replace names by known ones that differ only in how their accents are stored.
+
+    macOS may take them apart.
+    """
+    by_form = {unicodedata.normalize("NFC", name): name for name in known}
+    return [
+        name if name in known else by_form.get(unicodedata.normalize("NFC", name), name)
+        for name in names
+    ]
 
 
 def list_images(
@@ -117,8 +130,7 @@ def _list_files(
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or formats.kind_of(path) not in kinds:
             continue
-        # As Linux writes names; macOS may take accents apart.
-        name = unicodedata.normalize("NFC", formats.split_suffix(path)[0])
+        name = formats.split_suffix(path)[0]
         if name in files:
             faults[path] = UserError(
                 f"{folder} has both {files[name].name} and {path.name}.",

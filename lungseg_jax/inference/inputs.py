@@ -1,7 +1,6 @@
 """The inputs of a prediction: which there are, and what is left out with a line."""
 
-import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +58,7 @@ def find_inputs(source: Path, series: str) -> list[Input]:
         _check_file(source, series)
         return [Input(source)]
     files, folders = _list_entries(source)
-    below = list(_find_below(folders, series, {os.path.realpath(source)}))
+    below = list(_find_below(folders, series))
     own = []
     if _is_series(source, files):
         own = _find_series(source, series) if folders else [Input(source)]
@@ -76,17 +75,12 @@ def find_inputs(source: Path, series: str) -> list[Input]:
     return own + below
 
 
-def _find_below(
-    folders: Sequence[Path], series: str, above: Set[str]
-) -> Iterator[Input]:
+def _find_below(folders: Sequence[Path], series: str) -> Iterator[Input]:
     """Find the DICOM series and volumes in these folders and below.
 
-    A link is followed, unless it leads to one of the folders `above` it.
+    Links below them are not followed: they may lead in a circle.
     """
     for folder in folders:
-        target = os.path.realpath(folder)
-        if target in above:
-            continue
         files, deeper = _list_entries(folder)
         if _is_series(folder, files):
             yield from _find_series(folder, series)
@@ -94,7 +88,10 @@ def _find_below(
             _say_unknown(folder, files)
         if not series:
             yield from _find_volumes(files)
-        yield from _find_below(deeper, series, above | {target})
+        links = [path for path in deeper if path.is_symlink()]
+        for path in links:
+            progress.say(f"skipped: {path}: link to a folder")
+        yield from _find_below([path for path in deeper if path not in links], series)
 
 
 def _find_series(folder: Path, series: str) -> list[Input]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
-from itertools import repeat
+from itertools import chain, repeat
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -154,14 +154,14 @@ class LungSegmenter:
           UserError: an array is not a slice, has values that are not finite, or has no
             aspect.
         """
-        return self.stream_slices(_with_aspects(images, aspects))
+        # Too few aspects: an error, where zip would end without a word.
+        return self.stream_slices(zip(images, chain(aspects, repeat(None))))
 
     def stream_slices(
         self, slices: Iterable[tuple[np.ndarray, float]]
     ) -> Iterator[Segmentation]:
         """Segment like `stream`, each image being given together with its aspect."""
-        checked = ((_as_images(image, dimensions=(2,)), a) for image, a in slices)
-        return map(self.combine, self._predictor.probabilities(checked))
+        return map(self.combine, self._predictor.probabilities(_checked(slices)))
 
     def _segment_file(self, path: Path) -> Segmentation:
         if not path.exists():
@@ -243,19 +243,16 @@ def load(
     )
 
 
-def _with_aspects(
-    images: Iterable[np.ndarray], aspects: Iterable[float]
+def _checked(
+    slices: Iterable[tuple[np.ndarray, float | None]],
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """Pair images with their aspects, of which there may be more, but not fewer."""
-    aspects = iter(aspects)
-    for number, image in enumerate(images):
-        aspect = next(aspects, None)
+    for number, (image, aspect) in enumerate(slices):
         if aspect is None or not aspect > 0:
             raise UserError(
                 f"image {number} has no aspect.",
                 rule="the height of a pixel over its width, a positive number, for each.",
             )
-        yield image, aspect
+        yield _as_images(image, dimensions=(2,)), aspect
 
 
 def _as_images(images: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray:

@@ -23,8 +23,9 @@ from lungseg_jax.training.placement import Placement, choose_placement
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.scaling import check_batch
 
-# What to do about images in other units than those of a CT window, by their domain.
+# What to do about a window that does not fit the images, by their domain.
 WINDOWS = {
+    "HU": "--config.data.window_hu=-1000,400.",
     "8-bit": "--config.data.window_hu=0,255.",
     "unit": "--config.data.window_hu=0,1, or images in Hounsfield units.",
     "unsigned": "add the rescale intercept of the scans (often -1024) to the images, or "
@@ -99,19 +100,25 @@ def load_run_data(
 
 
 def check_window(c: ConfigDict, checked: preflight.CheckedFolder) -> None:
-    """Check that a window of Hounsfield units is not used on other values.
+    """Check that the window is in the units of the images.
 
     Raises:
-      UserError: the images are in other units, and the window starts below 0.
+      UserError: it is not. Images of an unknown scale pass.
     """
-    window, domain = tuple(c.data.window_hu), checked.domain
-    if domain not in WINDOWS or window[0] >= 0 or c.data.preprocessing == "seed":
+    black, white = c.data.window_hu
+    fits = {
+        "HU": black < 0,
+        "8-bit": black >= 0 and 1 < white <= 255,
+        "unit": black >= 0 and white <= 1,
+        "unsigned": black >= 0 and white > 255,
+    }
+    domain, (low, high, _) = checked.domain, checked.values
+    if fits.get(domain, True) or c.data.preprocessing == "seed":
         return
-    low, high, _ = checked.values
     raise UserError(
-        f"the images have {DOMAINS[domain]} ({low:g} to {high:g}), and "
-        f"data.window_hu={window[0]:g},{window[1]:g} is for Hounsfield units.",
-        rule="the window is that of the images' values.",
+        f"the images have {DOMAINS[domain]} ({low:g} to {high:g}), which "
+        f"data.window_hu={black:g},{white:g} does not fit.",
+        rule="the window is in the units of the images.",
         remedy=WINDOWS[domain],
     )
 

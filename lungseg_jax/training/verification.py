@@ -41,6 +41,8 @@ def _parts(folder: RunFolder) -> Iterator[tuple[str, Callable[[], str]]]:
         return f"of {opened[0].config.name}"
 
     yield "config.json, run.json", open_run
+    if not opened:
+        progress.say("without them, only checksums can be verified")
     if opened:
         yield "metrics.jsonl", lambda: _verify_metrics(opened[0])
     for step in saved_steps(folder.checkpoints):

@@ -243,10 +243,12 @@ def test_many_unpaired_files_are_reported_quickly(tmp_path):
 
 
 def test_accents_may_be_taken_apart(pair_folder):
-    folder = pair_folder(["M\u00fcller"])
-    mask = folder / "2d_masks" / "M\u00fcller.tif"
-    mask.rename(mask.with_name("Mu\u0308ller.tif"))  # as macOS may write it
-    (pair,) = find_pairs(folder)
-    assert pair.name == "M\u00fcller" and pair.mask.exists()
-    (folder / "slices.csv").write_text("name,patient\nMu\u0308ller,P1\n")
-    assert read_metadata(folder, [pair.name]).patients == {"M\u00fcller": "P1"}
+    together, apart = "M\u00fcller", "Mu\u0308ller"  # as macOS may write it
+    for name, other in ((together, apart), (apart, together)):
+        folder = pair_folder([name], folder=f"of {name}")
+        mask = folder / "2d_masks" / f"{name}.tif"
+        mask.rename(mask.with_name(f"{other}.tif"))
+        (pair,) = find_pairs(folder)
+        assert pair.name == pair.image.stem == name and pair.mask.exists()
+        (folder / "slices.csv").write_text(f"name,patient\n{other},P1\n")
+        assert read_metadata(folder, [pair.name]).patients == {name: "P1"}

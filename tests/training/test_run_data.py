@@ -11,6 +11,7 @@ from lungseg_jax.training.config import default_config
 from lungseg_jax.training.run_data import load_run_data, network_slices
 
 STORED = {  # what becomes of Hounsfield units, and the window of it
+    "HU": (lambda hu: hu.astype(np.int16), (-1000, 400)),
     "8-bit": (lambda hu: ((hu + 1000) * 0.18).clip(0, 255).astype(np.uint8), (0, 255)),
     "unit": (lambda hu: ((hu + 1000) / 2000).astype(np.float32), (0, 1)),
     "unsigned": (lambda hu: (hu + 1024).astype(np.uint16), (24, 1424)),
@@ -27,13 +28,15 @@ def test_a_window_of_other_units_is_refused(pair_folder, tmp_path, kind, domain)
         assert cv2.imwrite(str(file), store(hu.astype(np.float32)))
     c = default_config()
     c.data.dir, c.data.preprocessing, c.train.batch_size = str(folder), kind, 4
-    with pytest.raises(UserError, match="is for Hounsfield units") as caught:
-        load_run_data(c, tmp_path / "cache", room=0)
-    assert f"--config.data.window_hu={window[0]},{window[1]}" in caught.value.remedy
+    for other in [other for _, other in STORED.values() if other != window]:
+        c.data.window_hu = tuple(map(float, other))
+        with pytest.raises(UserError, match="does not fit") as caught:
+            load_run_data(c, tmp_path / "cache", room=0)
+        assert f"--config.data.window_hu={window[0]},{window[1]}" in caught.value.remedy
     c.data.window_hu = tuple(map(float, window))
     data = load_run_data(c, tmp_path / "cache", room=0)
     # A run that an older version started is resumed.
-    c.data.window_hu = CT_WINDOW_HU
+    c.data.window_hu = (50.0, 60.0)
     load_run_data(c, tmp_path / "cache", room=0, recorded=data.split)
 
 
