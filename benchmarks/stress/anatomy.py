@@ -75,10 +75,12 @@ def one_lung(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def larger_lung(mask: np.ndarray) -> np.ndarray:
     """Return the largest region or, if it is wider than high, the larger half of it.
 
-    Lungs that touch are one region. A lung is higher than wide.
+    Lungs that touch are one region. A lung is higher than wide. An empty mask is returned.
     """
+    if not mask.any():
+        return mask
     region = largest(mask)
-    rows, columns = box(region) if region.any() else (slice(0), slice(0))
+    rows, columns = box(region)
     is_both = columns.stop - columns.start > rows.stop - rows.start
     return max(_halves(region), key=np.count_nonzero) if is_both else region
 
