@@ -1,6 +1,7 @@
 """The folders and the places of libraries are those of docs/architecture.md.
 
-A folder only imports folders of a lower rank, and inside a folder there are no circles.
+A folder imports only folders of a lower rank, and files in a folder do not import each
+other in a circle.
 """
 
 import ast

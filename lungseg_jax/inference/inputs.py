@@ -52,7 +52,7 @@ def find_inputs(source: Path, series: str) -> list[Input]:
       series: UID of the DICOM series to which a folder is limited, or "".
 
     Raises:
-      UserError: there is no input, or other images are among those of a DICOM series.
+      UserError: no input was found, or a folder mixes a DICOM series with other images.
     """
     if not source.is_dir():
         _check_file(source, series)

@@ -41,10 +41,10 @@ def _parts(folder: RunFolder) -> Iterator[tuple[str, Callable[[], str]]]:
         return f"of {opened[0].config.name}"
 
     yield "config.json, run.json", open_run
-    if not opened:
-        progress.say("without them, only checksums can be verified")
     if opened:
         yield "metrics.jsonl", lambda: _verify_metrics(opened[0])
+    else:
+        progress.say("without them, only checksums can be verified")
     for step in saved_steps(folder.checkpoints):
         yield (
             f"checkpoints/{step}",
