@@ -20,12 +20,12 @@ from lungseg_jax.models.pools import max_with_next
 CHANNELS = 128  # that a TPU computes at a time
 
 
-def pixels_to_fold(width: int, channels: int) -> int:
-    """Return how many pixels of a row fill CHANNELS with `channels` each.
+def pixels_to_fold(width: int, channels: int, filled: int = CHANNELS) -> int:
+    """Return how many pixels of a row fill `filled` channels with `channels` each.
 
     It is a power of two that divides the width, so 1 if that is odd.
     """
-    fitting = max(1, CHANNELS // channels)
+    fitting = max(1, filled // channels)
     return min(1 << fitting.bit_length() - 1, width & -width)
 
 
@@ -61,12 +61,12 @@ def max_pool(x: Folded) -> Folded | jax.Array:
 
 def _conv2d(x: Folded, kernel: jax.Array) -> Folded:
     k, _, inputs, outputs = kernel.shape
-    columns = _taps(k, x.pixels)
+    columns = taps(k, x.pixels)
 
     def product(a, kernel):
-        kernel = _arrange("dpqt,stio->sdipoq", columns, kernel)
+        kernel = place_taps("dpqt,stio->sdipoq", columns, kernel)
         kernel = kernel.reshape(k, -1, inputs * x.pixels, outputs * x.pixels)
-        return _convolve(a, kernel)
+        return convolve(a, kernel)
 
     return Folded(apply_kernel(product, x.array, kernel), x.pixels)
 
@@ -79,12 +79,12 @@ def _conv2d_of_upsampled(x: Folded | jax.Array, kernel: jax.Array) -> Folded:
     k, _, inputs, outputs = kernel.shape
     x = _as_folded(x)
     fine = 2 * x.pixels
-    rows, columns = _taps(k, 2, scale=2)[:, 0], _taps(k, fine, scale=2)
+    rows, columns = taps(k, 2, scale=2)[:, 0], taps(k, fine, scale=2)
 
     def product(a, kernel):
-        kernel = _arrange("ers,dpqt,stio->ediproq", rows, columns, kernel)
+        kernel = place_taps("ers,dpqt,stio->ediproq", rows, columns, kernel)
         kernel = kernel.reshape(*kernel.shape[:2], inputs * x.pixels, -1)
-        return _convolve(a, kernel)
+        return convolve(a, kernel)
 
     y = apply_kernel(product, x.array, kernel)
     return Folded(_interleave_rows(*jnp.split(y, 2, axis=-1)), fine)
@@ -97,15 +97,15 @@ def _conv2d_of_pixels(x: tuple, kernel: jax.Array) -> Folded:
     columns = np.eye(2 * coarse).reshape(coarse, 2, 2 * coarse)  # [p side q]
 
     def product(a, kernel):
-        kernel = _arrange("pxq,stio->stxipoq", columns, kernel)
-        return _convolve(a, kernel.reshape(1, 1, 2 * inputs * coarse, -1))
+        kernel = place_taps("pxq,stio->stxipoq", columns, kernel)
+        return convolve(a, kernel.reshape(1, 1, 2 * inputs * coarse, -1))
 
     rows = (jnp.concatenate([side.array for side in row], axis=-1) for row in x)
     top, bottom = (apply_kernel(product, row, kernel) for row in rows)
     return Folded(_interleave_rows(top, bottom), 2 * coarse)
 
 
-def _taps(k: int, pixels: int, scale: int = 1) -> np.ndarray:
+def taps(k: int, pixels: int, scale: int = 1) -> np.ndarray:
     """On which input pixels the taps of a kernel fall, as `[d p q t]` of zeros and ones.
 
     Tap t of the output pixel q, of `pixels` in a fold, is on the pixel p of the d-th fold,
@@ -118,7 +118,7 @@ def _taps(k: int, pixels: int, scale: int = 1) -> np.ndarray:
     return (d == folds) & (p // scale == np.arange(pixels // scale)[:, None, None])
 
 
-def _arrange(axes: str, *arrays: jax.Array) -> jax.Array:
+def place_taps(axes: str, *arrays: jax.Array) -> jax.Array:
     """`jnp.einsum` that places the elements of its last array, which is exact.
 
     Elements that share a place are added in the dtype of that array.
@@ -128,7 +128,7 @@ def _arrange(axes: str, *arrays: jax.Array) -> jax.Array:
     return jnp.einsum(axes, *placed, kernel, precision="highest")
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, precision=None) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, precision=None) -> jax.Array:
     """Convolution `[b h w i] -> [b h w o]`, also 1x1: products have other layouts."""
     return jax.lax.conv_general_dilated(
         *(x, kernel, (1, 1), "SAME"),
@@ -138,8 +138,8 @@ def _convolve(x: jax.Array, kernel: jax.Array, precision=None) -> jax.Array:
 
 
 def _move(x: jax.Array, zeros_and_ones: np.ndarray) -> jax.Array:
-    """`_convolve` with a kernel that only moves elements, and is exact."""
-    return _convolve(x, jnp.asarray(zeros_and_ones, x.dtype), "highest")
+    """`convolve` with a kernel that only moves elements, and is exact."""
+    return convolve(x, jnp.asarray(zeros_and_ones, x.dtype), "highest")
 
 
 def _as_folded(x: Folded | jax.Array) -> Folded:
@@ -225,7 +225,7 @@ _max_with_next.defvjp(_max_with_next_forward, _max_with_next_backward)
 def _next_pixel(x: jax.Array, pixels: int) -> jax.Array:
     """The next pixel of each in its row; 0 after the last."""
     channels = x.shape[-1] // pixels
-    following = _taps(3, pixels)[1:, ..., 2]  # [d p q]
+    following = taps(3, pixels)[1:, ..., 2]  # [d p q]
     kernel = np.einsum("dpq,ij->dipjq", following, np.eye(channels))
     return _move(x, kernel.reshape(1, 2, *2 * [x.shape[-1]]))
 

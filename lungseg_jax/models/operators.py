@@ -5,7 +5,8 @@ two CPU cores the train step of the inception U-Net takes about a third of the
 time of the textbook forms (`benchmarks/textbook_forms.py --size 256`).
 
 The layout of its input decides the form of an operation: `convolutions` and `pools` are for
-plain arrays, `folded` for maps of folded rows, which a TPU prefers.
+plain arrays, `folded` for maps of folded rows, which a TPU prefers. In a program for a GPU,
+`tensor_cores` computes narrow convolutions of plain arrays.
 """
 
 import jax
@@ -13,7 +14,9 @@ import jax
 import lungseg_jax.models.convolutions as convolutions
 import lungseg_jax.models.folded as folded
 import lungseg_jax.models.pools as pools
+import lungseg_jax.models.tensor_cores as tensor_cores
 from lungseg_jax.models.layouts import FeatureMap, SkipConcat, is_folded
+from lungseg_jax.runtime.compilation import target_platform
 
 
 def conv2d(x: FeatureMap | SkipConcat, kernel: jax.Array) -> FeatureMap:
@@ -21,7 +24,11 @@ def conv2d(x: FeatureMap | SkipConcat, kernel: jax.Array) -> FeatureMap:
 
     Computed in the dtype of `x`.
     """
-    return (folded if is_folded(x) else convolutions).conv2d(x, kernel)
+    if is_folded(x):
+        return folded.conv2d(x, kernel)
+    if target_platform() == "gpu" and tensor_cores.fills_tiles(x, kernel):
+        return tensor_cores.conv2d(x, kernel)
+    return convolutions.conv2d(x, kernel)
 
 
 def max_pool_same(x: FeatureMap | SkipConcat) -> FeatureMap | SkipConcat:

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 
 from lungseg_jax.models.blocks import Conv
 from lungseg_jax.models.folded import pixels_to_fold
-from lungseg_jax.models.layouts import FeatureMap, SkipConcat, fold, unfold
+from lungseg_jax.models.layouts import (
+    FeatureMap,
+    SkipConcat,
+    fold,
+    materialize_gradient,
+    unfold,
+)
 from lungseg_jax.models.norms import make_norm
 from lungseg_jax.models.operators import max_pool
 from lungseg_jax.runtime.compilation import target_platform
@@ -79,8 +85,10 @@ class UNet(nn.Module):
         def level(name, factor, x):
             block = self.block(filters=self.filters * factor, norm=norm, name=name)
             if self.remat and train:
-                return nn.remat(lambda block, x: block(x, train=True))(block, x)
-            return block(x, train=train)
+                y = nn.remat(lambda block, x: block(x, train=True))(block, x)
+            else:
+                y = block(x, train=train)
+            return materialize_gradient(y)
 
         factors = [FACTORS[min(i, len(FACTORS) - 1)] for i in range(self.levels)]
         height, width = images.shape[1:3]
@@ -91,7 +99,7 @@ class UNet(nn.Module):
             x = level(f"down_{i}", factor, x)
             if i == 1:
                 skips.append(x)
-            x = max_pool(x)
+            x = materialize_gradient(max_pool(x))
             if i < self.levels:
                 skips.append(x)
         for i, factor in enumerate(reversed(factors), start=1):
@@ -105,7 +113,7 @@ class UNet(nn.Module):
 def _fold_for_platform(x: jax.Array, block: nn.Module) -> FeatureMap:
     """Fold the rows of the network's input for a TPU, if its blocks can work on them.
 
-    This is the only choice of forms by platform: the operators follow their input.
+    The operators follow the layout of their input.
     """
     narrowest = getattr(block, "narrowest", None)
     if target_platform() != "tpu" or narrowest is None:

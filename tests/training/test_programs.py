@@ -107,7 +107,8 @@ def texts():
     for platform in ("cpu", *ACCELERATORS):
         make_predict.cache_clear()
         with pytest.MonkeyPatch.context() as m:
-            m.setattr(compilation, "platform_of", lambda sharding: platform)
+            target = "gpu" if platform == "cuda" else platform  # as its devices say
+            m.setattr(compilation, "platform_of", lambda sharding: target)
             steps = lower_train_steps(c, mesh, 24, platforms=[platform])
             predict = lower_predict(c, mesh, platforms=[platform])
         indices = jax.ShapeDtypeStruct((2,), np.int32)
@@ -120,13 +121,16 @@ def texts():
     return result
 
 
-@pytest.mark.parametrize("program", ["steps", "predict"])
-def test_only_the_cpu_has_barriers(texts, program):
-    """JAX has some of its own, which are of a few numbers and not of feature maps."""
-    barrier = re.compile(r"stablehlo.optimization_barrier .* : tensor<(\d+x){4}")
-    assert barrier.search(texts[program, "cpu"])
-    for platform in ACCELERATORS:
-        assert not barrier.search(texts[program, platform])
+def test_the_cpu_has_barriers_in_pools_and_a_gpu_between_gradients(texts):
+    """On a GPU, one for each of four blocks and two pools of the two levels.
+
+    JAX has some of its own, which are of a few numbers and not of feature maps.
+    """
+    barrier = re.compile(r"stablehlo.optimization_barrier .* : tensor<(?:\d+x){4}")
+    count = {which: len(barrier.findall(text)) for which, text in texts.items()}
+    assert count["steps", "cpu"] and count["predict", "cpu"]
+    assert (count["steps", "cuda"], count["predict", "cuda"]) == (6, 0)
+    assert (count["steps", "tpu"], count["predict", "tpu"]) == (0, 0)
 
 
 @pytest.mark.parametrize("platform", ACCELERATORS)
@@ -156,14 +160,22 @@ def test_networks_compute_in_bfloat16(texts, platform):
 
 
 @pytest.mark.parametrize("program", ["steps", "predict"])
-def test_only_a_tpu_folds_rows(texts, program):
-    """The 3x3 convolutions of the first level, with 2 channels, have 32 pixels in each."""
-    plain, folded = (rf"convolution\(.*tensor<3x3x{n}x{n}x" for n in (2, 64))
-    for platform in ("cpu", "cuda"):
-        assert re.search(plain, texts[program, platform])
-        assert not re.search(folded, texts[program, platform])
-    assert re.search(folded, texts[program, "tpu"])
-    assert not re.search(plain, texts[program, "tpu"])
+def test_narrow_convolutions_are_widened_for_accelerators(texts, program):
+    """The 3x3 convolutions of the first level have 2 channels: 32 pixels make 64."""
+    plain, wide = (rf"convolution\(.*tensor<3x3x{n}x{n}x" for n in (2, 64))
+    assert re.search(plain, texts[program, "cpu"])
+    assert not re.search(wide, texts[program, "cpu"])
+    for platform in ACCELERATORS:
+        assert re.search(wide, texts[program, platform])
+        assert not re.search(plain, texts[program, platform])
+
+
+@pytest.mark.parametrize("program", ["steps", "predict"])
+def test_only_a_tpu_keeps_rows_folded(texts, program):
+    """Of maps that are not folded, 1x1 convolutions are matrix products."""
+    point = re.compile(r"convolution\(.*tensor<1x1x")
+    found = {p for p in ("cpu", *ACCELERATORS) if point.search(texts[program, p])}
+    assert found == {"tpu"}
 
 
 def test_extra_phantoms_are_on_the_devices_beside_the_training_split():

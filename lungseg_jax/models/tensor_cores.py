@@ -1,0 +1,45 @@
+"""The form of narrow convolutions for a GPU.
+
+Its tensor cores compute tiles of 32 output channels and more, most of which stay empty in
+the wide levels of a U-Net, with 8 or 16. With the neighbors of a row side by side in the
+channels, which is how a map lies in memory anyway, the tiles are full. As in `folded`, the
+kernel becomes a band of kernels, most of which is zero.
+
+Measured in bfloat16 on an H200 (docs/scaling.md); other networks keep the plain form.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from lungseg_jax.models.convolutions import apply_kernel
+from lungseg_jax.models.folded import convolve, pixels_to_fold, place_taps, taps
+from lungseg_jax.models.layouts import FeatureMap, SkipConcat
+
+CHANNELS = 64  # of a tile
+NARROW = 16  # channels, up to which a layer gains
+
+
+def fills_tiles(x: FeatureMap | SkipConcat, kernel: jax.Array) -> bool:
+    """Whether `conv2d` computes this convolution, and faster than the plain form."""
+    k, _, inputs, outputs = kernel.shape
+    return (
+        isinstance(x, jax.Array)
+        and x.dtype == jnp.bfloat16
+        and k > 1
+        and max(inputs, outputs) <= NARROW
+    )
+
+
+def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`convolutions.conv2d` of a plain map `[b h w i]`."""
+    k, _, inputs, outputs = kernel.shape
+    b, h, w, _ = x.shape
+    pixels = pixels_to_fold(w, max(inputs, outputs), CHANNELS)
+
+    def product(a, kernel):
+        kernel = place_taps("dpqt,stio->sdpiqo", taps(k, pixels), kernel)
+        kernel = kernel.reshape(k, -1, pixels * inputs, pixels * outputs)
+        return convolve(a, kernel)
+
+    x = x.reshape(b, h, w // pixels, pixels * inputs)
+    return apply_kernel(product, x, kernel).reshape(b, h, w, outputs)
