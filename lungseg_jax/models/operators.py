@@ -26,7 +26,7 @@ def conv2d(x: FeatureMap | SkipConcat, kernel: jax.Array) -> FeatureMap:
     """
     if is_folded(x):
         return folded.conv2d(x, kernel)
-    if target_platform() == "gpu" and tensor_cores.fills_tiles(x, kernel):
+    if target_platform() == "gpu" and tensor_cores.is_narrow(x, kernel):
         return tensor_cores.conv2d(x, kernel)
     return convolutions.conv2d(x, kernel)
 

@@ -42,20 +42,20 @@ def test_kernels_stay_in_the_precision_of_the_network():
 @pytest.mark.parametrize(
     ("x", "kernel", "fills"),
     [
-        (((1, 8, 8, 16), jnp.bfloat16), (3, 3, 16, 16), True),
-        (((1, 8, 8, 16), jnp.float32), (3, 3, 16, 16), False),
-        (((1, 8, 8, 32), jnp.bfloat16), (3, 3, 32, 16), False),
-        (((1, 8, 8, 16), jnp.bfloat16), (3, 3, 16, 32), False),
+        (((1, 8, 8, 32), jnp.bfloat16), (3, 3, 32, 32), True),
+        (((1, 8, 8, 32), jnp.float32), (3, 3, 32, 32), False),
+        (((1, 8, 8, 33), jnp.bfloat16), (3, 3, 33, 16), False),
+        (((1, 8, 8, 16), jnp.bfloat16), (3, 3, 16, 33), False),
         (((1, 8, 8, 16), jnp.bfloat16), (1, 1, 16, 16), False),
     ],
 )
 def test_what_is_computed_in_this_form(x, kernel, fills):
-    assert tensor_cores.fills_tiles(jnp.zeros(*x), jnp.zeros(kernel)) == fills
+    assert tensor_cores.is_narrow(jnp.zeros(*x), jnp.zeros(kernel)) == fills
 
 
 def test_maps_in_parts_keep_the_plain_form():
     x = SkipConcat(jnp.zeros((1, 4, 4, 4)), jnp.zeros((1, 8, 8, 4)))
-    assert not tensor_cores.fills_tiles(x, jnp.zeros((3, 3, 8, 8)))
+    assert not tensor_cores.is_narrow(x, jnp.zeros((3, 3, 8, 8)))
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
