@@ -54,8 +54,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:  # PEP 562
     if name == "__version__":
-        metadata = importlib.import_module("importlib.metadata")
-        return metadata.version("lungseg_jax")
+        versions = importlib.import_module("lungseg_jax.runtime.versions")
+        return versions.version_of("lungseg_jax")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -9,11 +9,11 @@ weights of the package are intact. Exit status 0: nothing to change; 2: somethin
 import os
 import platform
 import shutil
-from importlib import metadata
 
 from lungseg_jax.cli import app
 from lungseg_jax.runtime import cache
 from lungseg_jax.runtime.errors import UserError, combine_errors
+from lungseg_jax.runtime.versions import version_of
 
 PACKAGES = ("lungseg_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 LEAST_FREE_GB = 1.0  # of the cache: prepared data and compiled programs
@@ -24,7 +24,7 @@ LEAST_MEMORY_GB = 2.0
 def doctor() -> None:
     faults: list[UserError] = []
     rows = [("python", platform.python_version()), ("system", platform.platform())]
-    rows += [(name, metadata.version(name)) for name in PACKAGES]
+    rows += [(name, version_of(name)) for name in PACKAGES]
     rows += _devices(faults) + _memory(faults) + _cache(faults) + _weights(faults)
     for name, text in rows:
         print(f"{name:18}{text}")

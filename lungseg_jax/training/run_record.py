@@ -2,7 +2,6 @@
 
 import dataclasses
 import platform
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from lungseg_jax.checkpointing.checksums import json_digest, with_checksum
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.runtime.files import read_json, write_json
+from lungseg_jax.runtime.versions import version_of
 from lungseg_jax.training import knobs
 from lungseg_jax.training.config import differences, snapshot_steps
 from lungseg_jax.training.knobs import flat
@@ -238,7 +238,7 @@ def _describe(data: RunData) -> dict[str, Any]:
     checked, extra = data.dataset.checked, data.extra and data.extra.checked
     return {
         "versions": {"python": platform.python_version()}
-        | {package: metadata.version(package) for package in PACKAGES},
+        | {package: version_of(package) for package in PACKAGES},
         "devices": [str(device) for device in jax.devices()],
         "data": {
             "variant": data.dataset.variant,
