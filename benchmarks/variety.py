@@ -15,7 +15,7 @@ import time
 import jax
 import numpy as np
 
-from lungseg_jax.data.phantom.dataset import make_slice
+from lungseg_jax.data.phantom.dataset import make_phantom
 from lungseg_jax.runtime import device_mesh
 from lungseg_jax.training.config import default_config, preprocessing_of
 from lungseg_jax.training.programs import init_of, train_steps_of
@@ -56,7 +56,7 @@ def main() -> None:
     c.data.image_size, c.train.batch_size = args.size, args.batch
     preprocessing, images, masks = preprocessing_of(c), [], []
     for index in range(args.slices):
-        image, mask = make_slice(seed=0, index=index)
+        image, mask = make_phantom(seed=0, index=index)
         images.append(preprocessing.image(image))
         masks.append(preprocessing.mask(mask // 255, soft=True))
     arrays = jax.device_put((np.stack(images), np.stack(masks)))

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import lungseg_jax as ls
-from lungseg_jax.data.phantom.dataset import make_slice
+from lungseg_jax.data.phantom.dataset import make_phantom
 from lungseg_jax.inference import overlay
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
@@ -36,7 +36,7 @@ ORANGE, BLUE, RED = (
 
 def mask_with_doubt() -> bytes:
     """Return a PNG of a phantom, its mask with the true outline, and the doubt."""
-    image, truth = make_slice(seed=SEED, index=SHOWN)
+    image, truth = make_phantom(seed=SEED, index=SHOWN)
     segmentation = ls.load()(image)
     mask, lung = segmentation.mask, truth > 0
     iou = (mask & lung).sum() / (mask | lung).sum()
@@ -59,7 +59,7 @@ def phantom_sheet(columns: int = 8) -> bytes:
     """Return a JPEG of phantoms with the outline of their true masks."""
     tiles = []
     for index in range(ON_SHEET):
-        image, truth = make_slice(seed=SEED, index=index, size=192)
+        image, truth = make_phantom(seed=SEED, index=index, size=192)
         picture = overlay.gray(image, window_hu=WINDOW_HU)
         picture = np.repeat(picture[..., None], 3, axis=-1)
         tiles.append(overlay.draw_outline(picture, truth > 0))

@@ -5,6 +5,7 @@
     mask = ls.load()("scan.nii.gz").to_image()  # of SimpleITK
     ls.run_experiment(ls.load_recipe("incp_snapshot"))
     ls.make_model("inception", filters=8)
+    image, mask = ls.make_phantom(seed=0, index=0)
 
 Names are imported when they are first used, so that light commands start without JAX.
 """
@@ -13,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lungseg_jax.data.phantom.dataset import make_phantom
     from lungseg_jax.experiment import run_experiment
     from lungseg_jax.inference.ensemble.lowering import lower_predict
     from lungseg_jax.inference.segmentation import Segmentation
@@ -35,6 +37,7 @@ _MODULES = {
     "lower_predict": "lungseg_jax.inference.ensemble.lowering",
     "lower_train_steps": "lungseg_jax.training.programs",
     "make_model": "lungseg_jax.models",
+    "make_phantom": "lungseg_jax.data.phantom.dataset",
     "run_experiment": "lungseg_jax.experiment",
 }
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "lower_predict",
     "lower_train_steps",
     "make_model",
+    "make_phantom",
     "run_experiment",
 ]
 

@@ -19,6 +19,7 @@ NAMES = [
     "lower_predict",
     "lower_train_steps",
     "make_model",
+    "make_phantom",
     "run_experiment",
 ]
 

@@ -49,10 +49,17 @@ VERSION = 6  # increase it when the pixels change: cached phantoms are keyed by 
 PLEURA = 0.002  # 0.3 mm
 
 
-def make_slice(
+def make_phantom(
     *, seed: int, index: int, size: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw an axial slice and its lung mask, as a pure function of the arguments.
+    """Draw an axial slice of a synthetic patient and its lung mask.
+
+    Both are a function of the arguments alone.
+
+    Args:
+      seed: of all phantoms of a dataset.
+      index: which of them; each is of another patient.
+      size: height and width in pixels.
 
     Returns:
       The image, int16 `[size size]` in Hounsfield units, and the mask, uint8 `[size size]`
@@ -136,7 +143,7 @@ def write_phantoms(
         subfolder.mkdir(parents=True, exist_ok=True)
 
     def write_pair(index: int) -> None:
-        image, mask = make_slice(seed=seed, index=index, size=size)
+        image, mask = make_phantom(seed=seed, index=index, size=size)
         name = slice_name(seed, index)
         write_image(images / name, image)
         write_image(masks / name, mask)

@@ -16,32 +16,32 @@ SIZE = 128
 @pytest.fixture(scope="module")
 def pairs():
     """40 slices and masks, each [128 128]."""
-    return [dataset.make_slice(seed=3, index=i, size=SIZE) for i in range(SLICES)]
+    return [dataset.make_phantom(seed=3, index=i, size=SIZE) for i in range(SLICES)]
 
 
 @pytest.fixture(scope="module")
 def many():
     """120 slices and masks, each [64 64]."""
-    return [dataset.make_slice(seed=3, index=i, size=64) for i in range(120)]
+    return [dataset.make_phantom(seed=3, index=i, size=64) for i in range(120)]
 
 
 def test_is_a_function_of_seed_and_index():
-    image, mask = dataset.make_slice(seed=1, index=2, size=SIZE)
-    same_image, same_mask = dataset.make_slice(seed=1, index=2, size=SIZE)
+    image, mask = dataset.make_phantom(seed=1, index=2, size=SIZE)
+    same_image, same_mask = dataset.make_phantom(seed=1, index=2, size=SIZE)
     np.testing.assert_array_equal(image, same_image)
     np.testing.assert_array_equal(mask, same_mask)
 
 
 @pytest.mark.parametrize("seed,index", [(1, 3), (2, 2), (2, 1)])
 def test_another_seed_or_index_is_another_patient(seed, index):
-    image, _ = dataset.make_slice(seed=1, index=2, size=SIZE)
-    another, _ = dataset.make_slice(seed=seed, index=index, size=SIZE)
+    image, _ = dataset.make_phantom(seed=1, index=2, size=SIZE)
+    another, _ = dataset.make_phantom(seed=seed, index=index, size=SIZE)
     assert (np.abs(image.astype(int) - another) > 300).mean() > 0.05
 
 
 @pytest.mark.parametrize("size", [64, 100, 128, 512])
 def test_has_the_requested_shape_and_dtypes(size):
-    image, mask = dataset.make_slice(seed=0, index=0, size=size)
+    image, mask = dataset.make_phantom(seed=0, index=0, size=size)
     assert image.shape == mask.shape == (size, size)
     assert image.dtype == np.int16 and mask.dtype == np.uint8
     assert set(np.unique(mask)) <= {0, 255}
@@ -49,13 +49,13 @@ def test_has_the_requested_shape_and_dtypes(size):
 
 def test_refuses_a_size_too_small_to_draw():
     with pytest.raises(ValueError, match="size=63 must be at least 64; try 128"):
-        dataset.make_slice(seed=0, index=0, size=63)
+        dataset.make_phantom(seed=0, index=0, size=63)
 
 
 @pytest.mark.parametrize("index", range(6))
 def test_size_changes_only_the_resolution(index):
-    large_image, large = dataset.make_slice(seed=5, index=index, size=512)
-    image, small = dataset.make_slice(seed=5, index=index, size=128)
+    large_image, large = dataset.make_phantom(seed=5, index=index, size=512)
+    image, small = dataset.make_phantom(seed=5, index=index, size=128)
     shrunk = cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA) > 127
     # They differ in at most a part of the edge.
     edge = cv2.morphologyEx(small, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
@@ -124,7 +124,7 @@ def test_writes_the_layout_of_the_kaggle_set(written):
 def test_written_files_read_back_exactly(written):
     folder, _ = written
     for index in range(3):
-        expected = dataset.make_slice(seed=7, index=index, size=SIZE)
+        expected = dataset.make_phantom(seed=7, index=index, size=SIZE)
         for kind, array in zip(("2d_images", "2d_masks"), expected):
             path = folder / kind / dataset.slice_name(7, index)
             stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
