@@ -127,6 +127,7 @@ def accelerator() -> ConfigDict:
     c.model.levels = 6  # a receptive field of 828 pixels
     c.model.dtype = "bfloat16"
     c.augment.rotation_deg = 10.0
+    c.augment.without_lung = 0.01  # as in `long`
     c.train.batch_size = c.train.batch_per_device = 16
     c.train.outlier_knee = 1.0  # see `_varied`
     c.train.total_steps = 12_000
