@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing.weights import write_weights
 from lungseg_jax.data.dataset import Dataset
+from lungseg_jax.data.pairs import name_of
 from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.data.splits import Split
 from lungseg_jax.evaluation.results import format_summary
@@ -83,11 +83,11 @@ def run_experiment(
     else:
         config.check_effects(c)
     devices.warn_of_idle_gpu()
-    c, used = fit_to_devices(c, folder)
-    cache_root = cache.cache_root(c.cache_dir)
-    compilation.enable_compilation_cache(cache_root)
-    room = room_for_slices()
-    with contextlib.ExitStack() as stack:
+    with job.ending_together(), contextlib.ExitStack() as stack:
+        c, used = fit_to_devices(c, folder)
+        cache_root = cache.cache_root(c.cache_dir)
+        compilation.enable_compilation_cache(cache_root)
+        room = room_for_slices()
         with job.primary_first():
             # Refuses a folder before phantoms are drawn, which may take minutes.
             run = run_record.run_to_resume(c, folder, extend=extend)
@@ -102,10 +102,9 @@ def run_experiment(
             run_record.register_run(c, folder, data, run, initial=about, devices=used)
         initial = functools.partial(_load_recorded, load, folder) if c.init else None
         _train(c, folder, data, initial, track)
-        with job.ending_together():
-            job.meet()
-            evaluation = _finish(folder, data)
-            job.meet()
+        job.meet()
+        evaluation = _finish(folder, data)
+        job.meet()
     if folder.page.exists():
         progress.say(f"report: {folder.page}")
     return evaluation
@@ -146,7 +145,7 @@ def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
     """Load the weights that a run starts from, and describe them."""
     test = set(data.split["test"])
     digests = data.dataset.checked.digests
-    digests = {path: d for path, d in digests.items() if Path(path).stem in test}
+    digests = {path: d for path, d in digests.items() if name_of(path) in test}
     initial, about = load_initial_weights(
         c.init, c.model.to_dict(), config.preprocessing_of(c), digests
     )
@@ -180,8 +179,13 @@ def _train(
         progress.say("the training is finished; nothing is trained again")
         return
     progress.say(str(data.placement))
-    tracking = Tracking(track, _make_draw(c, dataset, split))
-    loop.train(c, folder, data, initial, tracking)
+    loop.train(
+        config=c,
+        folder=folder,
+        data=data,
+        initial=initial,
+        tracking=Tracking(track, _make_draw(c, dataset, split)),
+    )
 
 
 def _make_draw(

@@ -1,6 +1,7 @@
 """The whole pipeline on tiny data: what it refuses, writes, repeats and repairs."""
 
 import base64
+import contextlib
 import errno
 import json
 import shutil
@@ -173,6 +174,37 @@ def test_a_lost_snapshot_is_not_silently_left_out(copied_run, tiny_cache):
     copied_run.evaluation.unlink()
     with pytest.raises(UserError, match="lost the snapshots 4"):
         run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+
+
+def test_a_lost_last_snapshot_is_not_silently_replaced(copied_run, capsys):
+    shutil.rmtree(copied_run.checkpoints / "7")
+    with pytest.raises(UserError, match="lost the snapshots 7"):
+        load_ensemble(copied_run.path, members="last")
+    assert list(load_ensemble(copied_run.path, members="4").members) == ["4"]
+    assert "not finished" not in capsys.readouterr().out
+
+
+def test_an_error_before_the_first_update_ends_the_job(
+    tiny_cache, tmp_path, monkeypatch
+):
+    ended = []
+
+    @contextlib.contextmanager
+    def ending_together():
+        try:
+            yield
+        except UserError as e:
+            ended.append(str(e))
+            raise
+
+    def fail(*_):
+        raise UserError("the checkpoints cannot be read.")
+
+    monkeypatch.setattr(job, "ending_together", ending_together)
+    monkeypatch.setattr(loop, "is_finished", fail)
+    with pytest.raises(UserError, match="cannot be read"):
+        run_experiment(tiny_config(tiny_cache), str(tmp_path / "run"))
+    assert ended
 
 
 def test_a_damaged_snapshot_is_not_silently_ensembled(copied_run, tiny_cache):

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class LocalCheckpoints:
     def __enter__(self) -> "LocalCheckpoints":
         silence_orbax()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_KeepSnapshots(self._snapshots),
+            preservation_policy=_KeepSnapshots(self._snapshots, self._damaged),
             cleanup_tmp_directories=True,
             **self._options,
         )
@@ -169,22 +169,30 @@ class LocalCheckpoints:
 
 
 class _KeepSnapshots(policies.PreservationPolicy):
-    """Keep the snapshots and, until the last of them, the newest steps."""
+    """Keep `preserved` steps; `damaged` may grow."""
 
-    def __init__(self, snapshots: Sequence[int]):
-        self._snapshots = snapshots
+    def __init__(self, snapshots: Sequence[int], damaged: Set[int]):
+        self._snapshots, self._damaged = snapshots, damaged
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        return preserved(
-            [checkpoint.step for checkpoint in checkpoints], self._snapshots
-        )
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = preserved(steps, self._snapshots, self._damaged)
+        return [step in kept for step in steps]
 
 
-def preserved(steps: Sequence[int], snapshots: Sequence[int]) -> list[bool]:
-    """Return which of the saved steps are kept: see `LocalCheckpoints`."""
-    is_finished = snapshots and steps[-1] == snapshots[-1]
-    newest = [] if is_finished else steps[-NEWEST:]
-    return [step in snapshots or step in newest for step in steps]
+def preserved(
+    steps: Iterable[int], snapshots: Sequence[int], damaged: Set[int]
+) -> set[int]:
+    """Return which of the saved steps are kept: see `LocalCheckpoints`.
+
+    Damaged ones do not count among the newest. Those that the training has not reached
+    again are kept, and replaced when it does.
+    """
+    intact = sorted(set(steps) - damaged)
+    newest = intact[-1] if intact else 0
+    is_finished = snapshots and newest == snapshots[-1]
+    kept = set() if is_finished else set(intact[-NEWEST:])
+    return {s for s in steps if s in kept or s in snapshots or s > newest}
 
 
 def restore_newest(

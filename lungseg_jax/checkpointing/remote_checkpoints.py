@@ -101,11 +101,9 @@ class RemoteCheckpoints:
     def _copy(self, step: int) -> None:
         self._local.wait()
         upload_step(Path(self._scratch.name), self._folder, step)
-        # A damaged one is replaced when the training reaches it.
-        steps = [s for s in saved_steps(self._folder) if s not in self._damaged]
-        for old, is_kept in zip(steps, preserved(steps, self._snapshots), strict=True):
-            if not is_kept:
-                delete_step(self._folder, old)
+        steps = saved_steps(self._folder)
+        for old in set(steps) - preserved(steps, self._snapshots, self._damaged):
+            delete_step(self._folder, old)
 
 
 AnyCheckpoints = LocalCheckpoints | RemoteCheckpoints

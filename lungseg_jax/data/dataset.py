@@ -66,16 +66,13 @@ class Dataset:
                 remedy=f"delete {self._folder}, which is prepared again from the files.",
             ) from e
         image, mask = record["image"][..., 0], record["mask"][..., 0]
-        return Slice(name, image, mask, aspect=self._aspect(name))
+        return Slice(name, image, mask, aspect=self.checked.metadata.aspect(name))
 
     def shapes(self, names: Iterable[str]) -> set[tuple[int, int, float]]:
         """Return the different heights, widths and pixel aspects of the named slices."""
         slices = (self.checked.slices[self._index_by_name[name]] for name in names)
-        return {(info.height, info.width, self._aspect(info.name)) for info in slices}
-
-    def _aspect(self, name: str) -> float:
-        row_mm, column_mm = self.checked.metadata.spacings.get(name, (1.0, 1.0))
-        return row_mm / column_mm
+        aspect = self.checked.metadata.aspect
+        return {(info.height, info.width, aspect(info.name)) for info in slices}
 
 
 def load_dataset(

@@ -40,6 +40,11 @@ class SliceMetadata:
     patients: Mapping[str, str]
     spacings: Mapping[str, tuple[float, float]]
 
+    def aspect(self, name: str) -> float:
+        """Return the height of a slice's pixels over their width; 1 if it is unknown."""
+        row_mm, column_mm = self.spacings.get(name, (1.0, 1.0))
+        return row_mm / column_mm
+
 
 def read_metadata(folder: Path, names: Sequence[str]) -> SliceMetadata:
     """Read slices.csv; without the file, all slices are without metadata.

@@ -43,10 +43,15 @@ class Slice:
     aspect: float = 1.0
 
 
-def read_slice(pair: Pair) -> Slice:
-    """Read both files of a pair at their original size."""
+def read_slice(pair: Pair, *, aspect: float = 1.0) -> Slice:
+    """Read both files of a pair at their original size; see `Slice` for `aspect`."""
     image = formats.read_slice_array(pair.image)
-    return Slice(pair.name, image, formats.read_slice_mask(pair.mask))
+    return Slice(pair.name, image, formats.read_slice_mask(pair.mask), aspect)
+
+
+def name_of(path: str | Path) -> str:
+    """Return the name of a slice, from the path of its image or its mask."""
+    return formats.split_suffix(Path(path))[0]
 
 
 def find_pairs(folder: Path) -> list[Pair]:
@@ -130,7 +135,7 @@ def _list_files(
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or formats.kind_of(path) not in kinds:
             continue
-        name = formats.split_suffix(path)[0]
+        name = name_of(path)
         if name in files:
             faults[path] = UserError(
                 f"{folder} has both {files[name].name} and {path.name}.",

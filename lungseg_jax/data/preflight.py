@@ -11,7 +11,7 @@ from pathlib import Path
 from lungseg_jax.data.intensity import Values, detect_intensity, pool_values, values_of
 from lungseg_jax.data.io import formats
 from lungseg_jax.data.metadata import TABLE, SliceMetadata, read_metadata
-from lungseg_jax.data.pairs import Pair, scan
+from lungseg_jax.data.pairs import Pair, Slice, read_slice, scan
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 from lungseg_jax.runtime.files import write_text
@@ -61,6 +61,10 @@ class CheckedFolder:
     fingerprint: str
     slices: Sequence[SliceInfo]
     metadata: SliceMetadata
+
+    def read(self, pair: Pair) -> Slice:
+        """Read a pair at its original size, with the aspect of slices.csv."""
+        return read_slice(pair, aspect=self.metadata.aspect(pair.name))
 
     @property
     def dtype(self) -> str:

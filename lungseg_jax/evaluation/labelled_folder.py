@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from lungseg_jax.data.intensity import require_intensity
-from lungseg_jax.data.pairs import read_slice
 from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
 from lungseg_jax.inference.ensemble.location import is_bundle
@@ -38,7 +37,7 @@ def evaluate_folder(
     names = [pair.name for pair in checked.pairs]
     evaluation = {"schema_version": SCHEMA_VERSION} | evaluate(
         trained,
-        map(read_slice, checked.pairs),
+        map(checked.read, checked.pairs),
         len(checked.pairs),
         flips=flips,
         **slice_metadata(checked.metadata, names),

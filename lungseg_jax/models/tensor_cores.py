@@ -2,8 +2,8 @@
 
 Its tensor cores compute tiles of 32 output channels and more. The wide levels of a U-Net
 have 8 to 32, and would leave most of a tile empty. With the neighbors of a row side by side
-in the channels, which is how a map lies in memory anyway, tiles are full. As in `folded`,
-the kernel becomes a band of kernels, most of which is zero.
+in the channels, which is the layout of a map in memory anyway, the tiles are full. As in
+`folded`, the kernel becomes a band of kernels, most of which is zero.
 
 Measured in bfloat16 on an H200 (docs/scaling.md). Float32 keeps the plain form.
 """

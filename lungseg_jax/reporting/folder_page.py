@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.data.pairs import read_slice
 from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.segmenter import LungSegmenter
@@ -38,6 +37,6 @@ def write_folder_page(
         evaluation,
         LungSegmenter(scored, flips=evaluation["flips"]),
         title=f"{trained.path.name} on {Path(evaluation['data']).name}",
-        read=lambda names: [read_slice(pairs[name]) for name in names],
+        read=lambda names: [checked.read(pairs[name]) for name in names],
     )
     return folder / "index.html"

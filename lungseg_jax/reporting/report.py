@@ -18,6 +18,7 @@ from lungseg_jax.inference.overlay import (
     gray,
     overlay,
     resize_to_fit,
+    stretch,
 )
 from lungseg_jax.inference.segmentation import Segmentation
 from lungseg_jax.inference.segmenter import LungSegmenter
@@ -134,7 +135,8 @@ def _pictures(
         "doubt": overlay(image, mask, uncertainty, window_hu=window_hu),
         "slice": gray(image, window_hu=window_hu),
     }
-    return {key: resize_to_fit(picture, SIDE) for key, picture in pictures.items()}
+    square = {key: stretch(p, image_slice.aspect) for key, p in pictures.items()}
+    return {key: resize_to_fit(picture, SIDE) for key, picture in square.items()}
 
 
 def _draw_figures(evaluation: Mapping[str, Any]) -> dict[str, bytes]:

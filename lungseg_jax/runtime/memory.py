@@ -62,7 +62,7 @@ def reported(remedy: str) -> Iterator[None]:
 
 
 def is_exhausted(error: Exception) -> bool:
-    """Whether what XLA raised is about a device without enough memory."""
+    """Whether an error of XLA means that a device ran out of memory."""
     return "RESOURCE_EXHAUSTED" in str(error)
 
 

@@ -111,4 +111,5 @@ def _to_second_moment(norm):
 
 
 def _to_variance(norm):
-    return {"mean": norm["mean"], "var": norm["var"] - norm["mean"] ** 2}
+    var = norm["var"] - norm["mean"] ** 2
+    return {"mean": norm["mean"], "var": var * (var > 0)}  # negative by rounding

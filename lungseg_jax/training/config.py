@@ -99,7 +99,7 @@ def check_effects(c: ConfigDict) -> None:
                 rule=f"it belongs to config.{owner}.",
                 remedy=f"set --config.{name}={defaults[name]}.",
             )
-    _check_hold(c)
+    check_hold(c)
 
 
 def upgrade_config(written: Mapping[str, Any], version: str) -> ConfigDict:
@@ -269,7 +269,7 @@ def _check_schedule(c: ConfigDict) -> None:
         )
 
 
-def _check_hold(c: ConfigDict) -> None:
+def check_hold(c: ConfigDict) -> None:
     """Check that the rate changes within each cycle, and within the warm-up.
 
     It would stay at the peak in a cycle that ends in a snapshot, and at 0.0 in a warm-up.

@@ -1,23 +1,10 @@
-"""Sources of training batches: a resident split, or a stream.
-
-A feed has these attributes and methods:
-
-  slices, batch: all slices, and the indices `[b]` of those of the update after a step.
-  images, masks: arrays, or their shapes, that `train_steps` is compiled for.
-  gather: takes rows of them; see `make_train_steps`.
-  take(step, count): the images, masks and indices `[k b]` of `count` updates after `step`.
-  prepare(step, count, running): makes ready what `take` will be asked for next.
-  parts(batches): see `batch_stats.pool_batch_stats`; devices share each batch.
-  close(): ends what runs in the background; a later `take` starts it again.
-
-`k` is the number of updates per dispatch, of which the first `count` are used.
-"""
+"""Sources of training batches: a resident split, or a stream."""
 
 import operator
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -33,7 +20,41 @@ from lungseg_jax.training.run_data import RunData
 Batch = Callable[[int], np.ndarray]  # step -> the slices of its update, [b]
 
 
-def feed_of(c: ConfigDict, data: RunData, mesh: Mesh) -> "ResidentFeed | StreamedFeed":
+class Feed(Protocol):
+    """A source of training batches, for k updates in a dispatch.
+
+    Attributes:
+      slices: all of them.
+      batch: gives the slices of an update.
+      images, masks: arrays, or their shapes, that `train_steps` is compiled for.
+      gather: takes rows of them; see `make_train_steps`.
+    """
+
+    slices: NetworkSlices
+    batch: Batch
+    images: Any
+    masks: Any
+    gather: Callable[[jax.Array, jax.Array], jax.Array]
+
+    def take(self, step: int, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return images, masks and indices `[k b]` of `count` <= k updates after a step."""
+
+    def prepare(self, step: int, count: int, running: Any) -> None:
+        """Make ready what `take` will be asked for next.
+
+        Args:
+          step, count: those of the next `take`.
+          running: results of the dispatch that was just made.
+        """
+
+    def parts(self, batches: np.ndarray) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """See `batch_stats.pool_batch_stats`; devices share each batch."""
+
+    def close(self) -> None:
+        """End what runs in the background; a later `take` starts it again."""
+
+
+def feed_of(c: ConfigDict, data: RunData, mesh: Mesh) -> Feed:
     """Create the feed of a run, whose batches its configuration determines."""
     batch = partial(
         mixed_batch_indices,
@@ -62,7 +83,7 @@ def make_feed(
     *,
     steps_per_dispatch: int,
     total_steps: int,
-) -> "ResidentFeed | StreamedFeed":
+) -> Feed:
     """Create the feed of a placement, a key of `placement.PLACEMENTS`.
 
     Raises:
@@ -160,10 +181,7 @@ class StreamedFeed:
     def prepare(self, step: int, count: int, running: Any) -> None:
         """Read and move the next slices in the background.
 
-        Args:
-          step, count: those of the next `take`.
-          running: results of the dispatch that was just made. The dispatch before it must
-            have ended: its slices make room for the next ones.
+        The dispatch before the running one must have ended first: its slices make room.
         """
         before, self._running = self._running, running
 

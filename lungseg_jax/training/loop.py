@@ -28,7 +28,7 @@ from lungseg_jax.training.config import (
     preprocessing_of,
     snapshot_steps,
 )
-from lungseg_jax.training.feeds import ResidentFeed, StreamedFeed, feed_of
+from lungseg_jax.training.feeds import Feed, feed_of
 from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.log import TrainingLog
 from lungseg_jax.training.programs import (
@@ -58,11 +58,12 @@ def is_finished(config: ConfigDict, folder: RunFolder) -> bool:
 
 
 def train(
+    *,
     config: ConfigDict,
     folder: RunFolder,
     data: RunData,
-    initial: Callable[[], Any] | None = None,
-    tracking: Tracking | None = None,
+    initial: Callable[[], Any] | None,
+    tracking: Tracking,
 ) -> None:
     """Train until `config.train.total_steps`, from the newest checkpoint on.
 
@@ -77,7 +78,7 @@ def train(
       UserError: the training diverged, or the memory or the disk is full.
       Stopped: a signal asked for the end; the last update is saved.
     """
-    tracking, snapshots = tracking or Tracking(), snapshot_steps(config)
+    snapshots = snapshot_steps(config)
     with _reported(config):
         training = _build(config, data)
     with (
@@ -133,7 +134,7 @@ class _Training:
     """
 
     config: ConfigDict
-    feed: ResidentFeed | StreamedFeed
+    feed: Feed
     split_size: int
     schedule: Callable
     init: Callable[[], TrainState]

@@ -1,4 +1,4 @@
-"""Where the training slices are while a training runs.
+"""Where the training slices are kept during a training.
 
 No placement changes what a step computes: the order of the slices is the same.
 """

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checksums import has_valid_checksum, json_digest
-from lungseg_jax.data.pairs import IMAGES
+from lungseg_jax.data.pairs import IMAGES, name_of
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import check_config, snapshot_steps, upgrade_config
@@ -87,7 +87,7 @@ class Run:
         own = {
             digest
             for path, digest in _images(self.record["sha256"])
-            if Path(path).stem in train
+            if name_of(path) in train
         }
         extra = self.record.get("extra") or {"sha256": {}}
         own |= {digest for _, digest in _images(extra["sha256"])}

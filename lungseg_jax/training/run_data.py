@@ -41,7 +41,7 @@ class RunData:
       dataset: all slices but the extra ones.
       split: their names.
       extra: phantoms in no split, which are mixed into the batches; None without any.
-      placement: where the training slices are meanwhile.
+      placement: where the training slices are kept during the training.
     """
 
     dataset: Dataset

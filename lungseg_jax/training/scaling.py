@@ -11,6 +11,7 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import (
     check_config,
+    check_hold,
     differences,
     micro_batch_size,
     snapshot_steps,
@@ -69,7 +70,8 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
       updates do not grow with the gradient either, the same follows as long as noise
       dominates the gradient (Su, kexue.fm/archives/11285, 2025).
     - If r > 1, the warm-up takes at least WARMUP of the first cycle, as the 5 of 90 epochs
-      of Goyal et al., arXiv:1706.02677, section 2.2, which let a large rate start.
+      of Goyal et al., arXiv:1706.02677, section 2.2, which let a large rate start. Rates
+      that are held for several steps get none: they would be held at 0.
 
     Args:
       c: passed `check_config`, with a `train.batch_per_device`.
@@ -92,9 +94,11 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
     scaled.update_from_flattened_dict(changes)
     check_config(scaled)
     first_cycle = snapshot_steps(scaled)[0]
-    least = math.ceil(WARMUP * first_cycle) if ratio > 1 else 0
+    is_warmed_up = ratio > 1 and scaled.schedule.hold_steps == 1
+    least = math.ceil(WARMUP * first_cycle) if is_warmed_up else 0
     warmup = max(round(c.schedule.warmup_steps / ratio), least)
     scaled.schedule.warmup_steps = min(warmup, first_cycle - 1)
+    check_hold(scaled)
     return scaled
 
 

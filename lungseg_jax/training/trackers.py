@@ -18,7 +18,7 @@ PROJECT = "lungseg"  # of Weights & Biases, and the experiment of MLflow
 
 
 class Tracker(Protocol):
-    """What follows a training. Any method may raise whatever its library raises.
+    """A follower of a training. Its methods may raise any exception of their library.
 
     Attributes:
       library: the module that it needs; the extra of its name installs it.

@@ -282,6 +282,22 @@ def test_a_damaged_step_is_reported_skipped_and_saved_again(
     assert outcome(folder, state) == "harmless"
 
 
+def test_a_damaged_step_is_not_counted_among_the_newest(tmp_path, state):
+    """After a fault in 3 and a save on the way there, 1 is still there to fall back to."""
+    with LocalCheckpoints(tmp_path / "c", snapshots=[9]) as saved:
+        for step in (1, 3):
+            save(saved, at(state, step), {})
+    (tmp_path / "c/3/seal/metadata").write_text("broken")
+    with LocalCheckpoints(tmp_path / "c", snapshots=[9]) as saved:
+        assert int(restore(saved, state)[0].step) == 1
+        save(saved, at(state, 2), {})
+    assert checkpoints.saved_steps(tmp_path / "c") == [1, 2, 3]
+    with LocalCheckpoints(tmp_path / "c", snapshots=[9]) as saved:
+        assert int(restore(saved, state)[0].step) == 2
+        save(saved, at(state, 4), {})  # beyond the damaged one, which is of no use now
+    assert checkpoints.saved_steps(tmp_path / "c") == [2, 4]
+
+
 @pytest.mark.parametrize("item", ["seal", "state"])
 def test_a_checkpoint_that_the_disk_does_not_give_is_not_taken_for_damaged(
     two_saved, state, monkeypatch, item

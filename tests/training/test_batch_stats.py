@@ -97,3 +97,18 @@ def test_processes_share_the_batches(as_processes, processes):
             pooled,
             together,
         )
+
+
+def test_variances_are_never_negative():
+    """E[x^2] - E[x]^2 of values near 100 has an error larger than their variance."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(64, 32, 32, 1)).astype(np.float32)
+    model = make_model("conv", filters=2)
+    variables = init_variables(model, channels=1, seed=0)
+    conv = variables["params"]["down_1"]["layer"]["conv"]
+    conv["bias"], conv["kernel"] = conv["bias"] + 100, conv["kernel"] * 1e-3
+    batches = np.arange(64).reshape(8, 8)
+    stats = make_precise_batch_stats(model)(variables, images, batches)
+    assert (stats["down_1"]["layer"]["norm"]["var"] >= 0).all()
+    estimated = {"params": variables["params"], "batch_stats": stats}
+    assert np.isfinite(model.apply(estimated, images[:1], train=False)).all()

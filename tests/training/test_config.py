@@ -201,6 +201,7 @@ def test_notebook_schedule_changes_once_an_epoch():
         ("schedule.floor", 1.0, "below the peak of the last cycle, 0.005"),
         ("schedule.floor", 0.005, "below the peak of the last cycle, 0.005"),
         ("schedule.peak", -1.0, "schedule.peak=-1.0"),
+        ("optimizer.epsilon", 0.0, "a number from 1e-12 to 1.0"),
         ("data.window_hu", (400.0, -1000.0), "two increasing numbers"),
         ("data.image_size", 8, "data.image_size=8"),
         ("model.levels", 9, "model.levels=9"),

@@ -6,6 +6,7 @@ import pytest
 from tiny_run import stop_after, tiny_config
 
 from lungseg_jax.checkpointing.checksums import with_checksum
+from lungseg_jax.data.io import formats
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import default_config
@@ -85,5 +86,15 @@ def test_training_images_are_recognized_by_content_under_any_name(tmp_path):
         | {"2d_images/b.tif": "3", "2d_images/c.tif": "4"},
     }
     digests = {"2d_images/x.tif": "1", "2d_images/y.tif": "4", "2d_masks/z.tif": "3"}
+    run = Run(RunFolder(tmp_path), default_config(), record, [])
+    assert run.count_training_images(digests) == 1
+
+
+def test_training_images_have_suffixes_of_formats_that_were_added(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(formats.FORMATS, ".ome.tif", formats.FORMATS[".tif"])
+    digests = {"2d_images/a.ome.tif": "1", "2d_masks/a.ome.tif": "2"}
+    record = {"split": {"train": ["a"]}, "sha256": digests}
     run = Run(RunFolder(tmp_path), default_config(), record, [])
     assert run.count_training_images(digests) == 1

@@ -26,15 +26,26 @@ def test_without_the_knob_nothing_changes():
 
 
 def test_a_batch_sixteen_times_as_large():
-    c = recipe(**{"train.batch_per_device": 16, "schedule.hold_steps": 30})
+    c = recipe(**{"train.batch_per_device": 16})
     scaled = scale_to_devices(c, 8)
     assert scaled.train.batch_size == 128
     assert scaled.train.total_steps == 50 and scaled.train.save_every == 5
     assert scaled.schedule.peak == 16e-3 and scaled.schedule.floor == 4e-4
-    assert scaled.schedule.hold_steps == 2  # 1.875
+    assert scaled.schedule.hold_steps == 1
     assert scaled.schedule.warmup_steps == 2  # a twentieth of the first 25 steps
     assert config.snapshot_steps(scaled) == (25, 50)
     assert c.train.batch_size == 8  # the recipe is left as it was
+
+
+def test_rates_that_are_held_are_not_warmed_up():
+    """They would be held at 0 in the first updates."""
+    c = recipe(**{"train.batch_per_device": 16, "schedule.hold_steps": 30})
+    scaled = scale_to_devices(c, 8)
+    assert scaled.schedule.hold_steps == 2  # 1.875
+    assert scaled.schedule.warmup_steps == 0
+    c.schedule.warmup_steps = 31
+    with pytest.raises(UserError, match="hold_steps=2 is out of range"):
+        scale_to_devices(c, 8)
 
 
 def test_the_batch_of_the_recipe_leaves_its_numbers():

@@ -28,9 +28,10 @@ def load_run(run: Run, members: str | Every = "all") -> TrainedEnsemble:
     config = run.config
     if root := cache.root_if_possible(config.cache_dir):
         compilation.enable_compilation_cache(root)
-    if members in ("all", EVERY):
+    is_last_lost = run.planned_snapshots[-1] in run.lost_snapshots
+    if members in ("all", EVERY) or (members == "last" and is_last_lost):
         _require_all_snapshots(run)
-    if len(run.snapshots) < len(run.planned_snapshots):
+    if len(run.snapshots) + len(run.lost_snapshots) < len(run.planned_snapshots):
         progress.say(
             f"the run is not finished: it has {len(run.snapshots)} of "
             f"{len(run.planned_snapshots)} snapshots"

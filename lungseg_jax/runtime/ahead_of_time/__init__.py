@@ -1,1 +1,1 @@
-"""What compilers say of programs for devices that need not be there."""
+"""What compilers report of programs for devices that need not be there."""

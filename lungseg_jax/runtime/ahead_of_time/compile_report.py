@@ -1,4 +1,4 @@
-"""How a program suits devices that need not be there, by what its compiler says."""
+"""Whether a program fits devices that need not be there, as its compiler reports."""
 
 import dataclasses
 import time
