@@ -73,6 +73,11 @@ def fold(x: jax.Array, pixels: int) -> Folded:
     return Folded(x.reshape(b, h, w // pixels, c * pixels), pixels)
 
 
+def as_folded(x: FeatureMap) -> Folded:
+    """Return a plain map as one with a single pixel in a fold."""
+    return x if isinstance(x, Folded) else Folded(x, 1)
+
+
 def unfold(x: FeatureMap) -> jax.Array:
     """Return the plain map; a plain one is returned unchanged."""
     if not isinstance(x, Folded):
@@ -122,6 +127,16 @@ def upsample2x(coarse: jax.Array | Pixels) -> jax.Array:
         b, h, w, c = coarse.shape
         x = jnp.broadcast_to(coarse[:, :, None, :, None], (b, h, 2, w, 2, c))
     return x.reshape(b, 2 * h, 2 * w, c)
+
+
+def interleave_rows(top: jax.Array, bottom: jax.Array) -> jax.Array:
+    """Even and odd rows, `[b h w c]` each, as `[b 2h w c]`."""
+
+    def spread(rows, before):  # stacked and reshaped, they would be copied
+        axes = [(0, 0, 0), (before, 1 - before, 1), (0, 0, 0), (0, 0, 0)]
+        return jax.lax.pad(rows, jnp.zeros((), rows.dtype), axes)
+
+    return spread(top, 0) + spread(bottom, 1)
 
 
 def split_channels(x: FeatureMap, parts: int) -> list[FeatureMap]:

@@ -5,14 +5,15 @@ two CPU cores the train step of the inception U-Net takes about a third of the
 time of the textbook forms (`benchmarks/textbook_forms.py --size 256`).
 
 The layout of its input decides the form of an operation: `convolutions` and `pools` are for
-plain arrays, `folded` for maps of folded rows, which a TPU prefers. In a program for a GPU,
-`tensor_cores` computes narrow convolutions of plain arrays.
+plain arrays, `folded_convolutions` and `folded_pools` for maps of folded rows, which a TPU
+prefers. For a GPU, `tensor_cores` computes the narrow convolutions of plain arrays.
 """
 
 import jax
 
 import lungseg_jax.models.convolutions as convolutions
-import lungseg_jax.models.folded as folded
+import lungseg_jax.models.folded_convolutions as folded_convolutions
+import lungseg_jax.models.folded_pools as folded_pools
 import lungseg_jax.models.pools as pools
 import lungseg_jax.models.tensor_cores as tensor_cores
 from lungseg_jax.models.layouts import FeatureMap, SkipConcat, is_folded
@@ -25,7 +26,7 @@ def conv2d(x: FeatureMap | SkipConcat, kernel: jax.Array) -> FeatureMap:
     Computed in the dtype of `x`.
     """
     if is_folded(x):
-        return folded.conv2d(x, kernel)
+        return folded_convolutions.conv2d(x, kernel)
     if target_platform() == "gpu" and tensor_cores.is_narrow(x, kernel):
         return tensor_cores.conv2d(x, kernel)
     return convolutions.conv2d(x, kernel)
@@ -33,9 +34,9 @@ def conv2d(x: FeatureMap | SkipConcat, kernel: jax.Array) -> FeatureMap:
 
 def max_pool_same(x: FeatureMap | SkipConcat) -> FeatureMap | SkipConcat:
     """2x2 max-pool with stride 1 and SAME padding, which is below and to the right."""
-    return (folded if is_folded(x) else pools).max_pool_same(x)
+    return (folded_pools if is_folded(x) else pools).max_pool_same(x)
 
 
 def max_pool(x: FeatureMap) -> FeatureMap:
     """2x2 max-pool with stride 2, `[b 2h 2w c] -> [b h w c]`."""
-    return (folded if is_folded(x) else pools).max_pool(x)
+    return (folded_pools if is_folded(x) else pools).max_pool(x)

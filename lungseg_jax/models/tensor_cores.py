@@ -2,8 +2,8 @@
 
 Its tensor cores compute tiles of 32 output channels and more. The wide levels of a U-Net
 have 8 to 32, and would leave most of a tile empty. With the neighbors of a row side by side
-in the channels, which is the layout of a map in memory anyway, the tiles are full. As in
-`folded`, the kernel becomes a band of kernels, most of which is zero.
+in the channels, which is the layout of a map in memory anyway, the tiles are full, and the
+kernel becomes one of `bands`.
 
 Measured in bfloat16 on an H200 (docs/scaling.md). Float32 keeps the plain form.
 """
@@ -11,8 +11,8 @@ Measured in bfloat16 on an H200 (docs/scaling.md). Float32 keeps the plain form.
 import jax
 import jax.numpy as jnp
 
+from lungseg_jax.models.bands import convolve, pixels_to_fold, place_taps, taps
 from lungseg_jax.models.convolutions import apply_kernel
-from lungseg_jax.models.folded import convolve, pixels_to_fold, place_taps, taps
 from lungseg_jax.models.layouts import FeatureMap, SkipConcat
 
 CHANNELS = 64  # of a tile; 32 took 7 % longer

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lungseg_jax.models.bands import pixels_to_fold
 from lungseg_jax.models.blocks import Conv
-from lungseg_jax.models.folded import pixels_to_fold
 from lungseg_jax.models.layouts import (
     FeatureMap,
     SkipConcat,
@@ -22,6 +22,7 @@ from lungseg_jax.models.norms import make_norm
 from lungseg_jax.models.operators import max_pool
 from lungseg_jax.runtime.compilation import target_platform
 
+LANES = 128  # channels that a TPU computes at a time
 FACTORS = (1, 2, 4, 8)  # filters of the first levels, in units of the first
 DTYPES = ("float32", "bfloat16")  # of the computation
 PRECISIONS = ("default", "high", "highest")  # of products and convolutions, in jax.lax
@@ -118,7 +119,7 @@ def _fold_for_platform(x: jax.Array, block: nn.Module) -> FeatureMap:
     narrowest = getattr(block, "narrowest", None)
     if target_platform() != "tpu" or narrowest is None:
         return x
-    pixels = pixels_to_fold(x.shape[2], narrowest)
+    pixels = pixels_to_fold(x.shape[2], narrowest, LANES)
     return x if pixels == 1 else fold(x, pixels)
 
 

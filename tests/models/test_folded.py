@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.models import make_model
-from lungseg_jax.models.folded import pixels_to_fold
+from lungseg_jax.models.bands import pixels_to_fold
 from lungseg_jax.models.layouts import (
     Folded,
     SkipConcat,
@@ -102,7 +102,7 @@ def test_materialize_unfolds(pixels):
 )
 def test_pixels_to_fold(width, channels, expected):
     """They fill 128 channels as far as the width allows: odd rows are not folded."""
-    assert pixels_to_fold(width, channels) == expected
+    assert pixels_to_fold(width, channels, 128) == expected
 
 
 # --- operators ---
