@@ -1,7 +1,7 @@
 """Segment a volume slice by slice; memory holds its mask, and a few slices of it."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +61,6 @@ def predict_volume(
                 slices = _segment_slices(segmenter, volume, domain, maps, sheet)
                 in_hu = segmenter.trained.domain == "HU"
                 lungs = complete_mask(slices.masks, in_hu=in_hu, cleanup=volume_cleanup)
-                confidences = _with_reasons(slices.confidences, lungs.flags)
                 labelled = lungs.sides if labels == "sides" else lungs.mask
                 pictures = sheet and VolumePictures(
                     volume,
@@ -72,7 +71,8 @@ def predict_volume(
                     in_hu=in_hu,
                 )
                 for k, image in enumerate(volume.slices()):
-                    mask, confidence = lungs.mask[k].astype(bool), confidences[k]
+                    mask = lungs.mask[k].astype(bool)
+                    confidence = slices.confidences[k].with_reasons(lungs.reasons[k])
                     writer.write(k, labelled[k])
                     table.add_slice(
                         task.name,
@@ -153,17 +153,6 @@ def _segment_slices(
                 kept.uncertainty[k] = segmentation.uncertainty
             bar.update()
     return kept
-
-
-def _with_reasons(
-    confidences: Sequence[Confidence], flags: Mapping[str, np.ndarray]
-) -> list[Confidence]:
-    """Add the reasons of the volume, whose flags are bool `[n]`."""
-    confidences = list(confidences)
-    for reason, flagged in flags.items():
-        for k in np.flatnonzero(flagged):
-            confidences[k] = confidences[k].with_reason(reason)
-    return confidences
 
 
 def _check_volume(segmenter: LungSegmenter, volume: Volume) -> str:
