@@ -20,6 +20,7 @@ from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.contact_sheet import ContactSheet, evenly_spaced
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
+from lungseg_jax.inference.measured_rows import VolumeRows
 from lungseg_jax.inference.outputs import LABELS
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.prediction_task import PredictionTask
@@ -56,7 +57,7 @@ def predict_volume(
         domain = _check_volume(segmenter, volume)
         begin()
         with open_mask(task.target, volume, LABELS[labels]) as writer:
-            with table.volume(), _open_maps(task, volume) as maps:
+            with _open_maps(task, volume) as maps:
                 sheet = ContactSheet(volume.count) if task.overlay else None
                 slices = _segment_slices(segmenter, volume, domain, maps, sheet)
                 in_hu = segmenter.trained.domain == "HU"
@@ -70,28 +71,19 @@ def predict_volume(
                     window_hu=segmenter.trained.window_hu,
                     in_hu=in_hu,
                 )
+                rows = VolumeRows(task.name, volume.spacing_mm)
                 for k, image in enumerate(volume.slices()):
-                    mask = lungs.mask[k].astype(bool)
                     confidence = slices.confidences[k].with_reasons(lungs.reasons[k])
                     writer.write(k, labelled[k])
-                    table.add_slice(
-                        task.name,
-                        k,
-                        image,
-                        mask,
-                        confidence,
-                        spacing_mm=volume.spacing_mm,
-                    )
+                    rows.add(k, image, lungs.mask[k].astype(bool), confidence)
                     if pictures:
                         pictures.add(k, image, confidence)
-                table.end_volume(
-                    task.name, volume.spacing_mm, right=lungs.right, left=lungs.left
-                )
                 if pictures:
                     picture, view = pictures.finish(task.name)
                     write_picture(task.overlay, picture)
                     write_page(task.page, view)
                 writer.finish()  # now, as some formats can still fail
+            table.add(*rows.finish(right=lungs.right, left=lungs.left))
             table.flush()
 
 
