@@ -41,5 +41,5 @@ class Confidence:
     def with_reasons(self, reasons: Iterable[str]) -> "Confidence":
         """Return the same with more reasons, if any, to review the slice."""
         reasons = (*self.reasons, *reasons)
-        review = bool(reasons) or self.review
-        return dataclasses.replace(self, review=review, reasons=reasons)
+        to_review = bool(reasons) or self.review
+        return dataclasses.replace(self, review=to_review, reasons=reasons)
