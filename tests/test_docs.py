@@ -18,6 +18,7 @@ from lungseg_jax.cli import train, train_flags
 from lungseg_jax.evaluation.comparison import PairedMasks, compare_masks
 from lungseg_jax.inference import prediction_rows
 from lungseg_jax.inference.confidence import Confidence
+from lungseg_jax.inference.measured_rows import VolumeRows
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.metrics.registry import METRICS
 from lungseg_jax.runtime import progress, signals
@@ -251,9 +252,10 @@ def test_the_columns_of_predictions_are_on_their_page():
     assert tuple(name for name, _ in documented) == prediction_rows.COLUMNS
     mask, spacing = np.ones((2, 2), bool), (1.0, 1.0, 1.0)
     confidence = Confidence(0.9, True, 0.1, 0.1, 0.1, ("uncertain",))
+    volume = VolumeRows("a", spacing)
+    volume.add(0, -700 * mask, mask, confidence)
     with PredictionTable(None, collect=True) as table:
-        table.add_slice("a", 0, -700 * mask, mask, confidence, spacing_mm=spacing)
-        table.end_volume("a", spacing, right=2, left=2)
+        table.add(*volume.finish(right=2, left=2))
     for kind, row in zip(("slice", "`all`"), table.rows, strict=True):
         filled = [column for column, cell in row.items() if cell]
         assert filled == [name for name, rows in documented if kind in rows], kind

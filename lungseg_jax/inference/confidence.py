@@ -1,6 +1,7 @@
 """How far to trust the mask of a slice, in numbers and in words."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from lungseg_jax.inference import review
 from lungseg_jax.inference.segmentation import Segmentation
@@ -37,6 +38,8 @@ class Confidence:
             reasons=(reason,) if segmentation.review else (),
         )
 
-    def with_reason(self, reason: str) -> "Confidence":
-        """Return the same with one more reason to review the slice."""
-        return dataclasses.replace(self, review=True, reasons=(*self.reasons, reason))
+    def with_reasons(self, reasons: Iterable[str]) -> "Confidence":
+        """Return the same with more reasons, if any, to review the slice."""
+        reasons = (*self.reasons, *reasons)
+        to_review = bool(reasons) or self.review
+        return dataclasses.replace(self, review=to_review, reasons=reasons)

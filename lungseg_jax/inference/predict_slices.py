@@ -20,6 +20,7 @@ from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
+from lungseg_jax.inference.measured_rows import slice_row
 from lungseg_jax.inference.overlay import overlay
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.prediction_task import PredictionTask
@@ -48,7 +49,7 @@ def predict_slices(
                 window = segmenter.trained.window_hu
                 picture = overlay(*map(stored, shown), window_hu=window)
                 write_picture(task.overlay, picture)
-            table.add_slice(
+            row = slice_row(
                 task.name,
                 None,
                 source.image,
@@ -56,6 +57,7 @@ def predict_slices(
                 Confidence.of(segmentation),
                 spacing_mm=source.spacing_mm,
             )
+            table.add(row)
             table.flush()
             # The mask appears last, when all that belongs to it is there.
             mask = segmentation.mask.astype(np.uint8) * np.uint8(255)

@@ -1,7 +1,7 @@
 """Segment a volume slice by slice; memory holds its mask, and a few slices of it."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.contact_sheet import ContactSheet, evenly_spaced
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
+from lungseg_jax.inference.measured_rows import VolumeRows
 from lungseg_jax.inference.outputs import LABELS
 from lungseg_jax.inference.prediction_table import PredictionTable
 from lungseg_jax.inference.prediction_task import PredictionTask
@@ -56,12 +57,11 @@ def predict_volume(
         domain = _check_volume(segmenter, volume)
         begin()
         with open_mask(task.target, volume, LABELS[labels]) as writer:
-            with table.volume(), _open_maps(task, volume) as maps:
+            with _open_maps(task, volume) as maps:
                 sheet = ContactSheet(volume.count) if task.overlay else None
                 slices = _segment_slices(segmenter, volume, domain, maps, sheet)
                 in_hu = segmenter.trained.domain == "HU"
                 lungs = complete_mask(slices.masks, in_hu=in_hu, cleanup=volume_cleanup)
-                confidences = _with_reasons(slices.confidences, lungs.flags)
                 labelled = lungs.sides if labels == "sides" else lungs.mask
                 pictures = sheet and VolumePictures(
                     volume,
@@ -71,27 +71,19 @@ def predict_volume(
                     window_hu=segmenter.trained.window_hu,
                     in_hu=in_hu,
                 )
+                rows = VolumeRows(task.name, volume.spacing_mm)
                 for k, image in enumerate(volume.slices()):
-                    mask, confidence = lungs.mask[k].astype(bool), confidences[k]
+                    confidence = slices.confidences[k].with_reasons(lungs.reasons[k])
                     writer.write(k, labelled[k])
-                    table.add_slice(
-                        task.name,
-                        k,
-                        image,
-                        mask,
-                        confidence,
-                        spacing_mm=volume.spacing_mm,
-                    )
+                    rows.add(k, image, lungs.mask[k].astype(bool), confidence)
                     if pictures:
                         pictures.add(k, image, confidence)
-                table.end_volume(
-                    task.name, volume.spacing_mm, right=lungs.right, left=lungs.left
-                )
                 if pictures:
                     picture, view = pictures.finish(task.name)
                     write_picture(task.overlay, picture)
                     write_page(task.page, view)
                 writer.finish()  # now, as some formats can still fail
+            table.add(*rows.finish(right=lungs.right, left=lungs.left))
             table.flush()
 
 
@@ -153,17 +145,6 @@ def _segment_slices(
                 kept.uncertainty[k] = segmentation.uncertainty
             bar.update()
     return kept
-
-
-def _with_reasons(
-    confidences: Sequence[Confidence], flags: Mapping[str, np.ndarray]
-) -> list[Confidence]:
-    """Add the reasons of the volume, whose flags are bool `[n]`."""
-    confidences = list(confidences)
-    for reason, flagged in flags.items():
-        for k in np.flatnonzero(flagged):
-            confidences[k] = confidences[k].with_reason(reason)
-    return confidences
 
 
 def _check_volume(segmenter: LungSegmenter, volume: Volume) -> str:

@@ -191,7 +191,7 @@ class LungSegmenter:
         stream = self.stream(checked, aspects=repeat(volume.aspect))
         slices = stack(stream, len(images))
         lungs = complete_mask(mark_air(images, slices.mask), in_hu=trained_on == "HU")
-        flagged = np.logical_or.reduce([*lungs.flags.values()])
+        flagged = np.array([bool(reasons) for reasons in lungs.reasons])
         has_geometry = volume.spacing_mm is not None
         return dataclasses.replace(
             slices,

@@ -1,7 +1,8 @@
 """The mask of a volume, made of the masks of its slices."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,14 +19,14 @@ class VolumeMask:
       mask: uint8 `[n h w]` in {0, 1}.
       sides: uint8 `[n h w]`, labels of `label_sides`.
       right, left: voxels of each lung.
-      flags: bool `[n]`, slices to review, by the reason: a constant of `review`.
+      reasons: why to review each slice; constants of `review`.
     """
 
     mask: np.ndarray
     sides: np.ndarray
     right: int
     left: int
-    flags: Mapping[str, np.ndarray]
+    reasons: Sequence[tuple[str, ...]]
 
 
 def complete_mask(
@@ -47,4 +48,6 @@ def complete_mask(
         review.NEIGHBOURS: review.unlike_neighbours(masks),
         review.SIDES: review.sides_differ(sides),
     }
-    return VolumeMask(masks, sides, right, left, flags)
+    per_slice = zip(*flags.values(), strict=True)
+    reasons = [tuple(itertools.compress(flags, flagged)) for flagged in per_slice]
+    return VolumeMask(masks, sides, right, left, reasons)

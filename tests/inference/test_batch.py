@@ -78,7 +78,7 @@ def test_a_broken_volume_does_not_stop_the_others(segmenter, patients, tmp_path)
     assert [volume["slices"] for volume in table.volumes] == [3, 3]
 
 
-@pytest.mark.parametrize("fails", [2, 5])  # the check, the prediction
+@pytest.mark.parametrize("fails", [2, 5, 9])  # the check, the prediction, the rows
 def test_a_disk_that_fails_does_not_stop_the_others(
     segmenter, patients, tmp_path, monkeypatch, fails
 ):
@@ -90,10 +90,13 @@ def test_a_disk_that_fails_does_not_stop_the_others(
 
     reads = []
     monkeypatch.setattr(Geometry, "position", position)
-    skipped, _ = predict(segmenter, plan_outputs(patients, tmp_path / "out")[1:])
+    tasks = plan_outputs(patients, tmp_path / "out")[1:]
+    skipped, table = predict(segmenter, tasks, tmp_path / "t.csv")
     (error,) = skipped.values()
     assert "anna/ct1.nii cannot be read: Input/output error" in error.what
     assert masks_in(tmp_path / "out") == ["carl/study/ct.nii"]
+    assert list(read_rows(tmp_path / "t.csv")) == [tasks[1].name]
+    assert "anna" not in table.summary()
 
 
 def test_without_skip_a_broken_volume_ends_the_prediction(
@@ -154,13 +157,12 @@ def test_what_is_stopped_is_resumed(segmenter, patients, tmp_path):
     whole, once = tmp_path / "whole.csv", tmp_path / "t.csv"
     predict(segmenter, plan_outputs(patients, tmp_path / "all")[1:], whole)
 
-    def stop(task):
+    def stop():
         raise Stop
 
     with pytest.raises(Stop), PredictionTable(once) as table:
         predict_files(segmenter, tasks[:1], table)
-        with table.volume():
-            stop(tasks[1])
+        predict_files(segmenter, tasks[1:], table, begin=stop)
     rows = read_rows(once)
     left = left_of(tasks, measured=rows)
     assert [task.name for task in left] == [tasks[1].name]

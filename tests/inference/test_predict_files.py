@@ -15,6 +15,7 @@ from pydicom.uid import generate_uid
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.contact_sheet import TILE
+from lungseg_jax.inference.measured_rows import slice_row
 from lungseg_jax.inference.outputs import MAPS
 from lungseg_jax.inference.overlay import overlay
 from lungseg_jax.inference.plan import plan_outputs
@@ -41,7 +42,7 @@ def predict(
 
 
 def row_of(segmentation):
-    """Return the arguments of `add_slice` that a segmentation determines."""
+    """Return the arguments of `slice_row` that a segmentation determines."""
     return segmentation.mask, Confidence.of(segmentation)
 
 
@@ -317,7 +318,7 @@ def test_omits_review_without_a_limit(trained, images, tmp_path):
 
 def test_omits_densities_unless_in_hounsfield_units(segmenter, images, tmp_path):
     with PredictionTable(tmp_path / "t.csv", domain="8-bit") as predictions:
-        predictions.add_slice("a", None, images[0], *row_of(segmenter(images[0])))
+        predictions.add(slice_row("a", None, images[0], *row_of(segmenter(images[0]))))
     (row,) = csv.DictReader((tmp_path / "t.csv").open())
     assert row["mean_hu"] == "" and int(row["area_px"]) > 0
 
@@ -326,10 +327,10 @@ def test_summary_counts_empty_masks(segmenter, images):
     segmentation = segmenter(images[0])
     empty = np.zeros_like(segmentation.mask)
     with PredictionTable(None) as predictions:
-        predictions.add_slice("a", None, images[0], *row_of(segmentation))
+        predictions.add(slice_row("a", None, images[0], *row_of(segmentation)))
         assert "no lung" not in predictions.summary()
         without_lung = dataclasses.replace(segmentation, mask=empty)
-        predictions.add_slice("b", None, images[0], *row_of(without_lung))
+        predictions.add(slice_row("b", None, images[0], *row_of(without_lung)))
     assert "no lung was found in 1 of 2 slices" in predictions.summary()
 
 
@@ -340,12 +341,12 @@ def test_summary_names_a_volume_once_and_its_neighbours_as_one_span(segmenter, i
     slices = [("a", k) for k in (2, 7, 8, 9)] + [("b", 9), ("c.tif", None)]
     with PredictionTable(None) as predictions:
         for name, k in slices:
-            predictions.add_slice(name, k, images[0], mask, flagged)
+            predictions.add(slice_row(name, k, images[0], mask, flagged))
         assert (
             "6 of 6 slices to review: a:2, 7-9, b:9, c.tif\n" in predictions.summary()
         )
         for k in range(20, 60, 2):
-            predictions.add_slice("d", k, images[0], mask, flagged)
+            predictions.add(slice_row("d", k, images[0], mask, flagged))
     assert (
         "c.tif, d:20, 22, 24, 26, 28, 30, 32, 34 and 12 more" in predictions.summary()
     )
@@ -358,7 +359,9 @@ def test_leaves_no_temporary_file_if_the_csv_cannot_be_written(
     with pytest.raises(UserError, match="t.csv cannot be written"):
         with PredictionTable(tmp_path / "t.csv") as predictions:
             not_utf_8 = "a\udcff"
-            predictions.add_slice(not_utf_8, None, images[0], *row_of(segmentation))
+            predictions.add(
+                slice_row(not_utf_8, None, images[0], *row_of(segmentation))
+            )
             (tmp_path / "t.csv").mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
