@@ -66,7 +66,8 @@ def plan_outputs(
             f"the format {format} is unknown.", rule=f"one of {', '.join(known)}."
         )
     if source.is_dir():
-        _refuse_inside(source, target)
+        for path in (target, *extra_outputs):
+            _refuse_inside(source, path)
     inputs = find_inputs(source, series)
     if [found.path for found in inputs] == [source]:
         tasks = [_plan_input(source, _mask_of(source, target, format), series)]
@@ -115,12 +116,12 @@ def _plan_folder(
 
 
 def _refuse_inside(source: Path, target: Path) -> None:
-    """Refuse masks in the folder of their inputs: the next run would segment them."""
+    """Refuse outputs in the folder of the inputs: the next run would segment masks."""
     inside = Path(os.path.realpath(target))  # unlike Path.resolve, circular links too
     if inside.is_relative_to(os.path.realpath(source)):
         raise UserError(
             f"{target} is not outside of the input folder {source}.",
-            rule="masks are not among their inputs, where the next run would find them.",
+            rule="outputs are not among the inputs, where the next run would find them.",
             remedy=f"name an output outside of {source}.",
         )
 

@@ -295,7 +295,18 @@ def test_refuses_masks_among_their_inputs(images, series, tmp_path):
 
 def test_refuses_further_outputs_in_a_dicom_series(series, tmp_path):
     options = {"extra_outputs": [series / "t.csv"]}
-    assert_refused("would overwrite", series, tmp_path / "m.nii.gz", **options)
+    assert_refused("not outside of", series, tmp_path / "m.nii.gz", **options)
+
+
+def test_refuses_further_outputs_among_the_inputs(images, tmp_path):
+    for path in (images / "t.csv", images / "below" / "t.json"):
+        assert_refused(
+            f"{path} is not outside of the input folder",
+            images,
+            tmp_path / "out",
+            extra_outputs=[path],
+            overwrite=True,
+        )
 
 
 def test_accepts_a_target_that_links_to_itself(images, tmp_path):
