@@ -1,24 +1,29 @@
 """What each mask of a folder was made with, recorded in a file beside the masks."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lungseg_jax.data.io.dicom_files import may_be_dicom
+from lungseg_jax.data.io.formats import kind_of
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.runtime.files import append_text
 
 RECORD = ".lungseg_predict.jsonl"
+ENDS = 2**16  # bytes at the start and the end of an input that identify it
 
 
 class Provenance:
-    """The options that each mask was made with.
+    """The input that each mask was made from, and the options.
 
-    RECORD has lines `{"mask": "anna/ct.nii.gz", "made_with": {"labels": "lung", ...}}`.
-    The last line about a mask applies; null marks one about to be replaced. Lines are only
-    appended, so commands may write into one folder at the same time.
+    RECORD has lines `{"mask": "anna/ct.nii.gz", "made_with": {"labels": "lung", ...},
+    "input": "5f1a..."}`. The last line about a mask applies; null marks one about to be
+    replaced. Lines are only appended, so commands may write into one folder at the same
+    time.
 
     Args:
       folder: of the masks; None for a single mask, of which nothing is recorded.
@@ -29,14 +34,16 @@ class Provenance:
 
     def __init__(self, folder: Path | None):
         self._folder = folder
-        self._made_with = dict(_read(folder / RECORD)) if folder else {}
+        self._before = dict(_read(folder / RECORD)) if folder else {}
+        self._identities: dict[str, str | None] = {}  # of inputs, by mask
         self._tasks: Sequence[PredictionTask] = ()
         self._options: Mapping[str, Any] = {}
         self._has_begun = False
 
     def is_outdated(self, task: PredictionTask) -> bool:
         """Return whether a command that was stopped was to replace the mask."""
-        return self._made_with.get(self._name(task), {}) is None
+        before = self._before.get(self._name(task))
+        return before is not None and before["made_with"] is None
 
     def plan(
         self,
@@ -53,15 +60,22 @@ class Provenance:
           kept: tasks whose masks are kept, next to these.
 
         Raises:
-          UserError: masks are kept that were made with something else.
+          UserError: masks are kept that were made with something else, or from other
+            inputs.
         """
         self._tasks, self._options = tasks, options
-        before = [self._made_with.get(self._name(task)) for task in kept]
+        if self._folder:
+            self._identities = {self._name(task): _identity(task) for task in tasks}
+        known = [  # others: by version 0.1, or by hand
+            (task, self._before[self._name(task)])
+            for task in kept
+            if self._before.get(self._name(task), {}).get("made_with")
+        ]
         changed = [
-            f"{name}: {made_with.get(name)} -> {value}"
-            for made_with in filter(None, before)  # others: by version 0.1, or by hand
+            f"{name}: {before['made_with'].get(name)} -> {value}"
+            for _, before in known
             for name, value in options.items()
-            if made_with.get(name) != value
+            if before["made_with"].get(name) != value
         ]
         if changed:
             raise UserError(
@@ -71,6 +85,19 @@ class Provenance:
                 remedy="the same options; another OUTPUT; or --overwrite without "
                 "--resume, to predict all again.",
             )
+        others = [
+            f"{task.target}: another input than {task.name}"
+            for task, before in known
+            if before.get("input") and _identity(task) not in (before["input"], None)
+        ]
+        if others:
+            raise UserError(
+                f"masks in {self._folder} were made from other inputs:\n"
+                f"{bullet_list(others)}",
+                rule="--resume keeps the masks of the same inputs.",
+                remedy="delete these masks; another OUTPUT; or --overwrite without "
+                "--resume, to predict all again.",
+            )
 
     def begin(self) -> None:
         """Record that the planned tasks replace the masks that are there."""
@@ -78,17 +105,18 @@ class Provenance:
             self._has_begun = True
             there = [task for task in self._tasks if task.target.exists()]
             # After a blank line, as a command that was killed may have left half a line.
-            self._append("", *(self._line(task, None) for task in there))
+            self._append("", *(self._line(task, made_with=None) for task in there))
 
     def add(self, task: PredictionTask) -> None:
         """Record a mask that has been made."""
-        self._append(self._line(task, self._options))
+        identity = self._identities.get(self._name(task))
+        self._append(self._line(task, made_with=self._options, input=identity))
 
     def _name(self, task: PredictionTask) -> str:
         return os.path.relpath(task.target, self._folder)
 
-    def _line(self, task: PredictionTask, options: Mapping[str, Any] | None) -> str:
-        return json.dumps({"mask": self._name(task), "made_with": options})
+    def _line(self, task: PredictionTask, **known: Any) -> str:
+        return json.dumps({"mask": self._name(task), **known})
 
     def _append(self, *lines: str) -> None:
         if self._folder:
@@ -96,7 +124,36 @@ class Provenance:
             append_text(self._folder / RECORD, "".join(f"{line}\n" for line in lines))
 
 
-def _read(file: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+def _identity(task: PredictionTask) -> str | None:
+    """Return a text that differs for another input of the same name.
+
+    For a file or a folder with one series, it is a digest of the sizes of the files and of
+    both ends; for one of several series, the UID. None if the input cannot be read.
+    """
+    if task.series:
+        return task.series
+    try:
+        files = _files(task.source)
+        sizes = [path.stat().st_size for path in files]
+        digest = hashlib.sha256(json.dumps(sizes).encode())
+        for path, start in ((files[0], 0), (files[-1], max(0, sizes[-1] - ENDS))):
+            with path.open("rb") as file:
+                file.seek(start)
+                digest.update(file.read(ENDS))
+    except (OSError, IndexError):
+        return None
+    return digest.hexdigest()
+
+
+def _files(source: Path) -> list[Path]:
+    """Return the files of an input: of a folder, those that may be of its series."""
+    if not source.is_dir():
+        return [source]
+    paths = filter(may_be_dicom, sorted(source.iterdir()))
+    return [path for path in paths if path.is_file() and not kind_of(path)]
+
+
+def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         lines = file.read_bytes().splitlines()
     except FileNotFoundError:
@@ -106,8 +163,8 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
     for line in lines:
         try:
             row = json.loads(line)
-            made_with = row["made_with"] and dict(row["made_with"])
+            row["made_with"] = row["made_with"] and dict(row["made_with"])
             mask = str(row["mask"])
         except (ValueError, KeyError, TypeError):  # cut short
             continue
-        yield mask, made_with
+        yield mask, row

@@ -1,9 +1,13 @@
 """The record of what the masks of a folder were made with."""
 
+import json
+
+import numpy as np
 import pytest
+from dicom_files import write_series  # of tests/data/io/
 
 from lungseg_jax.inference.prediction_task import PredictionTask
-from lungseg_jax.inference.provenance import RECORD, Provenance
+from lungseg_jax.inference.provenance import ENDS, RECORD, Provenance
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -44,3 +48,55 @@ def test_masks_to_be_replaced_are_outdated_until_they_are(tmp_path):
     provenance.begin()
     assert [Provenance(tmp_path).is_outdated(task) for task in tasks] == [False, True]
     assert not Provenance(None).is_outdated(bert)  # a single mask has no record
+
+
+def write_inputs(folder, **contents):
+    folder.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        (folder / f"{name}.nii").write_bytes(content)
+
+
+def tasks_from(folder, out, *names):
+    return [PredictionTask(folder / name, out / name, True) for name in names]
+
+
+def test_masks_of_other_inputs_are_not_kept(tmp_path):
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    scan = bytes(2 * ENDS)
+    write_inputs(inputs, anna=scan, bert=scan, carl=scan)
+    out.mkdir()
+    tasks = tasks_from(inputs, out, "anna.nii", "bert.nii", "carl.nii")
+    make(out, tasks, labels="lung")
+    Provenance(out).plan([], {"labels": "lung"}, kept=tasks)
+    write_inputs(inputs, anna=b"1" + scan[1:], bert=scan[1:] + b"1")
+    (inputs / "carl.nii").unlink()  # no longer readable, not another one
+    with pytest.raises(UserError, match="were made from other inputs") as e:
+        Provenance(out).plan([], {"labels": "lung"}, kept=tasks)
+    assert [task.name in str(e.value) for task in tasks] == [True, True, False]
+    write_inputs(inputs, anna=scan[1:], bert=scan)
+    with pytest.raises(UserError, match=r"anna\.nii: another input"):
+        Provenance(out).plan([], {"labels": "lung"}, kept=tasks)
+
+
+def test_inputs_of_records_without_them_are_not_compared(tmp_path):
+    write_inputs(tmp_path / "in", anna=b"scan")
+    line = {"mask": "anna.nii", "made_with": {"labels": "lung"}}
+    (tmp_path / RECORD).write_text(json.dumps(line) + "\n")
+    tasks = tasks_from(tmp_path / "in", tmp_path, "anna.nii")
+    Provenance(tmp_path).plan([], {"labels": "lung"}, kept=tasks)
+
+
+def test_a_series_is_another_one_if_its_files_are(tmp_path):
+    folder, out = tmp_path / "series", tmp_path / "out"
+    write_series(folder, array=np.zeros((3, 8, 8), np.int16))
+    out.mkdir()
+    task = PredictionTask(folder, out / "series.nii", True)
+    make(out, [task], labels="lung")
+    (folder / "notes.txt").write_text("of the reader")
+    (folder / "Segmentation.seg.nrrd").touch()
+    Provenance(out).plan([], {"labels": "lung"}, kept=[task])
+    for file in folder.iterdir():
+        file.unlink()
+    write_series(folder, array=np.zeros((3, 8, 8), np.int16))
+    with pytest.raises(UserError, match="other inputs"):
+        Provenance(out).plan([], {"labels": "lung"}, kept=[task])
