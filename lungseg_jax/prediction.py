@@ -9,6 +9,7 @@ from lungseg_jax.inference.plan import index_of
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_record import (
     describe_weights,
+    is_prediction_record,
     options_record,
     prediction_record,
 )
@@ -17,7 +18,7 @@ from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.provenance import Provenance
 from lungseg_jax.inference.resumption import Remainder, find_remainder
 from lungseg_jax.inference.segmenter import LungSegmenter
-from lungseg_jax.reporting.index_page import write_index_page
+from lungseg_jax.reporting.index_page import is_own_page, write_index_page
 from lungseg_jax.reporting.volume_page import write_volume_page
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
@@ -47,8 +48,9 @@ def run_prediction(
       json: file for the same data, with outputs, weights and skipped inputs.
       labels: a key of `LABELS`.
       volume_cleanup: see `clean_volume`.
-      resume: keep the masks that are there, and predict the rest.
-      overwrite: whether, with `resume`, incomplete outputs may be replaced.
+      resume: keep the masks in a folder that are there, and predict the rest.
+      overwrite: whether, with `resume`, outputs may be replaced that are incomplete or not
+        of this command.
       network: the options that chose the weights, for the JSON file.
 
     Raises:
@@ -58,7 +60,9 @@ def run_prediction(
     is_folder = all(task.target != out for task in tasks)
     provenance = Provenance(out if is_folder else None)
     remainder = Remainder(tasks, [], [])
-    if resume:
+    if resume and not overwrite:
+        _check_replaceable(out, json, index_of(tasks, out))
+    if resume and (is_folder or not out.exists()):
         remainder = find_remainder(tasks, csv, provenance, overwrite=overwrite)
         done, left = pluralize(len(remainder.kept), "mask"), len(remainder.tasks)
         progress.say(f"{done} already there, {left} to do")
@@ -106,6 +110,37 @@ def run_prediction(
     if skipped:
         inputs = pluralize(len(remainder.tasks), "input")
         raise combine_errors(list(skipped.values()), f"{inputs}, skipped", always=True)
+
+
+def _check_replaceable(out: Path, json: Path | None, index: Path | None) -> None:
+    """Refuse to resume over files of unknown origin.
+
+    Args:
+      out: the mask, or the folder of the masks.
+      json: file for the results, or None.
+      index: the page of several volumes, or None.
+
+    Raises:
+      UserError: `out` is a file, or the others exist and are of another kind.
+    """
+    if out.is_file():
+        raise UserError(
+            f"the mask {out} is already there.",
+            rule="--resume continues a folder of masks, which records what each was made "
+            "with.",
+            remedy="add --overwrite to predict it again, or name another output.",
+        )
+    foreign = []
+    if json and json.exists() and not is_prediction_record(json):
+        foreign.append(str(json))
+    if index and index.exists() and not is_own_page(index):
+        foreign.append(str(index))
+    if foreign:
+        raise UserError(
+            f"{' and '.join(foreign)} would be replaced.",
+            rule="--resume replaces only results that this command has written.",
+            remedy="name another output, or add --overwrite.",
+        )
 
 
 def _write_index(

@@ -122,8 +122,8 @@ def map_options(function):
 @click.option(
     "--resume",
     is_flag=True,
-    help="Keep the masks that are there, with their rows in --csv, and predict the rest, "
-    "with the same options.",
+    help="Keep the masks that are in the folder OUTPUT, with their rows in --csv, and "
+    "predict the rest, with the same options.",
 )
 @app.overwrite_option
 @app.quiet_option

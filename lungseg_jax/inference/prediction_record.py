@@ -1,6 +1,7 @@
 """A prediction as one JSON object, which docs/reference/file_formats.md describes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lungseg_jax
@@ -11,6 +12,7 @@ from lungseg_jax.inference.prediction_rows import WHOLE, parse_cell, rows_by_inp
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import read_json
 
 SCHEMA_VERSION = 1
 _OF_VOLUMES = ("volume_ml", "right_ml", "left_ml", "mean_hu", "p05_hu", "p95_hu")
@@ -50,6 +52,16 @@ def prediction_record(
             for name, e in skipped.items()
         ],
     }
+
+
+def is_prediction_record(path: Path) -> bool:
+    """Return whether a file is a JSON object of `prediction_record`."""
+    try:
+        content = read_json(path)
+    except UserError:
+        return False
+    known = {"schema_version", "lungseg_jax", "weights", "inputs", "skipped"}
+    return isinstance(content, dict) and known <= content.keys()
 
 
 def describe_weights(segmenter: LungSegmenter) -> dict[str, Any]:

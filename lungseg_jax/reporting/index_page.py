@@ -9,6 +9,7 @@ from urllib.parse import quote
 from lungseg_jax.reporting.templates import render
 from lungseg_jax.runtime.files import write_text
 
+GENERATOR = b'<meta name="generator" content="lungseg_jax">'  # in base.html
 SIZES = {"volume_ml": "Both, ml", "right_ml": "Right, ml", "left_ml": "Left, ml"}
 
 
@@ -46,6 +47,14 @@ def write_index_page(
             skipped=sum(row["reason"] is not None for row in rows),
         ),
     )
+
+
+def is_own_page(path: Path) -> bool:
+    """Return whether a file is a page that this package has written."""
+    try:
+        return GENERATOR in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _row(page: Path, folder: Path, row: Mapping[str, Any] | None) -> dict:

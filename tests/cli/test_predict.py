@@ -115,6 +115,57 @@ def test_resuming_replaces_no_mask_and_mixes_no_options(
     assert corrected.stat().st_mtime_ns == before
 
 
+def test_resuming_keeps_no_masks_of_other_scans(trained_run, lungseg_here, tmp_path):
+    write_scans(tmp_path / "a", "anna.nii", "bert.nii")
+    run = f"--run={trained_run}"
+    assert lungseg_here("predict", run, "a", "out", cwd=tmp_path).returncode == 0
+    write_scans(tmp_path / "b", "bert.nii", "anna.nii", "carl.nii")  # others, by name
+    words = "predict", "--resume", run, "b", "out"
+    done = lungseg_here(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert "masks in out were made from other inputs" in done.stderr
+    assert "out/anna.nii: another input than b/anna.nii" in done.stderr
+    assert not (tmp_path / "out" / "carl.nii").exists()
+    (tmp_path / "out" / "anna.nii").unlink()
+    shutil.copy(tmp_path / "a" / "bert.nii", tmp_path / "b" / "bert.nii")
+    done = lungseg_here(*words, cwd=tmp_path)  # as the error says
+    assert done.returncode == 0 and "1 mask already there, 2 to do" in done.stdout
+
+
+def test_resuming_does_not_keep_a_single_mask(trained_run, lungseg_here, tmp_path):
+    write_scans(tmp_path, "anna.nii")
+    words = "predict", f"--run={trained_run}", "--resume", "anna.nii", "mask.nii"
+    assert lungseg_here(*words, cwd=tmp_path).returncode == 0
+    before = (tmp_path / "mask.nii").stat().st_mtime_ns
+    done = lungseg_here(*words, "--labels=sides", cwd=tmp_path)
+    assert done.returncode == 2 and "mask.nii is already there" in done.stderr
+    assert (tmp_path / "mask.nii").stat().st_mtime_ns == before
+    done = lungseg_here(*words, "--labels=sides", "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert np.asarray(nib.load(tmp_path / "mask.nii").dataobj).max() == 2
+
+
+def test_resuming_replaces_no_files_of_others(trained_run, lungseg_here, tmp_path):
+    write_scans(tmp_path / "in", "anna.nii", "bert.nii")
+    mine = tmp_path / "mine.json", tmp_path / "out" / "index.html"
+    (tmp_path / "out").mkdir()
+    mine[0].write_text('{"schema_version": 1}')
+    mine[1].write_text("<html><title>My site</title></html>")
+    words = f"--run={trained_run}", "--csv=t.csv", "--json=mine.json", "--overlay"
+    words = "predict", "--resume", *words, "in", "out"
+    before = [file.read_text() for file in mine]
+    done = lungseg_here(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mine.json and out/index.html would be replaced" in done.stderr
+    assert [file.read_text() for file in mine] == before
+    assert not (tmp_path / "out" / "anna.nii").exists()
+    for more in ("--overwrite",), ():  # replaces them; then they are of this command
+        done = lungseg_here(*words, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert len(json.loads(mine[0].read_text())["inputs"]) == 2
+    assert "anna_overlay.html" in mine[1].read_text()
+
+
 def test_an_overwrite_that_was_stopped_is_resumed(trained_run, lungseg_here, tmp_path):
     write_scans(tmp_path / "in", "anna.nii", "bert.nii")
     write_scans(tmp_path / "other", "carl.nii")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lungseg_jax.reporting.index_page import write_index_page
+from lungseg_jax.reporting.index_page import is_own_page, write_index_page
 
 ROW = {
     "volume_ml": "4321.6",
@@ -32,6 +32,9 @@ def test_lists_volumes_with_links_and_those_that_were_skipped(tmp_path):
     assert "skipped: c is &lt;torn&gt;." in page and "c_overlay" not in page
     assert "M\\udcfcller" in page  # a Latin-1 name
     assert "For research only" in page
+    assert is_own_page(tmp_path / "out" / "index.html")
+    (tmp_path / "index.html").write_text("<html><title>My site</title></html>")
+    assert not is_own_page(tmp_path / "index.html")
 
 
 @pytest.mark.parametrize("folder", ["", "./", "../scans/"])
