@@ -144,6 +144,8 @@ def test_a_mistake_ends_the_process_without_a_traceback(
         ("return [][1]", "--config: IndexError: list index"),
         ("return 1 / 0", "--config: ZeroDivisionError: "),
         ("assert False", "--config: AssertionError: "),
+        ("len(3)", "--config: TypeError: object of type 'int' has no len()\nrule:"),
+        ("float('x')", "--config: ValueError: could not convert string to float: 'x'"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_plain_error(
@@ -157,6 +159,27 @@ def test_a_mistake_in_a_recipe_is_one_plain_error(
     assert done.stderr.startswith("error: ") and message in done.stderr
     if message.startswith("--config: "):
         assert f"raised by {tmp_path}/recipe.py, line 3." in done.stderr
+
+
+@pytest.mark.parametrize(
+    "code,variant,what",
+    [
+        ("", "", " has no get_config()."),
+        ("def get_config(): pass", ":v", ": get_config() takes 0 positional arguments"),
+        ("def get_config(v): pass", "", ": get_config() missing 1 required positional"),
+        ("def get_config() pass", "", "SyntaxError: expected ':' (recipe.py, line 1)"),
+    ],
+)
+def test_a_recipe_that_cannot_be_called_is_one_plain_error(
+    code, variant, what, lungseg_here, monkeypatch, tmp_path
+):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # of other tests
+    (tmp_path / "recipe.py").write_text(code)
+    done = lungseg_here("train", f"--config={tmp_path}/recipe.py{variant}")
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert what in done.stderr and f"{tmp_path}/recipe.py" in done.stderr
+    assert done.stderr.endswith("fix:   correct the recipe.\n")
+    assert len(done.stderr.splitlines()) == 3 and "cli/" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -196,6 +219,12 @@ def test_without_words_the_help_is_printed(lungseg, lungseg_here):
         if name not in ("train", "doctor"):
             done = lungseg_here(name)
             assert done.returncode == 0 and "Options:" in done.stdout
+
+
+def test_without_docstrings_the_help_has_only_options(lungseg):
+    for words in (["--version"], ["--help"], ["train", "--help"], ["check", "--help"]):
+        done = lungseg(*words, PYTHONOPTIMIZE="2")
+        assert done.returncode == 0 and done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", ["-o", "--output"])
