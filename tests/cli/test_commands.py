@@ -1,5 +1,6 @@
 """All commands: help, and one plain error for each mistake."""
 
+import errno
 import json
 import os
 import re
@@ -211,6 +212,48 @@ def test_an_error_of_the_system_names_the_file_in_plain_words(capsys, tmp_path):
         (tmp_path / "none/file").touch()
     expected = f"error: {tmp_path}/none/file: No such file or directory.\n"
     assert capsys.readouterr().err == expected
+
+
+def test_a_working_folder_that_was_deleted_is_named(capsys, monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit, match="2"), outcome.reported(""):
+        Path.cwd()
+    assert capsys.readouterr().err.startswith(
+        "error: the working folder does not exist"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("train", "--list"),
+        ("check", "{folder}"),
+        ("compare", "{folder}/2d_masks", "{folder}/2d_masks"),
+        ("verify", "--run=pretrained"),
+    ],
+)
+def test_a_reader_that_has_left_is_not_an_error(words, labelled_folder, shared_folder):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [word.format(folder=labelled_folder) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-m", "lungseg_jax", *words],
+        env=os.environ | {"XDG_CACHE_HOME": str(shared_folder / "cache")},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_other_than_the_output_that_breaks_is_an_error(capsys):
+    with pytest.raises(SystemExit, match="2"), outcome.reported(""):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert capsys.readouterr().err == "error: Broken pipe.\n"
 
 
 def test_without_words_the_help_is_printed(lungseg, lungseg_here):
