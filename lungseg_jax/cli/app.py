@@ -84,10 +84,10 @@ class UserPath(click.ParamType):
 PATH, FOLDER = UserPath(user_path), UserPath(folder_path)
 
 
-def command(doc: str, **settings):
+def command(doc: str | None, **settings):
     """Decorate a function as a command with the help `doc`; see `Command`."""
     settings = {"context_settings": SETTINGS, "no_args_is_help": True} | settings
-    return click.command(cls=Command, help=doc.strip(), **settings)
+    return click.command(cls=Command, help=(doc or "").strip(), **settings)
 
 
 def run(command: click.Command, words: Sequence[str] | None = None) -> None:

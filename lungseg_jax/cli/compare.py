@@ -5,10 +5,11 @@
     lungseg compare --tolerance=3 truth.nii.gz mask.nii.gz
 
 TRUTH and MASK are two image files, two folders of files with equal names, or two volumes
-of the same size and geometry. A volume is scored in 3D, as papers report it, and by its
-axial slices, with distances in mm; single-slice files have no spacing, so distances are in
-pixels. Masks have the values 0 and 1, or 0 and 255: those that predict writes with
---labels=sides cannot be compared.
+of the same size and geometry; arrays (.npy), which have no geometry, are compared with
+arrays. A volume is scored in 3D, as papers report it, and by its axial slices, with
+distances in mm; arrays and single-slice files have no spacing, so distances are in pixels.
+Masks have the values 0 and 1, or 0 and 255: those that predict writes with --labels=sides
+cannot be compared.
 """
 
 import math

@@ -1,7 +1,7 @@
 """How commands end: with a plain error, or stopped by a signal; a traceback is a bug.
 
-Exit status 0: done; 2: a user error, printed without a traceback; 75 and 130: stopped by
-a signal (`signals.STATUS`).
+Exit status 0: done, even if the reader of the output left early, as `head` does; 2: a user
+error, printed without a traceback; 75 and 130: stopped by a signal (`signals.STATUS`).
 """
 
 import contextlib
@@ -34,11 +34,13 @@ def reported(when_interrupted: str) -> Iterator[None]:
     except UserError as e:
         print(e, file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # as of `| head`: the reader has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
     except OSError as e:  # a full disk, a folder that is not writable
+        if isinstance(e, BrokenPipeError) and not _has_reader():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
         what = f"{e.filename}: {e.strerror}" if e.filename else e.strerror or e
+        if isinstance(e, FileNotFoundError) and not e.filename:  # of os.getcwd
+            what = "the working folder does not exist any more; change to another"
         print(f"error: {what}.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as e:
@@ -49,3 +51,12 @@ def reported(when_interrupted: str) -> Iterator[None]:
         sys.exit(status)
     finally:
         gc.freeze()  # or Python, as it ends, looks at all of JAX once more: 0.3 s
+
+
+def _has_reader() -> bool:
+    """Whether stdout can be written; it cannot if, as of `| head`, its reader has left."""
+    try:
+        print(flush=True)  # to flush is not enough: what failed to be written is lost
+    except BrokenPipeError:
+        return False
+    return True

@@ -21,10 +21,10 @@ class Root(click.Group):
 
     Args:
       summaries: of the commands, by name.
-      doc: for the help.
+      doc: for the help; None under `python -OO`, which drops docstrings.
     """
 
-    def __init__(self, summaries: Mapping[str, str], doc: str):
+    def __init__(self, summaries: Mapping[str, str], doc: str | None):
         version = click.Option(
             ["--version"],
             is_flag=True,
@@ -36,7 +36,7 @@ class Root(click.Group):
         super().__init__(
             "lungseg",
             params=[version],
-            help=doc.strip(),
+            help=(doc or "").strip(),
             no_args_is_help=True,
             context_settings=app.SETTINGS,
         )
@@ -73,7 +73,7 @@ class Root(click.Group):
         click.Command.format_options(self, ctx, formatter)
 
 
-def main(summaries: Mapping[str, str], doc: str) -> None:
+def main(summaries: Mapping[str, str], doc: str | None) -> None:
     """Run the command line."""
     root = Root(summaries, doc)
     if COMPLETION in os.environ:

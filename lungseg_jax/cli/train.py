@@ -112,5 +112,5 @@ def main() -> None:
 
 def _help() -> str:
     keys = KEYS.read_text(encoding="utf-8").rstrip()
-    parts = __doc__.strip(), f"Flags:{train_flags.flag_help(FLAGS)}"
+    parts = (__doc__ or "").strip(), f"Flags:{train_flags.flag_help(FLAGS)}"
     return "\n\n".join([*parts, f"{KEYS_HEAD}:\n{keys}"])

@@ -1,6 +1,7 @@
 """The flags of `train`, parsed by absl, with the keys of a recipe by ml_collections."""
 
 import difflib
+import itertools
 import os
 import re
 import shlex
@@ -89,13 +90,7 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
         TypeError,
         ValueError,
     ) as e:
-        # From ml_collections: the config file is missing, or its get_config failed.
-        cause = _user_error_behind(e)
-        raise cause or UserError(
-            f"--config: {type(e).__name__}: {e}",
-            rule=f"raised by {_last_place(e)}.",
-            remedy="correct the recipe.",
-        ) from e
+        raise _recipe_error(e, words) from e
     check_config(command_flags.config)  # its keys are relied on from here on
 
 
@@ -133,8 +128,11 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
             f"unknown flag --{e.flagname}.", remedy=f"--{near[0]}" if near else LISTS
         ) from e
     except flags.Error as e:
-        cause = _user_error_behind(e)
-        raise cause or UserError(str(e), remedy=LISTS) from e
+        if str(e).startswith(
+            "flag --config="
+        ):  # around ml_collections' text of the error
+            raise _recipe_error(e.__context__.__context__, words) from e
+        raise _user_error_behind(e) or UserError(str(e), remedy=LISTS) from e
     if rest:
         raise UserError(
             f"unexpected argument {rest[0]}.",
@@ -209,11 +207,37 @@ def _check_value(word: str, value: str, kind: type, rule: str) -> None:
         raise UserError(f"{word} is not valid.", rule=f"{rule}.") from e
 
 
-def _last_place(error: BaseException) -> str:
-    """Return the file and line that raised an error, outside of installed libraries."""
+def _recipe_error(error: BaseException, words: Sequence[str]) -> UserError:
+    """Return what a recipe raised, or why its get_config() cannot be called, as ours."""
+    if cause := _user_error_behind(error):
+        return cause
+    named = [word.partition("=")[2] for word in words if re.match(r"--?config=", word)]
+    file, remedy = named[-1].partition(":")[0], "correct the recipe."
+    if place := _place_in_recipe(error, file):
+        return UserError(
+            f"--config: {type(error).__name__}: {error}",
+            rule=f"raised by {place}.",
+            remedy=remedy,
+        )
+    is_missing = isinstance(error, AttributeError)
+    return UserError(
+        f"{file} has no get_config()." if is_missing else f"{file}: {error}.",
+        rule="a recipe has get_config(), or get_config(variant) if it has variants.",
+        remedy=remedy,
+    )
+
+
+def _place_in_recipe(error: BaseException, file: str) -> str:
+    """Return the file and line of a recipe, or of what it calls, that raised an error.
+
+    Installed libraries are left out. The text is empty if no line of the recipe ran.
+    """
+    if isinstance(error, SyntaxError):
+        return error.filename or file  # its text has the line
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "site-packages" not in f.filename] or frames
-    return f"{own[-1].filename}, line {own[-1].lineno}"
+    entered = list(itertools.dropwhile(lambda f: f.filename != file, frames))
+    own = [f for f in entered if "site-packages" not in f.filename] or entered
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:

@@ -43,9 +43,10 @@ _REMEDY_FAR = (
     "negative before they were read as unsigned integers."
 )
 # By the domain of a volume: those that slices of it, which show a part of its values, may
-# seem to have. Padding with 0 and soft tissue, for example, seem to be gray values.
+# seem to have. Soft tissue beside padding with 0 seems to be gray values or, with bone or
+# contrast, values as stored; but only a small part of it is as dense as those.
 _OF_PARTS = {
-    "HU": {"8-bit", "unit"},
+    "HU": {"8-bit", "unit", "unsigned"},
     "unsigned": {"8-bit", "unit"},
     "8-bit": {"unit"},
 }
@@ -137,7 +138,7 @@ def require_intensity(
       UserError: the values are on another scale, so a mask would be meaningless.
     """
     domain = detect_intensity(values)
-    is_part = domain in _OF_PARTS.get(volume, ())
+    is_part = domain in _OF_PARTS.get(volume, ()) and values.dense <= MAX_DENSE_FRACTION
     if is_part or domain == trained_on or "unknown" in (domain, trained_on):
         return domain
     low, high, _ = values

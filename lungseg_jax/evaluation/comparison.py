@@ -150,10 +150,15 @@ def format_scores(comparison: Mapping[str, Any]) -> str:
         interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
         value = "-" if scores[score.key] is None else f"{scores[score.key]:.4f}"
         lines.append(f"{label_with_unit(score, unit):14}{value:>10}{interval}")
+    legend = ""
+    if any(scores[f"{score.key}_ci95"][0] is not None for score in summary_scores()):
+        legend = (
+            "; intervals hold 95 % of bootstrap resamples of the slices, and are too "
+            "narrow if these are of one patient"
+        )
     lines.append(
         f"{pluralize(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; "
-        f"NSD at {comparison['tolerance']:g} {unit}; intervals hold 95 % of bootstrap "
-        "resamples of the slices, and are too narrow if these are of one patient"
+        f"NSD at {comparison['tolerance']:g} {unit}{legend}"
     )
     if comparison["pooled_area_error"] is not None and not volume:
         lines.append(

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator
 HIGHLIGHT, LINE, PALE = "#ff9f1c", "#3b4cc0", "#8a93a6"
 WIDTH = 9  # of a figure, inches
 DPI = 150
+NO_SCORES = "no slice has an IoU"  # neither the labels nor the masks show lung
 
 
 def to_png(figure: Figure) -> bytes:
@@ -85,6 +86,8 @@ def score_intervals(labelled: Sequence[tuple[str, Mapping[str, Any]]]) -> Figure
             ha="center",
             fontsize=9,
         )
+    if all(scores["iou_pooled"] is None for _, scores in labelled):
+        _say_why_empty(axes, "neither labels nor masks show lung")
     axes.set_yticks(range(len(labelled)), [label for label, _ in reversed(labelled)])
     axes.set_ylim(-0.6, len(labelled) - 0.3)
     axes.set_xlabel("pooled IoU with its 95% bootstrap interval")
@@ -106,6 +109,8 @@ def expected_iou(evaluation: Mapping[str, Any]) -> Figure:
     ):
         if shown.any():
             axes.plot(expected[shown], iou[shown], "o", color=color, ms=5, label=label)
+    if not scored:
+        _say_why_empty(axes, NO_SCORES)
     values = np.concatenate([expected, iou, [1.0]])
     margin = max(0.02 * np.ptp(values), 1e-3)
     limits = [values.min() - margin, 1 + margin]
@@ -130,6 +135,8 @@ def risk_coverage(evaluation: Mapping[str, Any]) -> Figure:
         axes.plot(curve["coverage"], curve["risk"], color=LINE)
         axes.axhline(curve["risk"][-1], color=PALE, lw=1, ls="--", label="all slices")
         axes.legend(frameon=False, fontsize=8, loc="lower right")
+    else:
+        _say_why_empty(axes, NO_SCORES)
     axes.set_xlabel("share of the slices kept, most certain first")
     axes.set_ylabel("mean of 1 − IoU over the slices kept")
     axes.set_ylim(bottom=0)
@@ -155,7 +162,10 @@ def reliability(calibration: Mapping[str, Mapping[str, Any]], title: str) -> Fig
             axes.plot(*zip(*points, strict=True), "o-", ms=4, color=color, label=label)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set(xlabel="probability of lung", ylabel="share that is lung", aspect="equal")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+    else:
+        _say_why_empty(axes, "there are no such pixels")
     return figure
 
 
@@ -165,6 +175,11 @@ def _half_width() -> tuple[Figure, Axes]:
     axes = figure.subplots()
     _simplify(axes)
     return figure, axes
+
+
+def _say_why_empty(axes: Axes, reason: str) -> None:
+    axes.text(0.5, 0.1, reason, transform=axes.transAxes, ha="center", fontsize=9)
+    axes.set_xticks([])
 
 
 def _simplify(*all_axes: Axes) -> None:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lungseg_jax.runtime.errors import pluralize
 
 _silent = False
-_lost: set[int] = set()  # ids of streams whose reader is gone
+_lost: set[int] = set()  # ids of streams that cannot be written, as on a full disk
 
 
 def silence() -> None:
@@ -29,8 +29,11 @@ class _RobustStream:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError:
-            _lost.add(id(self._stream))
+        except OSError as e:
+            if not isinstance(
+                e, BrokenPipeError
+            ):  # as of `| head`: the reader has left
+                _lost.add(id(self._stream))
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def flush(self) -> None:

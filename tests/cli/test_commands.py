@@ -1,5 +1,6 @@
 """All commands: help, and one plain error for each mistake."""
 
+import errno
 import json
 import os
 import re
@@ -144,6 +145,8 @@ def test_a_mistake_ends_the_process_without_a_traceback(
         ("return [][1]", "--config: IndexError: list index"),
         ("return 1 / 0", "--config: ZeroDivisionError: "),
         ("assert False", "--config: AssertionError: "),
+        ("len(3)", "--config: TypeError: object of type 'int' has no len()\nrule:"),
+        ("float('x')", "--config: ValueError: could not convert string to float: 'x'"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_plain_error(
@@ -157,6 +160,27 @@ def test_a_mistake_in_a_recipe_is_one_plain_error(
     assert done.stderr.startswith("error: ") and message in done.stderr
     if message.startswith("--config: "):
         assert f"raised by {tmp_path}/recipe.py, line 3." in done.stderr
+
+
+@pytest.mark.parametrize(
+    "code,variant,what",
+    [
+        ("", "", " has no get_config()."),
+        ("def get_config(): pass", ":v", ": get_config() takes 0 positional arguments"),
+        ("def get_config(v): pass", "", ": get_config() missing 1 required positional"),
+        ("def get_config() pass", "", "SyntaxError: expected ':' (recipe.py, line 1)"),
+    ],
+)
+def test_a_recipe_that_cannot_be_called_is_one_plain_error(
+    code, variant, what, lungseg_here, monkeypatch, tmp_path
+):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # of other tests
+    (tmp_path / "recipe.py").write_text(code)
+    done = lungseg_here("train", f"--config={tmp_path}/recipe.py{variant}")
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert what in done.stderr and f"{tmp_path}/recipe.py" in done.stderr
+    assert done.stderr.endswith("fix:   correct the recipe.\n")
+    assert len(done.stderr.splitlines()) == 3 and "cli/" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -190,12 +214,60 @@ def test_an_error_of_the_system_names_the_file_in_plain_words(capsys, tmp_path):
     assert capsys.readouterr().err == expected
 
 
+def test_a_working_folder_that_was_deleted_is_named(capsys, monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit, match="2"), outcome.reported(""):
+        Path.cwd()
+    assert capsys.readouterr().err.startswith(
+        "error: the working folder does not exist"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("train", "--list"),
+        ("check", "{folder}"),
+        ("compare", "{folder}/2d_masks", "{folder}/2d_masks"),
+        ("verify", "--run=pretrained"),
+    ],
+)
+def test_a_reader_that_has_left_is_not_an_error(words, labelled_folder, shared_folder):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [word.format(folder=labelled_folder) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-m", "lungseg_jax", *words],
+        env=os.environ | {"XDG_CACHE_HOME": str(shared_folder / "cache")},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_other_than_the_output_that_breaks_is_an_error(capsys):
+    with pytest.raises(SystemExit, match="2"), outcome.reported(""):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert capsys.readouterr().err == "error: Broken pipe.\n"
+
+
 def test_without_words_the_help_is_printed(lungseg, lungseg_here):
     assert lungseg().stdout == lungseg("--help").stdout
     for name in COMMANDS:
         if name not in ("train", "doctor"):
             done = lungseg_here(name)
             assert done.returncode == 0 and "Options:" in done.stdout
+
+
+def test_without_docstrings_the_help_has_only_options(lungseg):
+    for words in (["--version"], ["--help"], ["train", "--help"], ["check", "--help"]):
+        done = lungseg(*words, PYTHONOPTIMIZE="2")
+        assert done.returncode == 0 and done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", ["-o", "--output"])

@@ -54,7 +54,15 @@ def test_a_slice_may_show_a_part_of_the_values_of_its_volume():
                 require_intensity(Values(0, 52), "HU", "slice 0", volume=volume)
     require_intensity(Values(0, 1), "8-bit", "slice 0", volume="8-bit")
     with pytest.raises(UserError, match="before the offset"):
-        require_intensity(Values(0, 3000), "HU", "slice 0", volume="HU")
+        require_intensity(Values(0, 3000, 0.17), "HU", "slice 0", volume="HU")
+
+
+def test_a_slice_padded_with_0_may_hold_bone_if_its_volume_is_in_hounsfield_units():
+    for values in (Values(0, 300), Values(0, 1362, 0.008)):
+        require_intensity(values, "HU", "slice 0", volume="HU")
+        for volume in ("unknown", "8-bit"):
+            with pytest.raises(UserError, match="before the offset"):
+                require_intensity(values, "HU", "slice 0", volume=volume)
 
 
 def test_dicom_files_in_other_units_lack_their_intercept():

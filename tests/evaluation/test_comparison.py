@@ -35,9 +35,8 @@ def test_two_files(tmp_path):
     assert comparison["scores"]["iou_pooled"] == pytest.approx(16 / 24)
     assert comparison["scores"]["hd95_mean"] == 4.0
     assert comparison["pooled_area_error"] == 0.0
-    assert "0.6667" in format_scores(comparison) and "1 slice" in format_scores(
-        comparison
-    )
+    text = format_scores(comparison)
+    assert "0.6667" in text and "1 slice" in text and "intervals" not in text
 
 
 def test_two_folders(tmp_path):
@@ -49,6 +48,7 @@ def test_two_folders(tmp_path):
     comparison = comparison_of(tmp_path / "t", tmp_path / "m")
     assert (comparison["scores"]["n"], comparison["scores"]["n_both_empty"]) == (3, 1)
     assert comparison["scores"]["iou_mean"] == pytest.approx((1 + 1 / 3) / 2)
+    assert "intervals hold 95 %" in format_scores(comparison)
     write_slice_scores(tmp_path / "scores.csv", comparison["slices"])
     with (tmp_path / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -183,3 +183,16 @@ def test_refuses_masks_that_do_not_match(tmp_path):
     sitk.WriteImage(probabilities, str(tmp_path / "p.nii"))
     soft = write_volume(tmp_path / "q.nii", (10,), spacing=(1.0, 1.0, 1.0))
     assert_refused("has the values 0.5", tmp_path / "p.nii", soft)
+
+
+def test_an_array_is_compared_with_arrays_only(tmp_path):
+    volume = write_volume(tmp_path / "t.nii", (10, 14))
+    for name, lefts in (("t", (10, 14)), ("m", (10, 14)), ("n", (10,))):
+        stack = np.stack([box(left) for left in lefts])
+        np.save(tmp_path / f"{name}.npy", stack > 0)  # as of `Segmentation.mask`
+    comparison = comparison_of(tmp_path / "t.npy", tmp_path / "m.npy")
+    assert comparison["scores"]["iou_pooled"] == 1.0 and comparison["unit"] == "px"
+    for pair in ((volume, tmp_path / "m.npy"), (tmp_path / "m.npy", volume)):
+        assert_refused("m.npy has no geometry, and .*t.nii has one", *pair)
+    sizes = "(?s)t.npy: 40 x 40 x 2 voxels\n.*n.npy: 40 x 40 x 1 voxels\n"
+    assert_refused(sizes, tmp_path / "t.npy", tmp_path / "n.npy")

@@ -14,7 +14,7 @@ from lungseg_jax.evaluation.evaluator import evaluate
 from lungseg_jax.evaluation.tuning import tune
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics.registry import METRICS, Metric
-from lungseg_jax.reporting import report
+from lungseg_jax.reporting import figures, report
 from lungseg_jax.reporting.page import PICTURES
 
 METRICS_ROWS = [
@@ -318,3 +318,23 @@ def test_slices_without_lung_are_reported(make_page):
     text, _ = make_page(change=empty)
     assert "n/a" in card(text, "Mask quality")[1]
     assert "0 of 0" in card(text, "Bad slices")[1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_without_lung_say_why_they_are_empty():
+    scores = {"iou_pooled": None, "iou_pooled_ci95": [None, None]}
+    uncertainty = {"low_iou": 0.95, "review_below": None}
+    evaluation = {"uncertainty": uncertainty, "slices": {"a": {"iou": None}}}
+    nothing = {"ece": None, "reliability": {"confidence": [None], "frequency": [None]}}
+    drawn = {
+        "show lung": figures.score_intervals([("all", scores)]),
+        "no slice has an IoU": figures.expected_iou(evaluation),
+        "no slice ": figures.risk_coverage(evaluation),
+        "no such pixels": figures.reliability(
+            {"before": nothing, "after": nothing}, "Near the boundary"
+        ),
+    }
+    for reason, figure in drawn.items():
+        assert figures.to_png(figure)
+        (axes,) = figure.axes
+        assert any(reason in text.get_text() for text in axes.texts)

@@ -46,7 +46,8 @@ class DicomSegmentationWriter:
 
     def __init__(self, path: Path, like: Volume, segments: Sequence[Segment]):
         self._path, self._like, self._segments = path, like, segments
-        self._sources = [_read_source(file, path) for file in like.files]
+        distance = like.geometry.spacing[2]  # of the files' planes
+        self._sources = [_read_source(file, path, distance) for file in like.files]
         rows, columns = like.geometry.size[1::-1]
         self._build(self._sources[:1], np.ones((1, rows, columns), np.uint8))
 
@@ -106,8 +107,11 @@ class DicomSegmentationWriter:
             raise _unsuitable(self._like.name, self._path, str(e)) from e
 
 
-def _read_source(file: Path, target: Path) -> pydicom.Dataset:
-    """Read what a segmentation repeats of a slice; the pixels are left out."""
+def _read_source(file: Path, target: Path, distance: float) -> pydicom.Dataset:
+    """Read what a segmentation repeats of a slice; the pixels are left out.
+
+    A slice without a thickness gets the distance of the slices, in mm.
+    """
     with warnings.catch_warnings(action="ignore"):
         source = pydicom.dcmread(file, stop_before_pixels=True)
     # Some anonymizers leave these only here.
@@ -120,6 +124,8 @@ def _read_source(file: Path, target: Path) -> pydicom.Dataset:
     for element in _MAY_BE_EMPTY:
         if element not in source:
             setattr(source, element, "")
+    if not source.get("SliceThickness"):
+        source.SliceThickness = round(distance, 6)
     return source
 
 

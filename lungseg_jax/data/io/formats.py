@@ -112,6 +112,7 @@ FORMATS: dict[str, Format] = {  # by suffix, in lower case
     ".mha": Format(open_volume=_open_itk, volume_header=mha_header, compression=ZLIB),
     ".npy": Format(
         read_slice=npy.read_slice,
+        read_mask=npy.read_mask,
         write_slice=npy.write_slice,
         open_volume=npy.open_volume,
         volume_header=npy.volume_header,

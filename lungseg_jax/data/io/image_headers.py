@@ -12,7 +12,8 @@ import zlib
 MAX_PAGES = 1000
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; 3 has a palette
+_PNG_PALETTE = 3  # a colour type
+_PNG_CHANNELS = {0: 1, 2: 3, _PNG_PALETTE: 3, 4: 2, 6: 4}  # by colour type
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS = 256, 257, 258, 262, 277
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _STRIP_ROWS, _ALL_ROWS = 278, 2**32 - 1
@@ -34,6 +35,7 @@ class Header:
       block: width and height of the tile or strip that a TIFF decoder holds at once,
         which may be larger than the image; (0, 0) for a PNG.
       white_is_zero: whether higher values are darker.
+      has_palette: whether the pixels are indices of colours, which count as 3 channels.
     """
 
     width: int
@@ -43,6 +45,7 @@ class Header:
     pages: int = 1
     block: tuple[int, int] = (0, 0)
     white_is_zero: bool = False
+    has_palette: bool = False
 
     @property
     def pixels(self) -> int:
@@ -86,7 +89,13 @@ def _parse_png(content: bytes) -> Header:
             width, height, bits, colour = struct.unpack_from(">IIBB", content, at + 8)
             if colour not in _PNG_CHANNELS:
                 raise ValueError(f"colour type {colour}")
-            header = Header(width, height, _PNG_CHANNELS[colour], bits)
+            header = Header(
+                width,
+                height,
+                _PNG_CHANNELS[colour],
+                bits,
+                has_palette=colour == _PNG_PALETTE,
+            )
         elif chunk == b"acTL":  # an animation
             (frames,) = struct.unpack_from(">I", content, at + 8)
         at = end + 4
@@ -134,6 +143,7 @@ def _tiff_header(tags: dict[int, int], *, pages: int) -> Header:
         pages=pages,
         block=max(tile, strip, key=lambda block: block[0] * block[1]),
         white_is_zero=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO,
+        has_palette=has_palette,
     )
 
 

@@ -184,9 +184,10 @@ def _check_header(path: Path, header: Header) -> None:
             "large, the file is damaged.",
         )
     if header.channels > 1:
+        colour = "a palette" if header.has_palette else f"{header.channels} channels"
         raise UserError(
-            f"{path} has {header.channels} channels.",
-            rule="images and masks are gray: one channel.",
+            f"{path} has {colour}.",
+            rule="images and masks are gray: one channel, without a palette.",
             remedy="save the file as gray.",
         )
     if header.bits not in _BITS:

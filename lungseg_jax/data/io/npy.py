@@ -9,6 +9,7 @@ import numpy as np
 
 from lungseg_jax.data.intensity import require_finite
 from lungseg_jax.data.io.geometry import Geometry
+from lungseg_jax.data.io.images import as_mask
 from lungseg_jax.data.io.volumes import Volume, require_plausible
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import atomic_write
@@ -30,9 +31,18 @@ def read_slice(path: Path) -> np.ndarray:
       UserError: the file cannot be read, is damaged, is not an array of finite numbers,
         or is a volume.
     """
-    image = np.array(_map_array(path, dimensions=(2,)))
+    image = np.array(_map_array(path, dimensions=(2,), kinds="iuf"))
     require_finite(image, str(path))
     return image
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Return the mask `[h w]` in a file, which may be boolean, as uint8 in {0, 1}.
+
+    Raises:
+      UserError: as `read_slice`, or the file has other values than {0, 1} or {0, 255}.
+    """
+    return as_mask(_map_array(path, dimensions=(2,)), str(path))
 
 
 def write_slice(path: Path, array: np.ndarray) -> None:
@@ -80,7 +90,9 @@ def volume_header(volume: Volume, dtype: np.dtype, size: int) -> bytes:
     return file.getvalue()
 
 
-def _map_array(path: Path, dimensions: Collection[int] = (2, 3)) -> np.ndarray:
+def _map_array(
+    path: Path, dimensions: Collection[int] = (2, 3), kinds: str = "iufb"
+) -> np.ndarray:
     """Return the array in a file, mapped into memory but not read."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
@@ -91,8 +103,7 @@ def _map_array(path: Path, dimensions: Collection[int] = (2, 3)) -> np.ndarray:
             f"{path} is damaged, or not an array of numbers.",
             rule="an array of numbers as written by numpy.save.",
         ) from e
-    is_numeric = array.dtype.kind in "iuf"
-    if not is_numeric or array.ndim not in dimensions or not array.size:
+    if array.dtype.kind not in kinds or array.ndim not in dimensions or not array.size:
         shapes = {2: "a slice [h w]", 3: "a volume [n h w]"}
         raise UserError(
             f"{path} holds {array.dtype}{list(array.shape)}.",

@@ -90,16 +90,34 @@ class Volume:
 def require_same_grid(first: Volume, second: Volume) -> None:
     """Refuse two volumes whose voxels are not at the same places.
 
+    Nobody knows which voxels of an array those of a volume with a geometry are, even if
+    their sizes are equal: it may be stored head first, or mirrored.
+
     Raises:
-      UserError: their sizes or geometries differ.
+      UserError: their sizes or geometries differ, or only one has a geometry.
     """
+    placed = [volume for volume in (first, second) if volume.spacing_mm]
+    if len(placed) == 1:
+        array = second if first in placed else first
+        raise UserError(
+            f"{array.name} has no geometry, and {placed[0].name} has one.",
+            rule="both volumes have a geometry, or neither has.",
+            remedy="save the array in a format with a geometry, such as .nii.gz; in "
+            "Python, segmentation.to_image() has that of its scan.",
+        )
     if not first.geometry.is_close_to(second.geometry):
         raise UserError(
             f"{first.name} and {second.name} have different sizes or geometries:\n"
-            f"  {first.name}: {first.geometry}\n  {second.name}: {second.geometry}",
+            f"  {first.name}: {_grid(first)}\n  {second.name}: {_grid(second)}",
             rule="both volumes cover the same grid.",
             remedy="resample one to the other.",
         )
+
+
+def _grid(volume: Volume) -> str:
+    if volume.spacing_mm:
+        return str(volume.geometry)
+    return f"{' x '.join(map(str, volume.geometry.size))} voxels"
 
 
 def require_content(path: Path) -> None:

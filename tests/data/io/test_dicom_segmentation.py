@@ -78,6 +78,20 @@ def test_the_geometry_is_that_of_the_source(series, tmp_path):
     np.testing.assert_allclose(upright, placed @ zyx_to_xyz, atol=1e-4)
 
 
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_slices_without_a_thickness_get_their_distance(is_empty, series, tmp_path):
+    source = series()
+    for file in source.iterdir():
+        d = pydicom.dcmread(file)
+        d.SliceThickness = None
+        if not is_empty:
+            del d.SliceThickness
+        d.save_as(file)
+    segmentation = write(source, tmp_path / "out.dcm", (LUNG,), lambda i: (i > 0) * 1)
+    (shared,) = segmentation.SharedFunctionalGroupsSequence
+    assert shared.PixelMeasuresSequence[0].SliceThickness == 2.5
+
+
 def test_belongs_to_the_patient_the_study_and_the_frame_of_reference(series, tmp_path):
     source = series()
     write(source, tmp_path / "out.dcm", SIDES, thirds)

@@ -89,7 +89,8 @@ def test_stops_counting_pages_at_a_limit():
 
 
 def test_a_palette_counts_as_colour():
-    assert read_header(tiff([*GRAY, (262, 3, 1, 3)])).channels == 3
+    header = read_header(tiff([*GRAY, (262, 3, 1, 3)]))
+    assert header.channels == 3 and header.has_palette
 
 
 def test_skips_the_bits_of_several_channels():

@@ -365,6 +365,12 @@ def test_counts_pages_without_decoding_them(tmp_path, monkeypatch):
         read_image(path)
 
 
+def test_names_the_palette_of_a_png(tmp_path):
+    (tmp_path / "a.png").write_bytes(sized_png(8, 8, 8, 3))
+    with pytest.raises(UserError, match="a.png has a palette."):
+        read_mask(tmp_path / "a.png")
+
+
 def test_refuses_an_animated_png(tmp_path):
     path = tmp_path / "a.png"
     frames = chunk(b"acTL", struct.pack(">II", 3, 0))
