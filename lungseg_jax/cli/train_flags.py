@@ -128,9 +128,8 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
             f"unknown flag --{e.flagname}.", remedy=f"--{near[0]}" if near else LISTS
         ) from e
     except flags.Error as e:
-        if str(e).startswith(
-            "flag --config="
-        ):  # around ml_collections' text of the error
+        # ml_collections puts what a recipe raises into the text of another error.
+        if str(e).startswith("flag --config="):
             raise _recipe_error(e.__context__.__context__, words) from e
         raise _user_error_behind(e) or UserError(str(e), remedy=LISTS) from e
     if rest:
