@@ -257,7 +257,7 @@ def _average(c: ConfigDict, trained: TrainedEnsemble, data: RunData) -> Any:
 
     def read(some: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         if data.placement.name == "copied":
-            return [(slices.stack()["image"], some)]
+            return [(slices.stack()["image"], some.astype(np.int32))]
         return slices.image_batches(some)
 
     with memory.reported(memory_remedy(c)):
