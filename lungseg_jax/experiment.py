@@ -37,7 +37,12 @@ from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.placement import room_for_slices
 from lungseg_jax.training.run import Run
-from lungseg_jax.training.run_data import RunData, load_run_data, network_slices
+from lungseg_jax.training.run_data import (
+    RunData,
+    load_run_data,
+    network_slices,
+    require_outside_slices,
+)
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import (
     batch_on_one_device,
@@ -82,6 +87,7 @@ def run_experiment(
         c = run_record.as_started(c, folder)
     else:
         config.check_effects(c)
+        require_outside_slices(folder.path, c)
     devices.warn_of_idle_gpu()
     with job.ending_together(), contextlib.ExitStack() as stack:
         c, used = fit_to_devices(c, folder)
@@ -127,6 +133,7 @@ def preview(c: ConfigDict, path: str) -> None:
         raise UserError(
             f"the preview {path} is not a PNG.", remedy="--preview=FILE.png"
         )
+    require_outside_slices(target, c)
     check_outputs([target], inputs=[], overwrite=False, remedy="name another file.")
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
@@ -257,7 +264,7 @@ def _average(c: ConfigDict, trained: TrainedEnsemble, data: RunData) -> Any:
 
     def read(some: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         if data.placement.name == "copied":
-            return [(slices.stack()["image"], some)]
+            return [(slices.stack()["image"], some.astype(np.int32))]
         return slices.image_batches(some)
 
     with memory.reported(memory_remedy(c)):

@@ -1,5 +1,6 @@
 """Shared by all tests: compiled programs, small data folders, a tiny run, the real data."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -82,6 +83,31 @@ def same_platforms():
     yield
     if jax.config.jax_platforms != before:
         jax.config.update("jax_platforms", before)
+
+
+@pytest.fixture
+def other_settings():
+    """`with other_settings():` the process has others of JAX, as by its environment."""
+    import jax
+
+    settings = {
+        "jax_enable_x64": True,
+        "jax_default_prng_impl": "rbg",
+        "jax_threefry_partitionable": False,
+    }
+
+    @contextlib.contextmanager
+    def other():
+        before = {name: getattr(jax.config, name) for name in settings}
+        try:
+            for name, value in settings.items():
+                jax.config.update(name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+
+    return other
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,23 @@ import errno
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
-from tiny_run import flip_bits_of_arrays, stop_after, tiny_config
+import tiny_run
+from tiny_run import (
+    SNAPSHOTS,
+    built_once,
+    flip_bits_of_arrays,
+    stop_after,
+    tiny_config,
+    untimed_rows,
+    variables_at,
+)
 
+from lungseg_jax.data.pairs import find_pairs
 from lungseg_jax.data.splits import split_names
-from lungseg_jax.experiment import run_experiment
+from lungseg_jax.experiment import preview, run_experiment
 from lungseg_jax.inference.ensemble.bundle import write_bundle
 from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.segmenter import LungSegmenter
@@ -47,6 +58,66 @@ def test_refuses_a_batch_larger_than_the_training_split(tiny_cache, tmp_path):
         run_experiment(c, str(tmp_path / "run"))
     assert "batch_size=7" in e.value.remedy
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("inside", ["2d_images/run", "2d_masks/a/run"])
+def test_refuses_a_run_folder_among_the_slices(
+    inside, pair_folder, tiny_cache, monkeypatch
+):
+    folder = pair_folder(NAMES)
+    c = tiny_config(tiny_cache, **{"data.dir": str(folder)})
+    with pytest.raises(UserError, match=f"is in {inside[:8]}"):
+        run_experiment(c, str(folder / inside))
+    assert not (folder / inside).exists()
+    # `cd DIR; lungseg train --config.data.dir=.` makes DIR/runs.
+    monkeypatch.chdir(folder)
+    c.data.dir = "."
+    stop_after(0, c, RunFolder("runs/run"))
+    assert len(find_pairs(folder)) == len(NAMES)
+
+
+def test_refuses_a_preview_among_the_slices(pair_folder, tiny_cache):
+    folder = pair_folder(NAMES)
+    c = tiny_config(tiny_cache, **{"data.dir": str(folder)})
+    for name in ("2d_images", "2d_masks"):
+        with pytest.raises(UserError, match=f"is in {name}/ of the data folder"):
+            preview(c, str(folder / name / "preview.png"))
+    preview(c, str(folder / "preview.png"))
+    assert len(find_pairs(folder)) == len(NAMES)
+
+
+# --- the settings of JAX ---
+
+
+def test_a_run_does_not_follow_the_settings_of_the_process(
+    finished_run,
+    tiny_cache,
+    tmp_path,
+    plain_report,
+    monkeypatch,
+    other_settings,
+    recwarn,
+):
+    """It may be started in one process and continued, or scored, in another."""
+    c, folder = tiny_config(tiny_cache), RunFolder(tmp_path / "run")
+    monkeypatch.setattr(tiny_run, "_built", {})  # not of other settings
+    with other_settings():
+        stop_after(5, c, folder)
+    monkeypatch.setattr(tiny_run, "_built", {})
+    stop_after(6, c, folder)
+    monkeypatch.setattr(tiny_run, "_built", {})
+    with other_settings(), built_once():
+        evaluation = run_experiment(c, str(folder.path))
+        assert not verify_run(folder)
+    assert evaluation == json.loads(finished_run.evaluation.read_text())
+    assert untimed_rows(folder) == untimed_rows(finished_run)
+    for step in SNAPSHOTS:
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            variables_at(folder, step),
+            variables_at(finished_run, step),
+        )
+    assert not [str(w.message) for w in recwarn if "64" in str(w.message)]
 
 
 # --- the files of a run ---

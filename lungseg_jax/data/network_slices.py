@@ -80,7 +80,8 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the images `[b s s c]` of each batch `[b]`, and their indices `[1 b]`."""
         for batch in batches:
-            yield self.stack(batch)["image"], np.arange(len(batch))[None]
+            rows = np.arange(len(batch), dtype=np.int32)
+            yield self.stack(batch)["image"], rows[None]
 
     def stack(self, indices: Sequence[int] | None = None) -> dict[str, np.ndarray]:
         """Return the items at `indices`, by default all, `[n s s c]` and `[n s s]`."""

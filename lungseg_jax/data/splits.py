@@ -83,11 +83,15 @@ def _split_by_patient(
         else:
             split["train"] += names
     if not split["train"]:
+        remedy = "add patients"
+        if len(patients_drawn) > 1:
+            remedy += (
+                ", or lower config.data.test_fraction and "
+                "config.data.validation_fraction"
+            )
         raise UserError(
-            f"{len(names_by_patient)} patients are too few for train, validation and "
-            "test.",
+            f"too few patients for train, validation and test: {len(patients_drawn)}.",
             rule="all slices of a patient are in one split.",
-            remedy="add patients, or lower config.data.test_fraction and "
-            "config.data.validation_fraction.",
+            remedy=f"{remedy}.",
         )
     return split

@@ -26,6 +26,14 @@ from lungseg_jax.models.norms import NORMS
 from lungseg_jax.models.unet import DTYPES, PRECISIONS, UNet
 from lungseg_jax.runtime.errors import UserError, unknown_name
 
+# Of the numbers that describe a network: the smallest and the largest.
+LIMITS = {
+    "filters": (1, 1024),
+    "levels": (2, 8),
+    "kernel_size": (1, 15),
+    "bn_momentum": (0.0, 0.9999),
+}
+
 MODELS = {"conv": ConvBlock, "inception": InceptionBlock}
 
 
@@ -59,7 +67,7 @@ def make_model(
       precision: of products and convolutions, one of PRECISIONS.
 
     Raises:
-      UserError: a name is unknown, or a number is not positive.
+      UserError: a name is unknown, or a number is out of its range in LIMITS.
     """
     for kind, value, known in (
         ("model", name, MODELS),
@@ -71,8 +79,16 @@ def make_model(
             raise unknown_name(kind, value, known)
     sizes = {"filters": filters, "levels": levels, "kernel_size": kernel_size}
     for kind, value in sizes.items():
-        if not isinstance(value, numbers.Integral) or value < 1:
-            raise UserError(f"{kind}={value!r}.", rule="a whole number of at least 1.")
+        low, high = LIMITS[kind]
+        if not isinstance(value, numbers.Integral) or not low <= value <= high:
+            rule = f"a whole number from {low} to {high}."
+            raise UserError(f"{kind}={value!r}.", rule=rule)
+    if kernel_size % 2 == 0:
+        raise UserError(f"kernel_size={kernel_size}.", rule="odd.")
+    low, high = LIMITS["bn_momentum"]
+    if not isinstance(bn_momentum, numbers.Real) or not low <= bn_momentum <= high:
+        rule = f"a number from {low} to {high}."
+        raise UserError(f"bn_momentum={bn_momentum!r}.", rule=rule)
     return _make_unet(
         MODELS[name],  # rows may be replaced, as in a notebook
         kernel_size,

@@ -40,8 +40,8 @@ class Conv(nn.Module):
     def __call__(self, x: FeatureMap | SkipConcat) -> tuple[FeatureMap, jax.Array]:
         k, out = self.kernel_size, self.features
         init = glorot_by_branch(self.branches)
-        kernel = self.param("kernel", init, (k, k, channels_of(x), out))
-        bias = self.param("bias", nn.initializers.zeros, (out,))
+        kernel = self.param("kernel", init, (k, k, channels_of(x), out), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (out,), jnp.float32)
         return conv2d(x, kernel), bias
 
 

@@ -42,10 +42,10 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, bias: jax.Array, *, train: bool) -> jax.Array:
         c = bias.shape
         pixels = x.shape[-1] // c[0]
-        scale = self.param("scale", nn.initializers.ones, c)
-        offset = self.param("bias", nn.initializers.zeros, c)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, c)
-        running_var = self.variable("batch_stats", "var", jnp.ones, c)
+        scale = self.param("scale", nn.initializers.ones, c, jnp.float32)
+        offset = self.param("bias", nn.initializers.zeros, c, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, c, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, c, jnp.float32)
         parts = _devices_sharing() if self.per_device and train else 1
         shape, axes = x.shape, (0, 1, 2)
         if parts > 1:  # `[d b/d h w c]`, and the moments are `[d 1 1 1 c]`
@@ -90,8 +90,8 @@ class GroupNorm(nn.Module):
         del train
         c = bias.shape[0]
         pixels = x.shape[-1] // c
-        scale = self.param("scale", nn.initializers.ones, (c,))
-        offset = self.param("bias", nn.initializers.zeros, (c,))
+        scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+        offset = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
         size = math.gcd(c, self.channels_per_group)
         if size == 1:
             bias = jnp.zeros_like(bias)

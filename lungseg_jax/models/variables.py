@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lungseg_jax.runtime import devices
-from lungseg_jax.runtime.compilation import jit_initializer
+from lungseg_jax.runtime.compilation import fixed_settings, jit_initializer
 
 
 def init_variables(model: nn.Module, *, channels: int, seed: int) -> Any:
@@ -29,6 +29,7 @@ def abstract_variables(model: nn.Module, *, channels: int) -> Any:
     return jax.tree.map(lambda leaf: leaf.update(sharding=first), dict(shapes))
 
 
+@fixed_settings()
 def trace_init(model: nn.Module, channels: int, seed: int) -> Any:
     """`model.init`, to be traced inside another compiled function."""
     # The weights do not depend on the image's size: the smallest compiles fastest.

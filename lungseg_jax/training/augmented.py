@@ -52,8 +52,8 @@ def augmented_slices(
             batch_size=c.train.batch_size,
             seed=c.seed,
         )
-        arrays, rows = slices.stack(batch), np.arange(len(batch))
-        prepared = prepare(arrays["image"], arrays["mask"], rows, step)
+        arrays, rows = slices.stack(batch), np.arange(len(batch), dtype=np.int32)
+        prepared = prepare(arrays["image"], arrays["mask"], rows, np.int32(step))
         batches.append(jax.device_get(prepared))
     images, masks = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return images.mean(axis=-1), masks

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.data.preprocessing import CHANNELS
-from lungseg_jax.models import MODELS
+from lungseg_jax.models import LIMITS, MODELS
 from lungseg_jax.models.norms import NORMS
 from lungseg_jax.models.unet import DTYPES, PRECISIONS
 from lungseg_jax.training.losses import LOSSES
@@ -154,16 +154,19 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob("data.split_seed", 3, "seed of the split", (0, 2**32 - 1)),
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
-    Knob("model.filters", 8, "filters of the first level", (1, 1024)),
+    Knob("model.filters", 8, "filters of the first level", LIMITS["filters"]),
     Knob(
         "model.levels",
         4,
         "levels of the U-Net; 6 or 7 see a picture of 512 px as a whole",
-        (2, 8),
+        LIMITS["levels"],
         before=4,
     ),
     Knob(
-        "model.kernel_size", 3, "kernel of conv blocks, odd; 1 in the notebook", (1, 15)
+        "model.kernel_size",
+        3,
+        "kernel of conv blocks, odd; 1 in the notebook",
+        LIMITS["kernel_size"],
     ),
     Knob("model.norm", "batch", "normalization", choices=NORMS, before="batch"),
     Knob(
@@ -176,7 +179,7 @@ KNOBS: tuple[Knob, ...] = (
         "model.bn_momentum",
         0.9,
         "weight of the past in running batch statistics",
-        (0.0, 0.9999),
+        LIMITS["bn_momentum"],
     ),
     Knob(
         "model.bn_per_device",

@@ -9,6 +9,7 @@ import numpy as np
 
 from lungseg_jax.checkpointing.manifest import DIVERGED
 from lungseg_jax.runtime import job, progress
+from lungseg_jax.runtime.compilation import fixed_settings
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.steps import UPDATE_METRICS
@@ -44,7 +45,9 @@ class TrainingLog:
         tracking: Tracking,
     ):
         self._folder, self._total = folder, total
-        self._schedule = jax.jit(schedule)  # not a program for each of its operations
+        # Not a program for each of its operations.
+        rate = jax.jit(fixed_settings()(schedule))
+        self._learning_rate = lambda step: float(rate(np.int32(step)))
         self._batch_names, self._tracking = batch_names, tracking
         if job.is_primary():
             folder.forget_metrics_after(start)
@@ -88,7 +91,7 @@ class TrainingLog:
             "step": done,
             "kind": "train",
             **{name: float(np.mean(np.float32(v))) for name, v in values.items()},
-            "learning_rate": float(self._schedule(done - 1)),
+            "learning_rate": self._learning_rate(done - 1),
             "steps_per_second": self._rate(done),
         }
         self._values = {name: [] for name in UPDATE_METRICS}
@@ -116,7 +119,7 @@ class TrainingLog:
         kind = "snapshot" if is_snapshot else "validation"
         row = {"step": done, "kind": kind, **scores}
         if is_snapshot:
-            row["learning_rate"] = float(self._schedule(done - 1))
+            row["learning_rate"] = self._learning_rate(done - 1)
         self._append(row)
         text = "".join(
             f"  {name} {value:.4f}"

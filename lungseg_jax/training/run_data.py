@@ -1,6 +1,7 @@
 """The data of a run: its slices, their split, and where the training slices are."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from lungseg_jax.data import preflight
 from lungseg_jax.data.dataset import Dataset, load_dataset
 from lungseg_jax.data.intensity import DOMAINS
 from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.pairs import IMAGES, MASKS
 from lungseg_jax.data.splits import Split, split_names
 from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.cache import cache_root
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import folder_path
 from lungseg_jax.training.config import (
     data_of,
     micro_batch_size,
@@ -121,6 +124,24 @@ def check_window(c: ConfigDict, checked: preflight.CheckedFolder) -> None:
         rule="the window is in the units of the images.",
         remedy=WINDOWS[domain],
     )
+
+
+def require_outside_slices(path: Path, c: ConfigDict) -> None:
+    """Check that an output is in neither 2d_images/ nor 2d_masks/ of the data folder.
+
+    Raises:
+      UserError: it is.
+    """
+    if not c.data.dir:
+        return
+    output = Path(os.path.realpath(path))
+    for name in (IMAGES, MASKS):
+        if output.is_relative_to(os.path.realpath(folder_path(c.data.dir) / name)):
+            raise UserError(
+                f"{path} is in {name}/ of the data folder.",
+                rule="nothing is written among the slices.",
+                remedy="name a path elsewhere.",
+            )
 
 
 def load_dataset_of_run(run: Run, folder: Path | None = None) -> Dataset:

@@ -1,5 +1,6 @@
 """Writing config.json and run.json: the identity of a run, which owns its folder."""
 
+import contextlib
 import dataclasses
 import platform
 from typing import Any
@@ -215,7 +216,9 @@ def _require_same_beginning(run: Run, config: ConfigDict, changed: list[str]) ->
         raise UserError(
             f"train.total_steps={config.train.total_steps}: {done} steps are done.",
             rule="a run can only be made longer.",
-            remedy=NEW_FOLDER,
+            remedy=f"continue it with {_length_options(before)}, or {NEW_FOLDER}"
+            if not before.train.batch_per_device  # whose steps are scaled
+            else NEW_FOLDER,
         )
     passed = [{s for s in snapshot_steps(c) if s <= done} for c in (before, config)]
     steps = np.arange(done)
@@ -230,8 +233,35 @@ def _require_same_beginning(run: Run, config: ConfigDict, changed: list[str]) ->
             rule="a run is extended by complete cycles: it has "
             f"{before.schedule.cycles} in {before.train.total_steps} steps, each "
             f"{before.schedule.growth:g} times as long as the previous one.",
-            remedy="set both config.schedule.cycles and config.train.total_steps.",
+            remedy=_remedy_of_length(before, config.schedule.cycles),
         )
+
+
+def _remedy_of_length(before: ConfigDict, cycles: int) -> str:
+    """Name the steps that extend a run to this number of cycles, or to one more."""
+    both = "set both config.schedule.cycles and config.train.total_steps."
+    if before.train.batch_per_device:  # the options are scaled
+        return both
+    longer = before.copy_and_resolve_references()
+    longer.schedule.cycles = max(cycles, before.schedule.cycles + 1)
+    ends = snapshot_steps(before)
+    with contextlib.suppress(OverflowError, ValueError):  # no step, or too many
+        first, total = (
+            sum(before.schedule.growth**i for i in range(n))
+            for n in (before.schedule.cycles, longer.schedule.cycles)
+        )
+        nearest = round(before.train.total_steps * total / first)
+        for steps in range(nearest - 2, nearest + 3):
+            longer.train.total_steps = steps
+            if snapshot_steps(longer)[: len(ends)] == ends:
+                return f"{_length_options(longer)}."
+    return both
+
+
+def _length_options(c: ConfigDict) -> str:
+    """Return the options of LENGTH, as for a command."""
+    values = flat(c.to_dict())
+    return " ".join(f"--config.{name}={values[name]}" for name in LENGTH)
 
 
 def _describe(data: RunData) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from lungseg_jax.runtime import device_mesh, progress
-from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import (
     check_config,
@@ -117,7 +117,7 @@ def check_batch(c: ConfigDict, *, training_slices: int, devices: int) -> None:
     if size > training_slices:
         raise UserError(
             f"train.batch_size={size} is larger than the training split.",
-            rule=f"at most its {training_slices} slices.",
+            rule=f"at most its {pluralize(training_slices, 'slice')}.",
             remedy=f"--config.train.batch_size={training_slices} or less."
             if not c.train.batch_per_device
             else "a smaller --config.train.batch_per_device, or fewer devices.",

@@ -174,13 +174,16 @@ def test_a_patient_with_many_slices_is_as_often_in_the_test_split_as_others():
     assert 8 <= times <= 34  # 20 expected, with a standard deviation of 4.2
 
 
-def test_refuses_too_few_patients():
+@pytest.mark.parametrize("count", [1, 2])
+def test_refuses_too_few_patients(count):
     names = [f"s{i}" for i in range(12)]
-    with pytest.raises(UserError, match="2 patients are too few"):
+    with pytest.raises(UserError, match=f"too few patients .*: {count}") as e:
         split_names(
             names,
             validation_fraction=0.1,
             test_fraction=0.1,
             seed=0,
-            patients=patients_of(names, 6),
+            patients=patients_of(names, 12 // count),
         )
+    # With one patient, lower fractions do not help.
+    assert ("lower" in e.value.remedy) == (count > 1)

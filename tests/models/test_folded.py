@@ -174,7 +174,7 @@ def test_norms(name, train):
     [
         ("inception", "batch", 3, 40, False),
         ("inception", "group", 2, 21, True),
-        ("conv", "batch", 1, 22, False),
+        ("conv", "batch", 2, 44, False),
     ],
 )
 def test_networks(name, norm, levels, width, remat):

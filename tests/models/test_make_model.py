@@ -23,7 +23,12 @@ def test_an_unknown_name_lists_the_known_ones(name):
         ({"levels": 0}, "levels=0"),
         ({"levels": 4.0}, "levels=4.0"),
         ({"filters": "8"}, "filters='8'"),
+        ({"levels": 9}, "levels=9"),
+        ({"filters": 0}, "filters=0"),
         ({"kernel_size": -1}, "kernel_size=-1"),
+        ({"kernel_size": 2}, "kernel_size=2"),
+        ({"bn_momentum": 2}, "bn_momentum=2"),
+        ({"bn_momentum": "0.9"}, "bn_momentum='0.9'"),
     ],
 )
 def test_faulty_options_are_refused_at_once(options, error):

@@ -1,5 +1,7 @@
 """Variables: drawn from a seed, described without being computed, counted."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,18 @@ def test_abstract_variables_describe_the_initial_ones():
         assert isinstance(leaf, jax.ShapeDtypeStruct)
         assert (leaf.shape, leaf.dtype) == (array.shape, array.dtype)
         assert leaf.sharding.device_set == {jax.local_devices()[0]}
+
+
+def test_variables_do_not_follow_the_settings_of_the_process(other_settings):
+    expected = init_variables(MODEL, channels=1, seed=0)
+    with other_settings():
+        variables = init_variables(MODEL, channels=1, seed=0)
+        described = abstract_variables(MODEL, channels=1)
+        init = partial(MODEL.init, train=False)  # not by a function of ours
+        drawn = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+    jax.tree.map(np.testing.assert_array_equal, expected, variables)
+    for tree in (variables, described, drawn):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype("float32")}
 
 
 def test_counts_values_not_arrays():

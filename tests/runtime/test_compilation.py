@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -42,6 +43,20 @@ def test_what_is_traced_knows_the_platform_of_the_program(platform, monkeypatch)
     seen = []
     compilation.jit(lambda: seen.append(compilation.target_platform())).lower()
     assert seen == [platform] and not compilation.target_platform()
+
+
+@pytest.mark.parametrize("compile_", [compilation.jit, compilation.jit_initializer])
+def test_programs_do_not_follow_the_settings_of_the_process(compile_, other_settings):
+    def draw():
+        return jax.random.uniform(jax.random.key(7), (3,)), jnp.arange(3)
+
+    expected = compile_(draw)()
+    with other_settings():
+        assert jax.random.uniform(jax.random.key(7)).dtype == "float64"
+        result = compile_(draw)()
+    for array, same in zip(result, expected, strict=True):
+        assert array.dtype == same.dtype
+        np.testing.assert_array_equal(array, same)
 
 
 def test_jit_passes_its_options_on():

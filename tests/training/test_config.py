@@ -161,6 +161,9 @@ def test_a_batch_may_be_all_training_slices():
     check_batch(c, training_slices=9, devices=1)
     with pytest.raises(UserError, match="batch_size=9 is larger than the training"):
         check_batch(c, training_slices=8, devices=1)
+    with pytest.raises(UserError) as e:
+        check_batch(c, training_slices=1, devices=1)
+    assert e.value.rule == "at most its 1 slice."
 
 
 def test_the_three_recipes_are_the_three_networks():

@@ -22,7 +22,7 @@ from lungseg_jax.checkpointing.local_checkpoints import LocalCheckpoints
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import write_json
-from lungseg_jax.training import knobs, run_data, run_record
+from lungseg_jax.training import config, knobs, run_data, run_record
 from lungseg_jax.training.knobs import Knob
 from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_folder import RunFolder
@@ -187,6 +187,38 @@ def test_refuses_an_invalid_extension(finished_run, tiny_cache, change, message)
     with pytest.raises(UserError, match=message):
         run_experiment(c, str(finished_run.path), extend=True)
     assert (finished_run.config.read_text(), finished_run.run.read_text()) == before
+
+
+@pytest.mark.parametrize(
+    "cycles,steps,remedy",
+    [
+        (3, 10, "--config.schedule.cycles=3 --config.train.total_steps=11."),
+        (2, 9, "--config.schedule.cycles=3 --config.train.total_steps=11."),
+        (5, 20, "--config.schedule.cycles=5 --config.train.total_steps=18."),
+        (
+            1,
+            6,
+            "continue it with --config.schedule.cycles=2 --config.train.total_steps=7",
+        ),
+    ],
+)
+def test_the_remedy_of_a_wrong_length_has_numbers(
+    cycles, steps, remedy, finished_run, tiny_cache
+):
+    changes = {"schedule.cycles": cycles, "train.total_steps": steps}
+    with pytest.raises(UserError) as e:
+        run_experiment(
+            tiny_config(tiny_cache, **changes), str(finished_run.path), extend=True
+        )
+    assert remedy in e.value.remedy
+
+
+def test_lengths_without_a_remedy_in_numbers():
+    c = config.default_config()
+    c.schedule.cycles, c.schedule.growth, c.train.total_steps = 1, 0.01, 30
+    assert "set both" in run_record._remedy_of_length(c, 400)  # cycles of no step
+    c.schedule.growth, c.train.batch_per_device = 1.0, 8
+    assert "set both" in run_record._remedy_of_length(c, 2)
 
 
 def test_an_extension_keeps_the_snapshots_of_a_constant_rate(tiny_cache, tmp_path):
