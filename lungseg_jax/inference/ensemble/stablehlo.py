@@ -17,7 +17,7 @@ from jax import export
 from lungseg_jax.inference.ensemble.predictor import predict_views
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.models import make_model
-from lungseg_jax.runtime.compilation import PLATFORMS
+from lungseg_jax.runtime.compilation import PLATFORMS, fixed_settings
 
 EPSILON = 1e-7  # the float32 probability nearest to 1 is about 1 - EPSILON
 
@@ -58,7 +58,8 @@ def export_program(trained: TrainedEnsemble) -> bytes:
     shape = f"b, {size}, {size}" + ("" if windowed else f", {channels}")
     images = jax.ShapeDtypeStruct(export.symbolic_shape(shape), jnp.float32)
     with _without_paths():
-        exported = export.export(jax.jit(program), platforms=PLATFORMS)(images)
+        traced = jax.jit(fixed_settings()(program))
+        exported = export.export(traced, platforms=PLATFORMS)(images)
         return bytes(exported.serialize())
 
 
