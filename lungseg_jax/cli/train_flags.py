@@ -78,6 +78,8 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
         _check_config_word(word, known)
     try:
         _parse(words, command_flags)
+        # ml_collections raises what a recipe could not open when its config is used.
+        getattr(command_flags.config, "keys", None)
     except (
         ArithmeticError,
         AssertionError,
@@ -90,7 +92,8 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
         TypeError,
         ValueError,
     ) as e:
-        raise _recipe_error(e, words) from e
+        error = e.__cause__ if isinstance(e.__cause__, OSError) else e
+        raise _recipe_error(error, words) from e
     check_config(command_flags.config)  # its keys are relied on from here on
 
 

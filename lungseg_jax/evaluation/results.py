@@ -88,8 +88,10 @@ def format_summary(evaluation: Mapping) -> str:
     lines = [f"{'':20}{header}   95 % of iou_pooled"]
     for label, scores in labelled_scores(evaluation):
         cells = "".join(f"{_number(scores[column]):>12}" for column in CHOICE_SCORES)
-        low, high = map(_number, scores["iou_pooled_ci95"])
-        lines.append(f"{label:20}{cells}   {low} to {high}")
+        interval = " to ".join(map(_number, scores["iou_pooled_ci95"]))
+        if None in scores["iou_pooled_ci95"]:
+            interval = "-"
+        lines.append(f"{label:20}{cells}   {interval}")
     n, threshold = evaluation["n"], evaluation["threshold"]
     mirrored = ", averaged over mirror images" if evaluation.get("flips") else ""
     lines.append(

@@ -144,6 +144,7 @@ def test_a_mistake_ends_the_process_without_a_traceback(
         ("return STEPS", "--config: NameError: name 'STEPS' is not defined"),
         ("return [][1]", "--config: IndexError: list index"),
         ("return 1 / 0", "--config: ZeroDivisionError: "),
+        ("open('nowhere')", "--config: FileNotFoundError: "),
         ("assert False", "--config: AssertionError: "),
         ("len(3)", "--config: TypeError: object of type 'int' has no len()\nrule:"),
         ("float('x')", "--config: ValueError: could not convert string to float: 'x'"),

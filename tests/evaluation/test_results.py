@@ -14,7 +14,7 @@ SCORES = {
     "iou_mean": 0.8,
     "iou_min": None,
     "dice_mean": 0.85,
-    "iou_pooled_ci95": [0.7, None],
+    "iou_pooled_ci95": [0.7, 0.95],
 }
 
 
@@ -67,7 +67,7 @@ def test_format_summary(evaluation):
     lines = format_summary(evaluation).splitlines()
     assert lines[1].split() == [
         *("snapshot", "10", "0.9000", "0.8000", "-", "0.8500"),
-        *("0.7000", "to", "-"),
+        *("0.7000", "to", "0.9500"),
     ]
     assert lines[-2] == "3 slices at full size, threshold 0.5"
     assert "2 of 3 flagged for review, including 1 of 1" in lines[-1]
@@ -79,7 +79,8 @@ def test_format_summary(evaluation):
     evaluation["intervals_over"] = "patients"
     assert "no intervals" not in format_summary(evaluation)
     evaluation["ensemble"] = SCORES | {"iou_pooled_ci95": [None, None]}
-    assert "no intervals: they need" in format_summary(evaluation)
+    text = format_summary(evaluation)
+    assert "no intervals: they need" in text and "- to -" not in text
 
 
 def test_an_evaluation_is_reduced_to_the_members_of_a_choice(evaluation):
