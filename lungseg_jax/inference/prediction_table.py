@@ -1,6 +1,5 @@
 """Per-slice and per-volume prediction results, as CSV and as a summary."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,14 @@ from lungseg_jax.inference.prediction_rows import (
     rows_by_input,
 )
 from lungseg_jax.inference.prediction_summary import PredictionSummary
-from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import csv_writer
-from lungseg_jax.runtime.locks import try_lock
 
 
 class PredictionTable:
     """Collects the results of predictions and writes them to a CSV file.
 
     It is a context manager: the file appears at the end, if the block succeeds, and is
-    complete after each `flush`. From the first one on, it is locked, so that two commands
-    do not mix their rows.
+    complete after each `flush`.
 
     Args:
       path: the CSV file, or None for a summary only.
@@ -55,7 +51,6 @@ class PredictionTable:
         self._summary = PredictionSummary(review_below)
         self._unwritten: list[Row] = []
         self._exists = False
-        self._lock = contextlib.ExitStack()
         for rows in rows_by_input(kept).values():
             self._add_formatted(rows)
 
@@ -63,9 +58,8 @@ class PredictionTable:
         return self
 
     def __exit__(self, error_type, *_) -> None:
-        with self._lock:
-            if error_type is None:
-                self.flush()
+        if error_type is None:
+            self.flush()
 
     def add(self, *rows: dict[str, Any]) -> None:
         """Add all rows of an input: one of `slice_row`, or those of `VolumeRows`."""
@@ -90,29 +84,12 @@ class PredictionTable:
         self._unwritten += rows
 
     def flush(self) -> None:
-        """Write the rows that are not in the file yet.
-
-        Raises:
-          UserError: the file cannot be written, or another process is writing it.
-        """
+        """Write the rows that are not in the file yet."""
         if self._path:
             append = self._exists and self._path.exists()  # it may have been moved away
-            if not append:
-                self._take_lock(self._path)
             with csv_writer(self._path, COLUMNS, append=append) as writer:
                 writer.writerows(self._unwritten)
-            if not append:  # a new file
-                self._take_lock(self._path)
         if self._collect:
             self.rows += self._unwritten
         self._exists = True
         self._unwritten = []
-
-    def _take_lock(self, path: Path) -> None:
-        self._lock.close()  # of the file that was there before
-        if not self._lock.enter_context(try_lock(path)):
-            raise UserError(
-                f"another process is writing {path}.",
-                rule="the rows of a table come from one command.",
-                remedy="name another file with --csv, or wait.",
-            )

@@ -12,22 +12,6 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some shared file
 
 
 @contextlib.contextmanager
-def try_lock(file: Path) -> Iterator[bool]:
-    """Lock a file for the block; yield False if another process has locked it.
-
-    A file that cannot be opened, or be locked on its file system, counts as free.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            lock = stack.enter_context(file.open("rb"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = True
-        except OSError as e:
-            is_free = not isinstance(e, BlockingIOError)
-        yield is_free
-
-
-@contextlib.contextmanager
 def exclusive_lock(file: Path) -> Iterator[None]:
     """Hold a lock that other processes wait for; a killed process releases it.
 

@@ -148,17 +148,6 @@ def test_a_table_that_was_moved_away_begins_again_with_its_header(
         assert list(read_rows(tmp_path / name)) == [task.name]
 
 
-def test_two_commands_do_not_write_one_table(segmenter, patients, tmp_path):
-    tasks = plan_outputs(patients, tmp_path / "out")[1:]
-    with PredictionTable(tmp_path / "t.csv") as table:
-        predict_files(segmenter, tasks[:1], table)
-        with pytest.raises(UserError, match="another process is writing"):
-            predict(segmenter, tasks[1:], tmp_path / "t.csv")
-        predict_files(segmenter, tasks[1:], table)
-    assert list(read_rows(tmp_path / "t.csv")) == [task.name for task in tasks]
-    predict(segmenter, tasks, tmp_path / "t.csv")  # released
-
-
 class Stop(BaseException):
     """As Ctrl-C and SIGTERM are."""
 
