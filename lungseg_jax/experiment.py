@@ -80,16 +80,16 @@ def run_experiment(
     Raises:
       UserError: bad input, before anything is compiled.
     """
-    config.check_config(c)
-    folder = RunFolder(workdir or config.default_workdir(c))
-    require_trackers(track, folder)
-    if folder.holds_run:
-        c = run_record.as_started(c, folder)
-    else:
-        config.check_effects(c)
-        require_outside_slices(folder.path, c)
-    devices.warn_of_idle_gpu()
     with job.ending_together(), contextlib.ExitStack() as stack:
+        config.check_config(c)
+        folder = RunFolder(workdir or config.default_workdir(c))
+        require_trackers(track, folder)
+        if folder.holds_run:
+            c = run_record.as_started(c, folder)
+        else:
+            config.check_effects(c)
+            require_outside_slices(folder.path, c)
+        devices.warn_of_idle_gpu()
         c, used = fit_to_devices(c, folder)
         cache_root = cache.cache_root(c.cache_dir)
         compilation.enable_compilation_cache(cache_root)

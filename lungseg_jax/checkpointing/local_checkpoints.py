@@ -169,7 +169,7 @@ class LocalCheckpoints:
 
 
 class _KeepSnapshots(policies.PreservationPolicy):
-    """Keep `preserved` steps; `damaged` may grow."""
+    """Keep `preserved` steps; `damaged` is shared, and changes."""
 
     def __init__(self, snapshots: Sequence[int], damaged: Set[int]):
         self._snapshots, self._damaged = snapshots, damaged

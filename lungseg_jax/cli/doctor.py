@@ -11,7 +11,7 @@ import platform
 import shutil
 
 from lungseg_jax.cli import app
-from lungseg_jax.runtime import cache
+from lungseg_jax.runtime import cache, progress
 from lungseg_jax.runtime.errors import UserError, combine_errors
 from lungseg_jax.runtime.versions import version_of
 
@@ -27,7 +27,7 @@ def doctor() -> None:
     rows += [(name, version_of(name)) for name in PACKAGES]
     rows += _devices(faults) + _memory(faults) + _cache(faults) + _weights(faults)
     for name, text in rows:
-        print(f"{name:18}{text}")
+        progress.say(f"{name:18}{text}")  # also if the reader has left: faults follow
     if faults:
         raise combine_errors(faults, "this installation")
     print("nothing to change")

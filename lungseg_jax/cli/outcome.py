@@ -8,6 +8,7 @@ import contextlib
 import gc
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 
@@ -55,8 +56,6 @@ def reported(when_interrupted: str) -> Iterator[None]:
 
 def _has_reader() -> bool:
     """Whether stdout can be written; it cannot if, as of `| head`, its reader has left."""
-    try:
-        print(flush=True)  # to flush is not enough: what failed to be written is lost
-    except BrokenPipeError:
-        return False
-    return True
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return not poll.poll(0)  # an event that is not asked for: an error, or a hang-up

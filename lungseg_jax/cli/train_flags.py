@@ -133,7 +133,8 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
     except flags.Error as e:
         # ml_collections puts what a recipe raises into the text of another error.
         if str(e).startswith("flag --config="):
-            raise _recipe_error(e.__context__.__context__, words) from e
+            cause = e.__context__ and e.__context__.__context__
+            raise _recipe_error(cause or e, words) from e
         raise _user_error_behind(e) or UserError(str(e), remedy=LISTS) from e
     if rest:
         raise UserError(

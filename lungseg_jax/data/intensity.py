@@ -138,12 +138,17 @@ def require_intensity(
       UserError: the values are on another scale, so a mask would be meaningless.
     """
     domain = detect_intensity(values)
-    is_part = domain in _OF_PARTS.get(volume, ()) and values.dense <= MAX_DENSE_FRACTION
-    if is_part or domain == trained_on or "unknown" in (domain, trained_on):
+    low, high, dense = values
+    is_possible = max(-low, high) <= MOST
+    may_be_part = domain in _OF_PARTS.get(volume, ()) and dense <= MAX_DENSE_FRACTION
+    if (
+        (may_be_part and is_possible)
+        or domain == trained_on
+        or "unknown" in (domain, trained_on)
+    ):
         return domain
-    low, high, _ = values
     kind, remedy = DOMAINS[domain], _REMEDIES[domain]
-    if max(-low, high) > MOST:
+    if not is_possible:
         kind, remedy = "values that no CT scan has", _REMEDY_FAR
     elif is_dicom and domain == "unsigned":
         remedy = _REMEDY_DICOM

@@ -121,7 +121,7 @@ def _refuse_inside(source: Path, target: Path) -> None:
     if inside.is_relative_to(os.path.realpath(source)):
         raise UserError(
             f"{target} is not outside of the input folder {source}.",
-            rule="outputs are not among the inputs, where the next run would find them.",
+            rule="nothing is written among the inputs.",
             remedy=f"name an output outside of {source}.",
         )
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lungseg_jax.data.io.dicom_files import may_be_dicom
 from lungseg_jax.data.io.formats import kind_of
 from lungseg_jax.inference.prediction_task import PredictionTask
@@ -14,7 +16,7 @@ from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.runtime.files import append_text
 
 RECORD = ".lungseg_predict.jsonl"
-ENDS = 2**16  # bytes at the start and the end of an input that identify it
+BLOCK, BLOCKS = 2**16, 33  # bytes, and how many of them, that identify a file
 
 
 class Provenance:
@@ -128,7 +130,8 @@ def _identity(task: PredictionTask) -> str | None:
     """Return a text that differs for another input of the same name.
 
     For a file or a folder with one series, it is a digest of the sizes of the files and of
-    both ends; for one of several series, the UID. None if the input cannot be read.
+    blocks all over the first and the last one; for one of several series, the UID. None if
+    the input cannot be read.
     """
     if task.series:
         return task.series
@@ -136,10 +139,11 @@ def _identity(task: PredictionTask) -> str | None:
         files = _files(task.source)
         sizes = [path.stat().st_size for path in files]
         digest = hashlib.sha256(json.dumps(sizes).encode())
-        for path, start in ((files[0], 0), (files[-1], max(0, sizes[-1] - ENDS))):
+        for path, size in ((files[0], sizes[0]), (files[-1], sizes[-1])):
             with path.open("rb") as file:
-                file.seek(start)
-                digest.update(file.read(ENDS))
+                for start in np.linspace(0, max(0, size - BLOCK), BLOCKS, dtype=int):
+                    file.seek(start)
+                    digest.update(file.read(BLOCK))
     except (OSError, IndexError):
         return None
     return digest.hexdigest()

@@ -30,9 +30,8 @@ class _RobustStream:
             self._stream.write(text)
             self._stream.flush()
         except OSError as e:
-            if not isinstance(
-                e, BrokenPipeError
-            ):  # as of `| head`: the reader has left
+            # As of `| head`: the reader has left.
+            if not isinstance(e, BrokenPipeError):
                 _lost.add(id(self._stream))
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 

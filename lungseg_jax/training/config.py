@@ -65,8 +65,9 @@ def check_effects(c: ConfigDict) -> None:
       c: passed `check_config`.
 
     Raises:
-      UserError: the first option that would be ignored, and what it belongs to; or rates
-        that are held for so long that they miss their lowest, or the warm-up.
+      UserError: the first option that would be ignored, and what it belongs to; an epsilon
+        of 0; or rates that are held for so long that they miss their lowest, or the
+        warm-up.
     """
     values = flat(c.to_dict())
     defaults = knobs.defaults()
@@ -99,7 +100,10 @@ def check_effects(c: ConfigDict) -> None:
                 rule=f"it belongs to config.{owner}.",
                 remedy=f"set --config.{name}={defaults[name]}.",
             )
-    check_hold(c)
+    if c.optimizer.epsilon == 0:
+        # The gradient of the biases before a batch norm is 0, and so is its moment.
+        raise _out_of_range("optimizer.epsilon", c.optimizer.epsilon, "above 0")
+    _check_hold(c)
 
 
 def upgrade_config(written: Mapping[str, Any], version: str) -> ConfigDict:
@@ -269,7 +273,7 @@ def _check_schedule(c: ConfigDict) -> None:
         )
 
 
-def check_hold(c: ConfigDict) -> None:
+def _check_hold(c: ConfigDict) -> None:
     """Check that the rate changes within each cycle, and within the warm-up.
 
     It would stay at the peak in a cycle that ends in a snapshot, and at 0.0 in a warm-up.

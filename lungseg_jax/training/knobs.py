@@ -204,7 +204,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "optimizer.weight_decay", 1e-4, "decoupled decay of muon and adamw", (0.0, 1.0)
     ),
-    Knob("optimizer.epsilon", 1e-8, "epsilon of Adam; 1e-7 in Keras", (1e-12, 1.0)),
+    Knob("optimizer.epsilon", 1e-8, "epsilon of Adam; 1e-7 in Keras", (0.0, 1.0)),
     Knob(
         "optimizer.muon_hidden_only",
         True,

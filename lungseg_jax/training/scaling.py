@@ -11,7 +11,6 @@ from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import (
     check_config,
-    check_hold,
     differences,
     micro_batch_size,
     snapshot_steps,
@@ -98,7 +97,6 @@ def scale_to_devices(c: ConfigDict, devices: int) -> ConfigDict:
     least = math.ceil(WARMUP * first_cycle) if is_warmed_up else 0
     warmup = max(round(c.schedule.warmup_steps / ratio), least)
     scaled.schedule.warmup_steps = min(warmup, first_cycle - 1)
-    check_hold(scaled)
     return scaled
 
 

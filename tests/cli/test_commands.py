@@ -251,10 +251,10 @@ def test_a_reader_that_has_left_is_not_an_error(words, labelled_folder, shared_f
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_pipe_other_than_the_output_that_breaks_is_an_error(capsys):
+def test_a_pipe_other_than_the_output_that_breaks_is_an_error(capfd):
     with pytest.raises(SystemExit, match="2"), outcome.reported(""):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-    assert capsys.readouterr().err == "error: Broken pipe.\n"
+    assert capfd.readouterr().err == "error: Broken pipe.\n"
 
 
 def test_without_words_the_help_is_printed(lungseg, lungseg_here):

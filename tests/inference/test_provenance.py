@@ -7,7 +7,7 @@ import pytest
 from dicom_files import write_series  # of tests/data/io/
 
 from lungseg_jax.inference.prediction_task import PredictionTask
-from lungseg_jax.inference.provenance import ENDS, RECORD, Provenance
+from lungseg_jax.inference.provenance import BLOCK, RECORD, Provenance
 from lungseg_jax.runtime.errors import UserError
 
 
@@ -62,7 +62,7 @@ def tasks_from(folder, out, *names):
 
 def test_masks_of_other_inputs_are_not_kept(tmp_path):
     inputs, out = tmp_path / "in", tmp_path / "out"
-    scan = bytes(2 * ENDS)
+    scan = bytes(80 * BLOCK)  # as of a large volume with air at its borders
     write_inputs(inputs, anna=scan, bert=scan, carl=scan)
     out.mkdir()
     tasks = tasks_from(inputs, out, "anna.nii", "bert.nii", "carl.nii")
@@ -73,6 +73,10 @@ def test_masks_of_other_inputs_are_not_kept(tmp_path):
     with pytest.raises(UserError, match="were made from other inputs") as e:
         Provenance(out).plan([], {"labels": "lung"}, kept=tasks)
     assert [task.name in str(e.value) for task in tasks] == [True, True, False]
+    inside = scan[: 40 * BLOCK] + bytes([1]) * 4 * BLOCK + scan[44 * BLOCK :]
+    write_inputs(inputs, anna=inside, bert=scan)
+    with pytest.raises(UserError, match=r"anna\.nii: another input"):
+        Provenance(out).plan([], {"labels": "lung"}, kept=tasks)
     write_inputs(inputs, anna=scan[1:], bert=scan)
     with pytest.raises(UserError, match=r"anna\.nii: another input"):
         Provenance(out).plan([], {"labels": "lung"}, kept=tasks)

@@ -43,9 +43,6 @@ def test_rates_that_are_held_are_not_warmed_up():
     scaled = scale_to_devices(c, 8)
     assert scaled.schedule.hold_steps == 2  # 1.875
     assert scaled.schedule.warmup_steps == 0
-    c.schedule.warmup_steps = 31
-    with pytest.raises(UserError, match="hold_steps=2 is out of range"):
-        scale_to_devices(c, 8)
 
 
 def test_the_batch_of_the_recipe_leaves_its_numbers():
