@@ -141,11 +141,9 @@ def require_intensity(
     low, high, dense = values
     is_possible = max(-low, high) <= MOST
     may_be_part = domain in _OF_PARTS.get(volume, ()) and dense <= MAX_DENSE_FRACTION
-    if (
-        (may_be_part and is_possible)
-        or domain == trained_on
-        or "unknown" in (domain, trained_on)
-    ):
+    if domain == trained_on or "unknown" in (domain, trained_on):
+        return domain
+    if may_be_part and is_possible:
         return domain
     kind, remedy = DOMAINS[domain], _REMEDIES[domain]
     if not is_possible:

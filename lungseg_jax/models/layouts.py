@@ -87,26 +87,6 @@ def unfold(x: FeatureMap) -> jax.Array:
     return array.reshape(b, h, columns * x.pixels, x.channels)
 
 
-@jax.custom_vjp
-def materialize_gradient(x: FeatureMap) -> FeatureMap:
-    """Return `x`; on a GPU, its gradient is computed once and kept in memory.
-
-    Otherwise, XLA's GPU compiler computes it again in every operation that reads it, such
-    as the gradients of all branches of a block, and with it those of the pools behind it.
-    """
-    return x
-
-
-def _materialize(_, g):
-    g = jax.lax.platform_dependent(
-        g, cuda=jax.lax.optimization_barrier, default=lambda g: g
-    )
-    return (g,)
-
-
-materialize_gradient.defvjp(lambda x: (x, None), _materialize)
-
-
 def materialize(x: FeatureMap | SkipConcat) -> jax.Array:
     """Evaluate anything as a plain map; plain ones are returned unchanged."""
     if not isinstance(x, SkipConcat):

@@ -40,3 +40,23 @@ def max_pool_same(x: FeatureMap | SkipConcat) -> FeatureMap | SkipConcat:
 def max_pool(x: FeatureMap) -> FeatureMap:
     """2x2 max-pool with stride 2, `[b 2h 2w c] -> [b h w c]`."""
     return (folded_pools if is_folded(x) else pools).max_pool(x)
+
+
+@jax.custom_vjp
+def materialize_gradient(x: FeatureMap) -> FeatureMap:
+    """Return `x`; on a GPU, its gradient is computed once and kept in memory.
+
+    Otherwise, XLA's GPU compiler computes it again in every operation that reads it, such
+    as the gradients of all branches of a block, and with it those of the pools behind it.
+    """
+    return x
+
+
+def _materialize(_, g):
+    g = jax.lax.platform_dependent(
+        g, cuda=jax.lax.optimization_barrier, default=lambda g: g
+    )
+    return (g,)
+
+
+materialize_gradient.defvjp(lambda x: (x, None), _materialize)

@@ -11,15 +11,9 @@ import jax.numpy as jnp
 
 from lungseg_jax.models.bands import pixels_to_fold
 from lungseg_jax.models.blocks import Conv
-from lungseg_jax.models.layouts import (
-    FeatureMap,
-    SkipConcat,
-    fold,
-    materialize_gradient,
-    unfold,
-)
+from lungseg_jax.models.layouts import FeatureMap, SkipConcat, fold, unfold
 from lungseg_jax.models.norms import make_norm
-from lungseg_jax.models.operators import max_pool
+from lungseg_jax.models.operators import materialize_gradient, max_pool
 from lungseg_jax.runtime.compilation import target_platform
 
 LANES = 128  # channels that a TPU computes at a time

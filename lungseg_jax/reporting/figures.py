@@ -165,7 +165,7 @@ def reliability(calibration: Mapping[str, Mapping[str, Any]], title: str) -> Fig
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8, loc="upper left")
     else:
-        _say_why_empty(axes, "there are no such pixels")
+        _say_why_empty(axes, "no such pixels")
     return figure
 
 

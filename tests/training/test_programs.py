@@ -172,7 +172,7 @@ def test_narrow_convolutions_are_widened_for_accelerators(texts, program):
 
 @pytest.mark.parametrize("program", ["steps", "predict"])
 def test_only_a_tpu_keeps_rows_folded(texts, program):
-    """Of maps that are not folded, 1x1 convolutions are matrix products."""
+    """Elsewhere, 1x1 convolutions become matrix products."""
     point = re.compile(r"convolution\(.*tensor<1x1x")
     found = {p for p in ("cpu", *ACCELERATORS) if point.search(texts[program, p])}
     assert found == {"tpu"}

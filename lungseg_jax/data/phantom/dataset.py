@@ -54,7 +54,7 @@ def make_phantom(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw an axial slice of a synthetic patient and its lung mask.
 
-    Both are a function of the arguments alone.
+    The same arguments always give the same slice.
 
     Args:
       seed: of all phantoms of a dataset.
