@@ -75,7 +75,7 @@ def held_out(
         if split == "all" or is_bundle(path):  # a bundle does not list its slices
             continue
         run = Run.open(RunFolder(path))
-        if run.count_training_images(_digests(pairs)):
+        if run.trained_on(_digests(pairs)):
             names &= set(run.record["split"][split])
             trained_here.append(label)
     if not names:

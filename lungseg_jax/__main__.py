@@ -14,6 +14,8 @@ COMMANDS = {  # each is a module of lungseg_jax.cli, with a function of the same
     "train": "train a U-Net, ensemble its snapshots, score them, report",
     "predict": "segment slices, folders, volumes, DICOM series",
     "evaluate": "score a run on a labelled folder",
+    "crossval": "train on every part of a folder in turn, score each slice once",
+    "audit": "list labels that look wrong",
     "report": "write the page of a finished run again",
     "compare": "score masks from any source against true ones",
     "export": "write a trained ensemble as one folder to share",
@@ -28,13 +30,13 @@ COMMANDS = {  # each is a module of lungseg_jax.cli, with a function of the same
 
 def main() -> None:
     """Run the command named by the first word."""
-    if sys.argv[1:2] == ["train"]:
+    if sys.argv[1:2] in (["train"], ["crossval"]):
         huge_pages.restart_with_huge_pages()
-        signals.install_handlers()  # before the imports
+    signals.install_handlers()  # before the imports
+    if sys.argv[1:2] == ["train"]:
         del sys.argv[1]
         importlib.import_module("lungseg_jax.cli.train").main()
         return
-    signals.install_handlers()
     root = importlib.import_module("lungseg_jax.cli.root")
     root.main(COMMANDS, __doc__)
 

@@ -20,6 +20,8 @@ SETTINGS = {
     "show_default": True,
 }
 
+WITH_CONFIG = {**SETTINGS, "ignore_unknown_options": True}  # of `config_words`
+
 
 class Command(click.Command):
     """A command whose help text is its module's docstring, verbatim.
@@ -126,6 +128,15 @@ def run_option(meaning: str, *, default: str | None = None, multiple: bool = Fal
     )
 
 
+config_option = click.option(
+    "--config",
+    default="incp_snapshot",
+    metavar="NAME",
+    help="Recipe: NAME, NAME:VARIANT, or a file.",
+)
+config_words = click.argument(
+    "words", metavar="[--config.KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED
+)
 members_option = click.option(
     "--members",
     default="all",

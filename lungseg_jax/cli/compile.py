@@ -23,23 +23,17 @@ from lungseg_jax.cli import app
 if TYPE_CHECKING:
     from lungseg_jax.runtime.ahead_of_time.compile_report import CompileReport
 
-OVERRIDES = {**app.SETTINGS, "ignore_unknown_options": True}
 PROGRAMS = ("train", "predict")
 
 
-@app.command(__doc__, context_settings=OVERRIDES)
+@app.command(__doc__, context_settings=app.WITH_CONFIG)
 @click.option(
     "--topology",
     required=True,
     metavar="CHIP[:SHAPE]",
     help="Chips to compile for: cpu, h100, v4, v5e, v5p, v6e, and how many.",
 )
-@click.option(
-    "--config",
-    default="incp_snapshot",
-    metavar="NAME",
-    help="Recipe: NAME, NAME:VARIANT, or a file.",
-)
+@app.config_option
 @click.option(
     "--slices",
     type=click.IntRange(1, 10**8),
@@ -56,9 +50,7 @@ PROGRAMS = ("train", "predict")
 @click.option("--json", type=app.PATH, help="File for the report.")
 @app.overwrite_option
 @app.quiet_option
-@click.argument(
-    "words", metavar="[--config.KEY=VALUE]...", nargs=-1, type=click.UNPROCESSED
-)
+@app.config_words
 def compile(
     topology: str,
     config: str,

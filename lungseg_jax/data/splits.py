@@ -16,6 +16,7 @@ def split_names(
     validation_fraction: float,
     test_fraction: float,
     seed: int,
+    fold: int = 0,
     patients: Mapping[str, str] | None = None,
 ) -> dict[str, list[str]]:
     """Draw the test split, then the validation split; the rest is for training.
@@ -29,21 +30,23 @@ def split_names(
       names: of the slices, in any order.
       validation_fraction, test_fraction: of all slices.
       seed: of the draw.
+      fold: which part of the draw is the test split, from 0 on. Parts do not overlap, and
+        with a test fraction of 1/k, k of them make up the whole. The validation split
+        follows in the draw, whose end is joined to its beginning.
       patients: patient by name of the slice. All slices of a patient are drawn together,
-        so the test and the validation split have at least the requested number, and less
-        than that without the last patient of each.
+        so a split may have more slices than requested, up to those of its last patient,
+        and with a fold above 0 also fewer.
 
     Returns:
       Names by "train", "validation" and "test", in the order of the draw.
 
     Raises:
-      UserError: none are left to train on.
+      UserError: none are left to train on, or none are in the fold.
     """
     names = sorted(names)
     n = len(names)
     n_test, n_validation = (
-        # 0.1 * 270 is 27.000000000000004
-        max(1, math.ceil(round(fraction * n, 9))) if fraction else 0
+        max(1, _ceil(fraction * n)) if fraction else 0
         for fraction in (test_fraction, validation_fraction)
     )
     if n_test + n_validation >= n:
@@ -56,42 +59,67 @@ def split_names(
         )
     # RandomState, not Generator: its stream is frozen, and yields the original split.
     drawn = [names[i] for i in np.random.RandomState(seed).permutation(n)]
-    if patients:
-        return _split_by_patient(drawn, patients, n_validation, n_test)
-    return {
-        "train": drawn[n_test + n_validation :],
-        "validation": drawn[n_test : n_test + n_validation],
-        "test": drawn[:n_test],
-    }
-
-
-def _split_by_patient(
-    drawn: Sequence[str], patients: Mapping[str, str], n_validation: int, n_test: int
-) -> dict[str, list[str]]:
-    names_by_patient: dict[str, list[str]] = {}
-    for name in drawn:
-        names_by_patient.setdefault(patients[name], []).append(name)
-    # By one slice of each: by any of them, patients with many slices would come early.
-    place = {name: i for i, name in enumerate(drawn)}
-    patients_drawn = sorted(names_by_patient.values(), key=lambda n: place[min(n)])
+    groups = _group(drawn, patients) if patients else [[name] for name in drawn]
+    if test_fraction:
+        groups, n_test = _bring_forward(groups, fold, test_fraction * n)
     split = {"train": [], "validation": [], "test": []}
-    for names in patients_drawn:
+    for group in groups:
         if len(split["test"]) < n_test:
-            split["test"] += names
+            split["test"] += group
         elif len(split["validation"]) < n_validation:
-            split["validation"] += names
+            split["validation"] += group
         else:
-            split["train"] += names
+            split["train"] += group
     if not split["train"]:
         remedy = "add patients"
-        if len(patients_drawn) > 1:
+        if len(groups) > 1:
             remedy += (
                 ", or lower config.data.test_fraction and "
                 "config.data.validation_fraction"
             )
         raise UserError(
-            f"too few patients for train, validation and test: {len(patients_drawn)}.",
+            f"too few patients for train, validation and test: {len(groups)}.",
             rule="all slices of a patient are in one split.",
             remedy=f"{remedy}.",
         )
     return split
+
+
+def _group(drawn: Sequence[str], patients: Mapping[str, str]) -> list[list[str]]:
+    """Return the slices of each patient, in the order in which patients are drawn."""
+    by_patient: dict[str, list[str]] = {}
+    for name in drawn:
+        by_patient.setdefault(patients[name], []).append(name)
+    # By one slice of each: by any of them, patients with many slices would come early.
+    place = {name: i for i, name in enumerate(drawn)}
+    return sorted(by_patient.values(), key=lambda names: place[min(names)])
+
+
+def _bring_forward(
+    groups: list[list[str]], fold: int, size: float
+) -> tuple[list[list[str]], int]:
+    """Rotate the draw so that it begins with a fold, and return the slices in the fold.
+
+    A group belongs to the fold in which its first slice is.
+
+    Args:
+      groups: of slices, in the order of the draw.
+      fold: its number, from 0 on.
+      size: slices of a fold, which need not be an integer.
+    """
+    starts = np.cumsum([0, *map(len, groups)])
+    bounds = [_ceil(k * size) for k in (fold, fold + 1)]
+    first, end = np.searchsorted(starts[:-1], bounds)
+    if first == end:
+        kind = "slices" if all(len(group) == 1 for group in groups) else "patients"
+        raise UserError(
+            f"fold {fold} of the test splits has none of the {len(groups)} {kind}.",
+            rule=f"each fold begins at least one of the {kind}.",
+            remedy="fewer folds, with a larger config.data.test_fraction or a lower "
+            "--folds; or add slices.",
+        )
+    return groups[first:] + groups[:first], int(starts[end] - starts[first])
+
+
+def _ceil(number: float) -> int:
+    return math.ceil(round(number, 9))  # 0.1 * 270 is 27.000000000000004

@@ -6,8 +6,12 @@ from typing import Any
 from lungseg_jax.data.intensity import require_intensity
 from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
+from lungseg_jax.evaluation.label_audit import LabelAudit
 from lungseg_jax.inference.ensemble.location import is_bundle
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.object_storage import is_remote
 from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_folder import RunFolder
@@ -46,5 +50,42 @@ def evaluate_folder(
     evaluation["fingerprint"] = checked.fingerprint
     if not is_bundle(trained.path):  # a bundle does not list its training slices
         run = Run.open(RunFolder(trained.path))
-        evaluation["trained_on"] = run.count_training_images(checked.digests)
+        evaluation["trained_on"] = len(run.trained_on(checked.digests))
     return evaluation
+
+
+def audit_folder(
+    segmenter: LungSegmenter, checked: CheckedFolder, data: Path
+) -> LabelAudit:
+    """Compare the labels of a folder with masks; see `LabelAudit`.
+
+    Slices that the run of the segmenter was trained on are left out; a bundle does not
+    list them.
+
+    Args:
+      segmenter: makes the masks.
+      checked: the folder.
+      data: its name, which may be an address on object storage.
+
+    Raises:
+      UserError: the slices have other units than those of the training, or the run was
+        trained on all of them.
+    """
+    trained, pairs = segmenter.trained, checked.pairs
+    require_intensity(checked.values, trained.domain, str(data))
+    if not is_bundle(trained.path):
+        run = Run.open(RunFolder(trained.path))
+        learnt = run.trained_on(checked.digests)
+        pairs = [pair for pair in pairs if pair.name not in learnt]
+        if not pairs:
+            raise UserError(
+                f"{trained.path} was trained on all slices of {data}.",
+                rule="labels are compared with masks of a network that has not learnt them.",
+                remedy="leave out --run, or run lungseg crossval.",
+            )
+        if learnt:
+            trained_on = pluralize(len(learnt), "slice")
+            progress.say(f"{trained_on} left out: the run was trained on them")
+    audit = LabelAudit(checked.metadata.spacings)
+    audit.add(segmenter, map(checked.read, pairs), len(pairs))
+    return audit

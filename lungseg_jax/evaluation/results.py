@@ -84,22 +84,8 @@ def worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str
 
 def format_summary(evaluation: Mapping) -> str:
     """Format the scores of snapshots, choices and the ensemble as lines of text."""
-    header = "".join(f"{column:>12}" for column in CHOICE_SCORES)
-    lines = [f"{'':20}{header}   95 % of iou_pooled"]
-    for label, scores in labelled_scores(evaluation):
-        cells = "".join(f"{_number(scores[column]):>12}" for column in CHOICE_SCORES)
-        interval = " to ".join(map(_number, scores["iou_pooled_ci95"]))
-        if None in scores["iou_pooled_ci95"]:
-            interval = "-"
-        lines.append(f"{label:20}{cells}   {interval}")
-    n, threshold = evaluation["n"], evaluation["threshold"]
-    mirrored = ", averaged over mirror images" if evaluation.get("flips") else ""
-    lines.append(
-        f"{pluralize(n, 'slice')} at full size, threshold {threshold:g}{mirrored}"
-    )
-    has_interval = evaluation["ensemble"]["iou_pooled_ci95"][0] is not None
-    if evaluation["intervals_over"] == "patients" and not has_interval:
-        lines.append("no intervals: they need the slices of two patients")
+    lines = [*_table(labelled_scores(evaluation)), *_conditions(evaluation)]
+    n = evaluation["n"]
     doubts = evaluation["uncertainty"]
     if doubts["flagged"] is not None:
         lines.append(
@@ -113,6 +99,37 @@ def format_summary(evaluation: Mapping) -> str:
             "the scores say little about others"
         )
     return "\n".join(lines)
+
+
+def format_folds(result: Mapping) -> str:
+    """Format the scores of a cross-validation, and of each fold, as lines of text."""
+    rows = [(fold["run"], fold["scores"]) for fold in result["folds"]]
+    rows.append(("all, each scored once", result["ensemble"]))
+    return "\n".join([*_table(rows), *_conditions(result)])
+
+
+def _table(rows: Sequence[tuple[str, Mapping]]) -> list[str]:
+    """Format scores by label, below a header."""
+    header = "".join(f"{column:>12}" for column in CHOICE_SCORES)
+    lines = [f"{'':22}{header}   95 % of iou_pooled"]
+    for label, scores in rows:
+        cells = "".join(f"{_number(scores[column]):>12}" for column in CHOICE_SCORES)
+        interval = " to ".join(map(_number, scores["iou_pooled_ci95"]))
+        if None in scores["iou_pooled_ci95"]:
+            interval = "-"
+        lines.append(f"{label:22}{cells}   {interval}")
+    return lines
+
+
+def _conditions(evaluation: Mapping) -> list[str]:
+    """Say what was scored, and why intervals are missing."""
+    n, threshold = evaluation["n"], evaluation["threshold"]
+    mirrored = ", averaged over mirror images" if evaluation.get("flips") else ""
+    lines = [f"{pluralize(n, 'slice')} at full size, threshold {threshold:g}{mirrored}"]
+    has_interval = evaluation["ensemble"]["iou_pooled_ci95"][0] is not None
+    if evaluation["intervals_over"] == "patients" and not has_interval:
+        lines.append("no intervals: they need the slices of two patients")
+    return lines
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Contact sheets: numbered slices, side by side."""
+"""Contact sheets: labelled slices, side by side."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from lungseg_jax.inference.overlay import resize_to_fit
 
 MOST = 16  # slices on a sheet: four rows of four fit on a screen
 TILE = 256  # side of a slice, pixels
-LABEL = 24  # height of a number on it
+LABEL = 24  # height of a text on it
 
 
 class ContactSheet:
-    """Numbered slices, side by side: of a volume, or those of a split.
+    """Labelled slices, side by side: of a volume, or those of a split.
 
     It shows MOST of them, evenly spaced.
 
@@ -30,11 +30,11 @@ class ContactSheet:
         """Return whether slice `k` is on the sheet."""
         return k in self._shown
 
-    def add(self, k: int, picture: np.ndarray, *, review: bool) -> None:
-        """Add the `overlay` of slice `k`, labelled with its number and `review`."""
+    def add(self, picture: np.ndarray, text: str) -> None:
+        """Add the picture of the next slice that the sheet includes."""
         if not self._rows or len(self._rows[-1]) == self._columns:
             self._rows.append([])
-        self._rows[-1].append(_tile(picture, f"{k} review" if review else f"{k}"))
+        self._rows[-1].append(_tile(picture, text))
 
     def add_row(self, text: str, pictures: Sequence[np.ndarray]) -> None:
         """Add a row of other pictures, as many as fit; the first is labelled."""

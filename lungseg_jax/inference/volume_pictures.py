@@ -53,7 +53,8 @@ class VolumePictures:
                 image, mask, self._uncertainty[k], window_hu=self._window_hu
             )
             picture = stretch(picture, self._volume.aspect)
-            self._sheet.add(k, picture, review=bool(confidence.review))
+            text = f"{k} review" if confidence.review else f"{k}"
+            self._sheet.add(picture, text)
 
     def finish(self, name: str) -> tuple[np.ndarray, VolumeView]:
         """Return the sheet `[h w 3]` and the view of all slices added.

@@ -57,5 +57,5 @@ def draw_sheet(images: np.ndarray, masks: np.ndarray, truths: np.ndarray) -> np.
         )
         small = resize_to_fit(image, TILE)
         picture = error_overlay(small, mask, truth, window_hu=(0.0, 1.0))
-        sheet.add(k, picture, review=False)
+        sheet.add(picture, f"{k}")
     return sheet.picture()[..., ::-1]

@@ -51,6 +51,9 @@ def check_config(c: ConfigDict) -> None:
         raise _out_of_range("train.accumulate", c.train.accumulate, rule)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
         raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
+    if (c.data.fold + 1) * c.data.test_fraction > 1 + 1e-9 and c.data.fold:
+        rule = f"(fold + 1) x data.test_fraction={c.data.test_fraction:g} is at most 1"
+        raise _out_of_range("data.fold", c.data.fold, rule)
     _check_window(c.data.window_hu)
     _check_augmentation(c)
     _check_schedule(c)

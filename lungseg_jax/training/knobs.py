@@ -153,6 +153,13 @@ KNOBS: tuple[Knob, ...] = (
         (0.0, 0.9),
     ),
     Knob("data.split_seed", 3, "seed of the split", (0, 2**32 - 1)),
+    Knob(
+        "data.fold",
+        0,
+        "which part of the slices to test on, of 1/test_fraction parts; see crossval",
+        (0, 999),
+        before=0,
+    ),
     Knob("model.name", "inception", "block of the U-Net", choices=MODELS),
     Knob("model.filters", 8, "filters of the first level", LIMITS["filters"]),
     Knob(

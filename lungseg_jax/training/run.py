@@ -95,13 +95,17 @@ class Run:
         initial = self.record.get("initial") or {}
         return frozenset(own.union(initial.get("trained_on") or ()))
 
-    def count_training_images(self, digests: Mapping[str, str]) -> int:
-        """Count the images of a data folder that are `training_images`, by content.
+    def trained_on(self, digests: Mapping[str, str]) -> set[str]:
+        """Return the slices of a data folder that are `training_images`, by content.
 
         Args:
           digests: SHA-256 of each file, by its path in the data folder.
         """
-        return sum(digest in self.training_images for _, digest in _images(digests))
+        return {
+            name_of(path)
+            for path, digest in _images(digests)
+            if digest in self.training_images
+        }
 
 
 def _read_config_and_record(folder: RunFolder) -> tuple[ConfigDict, dict]:

@@ -79,13 +79,7 @@ def load_run_data(
     dataset = load_dataset(**data_of(c), cache=cache)
     split = recorded
     if not split or sorted(sum(split.values(), [])) != dataset.names:
-        split = split_names(
-            dataset.names,
-            validation_fraction=c.data.validation_fraction,
-            test_fraction=c.data.test_fraction,
-            seed=c.data.split_seed,
-            patients=dataset.checked.metadata.patients,
-        )
+        split = split_of(c, dataset)
     preflight.check_split(dataset.checked, split)
     devices = len(device_mesh.devices_for(micro_batch_size(c)))
     check_batch(c, training_slices=len(split["train"]), devices=devices)
@@ -100,6 +94,22 @@ def load_run_data(
         room=room,
     )
     return RunData(dataset, split, extra, placement)
+
+
+def split_of(c: ConfigDict, dataset: Dataset) -> Split:
+    """Return the split of a dataset that a configuration asks for.
+
+    Raises:
+      UserError: it cannot be split like that.
+    """
+    return split_names(
+        dataset.names,
+        validation_fraction=c.data.validation_fraction,
+        test_fraction=c.data.test_fraction,
+        seed=c.data.split_seed,
+        fold=c.data.fold,
+        patients=dataset.checked.metadata.patients,
+    )
 
 
 def check_window(c: ConfigDict, checked: preflight.CheckedFolder) -> None:

@@ -187,3 +187,35 @@ def test_refuses_too_few_patients(count):
         )
     # With one patient, lower fractions do not help.
     assert ("lower" in e.value.remedy) == (count > 1)
+
+
+@given(
+    n=st.integers(4, 120),
+    folds=st.integers(2, 4),
+    slices_each=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_test_splits_of_all_folds_are_all_slices_once(n, folds, slices_each, seed):
+    names = [f"s{i:03}" for i in range(n)]
+    patients = patients_of(names, slices_each) if slices_each > 1 else None
+
+    def of_fold(fold):
+        return split_names(
+            names,
+            validation_fraction=0.1,
+            test_fraction=1 / folds,
+            seed=seed,
+            fold=fold,
+            patients=patients,
+        )
+
+    try:
+        splits = [of_fold(fold) for fold in range(folds)]
+    except UserError:
+        # A fold in which no patient begins, or nothing left to train on.
+        assert n < 4 * folds * slices_each
+        return
+    for split in splits:
+        assert sorted(sum(split.values(), [])) == names
+        assert abs(len(split["test"]) - n / folds) < slices_each
+    assert sorted(sum((split["test"] for split in splits), [])) == names

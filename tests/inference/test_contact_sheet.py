@@ -9,8 +9,8 @@ def test_contact_sheet_shows_evenly_spaced_slices_in_order():
     sheet = ContactSheet(100)
     shown = [k for k in range(100) if sheet.includes(k)]
     assert len(shown) == MOST == 16 and shown[0] == 0 and shown[-1] == 99
-    for i, k in enumerate(shown):
-        sheet.add(k, np.full((50, 40, 3), 15 * i, np.uint8), review=False)
+    for i in range(len(shown)):
+        sheet.add(np.full((50, 40, 3), 15 * i, np.uint8), "")
     picture = sheet.picture()
     assert picture.shape == (4 * TILE, 4 * TILE, 3)
     corners = picture[TILE - 2 :: TILE, 2::TILE, 0].ravel()
@@ -21,6 +21,6 @@ def test_contact_sheet_of_a_small_volume_shows_all_slices():
     sheet = ContactSheet(2)
     assert sheet.includes(0) and sheet.includes(1)
     for k in range(2):
-        sheet.add(k, np.zeros((8, 300, 3), np.uint8), review=k == 1)
+        sheet.add(np.zeros((8, 300, 3), np.uint8), f"{k}" + k * " review")
     assert sheet.picture().shape == (LABEL, 2 * TILE, 3)  # of 7 rows, and a label
     assert sheet.picture()[:, TILE:].sum() > sheet.picture()[:, :TILE].sum()

@@ -143,7 +143,7 @@ def test_a_volume_without_lung_or_geometry_has_a_view():
 def test_planes_are_rows_of_the_sheet(sides):
     viewer, sheet = viewer_of(sides), ContactSheet(10)
     for k in range(10):
-        sheet.add(k, np.zeros((40, 60, 3), np.uint8), review=False)
+        sheet.add(np.zeros((40, 60, 3), np.uint8), f"{k}")
     before = sheet.picture().shape
     viewer.add_planes(sheet)
     height, *others = sheet.picture().shape

@@ -87,7 +87,7 @@ def test_training_images_are_recognized_by_content_under_any_name(tmp_path):
     }
     digests = {"2d_images/x.tif": "1", "2d_images/y.tif": "4", "2d_masks/z.tif": "3"}
     run = Run(RunFolder(tmp_path), default_config(), record, [])
-    assert run.count_training_images(digests) == 1
+    assert run.trained_on(digests) == {"x"}
 
 
 def test_training_images_have_suffixes_of_formats_that_were_added(
@@ -97,4 +97,4 @@ def test_training_images_have_suffixes_of_formats_that_were_added(
     digests = {"2d_images/a.ome.tif": "1", "2d_masks/a.ome.tif": "2"}
     record = {"split": {"train": ["a"]}, "sha256": digests}
     run = Run(RunFolder(tmp_path), default_config(), record, [])
-    assert run.count_training_images(digests) == 1
+    assert run.trained_on(digests) == {"a"}

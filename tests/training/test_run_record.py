@@ -267,7 +267,7 @@ def test_extra_phantoms_belong_to_the_identity_of_a_run(
     stop_after(1, c, RunFolder(folder))
     extra = Run.open(RunFolder(folder)).record["extra"]
     assert len(extra["sha256"]) == 6
-    assert Run.open(RunFolder(folder)).count_training_images(extra["sha256"]) == 3
+    assert len(Run.open(RunFolder(folder)).trained_on(extra["sha256"])) == 3
     drawn = run_data._load_extra_phantoms(c, tiny_cache)
     checked = dataclasses.replace(drawn.checked, fingerprint="of another version")
     redrawn = dataclasses.replace(drawn, checked=checked)

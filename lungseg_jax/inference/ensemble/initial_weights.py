@@ -86,11 +86,11 @@ def _require_same_channels(
 
 
 def _require_unseen(path: str, run: Run, test_digests: Mapping[str, str]) -> None:
-    seen = run.count_training_images(test_digests)
+    seen = len(run.trained_on(test_digests))
     if seen:
         raise UserError(
             f"init={path} was trained on {seen} images of the test split.",
             rule="a run is scored on images that its network has not seen.",
-            remedy="use the data.split_seed and fractions of the run that was trained on "
-            "them.",
+            remedy="use the data.split_seed, data.fold and fractions of the run that was "
+            "trained on them.",
         )

@@ -126,8 +126,8 @@ def test_what_the_runs_before_were_trained_on_counts_too(
     stop_after(5, config_from(finished_run.path, **{"data.phantom_seed": 1}), second)
     first, run = Run.open(finished_run), Run.open(second)
     digests = first.record["sha256"]
-    assert first.count_training_images(digests) == len(first.record["split"]["train"])
-    assert run.count_training_images(digests) == first.count_training_images(digests)
+    assert first.trained_on(digests) == {*first.record["split"]["train"]}
+    assert run.trained_on(digests) == first.trained_on(digests)
     c = config_from(second.path, **{"data.split_seed": 4})
     with pytest.raises(UserError, match="2 images of the test split"):
         run_experiment(c, str(tmp_path / "third"))

@@ -1,0 +1,112 @@
+"""Cross-validation: every slice is scored once, by a run that was not trained on it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lungseg_jax.data import preflight
+from lungseg_jax.data.dataset import Dataset, load_dataset
+from lungseg_jax.evaluation.evaluator import slice_metadata
+from lungseg_jax.evaluation.label_audit import LabelAudit
+from lungseg_jax.evaluation.results import SETTINGS
+from lungseg_jax.experiment import run_experiment
+from lungseg_jax.inference.ensemble.run_members import load_run
+from lungseg_jax.inference.segmenter import LungSegmenter
+from lungseg_jax.runtime import cache, progress
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.runtime.files import user_path, write_json
+from lungseg_jax.training import config
+from lungseg_jax.training.run import Run
+from lungseg_jax.training.run_data import require_outside_slices, split_of
+from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.run_record import versioned
+
+FOLDS = 5
+
+
+def cross_validate(
+    c: ConfigDict, workdir: str = "", *, folds: int = FOLDS
+) -> dict[str, Any]:
+    """Train a run for each fold, and score every slice by the one that tests on it.
+
+    What has been done is not repeated, so a call that was stopped is continued by the same
+    call. Writes the runs, as fold_1 and so on, crossval.json, and what `LabelAudit` writes.
+
+    Args:
+      c: a complete configuration. `data.test_fraction` becomes 1 / `folds`, and
+        `data.fold` the number of each.
+      workdir: the folder of all of these; empty for `default_workdir` with "-crossval".
+      folds: how many, at least 2.
+
+    Returns:
+      The content of crossval.json: the settings and "slices" of evaluation.json, "folds"
+      [{"run", "n", "scores"}], and "ensemble", the scores of all slices together.
+
+    Raises:
+      UserError: bad input, before anything is trained.
+    """
+    config.check_config(c)
+    folder = user_path(workdir or f"{config.default_workdir(c)}-crossval")
+    require_outside_slices(folder, c)
+    dataset = load_dataset(**config.data_of(c), cache=cache.cache_root(c.cache_dir))
+    plans = _plan(c, folds, dataset)
+    runs, evaluations = [], []
+    for number, plan in enumerate(plans, start=1):
+        progress.say(f"fold {number} of {folds}")
+        run_folder = RunFolder(folder / f"fold_{number}")
+        evaluations.append(run_experiment(plan, str(run_folder.path)))
+        runs.append(Run.open(run_folder))
+    audit = LabelAudit(dataset.checked.metadata.spacings)
+    for run in runs:
+        names = run.record["split"]["test"]
+        audit.add(LungSegmenter(load_run(run)), dataset.slices(names), len(names))
+    result = versioned(_summarize(runs, evaluations, audit, dataset))
+    audit.write(folder)
+    write_json(folder / "crossval.json", result)
+    return result
+
+
+def _plan(c: ConfigDict, folds: int, dataset: Dataset) -> list[ConfigDict]:
+    """Return the configuration of each fold.
+
+    Raises:
+      UserError: the data cannot be split into so many folds.
+    """
+    if folds < 2 or c.data.fold:
+        raise UserError(
+            f"data.fold={c.data.fold}." if c.data.fold else f"folds={folds}.",
+            rule="at least 2 folds, each of which is tested on.",
+            remedy="--folds=2 or more, without --config.data.fold.",
+        )
+    plans = []
+    for fold in range(folds):
+        plan = c.copy_and_resolve_references()
+        plan.data.test_fraction, plan.data.fold = 1 / folds, fold
+        config.check_config(plan)
+        preflight.check_split(dataset.checked, split_of(plan, dataset))
+        plans.append(plan)
+    return plans
+
+
+def _summarize(
+    runs: Sequence[Run],
+    evaluations: Sequence[Mapping[str, Any]],
+    audit: LabelAudit,
+    dataset: Dataset,
+) -> dict[str, Any]:
+    """Return the content of crossval.json."""
+    slices = audit.scores.slices
+    patients = slice_metadata(dataset.checked.metadata, list(slices))["patients"]
+    settings = {key: evaluations[0][key] for key in SETTINGS if key in evaluations[0]}
+    folds = [
+        {"run": run.folder.path.name, "n": made["n"], "scores": made["ensemble"]}
+        for run, made in zip(runs, evaluations, strict=True)
+    ]
+    return settings | {
+        "n": len(slices),
+        "split": "crossval",
+        "folds": folds,
+        "ensemble": audit.scores.summarize(patients),
+        "slices": slices,
+    }

@@ -1,0 +1,84 @@
+"""Each slice is scored once, by a run that was not trained on it."""
+
+import csv
+import json
+
+import pytest
+from tiny_run import PowerCut, built_once, tiny_config
+
+from lungseg_jax import cross_validation
+from lungseg_jax.cross_validation import cross_validate
+from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training.run import Run
+from lungseg_jax.training.run_folder import RunFolder
+
+FOLDS = 2
+
+
+@pytest.fixture
+def c(tiny_cache):
+    return tiny_config(tiny_cache, **{"train.total_steps": 3, "schedule.cycles": 1})
+
+
+@pytest.fixture
+def no_reports(plain_report):
+    with built_once():
+        yield
+
+
+def test_every_slice_is_scored_by_the_run_that_tests_on_it(c, no_reports, tmp_path):
+    result = cross_validate(c, str(tmp_path / "cv"), folds=FOLDS)
+    assert json.loads((tmp_path / "cv/crossval.json").read_text()) == result
+    tested = []
+    for fold in result["folds"]:
+        run = Run.open(RunFolder(tmp_path / "cv" / fold["run"]))
+        split = run.record["split"]
+        assert not {*split["test"]} & {*split["train"], *split["validation"]}
+        assert fold["n"] == len(split["test"]) == 5
+        assert fold["scores"] == run.evaluation["ensemble"]
+        for name in split["test"]:
+            expected = run.evaluation["slices"][name]
+            assert result["slices"][name]["iou"] == expected["iou"]
+            assert result["slices"][name]["expected_iou"] == expected["expected_iou"]
+        tested += split["test"]
+    assert list(result["slices"]) == tested and len({*tested}) == result["n"] == 10
+    with (tmp_path / "cv/labels.csv").open(newline="") as file:
+        assert {row["slice"] for row in csv.DictReader(file)} == {*tested}
+
+
+def test_the_same_call_continues_what_was_stopped(c, no_reports, tmp_path, monkeypatch):
+    whole = cross_validate(c, str(tmp_path / "whole"), folds=FOLDS)
+    run_experiment, begun = cross_validation.run_experiment, []
+
+    def stop_at_the_second(plan, workdir):
+        begun.append(workdir)
+        if len(begun) == 2:
+            raise PowerCut
+        return run_experiment(plan, workdir)
+
+    with monkeypatch.context() as m:
+        m.setattr(cross_validation, "run_experiment", stop_at_the_second)
+        with pytest.raises(PowerCut):
+            cross_validate(c, str(tmp_path / "cv"), folds=FOLDS)
+    first = (tmp_path / "cv/fold_1/evaluation.json").stat().st_mtime_ns
+    assert cross_validate(c, str(tmp_path / "cv"), folds=FOLDS) == whole
+    assert (tmp_path / "cv/fold_1/evaluation.json").stat().st_mtime_ns == first
+
+
+@pytest.mark.parametrize(
+    "folds,changes,message",
+    [
+        (1, {}, "folds=1"),
+        (2, {"data.fold": 1, "data.test_fraction": 0.5}, "data.fold=1"),
+        (2, {"data.fold": 1, "data.test_fraction": 0.9}, "data.fold=1 is out of range"),
+        (11, {}, "fold 10 of the test splits has none of the 10 slices"),
+        (2, {"data.validation_fraction": 0.5}, "leave none to train on"),
+    ],
+)
+def test_refuses_what_cannot_be_split_before_anything_is_trained(
+    folds, changes, message, c, tmp_path
+):
+    c.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        cross_validate(c, str(tmp_path / "cv"), folds=folds)
+    assert not (tmp_path / "cv").exists()
