@@ -72,7 +72,7 @@ def run_experiment(
       c: a complete configuration, such as `default_config()`.
       workdir: the run folder; empty for `default_workdir`.
       extend: continue a finished run to a later `train.total_steps`.
-      track: names of loggers that follow the training: tensorboard, wandb, mlflow.
+      track: names of trackers that follow the training: tensorboard, wandb, mlflow.
 
     Returns:
       The content of evaluation.json in the run folder.

@@ -1,10 +1,12 @@
 """Normalization layers, by name: batch, group and instance norm.
 
-All of them normalize `x + bias`, `[b h w c]`, with moments in float32, have the parameters
-`scale` and `bias` `[c]`, and are called as `norm(name=)(x, bias, train=)`. The moments are
-plain means, so a batch that is split across devices needs nothing else: its moments are
-those of the whole batch, unless a norm is told otherwise. Where rows are folded, `x` is
-`[b h w/p c*p]`; see `layouts.Folded`.
+All of them normalize `x + bias`, `[b h w c]`, with moments in float32, return the dtype of
+`x`, have the parameters `scale` and `bias` `[c]`, and are called as
+`norm(name=)(x, bias, train=)`. The moments are plain means, so a batch that is split across
+devices needs nothing else: its moments are those of the whole batch, unless a norm is told
+otherwise. Where rows are folded, `x` is `[b h w/p c*p]`; see `layouts.Folded`. Only
+BatchNorm has running statistics, which `training.batch_stats` re-estimates by setting its
+momentum to 0.
 """
 
 import functools

@@ -87,7 +87,7 @@ def check_effects(c: ConfigDict) -> None:
             c.optimizer.name == "adam",
             "optimizer.name=adamw or muon",
         ),
-        "model.kernel_size": (c.model.name == "inception", "model.name=conv"),
+        "model.kernel_size": (c.model.name != "conv", "model.name=conv"),
         "optimizer.muon_hidden_only": (
             c.optimizer.name != "muon",
             "optimizer.name=muon",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
+import optax
 
 from lungseg_jax.checkpointing.manifest import DIVERGED
 from lungseg_jax.runtime import job, progress
@@ -36,7 +37,7 @@ class TrainingLog:
     def __init__(
         self,
         folder: RunFolder,
-        schedule,
+        schedule: optax.Schedule,
         *,
         total: int,
         start: int,
@@ -112,10 +113,7 @@ class TrainingLog:
     def write_scores(
         self, done: int, is_snapshot: bool, scores: Mapping[str, float | None]
     ) -> None:
-        """Write a row with the scores of the validation split.
-
-        The IoU is None if neither a mask nor a prediction has a pixel of lung.
-        """
+        """Write a row with the scores of `validation.make_validate`."""
         kind = "snapshot" if is_snapshot else "validation"
         row = {"step": done, "kind": kind, **scores}
         if is_snapshot:

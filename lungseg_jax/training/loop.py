@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing import checkpoints
@@ -129,18 +130,18 @@ class _Training:
       init: returns the state before the first update.
       train_steps: see `make_train_steps`.
       precise_batch_stats: see `make_precise_batch_stats`.
-      validate: returns the scores of a state on the validation split.
+      validate: see `make_validate`.
       mesh: the devices that share a batch.
     """
 
     config: ConfigDict
     feed: Feed
     split_size: int
-    schedule: Callable
+    schedule: optax.Schedule
     init: Callable[[], TrainState]
     train_steps: Callable
     precise_batch_stats: Callable
-    validate: Callable[[TrainState], dict[str, float]]
+    validate: Callable[[TrainState], dict[str, float | None]]
     mesh: jax.sharding.Mesh
 
     def batch_names(self, step: int) -> list[str]:
@@ -149,7 +150,6 @@ class _Training:
 
 
 def _build(c: ConfigDict, data: RunData) -> _Training:
-    model = make_model(**c.model)
     mesh = device_mesh.make_mesh(device_mesh.devices_for(micro_batch_size(c)))
     replicated = device_mesh.replicated(mesh)
     feed = feed_of(c, data, mesh)
@@ -161,12 +161,12 @@ def _build(c: ConfigDict, data: RunData) -> _Training:
         init=init_of(c, mesh),
         train_steps=train_steps_of(c, mesh, gather=feed.gather),
         precise_batch_stats=make_precise_batch_stats(
-            model,
+            make_model(**c.model),
             normalize=preprocessing_of(c).to_unit,
             gather=feed.gather,
             sharding=replicated,
         ),
-        validate=make_validate(c, model, mesh, data),
+        validate=make_validate(c, mesh, data),
         mesh=mesh,
     )
 

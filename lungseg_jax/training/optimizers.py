@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-OPTIMIZERS = ("adam", "adamw", "muon")
 END = "end_"  # begins the names of stacks of the first and last kernels
 
 
@@ -27,7 +26,7 @@ def make_optimizer(
 
     Args:
       schedule: learning rate by step.
-      name: one of OPTIMIZERS. "muon" updates each kernel by its orthogonalized momentum,
+      name: a key of OPTIMIZERS. "muon" updates each kernel by its orthogonalized momentum,
         scaled to the root mean square of an Adam update, and all other parameters as
         NAdam does (Jordan et al. 2024; Liu et al., arXiv:2502.16982).
       weight_decay: decoupled (Loshchilov & Hutter, arXiv:1711.05101): each update takes
@@ -41,18 +40,7 @@ def make_optimizer(
         which an orthogonalized update is a step of constant length.
       image_channels: channels of the image, which tell the kernels that see it.
     """
-    if name == "muon":
-        tx = muon(
-            schedule,
-            eps=epsilon,
-            consistent_rms=0.2,
-            weight_decay=weight_decay,
-            muon_weight_dimension_numbers=_matrices,
-        )
-    elif name == "adamw":
-        tx = optax.adamw(schedule, eps=epsilon, weight_decay=weight_decay)
-    else:
-        tx = optax.adam(schedule, eps=epsilon)
+    tx = OPTIMIZERS[name](schedule, eps=epsilon, weight_decay=weight_decay)
     tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
     has_ends = name == "muon" and muon_hidden_only
     return _by_shape(tx, partial(_is_end, image_channels) if has_ends else _no_end)
@@ -64,8 +52,10 @@ def _by_shape(
     """Apply `tx` to parameters stacked by shape, as {"3x3x8x8": `[n 3 3 8 8]`}.
 
     The updates are the same, with a quarter of the operations, which are faster to trace,
-    to compile and to load: the inception U-Net has 162 parameters of 30 shapes. The ends
-    have stacks of their own, as {"end_3x3x64x1": `[n 3 3 64 1]`}.
+    to compile and to load: the inception U-Net has 162 parameters of 30 shapes. An
+    optimizer that scales updates by the norm of each parameter, such as LAMB, would take
+    that of the stack. The ends have stacks of their own, as {"end_3x3x64x1":
+    `[n 3 3 64 1]`}.
     """
 
     def key(path, leaf) -> str:
@@ -119,3 +109,16 @@ def _matrices(stacks):
         return kernels if leaf.ndim == 5 and not is_end else None
 
     return jax.tree_util.tree_map_with_path(numbers, stacks)
+
+
+def _adam(schedule, *, eps, weight_decay):
+    del weight_decay
+    return optax.adam(schedule, eps=eps)
+
+
+# Called as `make(schedule, eps=, weight_decay=)`.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": _adam,
+    "adamw": optax.adamw,
+    "muon": partial(muon, consistent_rms=0.2, muon_weight_dimension_numbers=_matrices),
+}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.packed_masks import packed_dtype
@@ -23,7 +24,7 @@ from lungseg_jax.training.steps import make_train_steps
 SLICE = (512, 512)  # what a program without data is lowered for
 
 
-def schedule_of(c: ConfigDict) -> Callable[[int], float]:
+def schedule_of(c: ConfigDict) -> optax.Schedule:
     """Return the learning rate by step."""
     return make_schedule(total_steps=c.train.total_steps, **c.schedule)
 

@@ -20,9 +20,12 @@ from lungseg_jax.training.state import TrainState
 
 
 def make_validate(
-    c: ConfigDict, model: Any, mesh: jax.sharding.Mesh, data: RunData
-) -> Callable[[TrainState], dict[str, float]]:
+    c: ConfigDict, mesh: jax.sharding.Mesh, data: RunData
+) -> Callable[[TrainState], dict[str, float | None]]:
     """Create `validate(state) -> {"loss", "iou_pooled"}`, at the network's size.
+
+    Without a validation split, there are no scores. The IoU is None if neither a mask nor
+    a prediction has a pixel of lung.
 
     The slices are kept in the memory of the host, or if the training slices are streamed,
     read from disk at each validation.
@@ -33,7 +36,7 @@ def make_validate(
     slices = network_slices(c, data.dataset, names)
     arrays = None if data.is_streamed else slices.stack()
     eval_step = make_eval_step(
-        model,
+        make_model(**c.model),
         loss=LOSSES[c.train.loss],
         threshold=c.evaluate.threshold,
         sharding=device_mesh.replicated(mesh),
@@ -44,7 +47,7 @@ def make_validate(
         for start in range(0, len(names), size)
     ]
 
-    def validate(state: TrainState) -> dict[str, float]:
+    def validate(state: TrainState) -> dict[str, float | None]:
         outputs, losses, rows = [], [], []
         for batch in batches:
             part = slices.stack(batch) if arrays is None else _rows(arrays, batch)

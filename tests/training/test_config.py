@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import lungseg_jax
-from lungseg_jax.models import make_model
+from lungseg_jax.models import MODELS, make_model
 from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, knobs, recipe_files
@@ -105,6 +105,16 @@ def test_a_new_run_refuses_options_without_effect(changes, message):
     with pytest.raises(UserError, match=message.replace(".", r"\.")) as e:
         config.check_effects(c)
     assert e.value.rule and e.value.remedy
+
+
+def test_a_block_that_was_added_has_no_kernel_size(monkeypatch):
+    """`make_model` gives it to conv blocks only."""
+    monkeypatch.setitem(MODELS, "other", MODELS["inception"])
+    c = config.default_config()
+    c.model.name, c.model.kernel_size = "other", 5
+    config.check_config(c)
+    with pytest.raises(UserError, match=r"model\.kernel_size=5 would have no effect"):
+        config.check_effects(c)
 
 
 @pytest.mark.parametrize(

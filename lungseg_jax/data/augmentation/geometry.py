@@ -81,10 +81,19 @@ def move(
     return moved[..., :-1], moved[..., -1]
 
 
-def random_affine(key, *, zoom, shift, rotation_deg, flip_lr, flip_ud):
+def random_affine(
+    key: jax.Array,
+    *,
+    zoom: float,
+    shift: float,
+    rotation_deg: float,
+    flip_lr: bool,
+    flip_ud: bool,
+) -> tuple[jax.Array, jax.Array]:
     """Draw a map from output to input: matrix `[2 2]` and offset `[2]`.
 
-    Axis 0 is rows (top to bottom), axis 1 is columns (left to right).
+    Axis 0 is rows (top to bottom), axis 1 is columns (left to right). For the arguments,
+    see `move`.
     """
     zoom_key, shift_key, turn_key, flip_key = jax.random.split(key, 4)
     scale = jax.random.uniform(zoom_key, (2,), minval=1 - zoom, maxval=1 + zoom)
