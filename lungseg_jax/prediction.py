@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.data.io.volume_writer import remove_leftovers
 from lungseg_jax.inference.plan import index_of
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_record import (
@@ -75,8 +74,6 @@ def run_prediction(
     provenance.plan(
         remainder.tasks, options_record(weights, options), kept=remainder.kept
     )
-    if resume or overwrite:  # a command that was killed may have left some
-        remove_leftovers(path for task in remainder.tasks for path in task.outputs)
     with PredictionTable(
         csv,
         domain=segmenter.trained.domain,

@@ -123,6 +123,7 @@ def _prepared_builder(
             if not is_ready():
                 shutil.rmtree(data_dir, ignore_errors=True)  # of an interrupted start
                 _prepare(data_dir, variant, folder, checked.pairs)
+                preflight.require_unchanged(checked.pairs, checked.digests)
                 write_text(variant_file, variant)
     variant = variant_file.read_text()
     return tfds.builder_from_directory(

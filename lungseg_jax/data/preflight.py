@@ -128,9 +128,33 @@ def check_folder(folder: Path, *, cache: Path | None = None) -> CheckedFolder:
         faults = [*faults, *unreadable.values(), *content_faults]
         if faults:
             raise combine_errors(faults, str(folder))
+        require_unchanged(pairs, digests)
         if cached:
             _write_cached(cached, infos)
     return CheckedFolder(pairs, digests, fingerprint, infos, table)
+
+
+def require_unchanged(pairs: Sequence[Pair], digests: Mapping[str, str]) -> None:
+    """Check that the files of pairs, which were read since, are still those of `digests`.
+
+    What is kept of them under their fingerprint would otherwise be of other files.
+
+    Raises:
+      UserError: a file has changed, or cannot be read any more.
+    """
+    again, unreadable = _digest_files(pairs)
+    faults = [*unreadable.values()]
+    faults += [
+        UserError(
+            f"{path} has changed while it was read.",
+            rule="the files of a data folder do not change while they are prepared.",
+            remedy="run the command again when nothing writes to them.",
+        )
+        for path in again
+        if again[path] != digests[path]
+    ]
+    if faults:
+        raise combine_errors(faults, "the data folder")
 
 
 def check_split(checked: CheckedFolder, split: Mapping[str, Sequence[str]]) -> None:

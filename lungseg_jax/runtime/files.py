@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -22,6 +24,7 @@ from lungseg_jax.runtime.object_storage import (
 
 # File names in a text need not be valid UTF-8.
 _TEXT = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.(.+)", re.DOTALL)  # a name of `_temporary`
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
@@ -183,6 +186,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise _unwritable(path, e) from e
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Delete what `atomic_write` has left in a folder where it was killed.
+
+    No other process may write there.
+    """
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink()
+
+
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, renamed to it at the end.
@@ -192,17 +205,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
       UserError: the folder cannot be written (any OSError of the block).
     """
-    temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        try:
+        with working_folder(path) as temporary:
             yield temporary
             os.rename(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as e:
         raise _unwritable(path, e) from e
+
+
+@contextlib.contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` to write it in, deleted at the end.
+
+    A process that is killed leaves it. It is deleted when `path` is written again: a lock
+    tells it from that of a process which still writes. Missing parents are created.
+
+    Raises:
+      OSError: it cannot be created.
+    """
+    folder = _temporary(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for other in folder.parent.glob(".*"):
+        name = _TEMPORARY.fullmatch(other.name)
+        if name and name[1] == path.name and other.is_dir() and not other.is_symlink():
+            with contextlib.suppress(OSError), _locked(other):
+                shutil.rmtree(other)
+    folder.mkdir()
+    try:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a file system without locks
+                stack.enter_context(_locked(folder))
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -296,6 +331,21 @@ def _check_writable(folder: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written: {error.strerror or error}.")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder.
+
+    Raises:
+      OSError: another process holds it, or there are no locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _temporary(path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from lungseg_jax.runtime import object_storage, progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import folder_path, write_text
+from lungseg_jax.runtime.files import folder_path, remove_temporaries, write_text
 from lungseg_jax.runtime.locks import NO_LOCKS
 
 
@@ -105,6 +105,8 @@ class RunFolder:
             lock.write(_this_process())
             lock.flush()
             try:
+                for folder in (self.path, self.report):
+                    remove_temporaries(folder)
                 yield
             finally:
                 self._lock.unlink(missing_ok=True)

@@ -124,6 +124,25 @@ def test_continues_an_interrupted_preparation(tmp_path, monkeypatch):
     }
 
 
+def test_files_that_change_while_they_are_prepared_are_not_kept(tmp_path, monkeypatch):
+    """They would be found again under the fingerprint of the files before."""
+    folder, cache = write_pairs(tmp_path / "d"), tmp_path / "c"
+    mask, prepare = folder / "2d_masks/s1.tif", dataset._prepare
+    before = mask.read_bytes()
+
+    def change_and_prepare(*arguments):
+        cv2.imwrite(str(mask), np.full((24, 24), 255, np.uint8))
+        prepare(*arguments)
+
+    with monkeypatch.context() as m:
+        m.setattr(dataset, "_prepare", change_and_prepare)
+        with pytest.raises(UserError, match="2d_masks/s1.tif has changed"):
+            dataset.load_dataset(folder, cache=cache)
+    mask.write_bytes(before)
+    loaded = dataset.load_dataset(folder, cache=cache)
+    assert not loaded.read("s1").mask.all()
+
+
 def test_never_writes_to_the_data_folder(tmp_path):
     folder = write_pairs(tmp_path / "d")
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}

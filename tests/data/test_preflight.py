@@ -239,6 +239,24 @@ def test_unchanged_files_are_not_decoded_again(pair_folder, tmp_path, decoded):
     assert len(decoded) == 4
 
 
+def test_files_that_change_while_they_are_read_are_refused(
+    pair_folder, tmp_path, monkeypatch
+):
+    folder, cache = pair_folder(["a", "b"]), tmp_path / "cache"
+    read = formats.read_slice_array
+
+    def read_and_change(path):
+        content = read(path)
+        if path.name == "b.tif":
+            flip_a_bit(folder)
+        return content
+
+    monkeypatch.setattr(formats, "read_slice_array", read_and_change)
+    with pytest.raises(UserError, match="has changed while it was read"):
+        check_folder(folder, cache=cache)
+    assert not list(cache.rglob("*.json"))
+
+
 def test_faults_are_reported_every_time(pair_folder, tmp_path):
     """Including an unpaired file next to pairs with a cached result."""
     folder, cache = pair_folder(["a", "b"]), tmp_path / "cache"

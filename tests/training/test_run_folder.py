@@ -40,6 +40,18 @@ def test_a_folder_is_claimed_by_one_process_until_it_dies(tmp_path):
     assert not list(folder.path.iterdir())
 
 
+def test_temporary_files_of_a_killed_training_are_deleted(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.report.mkdir()
+    left = [tmp_path / ".0a1b2c3d.run.json", folder.report / ".0a1b2c3d.index.html"]
+    for path in left:
+        path.touch()
+    (tmp_path / ".notes.txt").touch()
+    with folder.claimed():
+        assert not any(path.exists() for path in left)
+    assert (tmp_path / ".notes.txt").exists()
+
+
 def test_refuses_a_run_in_use_and_names_its_process(copied_run, tiny_cache):
     c = tiny_config(tiny_cache)
     with copied_run.claimed():

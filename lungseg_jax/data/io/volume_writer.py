@@ -4,11 +4,9 @@ import contextlib
 import errno
 import gzip
 import os
-import re
 import shutil
-import tempfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,7 +22,7 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.segments import LUNG, Segment, is_dicom_segmentation
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import require_utf8
+from lungseg_jax.runtime.files import require_utf8, working_folder
 
 if TYPE_CHECKING:
     from lungseg_jax.data.io.dicom_segmentation import DicomSegmentationWriter
@@ -33,8 +31,6 @@ LEVEL = 4  # of compression; masks are small at any
 CHUNK = 2**20
 _CANNOT_RESERVE = {errno.EINVAL, errno.EOPNOTSUPP}  # on this file system
 PLAIN, VOXELS, PACKED = "plain", "voxels", "packed"  # files in a working folder
-# A working folder, as `mkdtemp` names it.
-_SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]{8}", re.DOTALL)
 
 
 def open_mask(
@@ -94,12 +90,8 @@ class VolumeWriter:
         # The header of compressed voxels follows when their size is known.
         header = b"" if self._format.compression else self._header(size)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._scratch = Path(
-                tempfile.mkdtemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-            )
             with contextlib.ExitStack() as stack:
-                stack.callback(shutil.rmtree, self._scratch, ignore_errors=True)
+                self._scratch = stack.enter_context(working_folder(self._path))
                 self._plain = self._scratch / PLAIN
                 self._is_written = np.zeros(geometry.count, bool)
                 with self._plain.open("wb") as file:
@@ -107,7 +99,7 @@ class VolumeWriter:
                     self._offset = file.tell()
                     _reserve(file, self._offset + size)
                 self._file = self._plain.open("r+b")
-                stack.pop_all()  # from here on, __exit__ removes it
+                self._cleanup = stack.pop_all()  # from here on, __exit__ removes it
         except OSError as e:
             raise self._unwritable(e) from e
         return self
@@ -159,7 +151,7 @@ class VolumeWriter:
         except OSError as e:
             raise self._unwritable(e) from e
         finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._cleanup.close()
 
     def _header(self, size: int) -> bytes:
         """Return the bytes that precede the voxels, which take `size` bytes."""
@@ -229,23 +221,3 @@ def _reserve(file: BinaryIO, size: int) -> None:
                 raise
     for start in range(written, size, CHUNK):
         file.write(bytes(min(CHUNK, size - start)))
-
-
-def remove_leftovers(targets: Iterable[Path]) -> None:
-    """Delete the working folders of writers of these files that were killed.
-
-    They are beside the targets; nothing else is deleted.
-    """
-    names: dict[Path, set[str]] = {}
-    for path in targets:
-        names.setdefault(path.parent, set()).add(path.name)
-    for parent, of_targets in names.items():
-        for folder in parent.glob(".*"):
-            match = _SCRATCH.fullmatch(folder.name)
-            if match and match[1] in of_targets and _is_scratch(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_scratch(folder: Path) -> bool:
-    is_folder = folder.is_dir() and not folder.is_symlink()
-    return is_folder and {p.name for p in folder.iterdir()} <= {PLAIN, VOXELS, PACKED}

@@ -13,7 +13,7 @@ from volume_files import voxels, write_mask, write_nifti
 
 from lungseg_jax.data.io.formats import open_volume
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volume_writer import VolumeWriter, remove_leftovers
+from lungseg_jax.data.io.volume_writer import VolumeWriter
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
 
@@ -140,19 +140,6 @@ def test_a_disk_without_space_is_an_error_at_the_start(code, tmp_path, monkeypat
         with pytest.raises(UserError, match="No space left"):
             write_mask(volume, tmp_path / "out.nii")
     assert [p.name for p in tmp_path.iterdir()] == ["in.nii"]
-
-
-def test_removes_the_working_folders_of_its_targets_only(tmp_path):
-    leftovers = ".s1.nii.gz.azxswin7", ".s1_entropy.nii.gz.a_b1c2d3"
-    others = ".s2.nii.gz.azxswin7", ".s1.nii.gz.copy", "s1.nii.gz.azxswin7"
-    others += (".s1.nii.gz.abcdefgh",)
-    for name in (*leftovers, *others):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "plain").touch()
-    (tmp_path / others[-1] / "notes.txt").touch()
-    targets = [tmp_path / name for name in ("s1.nii.gz", "s1_entropy.nii.gz")]
-    remove_leftovers([*targets, tmp_path / "nowhere" / "s1.nii.gz"])
-    assert {path.name for path in tmp_path.iterdir()} == set(others)
 
 
 def test_replaces_an_existing_file_only_when_complete(tmp_path):
