@@ -91,7 +91,7 @@ def libraries(name):
 
 def test_every_folder_has_a_rank():
     at_root = {path.name for path in ROOT.iterdir() if path.suffix == ".py"}
-    pipelines = {"experiment.py", "prediction.py"}
+    pipelines = {"cross_validation.py", "experiment.py", "prediction.py"}
     assert at_root == {"__init__.py", "__main__.py", "main.py"} | pipelines
     assert (ROOT / "py.typed").exists()
     assert {folder_of(name) for name in FILES if name} == RANK.keys()

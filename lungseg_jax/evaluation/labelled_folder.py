@@ -80,7 +80,7 @@ def audit_folder(
         if not pairs:
             raise UserError(
                 f"{trained.path} was trained on all slices of {data}.",
-                rule="labels are compared with masks of a network that has not learnt them.",
+                rule="a label is compared with a network that has not learnt it.",
                 remedy="leave out --run, or run lungseg crossval.",
             )
         if learnt:
