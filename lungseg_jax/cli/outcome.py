@@ -44,27 +44,14 @@ def reported(when_interrupted: str) -> Iterator[None]:
             what = "the working folder does not exist any more; change to another"
         print(f"error: {what}.", file=sys.stderr)
         sys.exit(2)
-    except (Exception, KeyboardInterrupt) as e:
-        interruption = _interruption(e)
-        if not interruption:
-            raise
+    except KeyboardInterrupt as e:
         name, status = "SIGINT", signals.INTERRUPTED
-        if isinstance(interruption, signals.Stopped):
-            name, status = interruption.name, interruption.status
+        if isinstance(e, signals.Stopped):
+            name, status = e.name, e.status
         print(f"\nstopped by {name}; {when_interrupted}", file=sys.stderr)
         sys.exit(status)
     finally:
         gc.freeze()  # or Python, as it ends, looks at all of JAX once more: 0.3 s
-
-
-def _interruption(error: BaseException | None) -> BaseException | None:
-    """Return the interruption that an error is, or that a library has replaced by it.
-
-    tqdm does where a signal finds it between asking for its lock and having it.
-    """
-    while error and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error
 
 
 def _has_reader() -> bool:

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ from lungseg_jax.cli import outcome
 from lungseg_jax.cli.evaluate import evaluate
 from lungseg_jax.cli.predict import predict
 from lungseg_jax.inference.ensemble.predictor import LESS_MEMORY
-from lungseg_jax.runtime import signals
 
 RECIPE = "--config=configs/smoke.py"
 
@@ -215,15 +213,6 @@ def test_an_error_of_the_system_names_the_file_in_plain_words(capsys, tmp_path):
         (tmp_path / "none/file").touch()
     expected = f"error: {tmp_path}/none/file: No such file or directory.\n"
     assert capsys.readouterr().err == expected
-
-
-def test_a_signal_hidden_by_a_library_ends_the_command_without_a_traceback(capsys):
-    with pytest.raises(SystemExit, match="75"), outcome.reported("type more"):
-        try:
-            raise signals.Stopped(signal.SIGTERM)
-        finally:  # as tqdm does, if it has no lock yet
-            raise AttributeError("_lock")
-    assert capsys.readouterr().err == "\nstopped by SIGTERM; type more\n"
 
 
 def test_a_working_folder_that_was_deleted_is_named(capsys, monkeypatch, tmp_path):
