@@ -85,7 +85,7 @@ def test_slices_without_any_lung_come_last_and_are_not_suspect():
 def test_poor_masks_are_said_to_prove_little():
     rows = {f"s{i:02}": row(0.3 + i / 100, 0.9) for i in range(12)}
     text = format_suspects(rows)
-    assert "and 2 more" in text and "the masks are poor (median IoU 0.36)" in text
+    assert "and 2 more" in text and "the masks are poor (median IoU 0.35)" in text
     good = {f"s{i}": row(0.95, 0.9) for i in range(12)} | {"wrong": row(0.3, 0.9)}
     assert "poor" not in format_suspects(good)
 
