@@ -22,7 +22,11 @@ from lungseg_jax.runtime.files import missing_path
 # Suffixes of volumes, some with a header in a file of its own, and of pictures.
 UNSUPPORTED = (".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".mgh", ".mgz", ".mnc")
 UNSUPPORTED += (".nii.bz2", ".gipl", ".vtk", ".jpg", ".jpeg", ".bmp")
-SAVE_AS = "save it as .nii.gz, .nrrd or .mha; a slice as .tif, .png or .npy"
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".dcm.gz", ".7z", ".rar")
+REMEDIES = {  # of files that are not read, by suffix
+    UNSUPPORTED: "save it as .nii.gz, .nrrd or .mha; a slice as .tif, .png or .npy",
+    ARCHIVES: "unpack it first",
+}
 LISTED = 5  # folders that an error lists
 
 
@@ -121,6 +125,12 @@ def _find_volumes(files: Sequence[Path]) -> Iterator[Input]:
             yield Input(path, is_damaged=True)
 
 
+def remedy_for(path: Path) -> str:
+    """Say how a file that is not read can be used; "" if its suffix does not tell."""
+    name = path.name.lower()
+    return next((r for suffixes, r in REMEDIES.items() if name.endswith(suffixes)), "")
+
+
 def _check_file(source: Path, series: str) -> None:
     if not source.exists():
         raise missing_path(source)
@@ -184,10 +194,13 @@ def _is_series(folder: Path, files: Sequence[Path]) -> bool:
 def _say_unknown(folder: Path, files: Sequence[Path]) -> None:
     """Print a line if a folder is empty, or images may be among what is left out of it."""
     unknown = [p for p in files if not kind_of(p) and may_be_dicom(p)]
-    images = [p for p in unknown if p.name.lower().endswith(UNSUPPORTED)]
+    images = [p for p in unknown if remedy_for(p)]
+    for remedy in REMEDIES.values():
+        if same := [p for p in images if remedy_for(p) == remedy]:
+            progress.say(f"skipped: {same[0]}{_and_more(same)}: unsupported; {remedy}")
     if images:
-        progress.say(f"skipped: {images[0]}{_and_more(images)}: unsupported; {SAVE_AS}")
-    elif unknown and not any(map(kind_of, files)):
+        return
+    if unknown and not any(map(kind_of, files)):
         first = unknown[0].name
         progress.say(f"skipped: {folder}: {first}{_and_more(unknown)}: unknown format")
     elif all(path.name.startswith(".") for path in folder.iterdir()):

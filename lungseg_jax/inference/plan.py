@@ -17,7 +17,7 @@ from lungseg_jax.data.io.formats import (
     suffixes,
 )
 from lungseg_jax.data.io.segments import DICOM_SEGMENTATION
-from lungseg_jax.inference.inputs import SAVE_AS, UNSUPPORTED, Input, find_inputs
+from lungseg_jax.inference.inputs import Input, find_inputs, remedy_for
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
 from lungseg_jax.runtime.errors import UserError, combine_errors
 from lungseg_jax.runtime.extras import require_library
@@ -187,12 +187,12 @@ def _plan_input(source: Path, target: Path, series: str) -> PredictionTask:
     else:
         if not source.stat().st_size:
             raise UserError(f"{source} is empty.", remedy="copy it again.")
-        is_image = source.name.lower().endswith(UNSUPPORTED)
+        remedy = remedy_for(source)
         raise UserError(
             f"the input {source} is not in a known format.",
             rule=f"one of {', '.join(suffixes())}, or DICOM, whose files have DICM at "
             "byte 128.",
-            remedy=f"{SAVE_AS}." if is_image else "",
+            remedy=f"{remedy}." if remedy else "",
         )
     if suffix not in allowed:
         if suffix == DICOM_SEGMENTATION:

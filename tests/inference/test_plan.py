@@ -164,7 +164,7 @@ def test_what_is_in_no_known_format_is_said(volume, tmp_path, capsys):
         "mhd": ("v.mhd", "v.raw", "w.mhd"),
         "bare": ("IM0001", "IM0002"),
         "texts": ("report.txt", "report.pdf"),
-        "scan": ("notes", "old.nii"),
+        "scan": ("notes", "old.nii", "study.zip"),
         "failed": (".DS_Store",),
         "study/series": (),
     }
@@ -174,11 +174,12 @@ def test_what_is_in_no_known_format_is_said(volume, tmp_path, capsys):
             (tmp_path / "in" / folder / name).write_bytes(volume.read_bytes())
     (task,) = plan_outputs(tmp_path / "in", tmp_path / "out")
     assert task.source.name == "old.nii"
-    bare, failed, mhd, series = capsys.readouterr().out.splitlines()
+    bare, failed, mhd, archive, series = capsys.readouterr().out.splitlines()
     place = f"skipped: {tmp_path / 'in'}"
     assert failed == f"{place}/failed: empty"
     assert series == f"{place}/study/series: empty"
     assert bare == f"{place}/bare: IM0001 and 1 more: unknown format"
+    assert archive == f"{place}/scan/study.zip: unsupported; unpack it first"
     assert mhd.startswith(
         f"{place}/mhd/v.mhd and 1 more: unsupported; save it as .nii.gz"
     )
@@ -359,6 +360,7 @@ def test_names_the_inputs_that_have_an_output_in_common(images, tmp_path):
         ("none.tif", "does not exist"),
         ("notes.txt", "in a known format"),
         ("scan.mhd", "(?s)in a known format.*save it as .nii.gz"),
+        ("study.zip", "(?s)in a known format.*unpack it first"),
         ("0.dcm", "0.dcm is empty"),
         ("", "contains no images"),
     ],
@@ -367,6 +369,7 @@ def test_refuses_unusable_inputs(name, message, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "scan.mhd").write_text("ObjectType = Image")
+    (tmp_path / "study.zip").write_bytes(b"PK")
     (tmp_path / "0.dcm").touch()
     source, target = tmp_path / (name or "empty"), tmp_path / ("m.png" if name else "")
     assert_refused(message, source, target)

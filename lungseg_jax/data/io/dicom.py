@@ -181,5 +181,6 @@ def _require_straight(slices: Sequence[DicomSlice], distance: float) -> None:
         raise UserError(
             f"the slices of {first.file.parent} are shifted sideways (a tilted gantry).",
             rule=rule,
-            remedy="resample the series to a straight one first.",
+            remedy="resample the series to a straight one first; dcm2niix writes one, "
+            "whose name has _Tilt.",
         )

@@ -37,6 +37,10 @@ _UNDEFINED = 2**32 - 1  # the length of compressed pixels
 _META_LENGTH = re.compile(rb"\x02\0\0\0UL\x04\0(.{4})", re.DOTALL)
 _IS_DEFLATED = b"\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99"
 _MAX_INFLATED = 4 * MAX_PIXELS  # bytes
+# Transfer syntaxes of JPEG XL, HTJ2K and video, which GDCM does not decode.
+_NOT_DECODED = re.compile(
+    rb"\x02\0\x10\0UI..(1\.2\.840\.10008\.1\.2\.4\.[12]\d\d)", re.DOTALL
+)
 CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its variants for several frames
 
@@ -220,7 +224,22 @@ def _errors_of(file: Path) -> Iterator[None]:
         with native_output.discarded():
             yield
     except (OSError, RuntimeError) as e:
-        raise _damaged(file, "it cannot be read as DICOM") from e
+        raise _unreadable(file) from e
+
+
+def _unreadable(file: Path) -> UserError:
+    """Return the error for a file that GDCM cannot read: it may be intact."""
+    start = b""
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        start = opened.read(1024)
+    if not (match := _NOT_DECODED.search(start)):
+        return _damaged(file, "it cannot be read as DICOM")
+    return UserError(
+        f"{file} is compressed in an unsupported way: its transfer syntax (0002,0010) is "
+        f"{match[1].decode()}.",
+        rule="DICOM that is uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000.",
+        remedy="export the series without compression, or decompress it with pydicom.",
+    )
 
 
 def _damaged(file: Path, why: str) -> UserError:

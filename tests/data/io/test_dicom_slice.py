@@ -8,9 +8,12 @@ import pytest
 import SimpleITK as sitk
 from dicom_files import TILTED, edit, stored, write_series
 from pydicom.uid import (
+    HTJ2K,
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     RLELossless,
@@ -142,6 +145,18 @@ def test_names_a_damaged_file(tmp_path):
     write_series(tmp_path / "in")
     file.write_bytes(file.read_bytes()[:-60])
     refused(tmp_path / "in", file.name)
+
+
+@pytest.mark.parametrize("syntax", [HTJ2K, HTJ2KLossless, MPEG2MPML])
+def test_a_compression_that_is_not_decoded_is_not_damage(syntax, tmp_path):
+    write_series(tmp_path, array=stored()[:1])
+    (file,) = tmp_path.iterdir()
+    d = pydicom.dcmread(file)
+    d.file_meta.TransferSyntaxUID = syntax
+    d.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" + bytes(50)])
+    d["PixelData"].is_undefined_length = True
+    d.save_as(file)
+    refused(file, f"(?s)unsupported way: .* is {syntax}.*decompress it with pydicom")
 
 
 def test_reads_a_slice_without_a_preamble(tmp_path):
