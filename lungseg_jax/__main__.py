@@ -14,7 +14,7 @@ COMMANDS = {  # each is a module of lungseg_jax.cli, with a function of the same
     "train": "train a U-Net, ensemble its snapshots, score them, report",
     "predict": "segment slices, folders, volumes, DICOM series",
     "evaluate": "score a run on a labelled folder",
-    "crossval": "train on every part of a folder in turn, score each slice once",
+    "crossval": "cross-validate: score every slice by a training without it",
     "audit": "list labels that look wrong",
     "report": "write the page of a finished run again",
     "compare": "score masks from any source against true ones",

@@ -1,6 +1,7 @@
 """Cross-validation: every slice is scored once, by a run that was not trained on it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -49,6 +50,7 @@ def cross_validate(
     config.check_config(c)
     folder = user_path(workdir or f"{config.default_workdir(c)}-crossval")
     require_outside_slices(folder, c)
+    _require_own(folder)
     dataset = load_dataset(**config.data_of(c), cache=cache.cache_root(c.cache_dir))
     plans = _plan(c, folds, dataset)
     runs, evaluations = [], []
@@ -64,7 +66,26 @@ def cross_validate(
     result = versioned(_summarize(runs, evaluations, audit, dataset))
     audit.write(folder)
     write_json(folder / "crossval.json", result)
+    progress.say(f"wrote crossval.json, labels.csv and labels.png to {folder}")
     return result
+
+
+def _require_own(folder: Path) -> None:
+    """Accept an empty or missing folder, and that of a cross-validation.
+
+    Raises:
+      UserError: it is a file, or holds others, which could be overwritten.
+    """
+    if not folder.exists():
+        return
+    problem = ""
+    if not folder.is_dir():
+        problem = "is a file"
+    elif not (folder / "fold_1").is_dir():
+        if any(not path.name.startswith(".") for path in folder.iterdir()):
+            problem = "is not empty and does not hold a cross-validation"
+    if problem:
+        raise UserError(f"{folder} {problem}.", remedy="name another: --workdir=DIR.")
 
 
 def _plan(c: ConfigDict, folds: int, dataset: Dataset) -> list[ConfigDict]:
@@ -73,11 +94,15 @@ def _plan(c: ConfigDict, folds: int, dataset: Dataset) -> list[ConfigDict]:
     Raises:
       UserError: the data cannot be split into so many folds.
     """
-    if folds < 2 or c.data.fold:
+    if folds < 2:
         raise UserError(
-            f"data.fold={c.data.fold}." if c.data.fold else f"folds={folds}.",
-            rule="at least 2 folds, each of which is tested on.",
-            remedy="--folds=2 or more, without --config.data.fold.",
+            f"folds={folds}.", rule="at least 2.", remedy="--folds=2 or more."
+        )
+    if c.data.fold:
+        raise UserError(
+            f"data.fold={c.data.fold} would have no effect.",
+            rule="every fold is tested on.",
+            remedy="leave it out, or train with this fold only: lungseg train.",
         )
     plans = []
     for fold in range(folds):

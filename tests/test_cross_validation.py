@@ -65,6 +65,16 @@ def test_the_same_call_continues_what_was_stopped(c, no_reports, tmp_path, monke
     assert (tmp_path / "cv/fold_1/evaluation.json").stat().st_mtime_ns == first
 
 
+def test_files_of_others_are_not_replaced(c, tmp_path):
+    mine = tmp_path / "labels.csv"
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="does not hold a cross-validation"):
+        cross_validate(c, str(tmp_path), folds=FOLDS)
+    with pytest.raises(UserError, match="labels.csv is a file"):
+        cross_validate(c, str(mine), folds=FOLDS)
+    assert mine.read_text() == "mine" and not (tmp_path / "fold_1").exists()
+
+
 @pytest.mark.parametrize(
     "folds,changes,message",
     [

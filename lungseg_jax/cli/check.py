@@ -87,5 +87,6 @@ def _describe_metadata(metadata: "SliceMetadata") -> list[str]:
     if metadata.spacings:
         rows, columns = zip(*metadata.spacings.values(), strict=True)
         low, high = min(rows + columns), max(rows + columns)
-        lines.append(f"spacing:      {low:g} to {high:g} mm")
+        spread = f"{low:g}" if f"{low:g}" == f"{high:g}" else f"{low:g} to {high:g}"
+        lines.append(f"spacing:      {spread} mm")
     return lines

@@ -1,13 +1,12 @@
-"""Train on every part of a folder in turn, and score each slice once.
+"""Cross-validate: score every slice by a training that has not seen it.
 
     lungseg crossval --config.data.dir=DIR
     lungseg crossval --config=incp_snapshot:long --folds=4 --config.data.dir=DIR
     lungseg crossval --config.data.dir=DIR --workdir=runs/folds
 
-The slices, or patients if DIR has a slices.csv with them, are split into folds. For each
-fold, a training with the others is scored on it, so every slice has a score by a network
-that has not seen it. Takes any --config.KEY=VALUE of `lungseg train`, but
-config.data.test_fraction and config.data.fold. Re-running the command continues it.
+The slices, or patients if DIR has a slices.csv with them, are split into folds. Each fold
+is scored by a training on the others. Takes any --config.KEY=VALUE of `lungseg train`
+except config.data.test_fraction and config.data.fold. Re-running the command continues it.
 
 Writes the runs as WORKDIR/fold_1 and so on; crossval.json with the scores of the folds, of
 all slices together and of each; and labels.csv and labels.png, as `lungseg audit` does:
@@ -22,7 +21,6 @@ from lungseg_jax.cli import app
 @app.command(
     __doc__,
     context_settings=app.WITH_CONFIG,
-    no_args_is_help=False,
     when_interrupted="the same command continues it.",
 )
 @app.config_option
@@ -30,7 +28,7 @@ from lungseg_jax.cli import app
     "--folds",
     type=click.IntRange(2, 1000),
     default=5,
-    help="Parts, each of which is tested on.",
+    help="Number of parts, each of which is tested on once.",
 )
 @click.option(
     "--workdir",
@@ -45,12 +43,20 @@ from lungseg_jax.cli import app
 @app.config_words
 def crossval(config: str, folds: int, workdir: str, device, words) -> None:
     from lungseg_jax.cli import train_flags
+    from lungseg_jax.runtime.errors import UserError
+
+    if any(word.startswith("--config.data.test_fraction") for word in words):
+        raise UserError(
+            "--config.data.test_fraction would have no effect.",
+            rule="each part of --folds is tested on.",
+            remedy="leave it out; --folds=10 tests on a tenth of the slices at a time.",
+        )
+    c = train_flags.read_config([f"--config={config}", *words])
     from lungseg_jax.cross_validation import cross_validate
     from lungseg_jax.evaluation.label_audit import format_suspects
     from lungseg_jax.evaluation.results import format_folds
     from lungseg_jax.runtime import devices, progress
 
-    c = train_flags.read_config([f"--config={config}", *words])
     devices.choose(device)
     devices.require(device)
     result = cross_validate(c, workdir, folds=folds)

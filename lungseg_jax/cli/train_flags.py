@@ -49,6 +49,7 @@ def read_config(words: Sequence[str]) -> ConfigDict:
     """
     command_flags = flags.FlagValues()
     define_config(command_flags, ["lungseg", *words])
+    parse(words, command_flags)  # at once; the next imports JAX
     parse_config(words, command_flags)
     return command_flags.config
 

@@ -1,4 +1,4 @@
-"""Labels that look wrong: far from a mask of which the network expects more."""
+"""Labels that look wrong: they agree less with a mask than the network expects."""
 
 import heapq
 from collections.abc import Iterable, Mapping

@@ -7,7 +7,7 @@ from lungseg_jax.data.intensity import require_intensity
 from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.evaluation.evaluator import evaluate, slice_metadata
 from lungseg_jax.evaluation.label_audit import LabelAudit
-from lungseg_jax.inference.ensemble.location import is_bundle
+from lungseg_jax.inference.ensemble.location import PRETRAINED, is_bundle, locate
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime import progress
@@ -86,6 +86,10 @@ def audit_folder(
         if learnt:
             trained_on = pluralize(len(learnt), "slice")
             progress.say(f"{trained_on} left out: the run was trained on them")
+    elif trained.path != locate(PRETRAINED):
+        progress.say(
+            "the bundle does not list its training slices; wrong labels of these look right"
+        )
     audit = LabelAudit(checked.metadata.spacings)
     audit.add(segmenter, map(checked.read, pairs), len(pairs))
     return audit

@@ -92,7 +92,10 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = self._lock.open("a+", errors="replace")
         except OSError as e:
-            raise UserError(f"{self._lock} cannot be written: {e.strerror}.") from e
+            raise UserError(
+                f"{self._lock} cannot be written: {e.strerror}.",
+                remedy="name another run folder with --workdir=DIR.",
+            ) from e
         with lock:
             if not self._try_lock(lock):
                 lock.seek(0)

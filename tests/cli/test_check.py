@@ -54,6 +54,16 @@ def test_prints_paths_that_are_not_valid_utf8(lungseg, pair_folder, tmp_path):
     assert done.returncode == 2 and "caf\\udce9/2d_masks/a.tif" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "spacing,text", [("3,3", "3 mm"), ("0.7,0.7000001", "0.7 mm"), ("1,3", "1 to 3 mm")]
+)
+def test_equal_spacings_are_one_number(spacing, text, pair_folder):
+    folder = pair_folder(["a"])
+    (folder / "slices.csv").write_text(f"name,row_mm,column_mm\na,{spacing}\n")
+    lines = describe_folder(check_folder(folder)).splitlines()
+    assert f"spacing:      {text}" in lines
+
+
 def test_a_long_list_of_sizes_is_shortened(pair_folder):
     for i in range(8):
         folder = pair_folder([f"s{i}"], size=20 + i)

@@ -10,6 +10,7 @@ import lungseg_jax as ls
 from lungseg_jax.data import preflight
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.phantom.dataset import write_phantoms
+from lungseg_jax.evaluation.export import export_runs
 from lungseg_jax.evaluation.label_audit import COLUMNS, format_suspects, ranked
 from lungseg_jax.evaluation.labelled_folder import audit_folder
 from lungseg_jax.runtime.errors import UserError
@@ -88,6 +89,18 @@ def test_poor_masks_are_said_to_prove_little():
     assert "and 2 more" in text and "the masks are poor (median IoU 0.35)" in text
     good = {f"s{i}": row(0.95, 0.9) for i in range(12)} | {"wrong": row(0.3, 0.9)}
     assert "poor" not in format_suspects(good)
+
+
+def test_says_that_a_bundle_does_not_list_its_training_slices(
+    finished_run, audited, tmp_path, capsys
+):
+    checked, _, _ = audited
+    export_runs(tmp_path / "bundle", [finished_run.path])
+    warning = "does not list its training slices"
+    audit_folder(ls.load(tmp_path / "bundle"), checked, tmp_path)
+    assert warning in capsys.readouterr().out
+    audit_folder(ls.load(), checked, tmp_path)
+    assert warning not in capsys.readouterr().out
 
 
 def test_leaves_out_what_a_run_was_trained_on(finished_run, monkeypatch):

@@ -71,6 +71,15 @@ def test_a_file_system_without_locks_is_warned_of(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_below_a_file_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="Not a directory.\nfix: .*--workdir=DIR"),
+        RunFolder(tmp_path / "file/run").claimed(),
+    ):
+        pass
+
+
 def test_a_lock_that_fails_is_not_a_run_in_use(tmp_path, monkeypatch):
     failure = OSError(errno.EIO, "Input/output error")
     monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=failure))
