@@ -66,7 +66,7 @@ def cross_validate(
     result = versioned(_summarize(runs, evaluations, audit, dataset))
     audit.write(folder)
     write_json(folder / "crossval.json", result)
-    progress.say(f"wrote crossval.json, labels.csv and labels.png to {folder}")
+    progress.say(f"wrote the scores, and the audit of the labels, to {folder}")
     return result
 
 

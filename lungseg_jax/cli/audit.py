@@ -52,4 +52,4 @@ def audit(
     audited = audit_folder(load(run, members=members, flips=flips), checked, data)
     audited.write(out)
     progress.answer(format_suspects(audited.scores.slices))
-    progress.say(f"wrote labels.csv and labels.png to {out}")
+    progress.say(f"wrote the table and the pictures to {out}")

@@ -93,12 +93,14 @@ class LabelAudit:
                 cells = {column: row[column] for column in COLUMNS[2:]}
                 suspect = "yes" if _is_suspect(row) else "no"
                 rows.writerow({"slice": name, "suspect": suspect} | cells)
+        sheet = folder / "labels.png"
+        sheet.unlink(missing_ok=True)
         if self._pictures:
             worst = sorted(self._pictures, reverse=True)
             pictures = ContactSheet(len(worst))
             for _, text, picture in worst:
                 pictures.add(picture, text)
-            write_picture(folder / "labels.png", pictures.picture())
+            write_picture(sheet, pictures.picture())
 
     def _keep_worst(self, shortfall: float, text: str, picture: np.ndarray) -> None:
         heapq.heappush(self._pictures, (shortfall, text, picture))

@@ -78,7 +78,7 @@ def test_segments_a_folder_of_patients_and_resumes(trained_run, lungseg_here, tm
     table = (tmp_path / "t.csv").read_text()
     (tmp_path / "out" / "anna" / "ct.nii").unlink()
     (tmp_path / "in" / "carl.nii").unlink()
-    killed = tmp_path / "out" / "anna" / ".ct.nii.azxswin7"
+    killed = tmp_path / "out" / "anna" / ".0a1b2c3d.ct.nii"
     killed.mkdir()
     done = lungseg_here("predict", "--resume", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
