@@ -32,7 +32,7 @@ def cross_validate(
     """Train a run for each fold, and score every slice by the one that tests on it.
 
     What has been done is not repeated, so a call that was stopped is continued by the same
-    call. Writes the runs, as fold_1 and so on, crossval.json, and what `LabelAudit` writes.
+    call. Writes the runs, as fold_0 and so on, crossval.json, and what `LabelAudit` writes.
 
     Args:
       c: a complete configuration. `data.test_fraction` becomes 1 / `folds`, and
@@ -55,8 +55,8 @@ def cross_validate(
     plans = _plan(c, folds, dataset)
     runs, evaluations = [], []
     for number, plan in enumerate(plans, start=1):
-        progress.say(f"fold {number} of {folds}")
-        run_folder = RunFolder(folder / f"fold_{number}")
+        run_folder = RunFolder(folder / f"fold_{plan.data.fold}")
+        progress.say(f"{run_folder.path}: training {number} of {folds}")
         evaluations.append(run_experiment(plan, str(run_folder.path)))
         runs.append(Run.open(run_folder))
     audit = LabelAudit(dataset.checked.metadata.spacings)
@@ -81,7 +81,7 @@ def _require_own(folder: Path) -> None:
     problem = ""
     if not folder.is_dir():
         problem = "is a file"
-    elif not (folder / "fold_1").is_dir():
+    elif not (folder / "fold_0").is_dir():
         if any(not path.name.startswith(".") for path in folder.iterdir()):
             problem = "is not empty and does not hold a cross-validation"
     if problem:

@@ -60,9 +60,9 @@ def test_the_same_call_continues_what_was_stopped(c, no_reports, tmp_path, monke
         m.setattr(cross_validation, "run_experiment", stop_at_the_second)
         with pytest.raises(PowerCut):
             cross_validate(c, str(tmp_path / "cv"), folds=FOLDS)
-    first = (tmp_path / "cv/fold_1/evaluation.json").stat().st_mtime_ns
+    first = (tmp_path / "cv/fold_0/evaluation.json").stat().st_mtime_ns
     assert cross_validate(c, str(tmp_path / "cv"), folds=FOLDS) == whole
-    assert (tmp_path / "cv/fold_1/evaluation.json").stat().st_mtime_ns == first
+    assert (tmp_path / "cv/fold_0/evaluation.json").stat().st_mtime_ns == first
 
 
 def test_files_of_others_are_not_replaced(c, tmp_path):
@@ -72,7 +72,7 @@ def test_files_of_others_are_not_replaced(c, tmp_path):
         cross_validate(c, str(tmp_path), folds=FOLDS)
     with pytest.raises(UserError, match="labels.csv is a file"):
         cross_validate(c, str(mine), folds=FOLDS)
-    assert mine.read_text() == "mine" and not (tmp_path / "fold_1").exists()
+    assert mine.read_text() == "mine" and not (tmp_path / "fold_0").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ The slices, or patients if DIR has a slices.csv with them, are split into folds.
 is scored by a training on the others. Takes any --config.KEY=VALUE of `lungseg train`
 except config.data.test_fraction and config.data.fold. Re-running the command continues it.
 
-Writes the runs as WORKDIR/fold_1 and so on; crossval.json with the scores of the folds, of
+Writes the runs as WORKDIR/fold_0 and so on; crossval.json with the scores of the folds, of
 all slices together and of each; and labels.csv and labels.png, as `lungseg audit` does:
 the labels that look wrong.
 """
