@@ -2,14 +2,10 @@
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import os
-import re
-import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +17,10 @@ from lungseg_jax.runtime.object_storage import (
     remote_path,
     upload,
 )
+from lungseg_jax.runtime.temporaries import temporary_path, working_folder
 
 # File names in a text need not be valid UTF-8.
 _TEXT = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.(.+)", re.DOTALL)  # a name of `_temporary`
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
@@ -173,7 +169,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         except OSError as e:
             raise _unwritable(path, e) from e
         return
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,16 +180,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
     except OSError as e:
         raise _unwritable(path, e) from e
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Delete what `atomic_write` has left in a folder where it was killed.
-
-    No other process may write there.
-    """
-    for path in folder.glob(".*"):
-        if _TEMPORARY.fullmatch(path.name) and path.is_file():
-            path.unlink()
 
 
 @contextlib.contextmanager
@@ -211,33 +197,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.rename(temporary, path)
     except OSError as e:
         raise _unwritable(path, e) from e
-
-
-@contextlib.contextmanager
-def working_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder beside `path` to write it in, deleted at the end.
-
-    A process that is killed leaves it. It is deleted when `path` is written again: a lock
-    tells it from that of a process which still writes. Missing parents are created.
-
-    Raises:
-      OSError: it cannot be created.
-    """
-    folder = _temporary(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for other in folder.parent.glob(".*"):
-        name = _TEMPORARY.fullmatch(other.name)
-        if name and name[1] == path.name and other.is_dir() and not other.is_symlink():
-            with contextlib.suppress(OSError), _locked(other):
-                shutil.rmtree(other)
-    folder.mkdir()
-    try:
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # a file system without locks
-                stack.enter_context(_locked(folder))
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -331,23 +290,3 @@ def _check_writable(folder: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written: {error.strerror or error}.")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder.
-
-    Raises:
-      OSError: another process holds it, or there are no locks.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _temporary(path: Path) -> Path:
-    """Return a hidden path beside `path`, with its suffix, that nothing else uses."""
-    return path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")

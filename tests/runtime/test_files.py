@@ -1,8 +1,6 @@
 """Paths of the user, checks of outputs, and files that appear only when complete."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from lungseg_jax.runtime.files import (
     read_json,
     require_utf8,
     user_path,
-    working_folder,
     write_json,
 )
 
@@ -150,31 +147,6 @@ def test_an_exception_in_atomic_folder_leaves_nothing(tmp_path):
         (temporary / "a").write_text("half")
         raise Interruption
     assert not list(tmp_path.iterdir())
-
-
-KILLED = """
-import os
-import sys
-from pathlib import Path
-from lungseg_jax.runtime.files import working_folder
-with working_folder(Path(sys.argv[1])) as folder:
-    (folder / "half").touch()
-    os._exit(9)
-"""
-
-
-def test_what_a_killed_process_has_left_is_deleted_when_the_path_is_written_again(
-    tmp_path,
-):
-    path, other = tmp_path / "ct.nii.gz", tmp_path / "other"
-    for target in (path, other):
-        subprocess.run([sys.executable, "-c", KILLED, str(target)])
-    assert len(list(tmp_path.glob(".*/half"))) == 2
-    with working_folder(path) as first:
-        assert {p.name[10:] for p in tmp_path.iterdir()} == {path.name, other.name}
-        with working_folder(path) as second:  # as another process would
-            assert first.is_dir() and second.is_dir()
-    assert [p.name[10:] for p in tmp_path.iterdir()] == [other.name]
 
 
 def test_an_existing_folder_is_not_replaced(tmp_path):

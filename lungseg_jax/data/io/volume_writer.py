@@ -22,7 +22,8 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.segments import LUNG, Segment, is_dicom_segmentation
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import require_utf8, working_folder
+from lungseg_jax.runtime.files import require_utf8
+from lungseg_jax.runtime.temporaries import working_folder
 
 if TYPE_CHECKING:
     from lungseg_jax.data.io.dicom_segmentation import DicomSegmentationWriter

@@ -1,0 +1,30 @@
+"""What a killed process leaves beside an output, and what deletes it."""
+
+import subprocess
+import sys
+
+from lungseg_jax.runtime.temporaries import working_folder
+
+KILLED = """
+import os
+import sys
+from pathlib import Path
+from lungseg_jax.runtime.temporaries import working_folder
+with working_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").touch()
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_process_has_left_is_deleted_when_the_path_is_written_again(
+    tmp_path,
+):
+    path, other = tmp_path / "ct.nii.gz", tmp_path / "other"
+    for target in (path, other):
+        subprocess.run([sys.executable, "-c", KILLED, str(target)])
+    assert len(list(tmp_path.glob(".*/half"))) == 2
+    with working_folder(path) as first:
+        assert {p.name[10:] for p in tmp_path.iterdir()} == {path.name, other.name}
+        with working_folder(path) as second:  # as another process would
+            assert first.is_dir() and second.is_dir()
+    assert [p.name[10:] for p in tmp_path.iterdir()] == [other.name]
