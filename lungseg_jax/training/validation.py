@@ -24,8 +24,8 @@ def make_validate(
 ) -> Callable[[TrainState], dict[str, float | None]]:
     """Create `validate(state) -> {"loss", "iou_pooled"}`, at the network's size.
 
-    Without a validation split, there are no scores. The IoU is None if neither a mask nor
-    a prediction has a pixel of lung.
+    Without a validation split, `validate` returns an empty dict. The IoU is None if all
+    masks and predictions are empty.
 
     The slices are kept in the memory of the host, or if the training slices are streamed,
     read from disk at each validation.

@@ -17,14 +17,12 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_data import load_dataset_of_run
 
-SEED = 9
-
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
     """A folder with two wrong labels, the names of their slices, and its audit."""
     folder = tmp_path_factory.mktemp("labelled")
-    write_phantoms(folder, slices=8, seed=SEED, size=128)
+    write_phantoms(folder, slices=8, seed=9, size=128)
     masks = {p.stem: p for p in sorted((folder / "2d_masks").iterdir())}
     lungs = {n: cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for n, p in masks.items()}
     large = sorted(lungs, key=lambda name: np.count_nonzero(lungs[name]))[-2:]
