@@ -99,8 +99,9 @@ def svg(graph: Mapping[str, set[str]]) -> str:
         for target in sorted(graph[name]):
             to_x, to_y = place[target]
             start, end = y + HEIGHT // 2, to_y - HEIGHT // 2 - 2
+            bend = to_y - DOWN + HEIGHT // 2  # straight down, beside boxes between them
             lines.append(
-                f'<path d="M{x} {start}L{to_x} {end}" marker-end="url(#arrow)"/>'
+                f'<path d="M{x} {start}V{bend}L{to_x} {end}" marker-end="url(#arrow)"/>'
             )
         left, top = x - WIDTH // 2, y - HEIGHT // 2
         boxes.append(f'<rect x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}"/>')
