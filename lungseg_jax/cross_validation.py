@@ -78,14 +78,14 @@ def _require_own(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    problem = ""
-    if not folder.is_dir():
-        problem = "is a file"
-    elif not (folder / "fold_0").is_dir():
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
-            problem = "is not empty and does not hold a cross-validation"
-    if problem:
-        raise UserError(f"{folder} {problem}.", remedy="name another: --workdir=DIR.")
+    problem = "is a file"
+    if folder.is_dir():
+        # Hidden files are ours. Folds may have been trained one by one, in any order.
+        names = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
+        if not names or any(name.startswith("fold_") for name in names):
+            return
+        problem = "is not empty and does not hold a cross-validation"
+    raise UserError(f"{folder} {problem}.", remedy="name another: --workdir=DIR.")
 
 
 def _plan(c: ConfigDict, folds: int, dataset: Dataset) -> list[ConfigDict]:

@@ -8,6 +8,7 @@ from tiny_run import PowerCut, built_once, tiny_config
 
 from lungseg_jax import cross_validation
 from lungseg_jax.cross_validation import cross_validate
+from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
@@ -48,7 +49,7 @@ def test_every_slice_is_scored_by_the_run_that_tests_on_it(c, no_reports, tmp_pa
 
 def test_the_same_call_continues_what_was_stopped(c, no_reports, tmp_path, monkeypatch):
     whole = cross_validate(c, str(tmp_path / "whole"), folds=FOLDS)
-    run_experiment, begun = cross_validation.run_experiment, []
+    begun = []
 
     def stop_at_the_second(plan, workdir):
         begun.append(workdir)
@@ -63,6 +64,15 @@ def test_the_same_call_continues_what_was_stopped(c, no_reports, tmp_path, monke
     first = (tmp_path / "cv/fold_0/evaluation.json").stat().st_mtime_ns
     assert cross_validate(c, str(tmp_path / "cv"), folds=FOLDS) == whole
     assert (tmp_path / "cv/fold_0/evaluation.json").stat().st_mtime_ns == first
+
+
+def test_folds_may_have_been_trained_one_by_one(c, no_reports, tmp_path):
+    last = c.copy_and_resolve_references()
+    last.data.test_fraction, last.data.fold = 1 / FOLDS, 1
+    run_experiment(last, str(tmp_path / "fold_1"))
+    before = (tmp_path / "fold_1/evaluation.json").stat().st_mtime_ns
+    assert cross_validate(c, str(tmp_path), folds=FOLDS)["n"] == 10
+    assert (tmp_path / "fold_1/evaluation.json").stat().st_mtime_ns == before
 
 
 def test_files_of_others_are_not_replaced(c, tmp_path):
