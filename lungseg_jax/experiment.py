@@ -180,6 +180,11 @@ def _train(
         f"{len(split['validation'])} to validate, {len(split['test'])} to test; "
         f"run folder {folder.path}"
     )
+    if left_out := split.get("left_out"):
+        progress.say(
+            f"left out, as their labels have the air around the body as lung: "
+            f"{', '.join(left_out)} (config.data.leave_out_air)"
+        )
     finished = loop.is_finished(c, folder)
     # The others may not see the last files at once on NFS.
     if not job.any_process(lambda: not finished, ask=True):

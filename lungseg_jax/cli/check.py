@@ -64,11 +64,17 @@ def describe_folder(checked: "CheckedFolder") -> str:
         f"lung:         {share:.1%} of all pixels",
         f"empty masks:  {len(empty)}",
         *([bullet_list(empty)] if empty else []),
+        f"air labelled: {len(checked.air_labels)}",
+        *([bullet_list(checked.air_labels)] if checked.air_labels else []),
         f"equal images: {len(duplicates)}",
         *([bullet_list(duplicates)] if duplicates else []),
         *_describe_metadata(checked.metadata),
         f"fingerprint:  {checked.fingerprint}",
     ]
+    if checked.air_labels:
+        lines.append(
+            "A training leaves out slices whose label has the air around the body as lung."
+        )
     if duplicates:
         lines.append("A training refuses equal images that fall into different splits.")
     patients = set(checked.metadata.patients.values())

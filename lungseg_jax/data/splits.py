@@ -1,13 +1,14 @@
 """Training, validation and test splits: a function of slice names and a seed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from lungseg_jax.runtime.errors import UserError
 
-Split = Mapping[str, Sequence[str]]  # names by "train", "validation", "test"
+PARTS = ("train", "validation", "test")
+Split = Mapping[str, Sequence[str]]  # names by part; others may be "left_out"
 
 
 def split_names(
@@ -62,7 +63,7 @@ def split_names(
     groups = _group(drawn, patients) if patients else [[name] for name in drawn]
     if test_fraction:
         groups, n_test = _bring_forward(groups, fold, test_fraction * n)
-    split = {"train": [], "validation": [], "test": []}
+    split = {part: [] for part in PARTS}
     for group in groups:
         if len(split["test"]) < n_test:
             split["test"] += group
@@ -83,6 +84,16 @@ def split_names(
             remedy=f"{remedy}.",
         )
     return split
+
+
+def leave_out(split: Split, names: Iterable[str]) -> dict[str, list[str]]:
+    """Move the training slices among `names`, if any, to another part: "left_out"."""
+    names = set(names)
+    left_out = [name for name in split["train"] if name in names]
+    if not left_out:
+        return dict(split)
+    kept = [name for name in split["train"] if name not in names]
+    return {**split, "train": kept, "left_out": left_out}
 
 
 def _group(drawn: Sequence[str], patients: Mapping[str, str]) -> list[list[str]]:

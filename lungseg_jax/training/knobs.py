@@ -152,6 +152,12 @@ KNOBS: tuple[Knob, ...] = (
         "share of slices to validate on; 0.0 in the notebooks",
         (0.0, 0.9),
     ),
+    Knob(
+        "data.leave_out_air",
+        True,
+        "leave out training slices whose label has the air around the body as lung",
+        before=False,
+    ),
     Knob("data.split_seed", 3, "seed of the split", (0, 2**32 - 1)),
     Knob(
         "data.fold",

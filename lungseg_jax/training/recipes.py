@@ -96,6 +96,7 @@ def notebook() -> ConfigDict:
     c.data.preprocessing = "seed"
     c.data.image_size = 512
     c.data.validation_fraction = 0.0
+    c.data.leave_out_air = False
     c.augment.rotation_deg = 0.0
     c.model.bn_momentum = 0.99
     c.optimizer.name = "adam"

@@ -12,7 +12,7 @@ from lungseg_jax.data.dataset import Dataset, load_dataset
 from lungseg_jax.data.intensity import DOMAINS
 from lungseg_jax.data.network_slices import NetworkSlices
 from lungseg_jax.data.pairs import IMAGES, MASKS
-from lungseg_jax.data.splits import Split, split_names
+from lungseg_jax.data.splits import Split, leave_out, split_names
 from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.cache import cache_root
 from lungseg_jax.runtime.errors import UserError
@@ -99,10 +99,12 @@ def load_run_data(
 def split_of(c: ConfigDict, dataset: Dataset) -> Split:
     """Return the split of a dataset that a configuration asks for.
 
+    Training slices with a wrong label may be left out; those of phantoms are right.
+
     Raises:
       UserError: it cannot be split like that.
     """
-    return split_names(
+    split = split_names(
         dataset.names,
         validation_fraction=c.data.validation_fraction,
         test_fraction=c.data.test_fraction,
@@ -110,6 +112,9 @@ def split_of(c: ConfigDict, dataset: Dataset) -> Split:
         fold=c.data.fold,
         patients=dataset.checked.metadata.patients,
     )
+    if c.data.dir and c.data.leave_out_air:
+        return leave_out(split, dataset.checked.air_labels)
+    return split
 
 
 def check_window(c: ConfigDict, checked: preflight.CheckedFolder) -> None:
