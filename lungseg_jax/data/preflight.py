@@ -109,7 +109,7 @@ class CheckedFolder:
     def air_labels(self) -> list[str]:
         """Names of the slices whose label has the air around the body as lung.
 
-        Empty if they are many: then the pictures are cut out so that lungs reach the border.
+        Empty if they are many: then the pictures seem to cut through lungs.
         """
         names = [info.name for info in self.slices if info.outside_air > MOST_OUTSIDE]
         is_cut = len(names) > max(1, MOST_AIR_LABELS * len(self.slices))

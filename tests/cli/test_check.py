@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.cli.check import describe_folder
-from lungseg_jax.data.io.images import write_image
+from lungseg_jax.data.io.images import read_image, write_image
 from lungseg_jax.data.preflight import check_folder
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,7 @@ def test_describes_a_folder_without_changing_it(lungseg_here, pair_folder, tmp_p
         f"lung:         {share:.1%} of all pixels",
         "empty masks:  1",
         "  c",
+        "air labelled: 0",
         "equal images: 1",
         "  a = b",
         f"fingerprint:  {check_folder(folder).fingerprint}",
@@ -45,6 +46,16 @@ def test_describes_a_folder_without_changing_it(lungseg_here, pair_folder, tmp_p
     again = lungseg_here("check", folder, cache=tmp_path / "cache")
     assert again.stdout == done.stdout.removeprefix("checking: 3 slices\n")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_names_labels_that_have_air_around_the_body_as_lung(pair_folder):
+    folder = pair_folder(["a", "b"])
+    pixels = read_image(folder / "2d_images" / "b.tif")
+    pixels[20, 20:] = -1000  # from the lung to the border
+    write_image(folder / "2d_images" / "b.tif", pixels)
+    lines = describe_folder(check_folder(folder)).splitlines()
+    assert lines[6:8] == ["air labelled: 1", "  b"]
+    assert lines[-1].startswith("A training leaves out slices whose label has the air")
 
 
 def test_prints_paths_that_are_not_valid_utf8(lungseg, pair_folder, tmp_path):

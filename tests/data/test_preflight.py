@@ -368,6 +368,50 @@ def test_refuses_a_training_split_without_lung(pair_folder):
     check_split(checked, {"train": "ac", "validation": "", "test": "b"})
 
 
+def label_air(folder, *names):
+    """Cut a channel from the lung to the border of the picture, so that it is outside."""
+    for name in names:
+        pixels = cv2.imread(str(image(folder, name)), cv2.IMREAD_UNCHANGED)
+        pixels[20, 20:] = -1000
+        write_image(image(folder, name), pixels)
+
+
+def test_names_labels_that_have_outside_air_as_lung(pair_folder):
+    folder = pair_folder([f"{i:02}" for i in range(40)])
+    assert check_folder(folder).air_labels == []
+    label_air(folder, "05", "31")
+    checked = check_folder(folder)
+    assert checked.air_labels == ["05", "31"]
+    assert [s.outside_air for s in checked.slices if s.name in ("05", "06")] == [1, 0]
+
+
+def test_pictures_that_cut_through_lungs_are_not_wrong_labels(pair_folder):
+    folder = pair_folder([f"{i:02}" for i in range(40)])
+    label_air(folder, "05", "15", "31")
+    assert check_folder(folder).air_labels == []
+
+
+def test_one_wrong_label_of_few_is_named(pair_folder):
+    folder = pair_folder("abc")
+    label_air(folder, "b")
+    assert check_folder(folder).air_labels == ["b"]
+
+
+def test_outside_air_needs_hounsfield_units(pair_folder):
+    folder = pair_folder("abc", dtype="uint8", suffix=".png")
+    for path in (folder / "2d_images").iterdir():
+        write_image(path, np.zeros((40, 40), np.uint8))
+    checked = check_folder(folder)
+    assert checked.domain != "HU" and checked.air_labels == []
+
+
+def test_slices_in_no_part_are_no_leak(pair_folder):
+    folder = pair_folder("abc")
+    copy_pixels(folder, "a", "b")
+    split = {"train": "a", "validation": "", "test": "c", "left_out": "b"}
+    check_split(check_folder(folder), split)
+
+
 def test_accepts_the_real_data(real_data):
     checked = check_folder(real_data)
     assert (len(checked.pairs), checked.dtype) == (240, "int16")

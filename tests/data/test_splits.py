@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungseg_jax.data.splits import split_names
+from lungseg_jax.data.splits import leave_out, split_names
 from lungseg_jax.runtime.errors import UserError
 
 # numpy.random.RandomState(3).permutation(267)[:27], checked against the images that the
@@ -48,6 +48,16 @@ def test_the_real_data_are_the_training_split(real_data):
     names = sorted(path.stem for path in (real_data / "2d_images").iterdir())
     ids = [int(name[3:7]) for name in names]
     assert ids == sorted(set(range(267)) - set(NOTEBOOK_TEST_IDS))
+
+
+def test_only_training_slices_are_left_out():
+    parts = {"train": list("abcd"), "validation": ["e"], "test": ["f"]}
+    assert leave_out(parts, "bdef") == {
+        **parts,
+        "train": ["a", "c"],
+        "left_out": ["b", "d"],
+    }
+    assert leave_out(parts, "ef") == parts == leave_out(parts, "")
 
 
 def test_the_tutorial_copies_the_training_split(tmp_path, monkeypatch):

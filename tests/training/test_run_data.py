@@ -40,6 +40,34 @@ def test_a_window_of_other_units_is_refused(pair_folder, tmp_path, kind, domain)
     load_run_data(c, tmp_path / "cache", room=0, recorded=data.split)
 
 
+def test_a_training_slice_with_air_around_the_body_as_lung_is_left_out(
+    pair_folder, tmp_path
+):
+    folder = pair_folder([f"s{i}" for i in range(12)])
+    c = default_config()
+    c.data.dir, c.train.batch_size = str(folder), 4
+    split = load_run_data(c, tmp_path / "cache", room=0).split
+    for part in ("train", "test"):
+        file = folder / "2d_images" / f"{split[part][0]}.tif"
+        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        image[20, 20:] = -1000  # from the lung to the border
+        assert cv2.imwrite(str(file), image)
+        left_out = split["train"][:1] if part == "train" else []  # two are many
+        data = load_run_data(c, tmp_path / "cache", room=0)
+        kept = [name for name in split["train"] if name not in left_out]
+        assert data.split == split | {"train": kept} | (
+            {"left_out": left_out} if left_out else {}
+        )
+        assert len(data.training_slices(c)) == len(kept)
+        if left_out:
+            c.data.leave_out_air = False
+            assert load_run_data(c, tmp_path / "cache", room=0).split == split
+            # A run is resumed with its own split.
+            resumed = load_run_data(c, tmp_path / "c", room=0, recorded=data.split)
+            assert resumed.split == data.split
+            c.data.leave_out_air = True
+
+
 @pytest.mark.parametrize("kind", ["hu", "window"])
 def test_phantoms_beside_gray_values_keep_their_hounsfield_units(
     pair_folder, tmp_path, kind
