@@ -1,9 +1,11 @@
 """What is installed without a checkout: the wheel, built from the source distribution."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,14 @@ def test_the_wheel_trains_and_predicts_in_an_empty_folder(installed):
         done = installed("predict", *words, *run, "--overwrite")
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         assert len(list((installed.folder / "masks").glob("[!.]*"))) == 1
+
+
+def test_the_page_of_a_package_index_links_to_nothing_in_the_repository(installed):
+    (metadata,) = installed.site.glob("lungseg_jax-*.dist-info/METADATA")
+    page = message_from_bytes(metadata.read_bytes()).get_payload()
+    assert "U-Nets that segment the lungs" in page and "docs/index" not in page
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links and all(link.startswith("https://") for link in links)
 
 
 def test_recipes_are_found_by_name(installed):
