@@ -55,6 +55,7 @@ def train(pairs: Sequence[Pair], folder: Path, *, steps: int, init: str, rate: f
             shutil.copy(path, data / name)
     c = fine_tuning()
     c.data.dir, c.data.extra_phantoms = str(data), 0
+    c.data.leave_out_air = False  # as many slices as the table says
     c.data.validation_fraction, c.data.test_fraction = 0.0, 1e-6  # one slice, unused
     c.init = init
     c.schedule.cycles, c.schedule.peak = 1, rate

@@ -42,6 +42,7 @@ def ours(args) -> dict:
             f"--config={CHECKOUT / args.config}",
             f"--config.data.dir={args.data.absolute()}",
             "--config.data.extra_phantoms=0",
+            "--config.data.leave_out_air=False",  # the same slices as MONAI's
             f"--config.seed={args.seed}",
             f"--config.cache_dir={scratch}/cache",
             f"--workdir={scratch}/run",
