@@ -41,15 +41,15 @@ def mask_with_doubt() -> bytes:
     mask, lung = segmentation.mask, truth > 0
     iou = (mask & lung).sum() / (mask | lung).sum()
     doubt = overlay.overlay(image, mask, segmentation.uncertainty, window_hu=WINDOW_HU)
-    figure = Figure(figsize=(9, 3.3), dpi=100, layout="constrained")
+    figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     slice_only = overlay.gray(image, window_hu=WINDOW_HU)
-    _show(left, slice_only, "a synthetic slice")
-    _show(middle, slice_only, f"mask (orange), truth (blue): IoU {iou:.3f}")
+    _show(left, slice_only, "a synthetic\nslice")
+    _show(middle, slice_only, f"mask (orange), truth (blue):\nIoU {iou:.3f}")
     middle.contour(mask, [0.5], colors=[ORANGE], linewidths=2.2)
     middle.contour(lung, [0.5], colors=[BLUE], linewidths=0.9)
     expected = float(segmentation.expected_iou)
-    _show(right, doubt[..., ::-1], f"where it is in doubt: expected IoU {expected:.3f}")
+    _show(right, doubt[..., ::-1], f"where it is in doubt:\nexpected IoU {expected:.3f}")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     return _small_png(drawn.getvalue())
@@ -85,7 +85,7 @@ def report_page(run: Path) -> bytes:
 
 def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=14)
     axes.set_axis_off()
 
 

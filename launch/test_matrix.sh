@@ -25,6 +25,7 @@ run_tests() {
 failed=() first=""
 for version in 3.11 3.12 3.13 3.14; do
   python=$(command -v "python$version") || continue
+  "$python" -c "" 2>/dev/null || continue  # a shim of pyenv without its Python
   first=${first:-$python}
   run_tests "python$version" "$python" highest "$@"
 done

@@ -46,6 +46,14 @@ def test_links_out_of_the_folder_of_pages_lead_to_pages(site):
     assert 'href="../uncertainty.html#' in (site / "benchmarks/index.html").read_text()
 
 
+def test_the_notebook_is_a_page_that_can_be_downloaded(site):
+    page = site / "tutorials" / "masks_in_python.html"
+    text = page.read_text()
+    assert "make_phantom" in text and f'href="{page.stem}.ipynb"' in text
+    assert page.with_suffix(".ipynb").is_file()
+    assert 'href="tutorials/masks_in_python.html"' in (site / "index.html").read_text()
+
+
 def test_docstrings_are_on_the_page_of_the_python_api(site):
     text = (site / "reference" / "python.html").read_text()
     for name in ("load", "LungSegmenter", "Segmentation", "run_experiment"):

@@ -385,14 +385,14 @@ def knob_help() -> str:
 
 def knob_table() -> str:
     """Describe every knob as a Markdown table, for docs/reference/configuration.md."""
-    lines = ["| knob | default | allowed | meaning |", "|---|---|---|---|"]
+    lines = ["| knob | meaning | default | allowed |", "|---|---|---|---|"]
     for knob in all_knobs():
         allowed = ", ".join(knob.choices)
         if knob.range:
             allowed = " to ".join(_shown(limit) for limit in knob.range)
         lines.append(
-            f"| `{knob.name}` | `{_shown(knob.default) or '(empty)'}` | {allowed} "
-            f"| {knob.meaning} |"
+            f"| `{knob.name}` | {knob.meaning} "
+            f"| `{_shown(knob.default) or '(empty)'}` | {allowed} |"
         )
     return "\n".join(lines)
 
