@@ -49,7 +49,9 @@ def mask_with_doubt() -> bytes:
     middle.contour(mask, [0.5], colors=[ORANGE], linewidths=2.2)
     middle.contour(lung, [0.5], colors=[BLUE], linewidths=0.9)
     expected = float(segmentation.expected_iou)
-    _show(right, doubt[..., ::-1], f"where it is in doubt:\nexpected IoU {expected:.3f}")
+    _show(
+        right, doubt[..., ::-1], f"where it is in doubt:\nexpected IoU {expected:.3f}"
+    )
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     return _small_png(drawn.getvalue())

@@ -49,7 +49,9 @@ def on_page_markdown(
     def on_site(link: re.Match) -> str:
         folder = posixpath.dirname(source if source in OUTSIDE else f"docs/{source}")
         target = posixpath.normpath(posixpath.join(folder, link[0]))
-        uri = target.removeprefix("docs/").replace(f"{NOTEBOOK}.ipynb", f"{NOTEBOOK}.md")
+        uri = target.removeprefix("docs/").replace(
+            f"{NOTEBOOK}.ipynb", f"{NOTEBOOK}.md"
+        )
         if files.get_file_from_path(uri) is None:
             return link[0]
         return posixpath.relpath(uri, posixpath.dirname(source))
