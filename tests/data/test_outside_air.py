@@ -40,8 +40,6 @@ def test_dense_pixels_and_closed_air_of_a_label_do_not_count(body):
     assert outside_air(image, mask) == 0
 
 
-
-
 def test_an_empty_mask_has_none(body):
     image, mask = body
     assert outside_air(image, np.zeros_like(mask)) == 0
