@@ -31,14 +31,15 @@ LEAST_PATIENTS = 3  # one for each split
     type=app.PATH,
     help="Keeps results; by default ~/.cache/lungseg_jax.",
 )
+@app.quiet_option
 def check(folder: Path, cache_dir: Path | None) -> None:
     from lungseg_jax.data import preflight
     from lungseg_jax.data.remote_folder import local_data_folder
-    from lungseg_jax.runtime import cache
+    from lungseg_jax.runtime import cache, progress
 
     root = cache.root_if_possible(str(cache_dir or ""))
     local = local_data_folder(folder, root)
-    print(describe_folder(preflight.check_folder(local, cache=root)))
+    progress.answer(describe_folder(preflight.check_folder(local, cache=root)))
 
 
 def describe_folder(checked: "CheckedFolder") -> str:
