@@ -47,11 +47,24 @@ def read_config(words: Sequence[str]) -> ConfigDict:
     Raises:
       UserError: for a faulty word, or one that is something else.
     """
-    command_flags = flags.FlagValues()
-    define_config(command_flags, ["lungseg", *words])
-    parse(words, command_flags)  # at once; the next imports JAX
+    command_flags = check_words(words)
     parse_config(words, command_flags)
     return command_flags.config
+
+
+def check_words(words: Sequence[str]) -> flags.FlagValues:
+    """Check the words of `read_config` as far as that takes no time.
+
+    Returns:
+      The flags, of which `parse_config` parses those of the recipe.
+
+    Raises:
+      UserError: as `parse`.
+    """
+    command_flags = flags.FlagValues()
+    define_config(command_flags, ["lungseg", *words])
+    parse(words, command_flags)
+    return command_flags
 
 
 def parse(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
