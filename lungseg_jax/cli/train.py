@@ -16,7 +16,6 @@ training saves first. Each tracker of --track needs the extra of its name, such 
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -24,7 +23,6 @@ from lungseg_jax.cli import outcome, train_flags
 from lungseg_jax.runtime import device_names
 from lungseg_jax.training.recipe_files import describe_recipes
 
-KEYS = Path(__file__).with_name("config_keys.txt")  # by docs/generate_reference.py
 KEYS_HEAD = (
     "Config keys, with their values before a recipe changes them (--print_config shows the "
     "result)"
@@ -111,6 +109,6 @@ def main() -> None:
 
 
 def _help() -> str:
-    keys = KEYS.read_text(encoding="utf-8").rstrip()
+    keys = "\n".join(knob.help for knob in train_flags.known_knobs())
     parts = (__doc__ or "").strip(), f"Flags:{train_flags.flag_help(FLAGS)}"
     return "\n\n".join([*parts, f"{KEYS_HEAD}:\n{keys}"])
