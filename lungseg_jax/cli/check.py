@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lungseg_jax.cli import app
+from lungseg_jax.data.data_folder import require_data_folder
 from lungseg_jax.runtime.errors import bullet_list, pluralize
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ LEAST_PATIENTS = 3  # one for each split
 )
 @app.quiet_option
 def check(folder: Path, cache_dir: Path | None) -> None:
+    require_data_folder(folder)
     from lungseg_jax.data import preflight
     from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.runtime import cache, progress

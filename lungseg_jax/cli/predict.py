@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.location import PRETRAINED
+from lungseg_jax.inference.ensemble.location import PRETRAINED, require_ensemble
 from lungseg_jax.inference.outputs import LABELS, MAPS, POSTPROCESSING
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
@@ -149,6 +149,7 @@ def predict(
     overwrite: bool,
     **maps: bool,
 ) -> None:
+    require_ensemble(run)
     from lungseg_jax.inference.plan import plan_outputs
 
     tasks = plan_outputs(

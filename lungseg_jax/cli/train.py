@@ -20,8 +20,10 @@ import sys
 from absl import flags
 
 from lungseg_jax.cli import outcome, train_flags
+from lungseg_jax.reporting.preview_path import preview_path
 from lungseg_jax.runtime import device_names
 from lungseg_jax.training.recipe_files import describe_recipes
+from lungseg_jax.training.trackers import require_trackers
 
 KEYS_HEAD = (
     "Config keys, with their values before a recipe changes them (--print_config shows the "
@@ -104,6 +106,10 @@ def main() -> None:
             print(describe_recipes())
             return
         device = device_names.parse_device(FLAGS.device)
+        # The library has the same checks, but importing it takes seconds.
+        require_trackers(FLAGS.track, FLAGS.workdir)
+        if FLAGS.preview:
+            preview_path(FLAGS.preview)
         train_flags.parse_config(argv, FLAGS)
         train(device)
 
