@@ -20,6 +20,7 @@ from lungseg_jax.models.operators import max_pool
 from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.ahead_of_time import topologies
 from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
+from lungseg_jax.runtime.ahead_of_time.topology_names import parse_topology
 
 BLOCKS = ("down_1", "down_2", "up_6", "head")
 FOLDED = 16  # pixels of a row at 512 pixels
@@ -86,7 +87,7 @@ def main():
     parser.add_argument("--blocks", default=",".join(BLOCKS))
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
-    topology = topologies.parse_topology(args.topology)
+    topology = parse_topology(args.topology)
     device, *_ = topologies.devices_of(topology)
     for block in args.blocks.split(","):
         for form, is_folded in {"folded": True, "plain": False}.items():

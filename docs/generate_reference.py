@@ -3,8 +3,8 @@
     python docs/generate_reference.py
 
 In docs/reference, these are commands.md, from the options of every command, and the table
-of configuration.md, from the table of knobs. The help of `train` has the same knobs from
-a file, so that it need not import the modules that define them, and JAX.
+of configuration.md, from the table of knobs. `train` has the same knobs from a file, for
+its help and to check its words, so that it need not import what defines them, and JAX.
 """
 
 import importlib
@@ -17,8 +17,9 @@ import click
 from absl import flags
 
 from lungseg_jax.__main__ import COMMANDS
-from lungseg_jax.cli import train
-from lungseg_jax.training.knobs import knob_help, knob_table
+from lungseg_jax.cli import train_flags
+from lungseg_jax.training.knob import to_json
+from lungseg_jax.training.knobs import all_knobs, knob_table
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 START, END = "<!-- knob_table: start -->\n", "<!-- knob_table: end -->\n"
@@ -50,7 +51,7 @@ def generated_pages() -> dict[Path, str]:
     _, after = rest.split(END)
     return {
         REFERENCE / "commands.md": commands_page(),
-        train.KEYS: f"{knob_help()}\n",
+        train_flags.KEYS: to_json(all_knobs()),
         configuration: f"{before}{START}\n{knob_table()}\n\n{END}{after}",
     }
 
@@ -98,17 +99,17 @@ def option_rows(command: click.Command) -> Iterator[Row]:
             yield _option_row(option, context)
 
 
-def flag_rows(train_flags: flags.FlagValues) -> Iterator[Row]:
+def flag_rows(command_flags: flags.FlagValues) -> Iterator[Row]:
     """Yield a row for each flag of `train`, which absl defines."""
     yield (
         "`--config=NAME`, `--config=NAME:VARIANT`, `--config=FILE.py`",
         "`incp_snapshot`",
         "Recipe, and perhaps its variant.",
     )
-    for name in sorted(train_flags):
+    for name in sorted(command_flags):
         if name.startswith("config"):  # defined when a command line is parsed
             continue
-        flag = train_flags[name]
+        flag = command_flags[name]
         text = f"`--{name}`" if flag.boolean else f"`--{name}=VALUE`"
         yield text, f"`{flag.default}`" if flag.default else "", _mark_code(flag.help)
 

@@ -22,6 +22,7 @@ from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.reporting.preview import draw_sheet, write_preview
+from lungseg_jax.reporting.preview_path import preview_path
 from lungseg_jax.reporting.run_page import write_run_page
 from lungseg_jax.runtime import (
     cache,
@@ -32,7 +33,7 @@ from lungseg_jax.runtime import (
     progress,
 )
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import check_outputs, user_path, write_json
+from lungseg_jax.runtime.files import write_json
 from lungseg_jax.training import config, loop, run_record
 from lungseg_jax.training.augmented import augmented_slices
 from lungseg_jax.training.placement import room_for_slices
@@ -83,7 +84,7 @@ def run_experiment(
     with job.ending_together(), contextlib.ExitStack() as stack:
         config.check_config(c)
         folder = RunFolder(workdir or config.default_workdir(c))
-        require_trackers(track, folder)
+        require_trackers(track, folder.path)
         if folder.holds_run:
             c = run_record.as_started(c, folder)
         else:
@@ -126,15 +127,10 @@ def preview(c: ConfigDict, path: str) -> None:
     Raises:
       UserError: bad input.
     """
+    target = preview_path(path)
     config.check_config(c)
     c, _ = fit_to_devices(c)
-    target = user_path(path)
-    if target.suffix != ".png":
-        raise UserError(
-            f"the preview {path} is not a PNG.", remedy="--preview=FILE.png"
-        )
     require_outside_slices(target, c)
-    check_outputs([target], inputs=[], overwrite=False, remedy="name another file.")
     cache_root = cache.cache_root(c.cache_dir)
     compilation.enable_compilation_cache(cache_root)
     data = load_run_data(c, cache_root, room=room_for_slices())

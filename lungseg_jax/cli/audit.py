@@ -19,7 +19,8 @@ from pathlib import Path
 import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.location import PRETRAINED
+from lungseg_jax.data.data_folder import require_data_folder
+from lungseg_jax.inference.ensemble.location import PRETRAINED, require_ensemble
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.files import check_outputs
 
@@ -39,6 +40,8 @@ from lungseg_jax.runtime.files import check_outputs
 def audit(
     run: str, members: str, flips: bool, overwrite: bool, data: Path, out: Path
 ) -> None:
+    require_data_folder(data)
+    require_ensemble(run)
     check_outputs([], folders=[out], inputs=[data], overwrite=overwrite)
     from lungseg_jax.data import preflight
     from lungseg_jax.data.remote_folder import local_data_folder

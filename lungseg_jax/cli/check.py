@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lungseg_jax.cli import app
+from lungseg_jax.data.data_folder import require_data_folder
 from lungseg_jax.runtime.errors import bullet_list, pluralize
 
 if TYPE_CHECKING:
@@ -31,14 +32,16 @@ LEAST_PATIENTS = 3  # one for each split
     type=app.PATH,
     help="Keeps results; by default ~/.cache/lungseg_jax.",
 )
+@app.quiet_option
 def check(folder: Path, cache_dir: Path | None) -> None:
+    require_data_folder(folder)
     from lungseg_jax.data import preflight
     from lungseg_jax.data.remote_folder import local_data_folder
-    from lungseg_jax.runtime import cache
+    from lungseg_jax.runtime import cache, progress
 
     root = cache.root_if_possible(str(cache_dir or ""))
     local = local_data_folder(folder, root)
-    print(describe_folder(preflight.check_folder(local, cache=root)))
+    progress.answer(describe_folder(preflight.check_folder(local, cache=root)))
 
 
 def describe_folder(checked: "CheckedFolder") -> str:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lungseg_jax.cli import app
+from lungseg_jax.runtime.ahead_of_time.topology_names import parse_topology
+from lungseg_jax.runtime.files import check_outputs, write_json
 
 if TYPE_CHECKING:
     from lungseg_jax.runtime.ahead_of_time.compile_report import CompileReport
@@ -60,17 +62,20 @@ def compile(
     overwrite: bool,
     words: tuple[str, ...],
 ) -> None:
-    from lungseg_jax.inference.ensemble.lowering import trace_predict
-    from lungseg_jax.runtime import device_mesh, progress
-    from lungseg_jax.runtime.ahead_of_time import topologies
-    from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
-    from lungseg_jax.runtime.files import check_outputs, write_json
-    from lungseg_jax.training.programs import trace_train_steps
+    from lungseg_jax.cli import train_flags
 
     check_outputs([json] if json else [], inputs=[], overwrite=overwrite)
-    asked = topologies.parse_topology(topology)
-    devices = topologies.devices_of(asked)
-    c = _config_for(len(devices), [f"--config={config}", *words])
+    asked = parse_topology(topology)
+    config_words = [f"--config={config}", *words]
+    train_flags.check_words(config_words)
+    from lungseg_jax.inference.ensemble.lowering import trace_predict
+    from lungseg_jax.runtime import device_mesh, progress
+    from lungseg_jax.runtime.ahead_of_time.compile_report import report_compilation
+    from lungseg_jax.runtime.ahead_of_time.topologies import devices_of
+    from lungseg_jax.training.programs import trace_train_steps
+
+    devices = devices_of(asked)
+    c = _config_for(len(devices), config_words)
     slices = slices or max(240, c.train.batch_size)
     every, first = device_mesh.make_mesh(devices), device_mesh.make_mesh(devices[:1])
     trace = {

@@ -16,7 +16,8 @@ from pathlib import Path
 import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.location import PRETRAINED
+from lungseg_jax.data.data_folder import require_data_folder
+from lungseg_jax.inference.ensemble.location import PRETRAINED, require_ensemble
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.files import check_outputs, write_json
 
@@ -48,6 +49,8 @@ def evaluate(
     report: Path | None,
     overwrite: bool,
 ) -> None:
+    require_data_folder(data)
+    require_ensemble(run)
     check_outputs(
         [json] if json else [],
         folders=[report] if report else [],

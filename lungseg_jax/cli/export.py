@@ -21,6 +21,8 @@ from pathlib import Path
 import click
 
 from lungseg_jax.cli import app
+from lungseg_jax.inference.ensemble.location import require_hub, require_run
+from lungseg_jax.runtime import progress
 
 
 @app.command(
@@ -56,12 +58,13 @@ def export(
     license: str | None,
     datasets: tuple[str, ...],
 ) -> None:
-    from lungseg_jax.evaluation.export import export_runs
-    from lungseg_jax.inference.ensemble.hub import push_bundle, require_hub
-    from lungseg_jax.runtime import progress
-
     if push is not None:
         require_hub(push, option=f"--push={push}")
+    for folder in run:
+        require_run(folder)
+    from lungseg_jax.evaluation.export import export_runs
+    from lungseg_jax.inference.ensemble.hub import push_bundle
+
     export_runs(
         out,
         run,

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.location import PRETRAINED
-from lungseg_jax.inference.outputs import LABELS, MAPS
+from lungseg_jax.inference.ensemble.location import PRETRAINED, require_ensemble
+from lungseg_jax.inference.outputs import LABELS, MAPS, POSTPROCESSING
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 
@@ -80,6 +80,7 @@ def map_options(function):
 )
 @click.option(
     "--postprocessing",
+    type=click.Choice(["tuned", *POSTPROCESSING]),
     default="tuned",
     metavar="NAME",
     help="Clean-up of masks, such as none; tuned: the default of the run.",
@@ -148,6 +149,7 @@ def predict(
     overwrite: bool,
     **maps: bool,
 ) -> None:
+    require_ensemble(run)
     from lungseg_jax.inference.plan import plan_outputs
 
     tasks = plan_outputs(

@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 
 from lungseg_jax.cli import app
+from lungseg_jax.data.data_folder import require_data_folder
+from lungseg_jax.inference.ensemble.location import require_run
 
 
 @app.command(__doc__, when_interrupted="the page is as it was before.")
@@ -22,6 +24,9 @@ from lungseg_jax.cli import app
 @app.quiet_option
 @app.verbose_option
 def report(run: Path, data: Path | None) -> None:
+    require_run(run)
+    if data:
+        require_data_folder(data)
     from lungseg_jax.reporting.run_page import rewrite_run_page
     from lungseg_jax.runtime import progress
 

@@ -38,6 +38,8 @@ class Root(click.Group):
             params=[version],
             help=(doc or "").strip(),
             no_args_is_help=True,
+            options_metavar="",
+            subcommand_metavar="COMMAND [OPTIONS]...",
             context_settings=app.SETTINGS,
         )
         self._summaries = summaries
@@ -65,7 +67,8 @@ class Root(click.Group):
 
     def format_help(self, ctx, formatter) -> None:
         rows = [f"  {name:9} {text}" for name, text in self._summaries.items()]
-        formatter.write(f"{self.help}\n\nCommands:\n")
+        self.format_usage(ctx, formatter)
+        formatter.write(f"\n{self.help}\n\nCommands:\n")
         formatter.write("\n".join(rows) + "\n")
         self.format_options(ctx, formatter)
 

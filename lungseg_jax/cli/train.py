@@ -16,15 +16,15 @@ training saves first. Each tracker of --track needs the extra of its name, such 
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from lungseg_jax.cli import outcome, train_flags
+from lungseg_jax.reporting.preview_path import preview_path
 from lungseg_jax.runtime import device_names
 from lungseg_jax.training.recipe_files import describe_recipes
+from lungseg_jax.training.trackers import require_trackers
 
-KEYS = Path(__file__).with_name("config_keys.txt")  # by docs/generate_reference.py
 KEYS_HEAD = (
     "Config keys, with their values before a recipe changes them (--print_config shows the "
     "result)"
@@ -106,11 +106,15 @@ def main() -> None:
             print(describe_recipes())
             return
         device = device_names.parse_device(FLAGS.device)
+        # The library has the same checks, but importing it takes seconds.
+        require_trackers(FLAGS.track, FLAGS.workdir)
+        if FLAGS.preview:
+            preview_path(FLAGS.preview)
         train_flags.parse_config(argv, FLAGS)
         train(device)
 
 
 def _help() -> str:
-    keys = KEYS.read_text(encoding="utf-8").rstrip()
+    keys = "\n".join(knob.help for knob in train_flags.known_knobs())
     parts = (__doc__ or "").strip(), f"Flags:{train_flags.flag_help(FLAGS)}"
     return "\n\n".join([*parts, f"{KEYS_HEAD}:\n{keys}"])

@@ -8,17 +8,17 @@ import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.training.knob import Knob, from_json
 from lungseg_jax.training.recipe_files import DEFAULT, find_recipe
 
-if TYPE_CHECKING:
-    from lungseg_jax.training.knobs import Knob
-
+KEYS = Path(__file__).with_name("config_keys.json")  # by docs/generate_reference.py
 PARSERS = {  # of values on the command line, as absl and ml_collections parse them
     bool: flags.BooleanParser(),
     int: flags.IntegerParser(),
@@ -47,36 +47,53 @@ def read_config(words: Sequence[str]) -> ConfigDict:
     Raises:
       UserError: for a faulty word, or one that is something else.
     """
-    command_flags = flags.FlagValues()
-    define_config(command_flags, ["lungseg", *words])
-    parse(words, command_flags)  # at once; the next imports JAX
+    command_flags = check_words(words)
     parse_config(words, command_flags)
     return command_flags.config
 
 
-def parse(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
-    """Parse all flags but those of the recipe, which must exist; this takes no time.
+def check_words(words: Sequence[str]) -> flags.FlagValues:
+    """Check the words of `read_config` as far as that takes no time.
+
+    Returns:
+      The flags, of which `parse_config` parses those of the recipe.
 
     Raises:
-      UserError: for a faulty flag, and for words that are not flags.
+      UserError: as `parse`.
     """
-    words = _with_recipe(argv)
+    command_flags = flags.FlagValues()
+    define_config(command_flags, ["lungseg", *words])
+    parse(words, command_flags)
+    return command_flags
+
+
+def parse(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
+    """Parse all flags but those of the recipe, which are checked; this takes no time.
+
+    Raises:
+      UserError: for a faulty flag, including a recipe that does not exist, unknown keys of
+        a config and numbers out of their range, and for words that are not flags.
+    """
+    words, known = _with_recipe(argv), {knob.name: knob for knob in known_knobs()}
+    for word in words:
+        _check_config_word(word, known)
     _parse([w for w in words if not re.match(r"-*(no)?config", w)], command_flags)
 
 
 def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
     """Parse all flags, with the recipe, which imports JAX.
 
+    Args:
+      argv: passed `parse`.
+      command_flags: takes the values.
+
     Raises:
-      UserError: for every faulty flag, including unknown keys of a config, for words that
-        are not flags, and for a recipe that fails or returns a faulty configuration.
+      UserError: for a recipe that fails or returns a faulty configuration, and for values
+        that it does not take.
     """
     from lungseg_jax.training.config import check_config
-    from lungseg_jax.training.knobs import all_knobs
 
-    words, known = _with_recipe(argv), {knob.name: knob for knob in all_knobs()}
-    for word in words:
-        _check_config_word(word, known)
+    words = _with_recipe(argv)
     try:
         _parse(words, command_flags)
         # ml_collections raises what a recipe could not open when its config is used.
@@ -96,6 +113,11 @@ def parse_config(argv: Sequence[str], command_flags: flags.FlagValues) -> None:
         error = e.__cause__ if isinstance(e.__cause__, OSError) else e
         raise _recipe_error(error, words) from e
     check_config(command_flags.config)  # its keys are relied on from here on
+
+
+def known_knobs() -> list[Knob]:
+    """Return the options of a configuration, read without JAX."""
+    return from_json(KEYS.read_text(encoding="utf-8"))
 
 
 def command_line() -> str:
@@ -123,7 +145,7 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
     for word in words:
         name, has_value, value = word.lstrip("-").partition("=")
         if has_value and name in command_flags and command_flags[name].boolean:
-            _check_value(word, value, bool, "true or false")
+            _parse_value(word, value, bool, "true or false")
     try:
         rest = command_flags(["lungseg", *words])[1:]
     except flags.UnrecognizedFlagError as e:
@@ -175,7 +197,7 @@ def _is_flag_file(word: str) -> bool:
 
 
 def _check_config_word(word: str, known: Mapping[str, "Knob"]) -> None:
-    """Reject an unknown key, and a value of another type.
+    """Reject an unknown key, and a value of another type or out of range.
 
     ml_collections raises a traceback for a key, absl an error of Python for a value.
     """
@@ -199,14 +221,13 @@ def _check_config_word(word: str, known: Mapping[str, "Knob"]) -> None:
             remedy=f"write --{key}=VALUE.",
         )
     if has_value:
-        _check_value(word, value, kind, knob.rule)
+        knob.check_range(_parse_value(word, value, kind, knob.rule))
 
 
-def _check_value(word: str, value: str, kind: type, rule: str) -> None:
-    """Reject a value for which absl raises an error of Python."""
+def _parse_value(word: str, value: str, kind: type, rule: str) -> Any:
+    """Parse a value, for which absl may raise an error of Python."""
     try:
-        if kind in PARSERS:
-            PARSERS[kind].parse(value)
+        return PARSERS[kind].parse(value) if kind in PARSERS else value
     except (TypeError, ValueError) as e:
         raise UserError(f"{word} is not valid.", rule=f"{rule}.") from e
 

@@ -8,12 +8,14 @@ is damaged or missing, with what to do about it.
 """
 
 from lungseg_jax.cli import app
+from lungseg_jax.inference.ensemble.location import require_ensemble
 
 
 @app.command(__doc__, when_interrupted="nothing was changed.")
 @app.run_option("Run or bundle: a folder, gs://, s3:// or hf://ORG/NAME.")
 @app.quiet_option
 def verify(run: str) -> None:
+    require_ensemble(run)
     from lungseg_jax.inference.ensemble.bundle import verify_bundle
     from lungseg_jax.inference.ensemble.hub import locate_or_download
     from lungseg_jax.inference.ensemble.location import is_bundle
@@ -29,7 +31,7 @@ def verify(run: str) -> None:
         progress.answer("the bundle is intact")
         return
     devices.require(None)  # Orbax asks which process this is
-    faults = verify_run(RunFolder(path).require(or_bundle=True))
+    faults = verify_run(RunFolder(path))
     if faults:
         raise UserError(
             f"{run} is damaged:\n"

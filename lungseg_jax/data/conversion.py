@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lungseg_jax.data.data_folder import IMAGES, MASKS
 from lungseg_jax.data.intensity import (
     DOMAINS,
     Values,
@@ -27,7 +28,6 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.io.volumes import Volume, require_same_grid
 from lungseg_jax.data.metadata import COLUMNS, TABLE
-from lungseg_jax.data.pairs import IMAGES, MASKS
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import atomic_folder, csv_writer, missing_path
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lungseg_jax.data.data_folder import IMAGES, MASKS, subfolder
 from lungseg_jax.data.io import formats
 from lungseg_jax.runtime.errors import UserError, combine_errors
 
-IMAGES = "2d_images"
-MASKS = "2d_masks"
 ROWS_WITH_HINTS = 20  # as many rows as an error shows
 
 
@@ -75,8 +74,8 @@ def scan(folder: Path) -> tuple[list[Pair], list[UserError]]:
     Raises:
       UserError: a folder is missing, or both are empty.
     """
-    images, bad_images = _list_files(_subfolder(folder, IMAGES), inside=folder)
-    masks, bad_masks = _list_files(_subfolder(folder, MASKS), inside=folder)
+    images, bad_images = _list_files(subfolder(folder, IMAGES), inside=folder)
+    masks, bad_masks = _list_files(subfolder(folder, MASKS), inside=folder)
     masks = dict(zip(same_names(masks, images), masks.values(), strict=True))
     faults = bad_images | bad_masks
     if not images and not masks:
@@ -207,21 +206,3 @@ def _unpaired(
             rule=f"each file in {IMAGES}/ has a mask of the same name in {MASKS}/.",
             remedy="add or rename the missing files, or move the unpaired ones out.",
         )
-
-
-def _subfolder(folder: Path, name: str) -> Path:
-    if not folder.is_dir():
-        raise UserError(
-            f"the data folder {folder} "
-            + ("is a file." if folder.exists() else "does not exist."),
-            rule=f"a folder that holds {IMAGES}/ and {MASKS}/ with equal file names.",
-            remedy=f"check its path; a relative one starts at {Path.cwd()}.",
-        )
-    if not (folder / name).is_dir():
-        raise UserError(
-            f"{folder} has no folder {name}/.",
-            rule=f"images in {IMAGES}/, masks of the same names in {MASKS}/.",
-            remedy="name the folder above them, or make one from volumes with "
-            "`lungseg convert`.",
-        )
-    return folder / name

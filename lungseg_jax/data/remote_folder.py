@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungseg_jax.data.data_folder import IMAGES, MASKS
 from lungseg_jax.data.metadata import TABLE
-from lungseg_jax.data.pairs import IMAGES, MASKS
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json, write_json

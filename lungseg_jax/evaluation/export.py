@@ -8,12 +8,11 @@ from typing import Any
 from lungseg_jax.evaluation.deep_ensemble import combine
 from lungseg_jax.evaluation.results import scores_of
 from lungseg_jax.inference.ensemble import bundle
-from lungseg_jax.inference.ensemble.location import is_bundle
+from lungseg_jax.inference.ensemble.location import is_bundle, require_run
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
-from lungseg_jax.runtime.files import folder_path
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
@@ -44,7 +43,7 @@ def export_runs(
     is_there = may_exist and is_bundle(out)
     if not is_there:
         bundle.require_new(out)
-    runs = [_open_run(folder_path(folder)) for folder in folders]
+    runs = [Run.open(RunFolder(require_run(folder))) for folder in folders]
     trained, evaluation = _load(runs, members, data)
     scores = evaluation and scores_of(evaluation, list(trained.members))
     if not scores:
@@ -66,16 +65,6 @@ def export_runs(
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     networks = pluralize(len(trained.members), "network")
     progress.say(f"wrote {out}: {networks}, {size:.1f} MB")
-
-
-def _open_run(folder: Path) -> Run:
-    if is_bundle(folder):
-        raise UserError(
-            f"{folder} is a bundle.",
-            rule="--run is the folder of a training.",
-            remedy="share it as it is.",
-        )
-    return Run.open(RunFolder(folder))
 
 
 def _load(

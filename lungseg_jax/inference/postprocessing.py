@@ -9,24 +9,10 @@ removes 43, 32 and 16 % of the lung from three of them.
 import cc3d
 import numpy as np
 
+from lungseg_jax.inference.outputs import HOLE, ISLAND, POSTPROCESSING
 from lungseg_jax.metrics.bounding_box import bounding_box
 from lungseg_jax.runtime.errors import unknown_name
 
-# Share of the largest component. True masks have specks up to 0.33 %, then one piece of
-# 1.3 %; all others, lobes and lungs, have 21 % or more.
-ISLAND = 0.01
-# Share of the lung. 90 of the 198 true holes are smaller, 0.005 % of the lung in total.
-HOLE = 0.001
-
-# Simplest first.
-POSTPROCESSING = {
-    "none": "the mask as the threshold gives it",
-    "fill_holes": f"fills holes smaller than {HOLE:.1%} of the lung",
-    "drop_islands": f"drops components smaller than {ISLAND:.0%} of the largest",
-    "two_largest": "keeps the two largest components, and those of equal size",
-    "drop_islands+fill_holes": "both, islands first",
-    "two_largest+fill_holes": "both, components first",
-}
 DEFAULT = "drop_islands+fill_holes"
 _LUNG_NEIGHBOURS, _BACKGROUND_NEIGHBOURS = 8, 4  # lung connects over corners
 

@@ -27,7 +27,8 @@ from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
-from lungseg_jax.inference.postprocessing import POSTPROCESSING, postprocess
+from lungseg_jax.inference.outputs import POSTPROCESSING
+from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.inference.segmentation import Segmentation, stack
 from lungseg_jax.inference.volume_cleanup import mark_air
 from lungseg_jax.inference.volume_mask import complete_mask

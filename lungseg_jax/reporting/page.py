@@ -6,7 +6,7 @@ from typing import Any
 
 from lungseg_jax.evaluation.results import DOUBTS, worst_first
 from lungseg_jax.inference import overlay
-from lungseg_jax.inference.postprocessing import POSTPROCESSING
+from lungseg_jax.inference.outputs import POSTPROCESSING
 from lungseg_jax.reporting import tables
 from lungseg_jax.reporting.templates import css_color, data_uri, number, render
 

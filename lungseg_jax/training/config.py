@@ -16,6 +16,7 @@ from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.runtime.errors import UserError, bullet_list, unknown_name
 from lungseg_jax.runtime.files import folder_path
 from lungseg_jax.training import knobs
+from lungseg_jax.training.knob import out_of_range
 from lungseg_jax.training.knobs import flat, nested
 from lungseg_jax.training.schedules import cycle_ends
 
@@ -40,20 +41,19 @@ def check_config(c: ConfigDict) -> None:
         if knob.choices and values[knob.name] not in knob.choices:
             raise unknown_name(f"config.{knob.name}", values[knob.name], knob.choices)
     for knob in knobs.all_knobs():
-        if knob.range and not knob.range[0] <= values[knob.name] <= knob.range[1]:
-            raise _out_of_range(knob.name, values[knob.name], knob.rule)
+        knob.check_range(values[knob.name])
     if c.model.kernel_size % 2 == 0:
-        raise _out_of_range("model.kernel_size", c.model.kernel_size, "odd")
+        raise out_of_range("model.kernel_size", c.model.kernel_size, "odd")
     _check_levels(c)
     batch = "batch_per_device" if c.train.batch_per_device else "batch_size"
     if c.train[batch] % c.train.accumulate:
         rule = f"a divisor of train.{batch}={c.train[batch]}"
-        raise _out_of_range("train.accumulate", c.train.accumulate, rule)
+        raise out_of_range("train.accumulate", c.train.accumulate, rule)
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", c.name):
-        raise _out_of_range("name", repr(c.name), "letters, digits, . _ and -")
+        raise out_of_range("name", repr(c.name), "letters, digits, . _ and -")
     if (c.data.fold + 1) * c.data.test_fraction > 1 + 1e-9 and c.data.fold:
         rule = f"(fold + 1) x data.test_fraction={c.data.test_fraction:g} is at most 1"
-        raise _out_of_range("data.fold", c.data.fold, rule)
+        raise out_of_range("data.fold", c.data.fold, rule)
     _check_window(c.data.window_hu)
     _check_augmentation(c)
     _check_schedule(c)
@@ -105,7 +105,7 @@ def check_effects(c: ConfigDict) -> None:
             )
     if c.optimizer.epsilon == 0:
         # The gradient of the biases before a batch norm is 0, and so is its moment.
-        raise _out_of_range("optimizer.epsilon", c.optimizer.epsilon, "above 0")
+        raise out_of_range("optimizer.epsilon", c.optimizer.epsilon, "above 0")
     _check_hold(c)
 
 
@@ -218,7 +218,7 @@ def _check_names_and_types(c: ConfigDict) -> None:
         # To Python a bool is an int; for us it is not a number.
         is_mixed_up = isinstance(value, bool) != isinstance(default, bool)
         if not isinstance(value, types) or is_mixed_up:
-            raise _out_of_range(key, repr(value), knob.rule)
+            raise out_of_range(key, repr(value), knob.rule)
 
 
 def _check_levels(c: ConfigDict) -> None:
@@ -236,10 +236,10 @@ def _check_levels(c: ConfigDict) -> None:
 def _check_window(window) -> None:
     numbers = all(type(value) in (int, float) for value in window)
     if not numbers or len(window) != 2 or not window[0] < window[1]:
-        raise _out_of_range("data.window_hu", window, "two increasing numbers")
+        raise out_of_range("data.window_hu", window, "two increasing numbers")
     if not -20e3 <= window[0] < window[1] <= 1e9 or window[1] - window[0] < 1e-3:
         rule = "two numbers from -20000 to 1e9, at least 0.001 apart"
-        raise _out_of_range("data.window_hu", window, rule)
+        raise out_of_range("data.window_hu", window, rule)
 
 
 def _check_augmentation(c: ConfigDict) -> None:
@@ -260,7 +260,7 @@ def _check_schedule(c: ConfigDict) -> None:
     last_peak = c.schedule.peak * c.schedule.peak_decay ** (c.schedule.cycles - 1)
     if c.schedule.floor >= last_peak:
         rule = f"below the peak of the last cycle, {last_peak:.2g}"
-        raise _out_of_range("schedule.floor", c.schedule.floor, rule)
+        raise out_of_range("schedule.floor", c.schedule.floor, rule)
     try:
         ends = snapshot_steps(c)
     except ValueError as e:
@@ -290,8 +290,4 @@ def _check_hold(c: ConfigDict) -> None:
     for part, steps in parts.items():
         if c.schedule.hold_steps > 1 and c.schedule.hold_steps >= steps:
             rule = f"fewer than the {steps} steps of the {part}, or 1"
-            raise _out_of_range("schedule.hold_steps", c.schedule.hold_steps, rule)
-
-
-def _out_of_range(key: str, value, rule: str) -> UserError:
-    return UserError(f"config.{key}={value} is out of range.", rule=f"{rule}.")
+            raise out_of_range("schedule.hold_steps", c.schedule.hold_steps, rule)

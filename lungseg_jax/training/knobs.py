@@ -1,10 +1,9 @@
 """The table of all options of a run, to which TRANSFORMS adds the last rows.
 
-Defaults, checks, `--help` and docs/reference/configuration.md follow from it.
+Defaults, checks, `--help` and docs/reference/configuration.md follow from it, the last two
+by docs/generate_reference.py.
 """
 
-import dataclasses
-from collections.abc import Collection
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -15,55 +14,11 @@ from lungseg_jax.data.preprocessing import CHANNELS
 from lungseg_jax.models import LIMITS, MODELS
 from lungseg_jax.models.norms import NORMS
 from lungseg_jax.models.unet import DTYPES, PRECISIONS
+from lungseg_jax.training.knob import Knob, shown
 from lungseg_jax.training.losses import LOSSES
 from lungseg_jax.training.optimizers import OPTIMIZERS
 from lungseg_jax.training.placement import AUTO, PLACEMENTS
 from lungseg_jax.training.schedules import SCHEDULES
-
-
-@dataclasses.dataclass(frozen=True)
-class Knob:
-    """An option of the configuration, set by `--config.NAME=VALUE`.
-
-    Attributes:
-      name: dotted, as in "train.batch_size".
-      default: its value where a recipe does not set it; its type is required.
-      meaning: shown by `--help` and in docs/reference/configuration.md.
-      range: the smallest and the largest value allowed.
-      choices: the names allowed.
-      before: the value that reproduces runs written before the knob existed. Required of
-        every knob added after version 0.1; None for the original ones.
-      is_cosmetic: affects where files are or what is printed, but no number of a run.
-    """
-
-    name: str
-    default: Any
-    meaning: str
-    range: tuple[float, float] | None = None
-    choices: Collection[str] = ()
-    before: Any = None
-    is_cosmetic: bool = False
-
-    @property
-    def rule(self) -> str:
-        """Say what values are allowed, for messages."""
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        rule = _KINDS[type(self.default)]
-        if self.range:
-            rule += f" from {self.range[0]} to {self.range[1]}"
-        return rule
-
-
-# What values are called, by the type of the default.
-_KINDS = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "text",
-    tuple: "numbers with a comma between them",
-}
-
 
 LARGE = 10**9
 KNOBS: tuple[Knob, ...] = (
@@ -372,27 +327,16 @@ def before_values() -> dict[str, Any]:
     return {knob.name: knob.before for knob in all_knobs() if knob.before is not None}
 
 
-def knob_help() -> str:
-    """Describe every knob, a line each, for `--help`."""
-    lines = []
-    for knob in all_knobs():
-        choices = f" ({', '.join(knob.choices)})" if knob.choices else ""
-        lines.append(
-            f"  --config.{knob.name}={_shown(knob.default)}: {knob.meaning}{choices}"
-        )
-    return "\n".join(lines)
-
-
 def knob_table() -> str:
     """Describe every knob as a Markdown table, for docs/reference/configuration.md."""
     lines = ["| knob | meaning | default | allowed |", "|---|---|---|---|"]
     for knob in all_knobs():
         allowed = ", ".join(knob.choices)
         if knob.range:
-            allowed = " to ".join(_shown(limit) for limit in knob.range)
+            allowed = " to ".join(shown(limit) for limit in knob.range)
         lines.append(
             f"| `{knob.name}` | {knob.meaning} "
-            f"| `{_shown(knob.default) or '(empty)'}` | {allowed} |"
+            f"| `{shown(knob.default) or '(empty)'}` | {allowed} |"
         )
     return "\n".join(lines)
 
@@ -408,9 +352,3 @@ def flat(tree: dict[str, Any]) -> dict[str, Any]:
         name: list(value) if isinstance(value, tuple) else value
         for name, value in flatten_dict(tree, sep=".").items()
     }
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(_shown(item) for item in value)
-    return str(value)

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checksums import has_valid_checksum, json_digest
-from lungseg_jax.data.pairs import IMAGES, name_of
+from lungseg_jax.data.data_folder import IMAGES
+from lungseg_jax.data.pairs import name_of
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import check_config, snapshot_steps, upgrade_config

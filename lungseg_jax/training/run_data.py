@@ -8,10 +8,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from lungseg_jax.data import preflight
+from lungseg_jax.data.data_folder import IMAGES, MASKS
 from lungseg_jax.data.dataset import Dataset, load_dataset
 from lungseg_jax.data.intensity import DOMAINS
 from lungseg_jax.data.network_slices import NetworkSlices
-from lungseg_jax.data.pairs import IMAGES, MASKS
 from lungseg_jax.data.splits import Split, leave_out, split_names
 from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.cache import cache_root

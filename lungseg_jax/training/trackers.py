@@ -1,18 +1,22 @@
 """Trackers that follow a training: TensorBoard, Weights & Biases, MLflow.
 
 They are views of metrics.jsonl, which stays the record. A row becomes the scalars
-"<kind>/<name>", such as "train/loss". Each library is imported when its tracker is opened.
+"<kind>/<name>", such as "train/loss". Each library is imported when its tracker is opened,
+and NumPy not at all, so that commands refuse unknown trackers at once.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
-
-import numpy as np
+from os import PathLike
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lungseg_jax.runtime.errors import UserError, unknown_name
 from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import write_text
+from lungseg_jax.runtime.object_storage import is_remote
 from lungseg_jax.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PROJECT = "lungseg"  # of Weights & Biases, and the experiment of MLflow
 
@@ -38,7 +42,7 @@ class Tracker(Protocol):
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row of metrics.jsonl."""
 
-    def add_picture(self, step: int, picture: np.ndarray) -> None:
+    def add_picture(self, step: int, picture: "np.ndarray") -> None:
         """Add a picture `[h w 3]`, uint8 RGB."""
 
     def close(self) -> None:
@@ -68,7 +72,7 @@ class TensorBoard(Tracker):
             self._writer.add_scalar(name, value, row["step"])
         self._writer.flush()
 
-    def add_picture(self, step: int, picture: np.ndarray) -> None:
+    def add_picture(self, step: int, picture: "np.ndarray") -> None:
         self._writer.add_image("validation", picture, step, dataformats="HWC")
         self._writer.flush()
 
@@ -167,8 +171,12 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def require_trackers(names: Sequence[str], folder: RunFolder) -> None:
+def require_trackers(names: Sequence[str], folder: str | PathLike) -> None:
     """Check that trackers can follow a run.
+
+    Args:
+      names: those of the trackers.
+      folder: that of the run; may be empty for its default, which is on this machine.
 
     Raises:
       UserError: one is unknown or not installed, or the folder is on object storage.
@@ -177,9 +185,9 @@ def require_trackers(names: Sequence[str], folder: RunFolder) -> None:
         if name not in TRACKERS:
             raise unknown_name("tracker", name, TRACKERS)
         require_library(TRACKERS[name].library, extra=name, needed_by=f"--track={name}")
-    if names and folder.is_remote:
+    if names and is_remote(folder):
         raise UserError(
-            f"--track={','.join(names)} writes files, and {folder.path} is not on this "
+            f"--track={','.join(names)} writes files, and {folder} is not on this "
             "machine.",
             remedy="leave --track out: metrics.jsonl has every row; or a local --workdir.",
         )

@@ -43,8 +43,11 @@ def test_describes_a_folder_without_changing_it(lungseg_here, pair_folder, tmp_p
         f"fingerprint:  {check_folder(folder).fingerprint}",
         "A training refuses equal images that fall into different splits.",
     ]
+    expected = done.stdout.removeprefix("checking: 3 slices\n")
     again = lungseg_here("check", folder, cache=tmp_path / "cache")
-    assert again.stdout == done.stdout.removeprefix("checking: 3 slices\n")
+    assert again.stdout == expected
+    quiet = lungseg_here("check", "-q", folder, cache=tmp_path / "new")
+    assert quiet.stdout == expected
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

@@ -62,7 +62,7 @@ RECIPE = "--config=configs/smoke.py"
         ),
         ("phantom", ["--slices=0", "a.nii"], "rule:  an integer from 1 to 2000."),
         ("compare", ["--tolerance=-1", "a", "b"], "rule:  a number, 0 or more."),
-        ("predict", ["--run=nowhere", "a.tif", "b.tif"], "a.tif does not exist"),
+        ("predict", ["a.tif", "b.tif"], "a.tif does not exist"),
         ("export", ["bundle"], "--run is missing."),
         ("verify", ["--run=nowhere"], "nowhere is not a run folder or a bundle"),
         ("train", [RECIPE, "--device=cuda"], "--device=cuda is not the name"),
@@ -279,16 +279,41 @@ def test_the_output_may_be_an_option(name, lungseg_here, tmp_path):
     assert (tmp_path / "p.nii").exists()
 
 
-def test_options_are_parsed_before_anything_heavy_is_imported():
+def test_words_are_checked_before_anything_heavy_is_imported(labelled_folder, tmp_path):
     """So that every help and every usage error is there in an instant."""
+    data, new = labelled_folder, tmp_path / "new"
     lines = [
-        *((name, "--help") for name in COMMANDS),
-        *((name, "--no_such_option") for name in COMMANDS),
-        ("train", "--config=incp_snapsho"),
-        ("train", "--config", "incp_snapshot", "stray"),
-        ("train", "--device=cuda"),
-        ("train", "--list"),  # last, as the process keeps this flag
+        *((f"{name} --help", "") for name in COMMANDS),
+        *((f"{name} --no_such_option", "error: ") for name in COMMANDS),
+        ("train --list", ""),
+        ("train --config=incp_snapsho", "no config file"),
+        ("train --config incp_snapshot stray", "unexpected argument stray"),
+        ("train --config.train.nope=3", "unknown config key"),
+        ("train --config.train.total_steps=abc", "total_steps=abc is not valid"),
+        ("train --config.train.total_steps=0", "total_steps=0 is out of range"),
+        ("train --config.seed", "has no value"),
+        ("train --device=cuda", "is not the name of a device"),
+        ("train --track=foo", "unknown tracker"),
+        ("train --preview=x.foo", "is not a PNG"),
+        ("crossval --config.data.dri=x", "unknown config key"),
+        ("compile --topology=zz", "--topology=zz is not known"),
+        ("compile --topology=cpu --config=bogus", "no config file bogus"),
+        ("compile --topology=cpu --config.data.dri=x", "unknown config key"),
+        (f"export --push=foo --run=x {new}", "does not name a repository"),
+        (f"export --run=nowhere {new}", "is not a run folder"),
+        (f"predict --run=hf://x a.tif {new}", "does not name a repository"),
+        (f"predict --run=nowhere a.tif {new}", "is not a run folder or a bundle"),
+        (f"predict --postprocessing=foo a.tif {new}", "'drop_islands'"),
+        ("evaluate --data=nowhere", "data folder nowhere does not exist"),
+        (f"evaluate --data={tmp_path}", "has no folder 2d_images/"),
+        (f"evaluate --run=nowhere --data={data}", "is not a run folder or a bundle"),
+        (f"audit --run=nowhere {data} {new}", "is not a run folder or a bundle"),
+        (f"audit nowhere {new}", "data folder nowhere does not exist"),
+        ("check nowhere", "data folder nowhere does not exist"),
+        ("verify --run=nowhere", "is not a run folder or a bundle"),
+        ("report nowhere", "is not a run folder"),
     ]
+    lines = [(words.split(), message) for words, message in lines]
     program = Path(__file__).with_name("light_commands.py")
     done = subprocess.run(
         [sys.executable, program],
@@ -339,6 +364,7 @@ def test_help_shows_examples_and_flags(name, lungseg_here):
 def test_lungseg_lists_its_commands_and_refuses_others(lungseg):
     done = lungseg("--help")
     assert done.returncode == 0
+    assert done.stdout.startswith("Usage: lungseg COMMAND [OPTIONS]...\n")
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
     assert "Options:" in lungseg("compare", "--help").stdout  # handed on
     assert "0.2" in lungseg("--version").stdout

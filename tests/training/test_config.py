@@ -15,7 +15,7 @@ from lungseg_jax.models import MODELS, make_model
 from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config, knobs, recipe_files
-from lungseg_jax.training.knobs import Knob
+from lungseg_jax.training.knob import Knob
 from lungseg_jax.training.optimizers import make_optimizer
 from lungseg_jax.training.recipe_files import load_recipe
 from lungseg_jax.training.recipes import without_variety

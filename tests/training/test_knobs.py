@@ -3,7 +3,8 @@
 import pytest
 
 from lungseg_jax.training.config import check_config, default_config
-from lungseg_jax.training.knobs import all_knobs, flat, knob_help, knob_table, nested
+from lungseg_jax.training.knob import from_json, to_json
+from lungseg_jax.training.knobs import all_knobs, flat, knob_table, nested
 
 
 def test_names_are_unique_and_defaults_are_allowed():
@@ -15,9 +16,8 @@ def test_names_are_unique_and_defaults_are_allowed():
         assert not (knob.range and knob.choices), knob.name
 
 
-def test_knob_help_has_a_line_for_each_knob():
-    lines = knob_help().splitlines()
-    assert len(lines) == len(all_knobs())
+def test_the_help_of_a_knob_is_a_line():
+    lines = [knob.help for knob in all_knobs()]
     for knob, line in zip(all_knobs(), lines, strict=True):
         assert line.startswith(f"  --config.{knob.name}=") and knob.meaning in line
         assert all(choice in line for choice in knob.choices)
@@ -25,6 +25,14 @@ def test_knob_help_has_a_line_for_each_knob():
     assert any(
         line.startswith("  --config.data.window_hu=-1000.0,400.0:") for line in lines
     )
+
+
+def test_knobs_from_json_have_the_same_rules_and_help():
+    for read, knob in zip(from_json(to_json(all_knobs())), all_knobs(), strict=True):
+        assert (read.name, read.default) == (knob.name, knob.default)
+        assert type(read.default) is type(knob.default)
+        assert (read.rule, read.help) == (knob.rule, knob.help)
+        assert read.range == knob.range
 
 
 def test_knob_table_has_a_row_for_each_knob():

@@ -23,7 +23,7 @@ from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import write_json
 from lungseg_jax.training import config, knobs, run_data, run_record
-from lungseg_jax.training.knobs import Knob
+from lungseg_jax.training.knob import Knob
 from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.verification import verify_run

@@ -4,38 +4,38 @@ huggingface_hub, of the extra [hub], is imported when such an address is used. I
 what it has downloaded and asks the Hub only whether that is current.
 """
 
-import re
 from os import PathLike
 from pathlib import Path
 
 from lungseg_jax.inference.ensemble.bundle import FILES, SUMS, verify_bundle
-from lungseg_jax.inference.ensemble.location import is_bundle, locate
+from lungseg_jax.inference.ensemble.location import (
+    is_bundle,
+    is_on_hub,
+    locate,
+    parse_hub_address,
+    require_hub,
+)
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.extras import require_library
-
-SCHEME = "hf://"
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def locate_or_download(path: str | PathLike) -> Path:
     """Return the folder of a run or a bundle, downloaded and verified if it is on the Hub.
 
     Args:
-      path: as for `locate`, or an address that begins with SCHEME.
+      path: as for `locate`, or an address on the Hub.
 
     Raises:
       UserError: it cannot be downloaded, or is damaged.
     """
-    if not str(path).startswith(SCHEME):
+    if not is_on_hub(path):
         return locate(path)
-    repo, _, revision = str(path).removeprefix(SCHEME).partition("@")
-    require_hub(repo, option=str(path))
+    repo, revision = parse_hub_address(str(path))
     import huggingface_hub
 
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
-                repo, revision=revision or None, allow_patterns=[*FILES, SUMS]
+                repo, revision=revision, allow_patterns=[*FILES, SUMS]
             )
         )
     except Exception as e:  # of several libraries
@@ -75,17 +75,6 @@ def push_bundle(folder: Path, repo: str) -> str:
     except Exception as e:  # of several libraries
         raise _failed(f"{folder} is complete, but cannot be pushed to {repo}", e) from e
     return str(url)
-
-
-def require_hub(repo: str, *, option: str) -> None:
-    """Check that `repo` is a valid name and huggingface_hub is installed.
-
-    Raises:
-      UserError: one of them is not the case.
-    """
-    if not _REPO.fullmatch(repo):
-        raise UserError(f"{option} does not name a repository.", rule="ORG/NAME.")
-    require_library("huggingface_hub", extra="hub", needed_by=option)
 
 
 def _failed(what: str, error: Exception) -> UserError:

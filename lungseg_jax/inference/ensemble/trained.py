@@ -22,7 +22,7 @@ class TunedSettings:
 
     Attributes:
       temperature: divides the logit; above 1, the members were overconfident.
-      postprocessing: a key of `postprocessing.POSTPROCESSING`.
+      postprocessing: a key of `outputs.POSTPROCESSING`.
       review_below: a slice with a lower expected IoU should be reviewed; None without a
         validation split.
       choice: the named choice of members for which this was tuned, or "".

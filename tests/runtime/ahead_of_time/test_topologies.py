@@ -1,40 +1,13 @@
-"""Names of chips and shapes; the compilers themselves are not needed."""
+"""Chips and their compilers, which are not needed here."""
 
 import importlib.util
 
 import pytest
 
 from lungseg_jax.runtime.ahead_of_time.chips import CHIPS
-from lungseg_jax.runtime.ahead_of_time.topologies import (
-    Topology,
-    devices_of,
-    parse_topology,
-)
+from lungseg_jax.runtime.ahead_of_time.topologies import devices_of
+from lungseg_jax.runtime.ahead_of_time.topology_names import parse_topology
 from lungseg_jax.runtime.errors import UserError
-
-
-@pytest.mark.parametrize(
-    "text,topology",
-    [
-        ("cpu", Topology("cpu", (1,))),
-        ("cpu:8", Topology("cpu", (8,))),
-        ("h100:8", Topology("h100", (8,))),
-        ("v5e", Topology("v5e", (1,))),
-        ("v5e:4x4", Topology("v5e", (4, 4))),
-        ("v5p:2x2x1", Topology("v5p", (2, 2, 1))),
-    ],
-)
-def test_parses_chips_and_shapes(text, topology):
-    assert parse_topology(text) == topology
-    assert parse_topology(str(topology)) == topology
-
-
-@pytest.mark.parametrize(
-    "text", ["", "v7", "v5e:", "v5e:4", "v5e:0x4", "h100:2x4", "cpu:0", "cpu:eight"]
-)
-def test_refuses_others(text):
-    with pytest.raises(UserError, match="--topology="):
-        parse_topology(text)
 
 
 @pytest.mark.parametrize("text,extra", [("v5e:4x4", "tpu"), ("h100", "gpu")])
