@@ -429,13 +429,13 @@ def test_flags_are_reset_between_commands(places, monkeypatch, tmp_path):
         lambda c, *args, **kwargs: calls.append((c.name, c.seed, *args, kwargs)),
     )
     recipe = f"--config={ROOT / 'configs/smoke.py'}"
-    changes = ["--config.seed=5", "--workdir=w", "--extend", "--track=mlflow"]
+    changes = ["--config.seed=5", "--workdir=w", "--extend", "--track=tensorboard"]
     for words in (changes, []):
         done = run_command("train", [recipe, *words], monkeypatch)
         assert done.returncode == 0, done.stderr
     defaults = {"extend": False, "track": []}
     assert calls == [
-        ("smoke", 5, "w", {"extend": True, "track": ["mlflow"]}),
+        ("smoke", 5, "w", {"extend": True, "track": ["tensorboard"]}),
         ("smoke", 0, "", defaults),
     ]
     done = run_command("train", [], monkeypatch)
