@@ -87,12 +87,15 @@ def split_names(
 
 
 def leave_out(split: Split, names: Iterable[str]) -> dict[str, list[str]]:
-    """Move the training slices among `names`, if any, to another part: "left_out"."""
+    """Move the training slices among `names` to a part "left_out".
+
+    There is no such part if it would be empty, or if none were left to train on.
+    """
     names = set(names)
     left_out = [name for name in split["train"] if name in names]
-    if not left_out:
-        return dict(split)
     kept = [name for name in split["train"] if name not in names]
+    if not left_out or not kept:
+        return dict(split)
     return {**split, "train": kept, "left_out": left_out}
 
 

@@ -58,6 +58,7 @@ def test_only_training_slices_are_left_out():
         "left_out": ["b", "d"],
     }
     assert leave_out(parts, "ef") == parts == leave_out(parts, "")
+    assert leave_out(parts, "abcd") == parts  # one has to train on something
 
 
 def test_the_tutorial_copies_the_training_split(tmp_path, monkeypatch):
