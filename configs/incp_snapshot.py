@@ -1,6 +1,6 @@
 """The inception U-Net with cosine restarts and a snapshot ensemble: the third notebook.
 
-    lungseg train --config=configs/incp_snapshot.py           # seven minutes at most
+    lungseg train --config=configs/incp_snapshot.py           # five to nine minutes
     lungseg train --config=configs/incp_snapshot.py:scratch   # likewise
     lungseg train --config=configs/incp_snapshot.py:long      # half an hour
     lungseg train --config=configs/incp_snapshot.py:phantoms  # the weights of the package

@@ -19,7 +19,7 @@ def without_variety(c: ConfigDict) -> ConfigDict:
 
 
 def laptop() -> ConfigDict:
-    """Return a run from scratch, of at most seven minutes on two CPU cores.
+    """Return a run from scratch, of five to nine minutes on two CPU cores.
 
     The time includes data preparation and compilation. Training at 128 pixels shows many
     slices in that time; predictions are made at 192 pixels, which is within the scales that
@@ -38,7 +38,7 @@ def laptop() -> ConfigDict:
 
 
 def fine_tuning() -> ConfigDict:
-    """Return a run of at most seven minutes that starts from the weights of the package.
+    """Return a run of five to nine minutes that starts from the weights of the package.
 
     They have seen the variety already, so that few steps, of larger slices, suffice.
     """
