@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lungseg_jax.data import preflight
 from lungseg_jax.data.dataset import Dataset, load_dataset
+from lungseg_jax.data.splits import check_split
 from lungseg_jax.evaluation.evaluator import slice_metadata
 from lungseg_jax.evaluation.label_audit import LabelAudit
 from lungseg_jax.evaluation.results import SETTINGS
@@ -109,7 +109,7 @@ def _plan(c: ConfigDict, folds: int, dataset: Dataset) -> list[ConfigDict]:
         plan = c.copy_and_resolve_references()
         plan.data.test_fraction, plan.data.fold = 1 / folds, fold
         config.check_config(plan)
-        preflight.check_split(dataset.checked, split_of(plan, dataset))
+        check_split(dataset.checked, split_of(plan, dataset))
         plans.append(plan)
     return plans
 

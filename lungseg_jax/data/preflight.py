@@ -11,17 +11,13 @@ from pathlib import Path
 from lungseg_jax.data.intensity import Values, detect_intensity, pool_values, values_of
 from lungseg_jax.data.io import formats
 from lungseg_jax.data.metadata import TABLE, SliceMetadata, read_metadata
-from lungseg_jax.data.outside_air import outside_air
+from lungseg_jax.data.outside_air import air_labels, outside_air
 from lungseg_jax.data.pairs import Pair, Slice, read_slice, scan
-from lungseg_jax.data.splits import PARTS
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
+from lungseg_jax.runtime.errors import UserError, combine_errors
 from lungseg_jax.runtime.files import write_text
 
 THREADS = 8
-# Of a label. Of the 240 Kaggle labels, three have 0.40 to 0.64, and the others none.
-MOST_OUTSIDE = 0.1
-MOST_AIR_LABELS = 0.05  # of a folder
 VERSION = 3  # of the checks; cached results of another version are ignored
 
 
@@ -106,13 +102,10 @@ class CheckedFolder:
 
     @property
     def air_labels(self) -> list[str]:
-        """Names of the slices whose label has the air around the body as lung.
-
-        Empty if they are many: then the pictures seem to cut through lungs.
-        """
-        names = [info.name for info in self.slices if info.outside_air > MOST_OUTSIDE]
-        is_cut = len(names) > max(1, MOST_AIR_LABELS * len(self.slices))
-        return [] if is_cut or self.domain != "HU" else names
+        """Names of the slices whose label has the air around the body as lung."""
+        if self.domain != "HU":
+            return []
+        return air_labels({info.name: info.outside_air for info in self.slices})
 
 
 def check_folder(folder: Path, *, cache: Path | None = None) -> CheckedFolder:
@@ -173,40 +166,6 @@ def require_unchanged(pairs: Sequence[Pair], digests: Mapping[str, str]) -> None
     ]
     if faults:
         raise combine_errors(faults, "the data folder")
-
-
-def check_split(checked: CheckedFolder, split: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a split that would score a network on its own training images.
-
-    Args:
-      checked: the slices.
-      split: their names by "train", "validation" and "test"; others are in no part.
-
-    Raises:
-      UserError: equal images are in two of them, all in one table, or no training slice
-        has lung.
-    """
-    part_of = {name: part for part in PARTS for name in split[part]}
-    leaks = []
-    for group in checked.duplicates:
-        names = [name for name in group if name in part_of]
-        if len({part_of[name] for name in names}) > 1:
-            leaks.append(
-                UserError(
-                    " = ".join(f"{name} ({part_of[name]})" for name in names),
-                    rule="no image is in two of train, validation and test.",
-                    remedy="remove all but one of each row, image and mask.",
-                )
-            )
-    if leaks:
-        raise combine_errors(leaks, "the split: equal images under several names")
-    train = set(split["train"])
-    if not any(info.lung_pixels for info in checked.slices if info.name in train):
-        raise UserError(
-            f"the masks of {pluralize(len(train), 'training slice')} are all empty.",
-            rule="at least one training slice has lung.",
-            remedy="add slices with lung, or check how the masks were written.",
-        )
 
 
 def fingerprint_of(digests: Mapping[str, str]) -> str:

@@ -1,11 +1,12 @@
-"""Training, validation and test splits: a function of slice names and a seed."""
+"""Training, validation and test splits: drawn by slice names and a seed, and checked."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from lungseg_jax.runtime.errors import UserError
+from lungseg_jax.data.preflight import CheckedFolder
+from lungseg_jax.runtime.errors import UserError, combine_errors, pluralize
 
 PARTS = ("train", "validation", "test")
 Split = Mapping[str, Sequence[str]]  # names by part; others may be "left_out"
@@ -89,7 +90,7 @@ def split_names(
 def leave_out(split: Split, names: Iterable[str]) -> dict[str, list[str]]:
     """Move the training slices among `names` to a part "left_out".
 
-    There is no such part if it would be empty, or if none were left to train on.
+    Nothing changes if that would leave out none of them, or all.
     """
     names = set(names)
     left_out = [name for name in split["train"] if name in names]
@@ -97,6 +98,40 @@ def leave_out(split: Split, names: Iterable[str]) -> dict[str, list[str]]:
     if not left_out or not kept:
         return dict(split)
     return {**split, "train": kept, "left_out": left_out}
+
+
+def check_split(checked: CheckedFolder, split: Split) -> None:
+    """Refuse a split that would score a network on its own training images.
+
+    Args:
+      checked: the slices.
+      split: of their names.
+
+    Raises:
+      UserError: equal images are in two of them, all in one table, or no training slice
+        has lung.
+    """
+    part_of = {name: part for part in PARTS for name in split[part]}
+    leaks = []
+    for group in checked.duplicates:
+        names = [name for name in group if name in part_of]
+        if len({part_of[name] for name in names}) > 1:
+            leaks.append(
+                UserError(
+                    " = ".join(f"{name} ({part_of[name]})" for name in names),
+                    rule="no image is in two of train, validation and test.",
+                    remedy="remove all but one of each row, image and mask.",
+                )
+            )
+    if leaks:
+        raise combine_errors(leaks, "the split: equal images under several names")
+    train = set(split["train"])
+    if not any(info.lung_pixels for info in checked.slices if info.name in train):
+        raise UserError(
+            f"the masks of {pluralize(len(train), 'training slice')} are all empty.",
+            rule="at least one training slice has lung.",
+            remedy="add slices with lung, or check how the masks were written.",
+        )
 
 
 def _group(drawn: Sequence[str], patients: Mapping[str, str]) -> list[list[str]]:

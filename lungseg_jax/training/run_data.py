@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lungseg_jax.data import preflight
 from lungseg_jax.data.data_folder import IMAGES, MASKS
 from lungseg_jax.data.dataset import Dataset, load_dataset
 from lungseg_jax.data.intensity import DOMAINS
 from lungseg_jax.data.network_slices import NetworkSlices
-from lungseg_jax.data.splits import Split, leave_out, split_names
+from lungseg_jax.data.preflight import CheckedFolder
+from lungseg_jax.data.splits import Split, check_split, leave_out, split_names
 from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.cache import cache_root
 from lungseg_jax.runtime.errors import UserError
@@ -80,7 +80,7 @@ def load_run_data(
     split = recorded
     if not split or sorted(sum(split.values(), [])) != dataset.names:
         split = split_of(c, dataset)
-    preflight.check_split(dataset.checked, split)
+    check_split(dataset.checked, split)
     devices = len(device_mesh.devices_for(micro_batch_size(c)))
     check_batch(c, training_slices=len(split["train"]), devices=devices)
     if not recorded:  # older versions did not look at the units
@@ -117,7 +117,7 @@ def split_of(c: ConfigDict, dataset: Dataset) -> Split:
     return split
 
 
-def check_window(c: ConfigDict, checked: preflight.CheckedFolder) -> None:
+def check_window(c: ConfigDict, checked: CheckedFolder) -> None:
     """Check that the window is in the units of the images.
 
     Raises:

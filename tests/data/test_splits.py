@@ -4,12 +4,15 @@ import math
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungseg_jax.data.splits import leave_out, split_names
+from lungseg_jax.data.io.images import write_image
+from lungseg_jax.data.preflight import check_folder
+from lungseg_jax.data.splits import check_split, leave_out, split_names
 from lungseg_jax.runtime.errors import UserError
 
 # numpy.random.RandomState(3).permutation(267)[:27], checked against the images that the
@@ -230,3 +233,62 @@ def test_the_test_splits_of_all_folds_are_all_slices_once(n, folds, slices_each,
         assert sorted(sum(split.values(), [])) == names
         assert abs(len(split["test"]) - n / folds) < slices_each
     assert sorted(sum((split["test"] for split in splits), [])) == names
+
+
+# --- checked ---
+
+
+def image(folder, name):
+    return folder / "2d_images" / f"{name}.tif"
+
+
+def copy_pixels(folder, a, b):
+    """Give image b the pixels of a, in a different encoding; its mask stays."""
+    pixels = cv2.imread(str(image(folder, a)), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(image(folder, b)), pixels)
+    assert image(folder, a).read_bytes() != image(folder, b).read_bytes()
+
+
+def test_refuses_equal_images_in_two_splits(pair_folder):
+    folder = pair_folder("abcdefgh")
+    for pair in ("ab", "cd", "ef", "eg"):
+        copy_pixels(folder, *pair)
+    checked = check_folder(folder)
+    assert checked.duplicates == [["a", "b"], ["c", "d"], ["e", "f", "g"]]
+    split = {"train": "acdeh", "validation": "f", "test": "bg"}
+    with pytest.raises(UserError) as e:
+        check_split(checked, split)
+    lines = e.value.what.splitlines()
+    assert lines[1:3] == [
+        "  a (train) = b (test)",
+        "  e (train) = f (validation) = g (test)",
+    ]
+    assert "all but one" in lines[4] and len(lines) == 5
+    check_split(checked, {"train": "abcdefgh", "validation": "", "test": ""})
+
+
+def test_blank_images_may_be_in_two_splits(pair_folder):
+    folder = pair_folder("abc")
+    for name in "ab":
+        write_image(image(folder, name), np.full((40, 40), -1024, np.int16))
+    checked = check_folder(folder)
+    assert checked.duplicates == []
+    check_split(checked, {"train": "ac", "validation": "", "test": "b"})
+
+
+def test_refuses_a_training_split_without_lung(pair_folder):
+    folder = pair_folder("abc")
+    for name in "ab":
+        write_image(folder / "2d_masks" / f"{name}.tif", np.zeros((40, 40), np.uint8))
+    checked = check_folder(folder)
+    assert [info.lung_pixels > 0 for info in checked.slices] == [False, False, True]
+    with pytest.raises(UserError, match="masks of 2 training slices are all empty"):
+        check_split(checked, {"train": "ab", "validation": "", "test": "c"})
+    check_split(checked, {"train": "ac", "validation": "", "test": "b"})
+
+
+def test_slices_in_no_part_are_no_leak(pair_folder):
+    folder = pair_folder("abc")
+    copy_pixels(folder, "a", "b")
+    split = {"train": "a", "validation": "", "test": "c", "left_out": "b"}
+    check_split(check_folder(folder), split)
