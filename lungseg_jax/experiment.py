@@ -178,7 +178,7 @@ def _train(
     )
     if left_out := split.get("left_out"):
         progress.say(
-            f"left out, as their labels have the air around the body as lung: "
+            "left out, as their labels have the air around the body as lung: "
             f"{', '.join(left_out)} (config.data.leave_out_air)"
         )
     finished = loop.is_finished(c, folder)

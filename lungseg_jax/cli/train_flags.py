@@ -196,7 +196,7 @@ def _is_flag_file(word: str) -> bool:
     return word.startswith("-") and word.lstrip("-").partition("=")[0] == "flagfile"
 
 
-def _check_config_word(word: str, known: Mapping[str, "Knob"]) -> None:
+def _check_config_word(word: str, known: Mapping[str, Knob]) -> None:
     """Reject an unknown key, and a value of another type or out of range.
 
     ml_collections raises a traceback for a key, absl an error of Python for a value.

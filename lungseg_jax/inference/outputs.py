@@ -1,4 +1,4 @@
-"""What a prediction can write, by name; light, as the command line names it."""
+"""What a prediction can write, and do to masks, by name; light, for the command line."""
 
 from lungseg_jax.data.io.segments import LEFT_LUNG, LUNG, RIGHT_LUNG
 
