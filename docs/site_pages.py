@@ -1,7 +1,7 @@
 """Pages outside docs/, and the notebook, as pages of the site: a hook of mkdocs.
 
 mkdocs only sees Markdown in docs/. The targets of links are rewritten here, so that they
-lead to the same pages in the repository and on the site.
+lead to the same pages in the repository and on the site. Words of code are marked.
 """
 
 import json
@@ -16,6 +16,8 @@ from mkdocs.structure.pages import Page
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")
 NOTEBOOK = "tutorials/masks_in_python"
 LINK = re.compile(r"(?<=\]\()[^)\s#:]+")
+CODE = re.compile(r"(?<!</span><code>)(?<=<code>)[^<]+(?=</code>)")  # not in blocks
+FITS = 34  # characters of code, on a line of a phone
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -57,3 +59,14 @@ def on_page_markdown(
         return posixpath.relpath(uri, posixpath.dirname(source))
 
     return LINK.sub(on_site, markdown)
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark the words of code, which docs/site.css does not break after a hyphen."""
+
+    def mark(word: re.Match) -> str:
+        if len(word[0]) > FITS:
+            return word[0].replace("/", "/<wbr>")
+        return f"<span>{word[0]}</span>"
+
+    return CODE.sub(lambda code: re.sub(r"\S+", mark, code[0]), html)

@@ -233,7 +233,8 @@ def load(
       path: the folder, or hf://ORG/NAME for a bundle on the Hugging Face Hub; by default
         the weights of the package, trained on phantoms only.
       members: "all", "last", "average", or steps such as "686,1029".
-      flips, postprocessing: see `LungSegmenter`.
+      flips: see `LungSegmenter`.
+      postprocessing: see `LungSegmenter`.
 
     Raises:
       UserError: the folder is neither, does not have these members, or is damaged; or the
