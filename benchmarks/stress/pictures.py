@@ -12,7 +12,7 @@ from .tables import THRESHOLD, format_level
 WINDOW_HU = -1050, 350
 TRUTH, PREDICTION = (80, 220, 0), (28, 159, 255)  # green, orange; blue first
 TILE, LABEL = 240, 18
-COLUMNS = 6
+COLUMNS = 3  # of panels: the labels are legible on a page of 700 pixels
 
 
 def draw_figure(path: Path, results: Mapping[str, Any]) -> None:
@@ -31,7 +31,7 @@ def draw_figure(path: Path, results: Mapping[str, Any]) -> None:
     figure, axes = pyplot.subplots(
         rows,
         COLUMNS,
-        figsize=(3 * COLUMNS, 2.6 * rows),
+        figsize=(2.5 * COLUMNS, 2 * rows),
         squeeze=False,
         layout="constrained",
     )
@@ -43,7 +43,7 @@ def draw_figure(path: Path, results: Mapping[str, Any]) -> None:
     figure.legend(
         handles, labels, loc="outside upper center", ncols=len(labels), frameon=False
     )
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
 
@@ -110,7 +110,8 @@ def _draw_panel(axis, name: str, family: Mapping[str, Any], contestants) -> None
         ha="right" if is_text else "center",
     )
     axis.tick_params(axis="y", labelsize=7)
-    axis.set_title(f"{name}, {family['meaning']}".rstrip(", "), fontsize=8)
+    axis.set_title(name, fontsize=8)
+    axis.set_xlabel(family["meaning"], fontsize=7)
     axis.set_ylim(*((0, 1.02) if family["has_lung"] else (0, None)))
     axis.set_ylabel("pooled IoU" if family["has_lung"] else "false / body", fontsize=7)
     axis.grid(alpha=0.3)
