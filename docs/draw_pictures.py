@@ -42,6 +42,7 @@ def mask_with_doubt() -> bytes:
     iou = (mask & lung).sum() / (mask | lung).sum()
     doubt = overlay.overlay(image, mask, segmentation.uncertainty, window_hu=WINDOW_HU)
     figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)
     left, middle, right = figure.subplots(1, 3)
     slice_only = overlay.gray(image, window_hu=WINDOW_HU)
     _show(left, slice_only, "a synthetic\nslice")
@@ -95,7 +96,7 @@ def _small_png(png: bytes) -> bytes:
     """Return a PNG with 256 colors, a third of the usual size."""
     small = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture.quantize(256).save(small, "png", optimize=True)
+    picture.quantize(256, kmeans=3).save(small, "png", optimize=True)
     return small.getvalue()
 
 
