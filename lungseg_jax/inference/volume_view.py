@@ -33,12 +33,14 @@ class SliceView:
       picture: a JPEG file.
       review: whether a person should look at the mask; None if that is unknown.
       reasons: why.
+      lung_pixels: the size of the mask.
     """
 
     k: int
     picture: bytes
     review: bool | None
     reasons: Sequence[str] = ()
+    lung_pixels: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +125,10 @@ class VolumeViewer:
             _, height, width = self._spacing_mm
             square = (stretch(a, height / width) for a in (np.float32(image), sides))
             picture = resize_to_fit(self._draw(*square), SIDE)
-            self._slices.append(SliceView(k, encode_jpeg(picture), review, reasons))
+            lung_pixels = int(np.count_nonzero(sides))
+            self._slices.append(
+                SliceView(k, encode_jpeg(picture), review, reasons, lung_pixels)
+            )
 
     def add_planes(self, sheet: ContactSheet) -> None:
         """Add the planes to a sheet of slices, a direction in each row."""

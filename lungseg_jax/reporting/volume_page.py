@@ -24,7 +24,7 @@ def write_volume_page(path: Path, view: VolumeView) -> None:
 def render_volume_page(view: VolumeView) -> str:
     """Render the page."""
     right, left = view.voxels
-    middle = len(view.slices) // 2
+    lung = [s.lung_pixels for s in view.slices]
     return render(
         "volume_page.html",
         title=view.name,
@@ -41,7 +41,7 @@ def render_volume_page(view: VolumeView) -> str:
             int(np.argmin([abs(s.k - k) for s in view.slices])) for k in view.to_review
         ],
         slices=[(_label(s), data_uri("image/jpeg", s.picture)) for s in view.slices],
-        first=middle,
+        first=int(np.argmax(lung)) if any(lung) else len(lung) // 2,
         planes={
             "Coronal, from front to back": _uris(view.coronal),
             "Sagittal, from the right to the left": _uris(view.sagittal),
