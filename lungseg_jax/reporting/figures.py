@@ -55,7 +55,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     loss.yaxis.set_major_formatter("{x:g}")
     loss.yaxis.set_minor_formatter("")
     loss.set_ylabel("loss")
-    loss.legend(frameon=False)
+    loss.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     rate.set(xlabel="updates", ylabel="learning rate")
     _simplify(loss, rate)
     return figure

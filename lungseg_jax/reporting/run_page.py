@@ -1,7 +1,7 @@
 """The page of a run: the report of its test split."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lungseg_jax.data.dataset import Dataset
@@ -30,11 +30,12 @@ def write_run_page(
       OSError, UserError: a file cannot be written or removed.
     """
     c = run.config
+    data = PurePath(c.data.dir).name or f"{dataset.variant} data"
     write_report(
         run.folder.report,
         evaluation,
         LungSegmenter(trained.subset(list(evaluation["members"]))),
-        title=f"{c.name}: {c.model.name} U-Net on {dataset.variant} data",
+        title=f"{c.name}: {c.model.name} U-Net on {data}",
         read=dataset.slices,
     )
 
