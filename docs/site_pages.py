@@ -1,7 +1,7 @@
 """Pages outside docs/, and the notebook, as pages of the site: a hook of mkdocs.
 
 mkdocs only sees Markdown in docs/. The targets of links are rewritten here, so that they
-lead to the same pages in the repository and on the site. Words of code are marked.
+lead to the same pages in the repository and on the site. Pieces of code are marked.
 """
 
 import json
@@ -17,7 +17,8 @@ OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.
 NOTEBOOK = "tutorials/masks_in_python"
 LINK = re.compile(r"(?<=\]\()[^)\s#:]+")
 CODE = re.compile(r"(?<!</span><code>)(?<=<code>)[^<]+(?=</code>)")  # not in blocks
-FITS = 34  # characters of code, on a line of a phone
+KEPT = 20  # characters of code that are not broken at all, such as `[n h w]`
+FITS = 34  # on a line of a phone
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -62,11 +63,14 @@ def on_page_markdown(
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Mark the words of code, which docs/site.css does not break after a hyphen."""
+    """Mark the pieces of code that docs/site.css does not break."""
 
-    def mark(word: re.Match) -> str:
-        if len(word[0]) > FITS:
-            return word[0].replace("/", "/<wbr>")
-        return f"<span>{word[0]}</span>"
+    def mark(piece: re.Match) -> str:
+        if len(piece[0]) > FITS:
+            return piece[0].replace("/", "/<wbr>")
+        return f"<span>{piece[0]}</span>"
 
-    return CODE.sub(lambda code: re.sub(r"\S+", mark, code[0]), html)
+    def mark_all(code: re.Match) -> str:
+        return re.sub(r".+" if len(code[0]) <= KEPT else r"\S+", mark, code[0])
+
+    return CODE.sub(mark_all, html)
