@@ -62,7 +62,9 @@ def on_page_markdown(
     return LINK.sub(on_site, markdown)
 
 
-def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_content(
+    html: str, *, page: Page, config: MkDocsConfig, files: Files
+) -> str:
     """Mark the pieces of code that docs/site.css does not break."""
 
     def mark(piece: re.Match) -> str:
