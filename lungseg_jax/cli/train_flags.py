@@ -169,13 +169,20 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
     """Return the words with the file of the recipe, or of the default one."""
-    words, is_named = [], False
+    words, recipes = [], []
     for word in _join_config(argv):
         flag, separator, value = word.partition("=")
         if flag.lstrip("-") == "config" and separator:
-            word, is_named = f"{flag}={find_recipe(value)}", True
+            word = f"{flag}={find_recipe(value)}"
+            recipes.append(value)
         words.append(word)
-    return words if is_named else [f"--config={find_recipe(DEFAULT)}", *words]
+    if len(recipes) > 1:
+        raise UserError(
+            f"--config is given {len(recipes)} times: {', '.join(recipes)}.",
+            rule="a training has one recipe.",
+            remedy="leave out the others; --config.KEY=VALUE changes a recipe.",
+        )
+    return words if recipes else [f"--config={find_recipe(DEFAULT)}", *words]
 
 
 def _join_config(argv: Sequence[str]) -> list[str]:
@@ -236,8 +243,8 @@ def _recipe_error(error: BaseException, words: Sequence[str]) -> UserError:
     """Return what a recipe raised, or why its get_config() cannot be called, as ours."""
     if cause := _user_error_behind(error):
         return cause
-    named = [word.partition("=")[2] for word in words if re.match(r"--?config=", word)]
-    file, remedy = named[-1].partition(":")[0], "correct the recipe."
+    recipe, *_ = (w.partition("=")[2] for w in words if re.match(r"--?config=", w))
+    file, remedy = recipe.partition(":")[0], "correct the recipe."
     if place := _place_in_recipe(error, file):
         return UserError(
             f"--config: {type(error).__name__}: {error}",
