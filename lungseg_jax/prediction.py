@@ -99,11 +99,13 @@ def run_prediction(
                 weights, tasks, table.rows, skipped, options={**network, **options}
             ),
         )
-    _write_index(out, tasks, skipped, table)
+    page = _write_index(out, tasks, skipped, table) or _only_page(tasks)
     if summary := table.summary():
         progress.say(summary)
     written = pluralize(len(remainder.tasks) - len(skipped), "mask")
     progress.say(f"wrote {written} to {out}")
+    if page:
+        progress.say(f"page: {page}")
     if skipped:
         inputs = pluralize(len(remainder.tasks), "input")
         raise combine_errors(list(skipped.values()), f"{inputs}, skipped", always=True)
@@ -145,9 +147,16 @@ def _write_index(
     tasks: Sequence[PredictionTask],
     skipped: Mapping[str, UserError],
     table: PredictionTable,
-) -> None:
-    """Write the page that links to those of the volumes, if there are several."""
+) -> Path | None:
+    """Write and return the page that links to those of the volumes, if there are several."""
     if index := index_of(tasks, out):
         pages = {task.name: task.page for task in tasks if task.page}
         reasons = {name: e.what for name, e in skipped.items() if name in pages}
         write_index_page(index, pages, table.volumes, reasons)
+    return index
+
+
+def _only_page(tasks: Sequence[PredictionTask]) -> Path | None:
+    """Return the page of a volume that is the only one."""
+    pages = [task.page for task in tasks if task.page and task.page.exists()]
+    return pages[0] if len(pages) == 1 else None

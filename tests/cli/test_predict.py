@@ -71,7 +71,7 @@ def test_segments_a_folder_of_patients_and_resumes(trained_run, lungseg_here, tm
     done = lungseg_here("predict", *words, cwd=tmp_path)
     assert done.returncode == 2 and "carl.nii" in done.stderr
     assert done.stderr.startswith("error: 1 fault in 3 inputs, skipped:")
-    assert "wrote 2 masks to out" in done.stdout
+    assert "wrote 2 masks to out\npage: out/index.html\n" in done.stdout
     index = (tmp_path / "out" / "index.html").read_text()
     assert "anna/ct_overlay.html" in index and "1 skipped" in index
 
