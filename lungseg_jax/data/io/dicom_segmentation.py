@@ -114,6 +114,9 @@ def _read_source(file: Path, target: Path, distance: float) -> pydicom.Dataset:
     """
     with warnings.catch_warnings(action="ignore"):
         source = pydicom.dcmread(file, stop_before_pixels=True)
+        source.decode()
+    # highdicom refuses code extensions after an empty value, as in names of Japan.
+    source.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
     # Some anonymizers leave these only here.
     for element in ("SOPInstanceUID", "SOPClassUID"):
         if not source.get(element):

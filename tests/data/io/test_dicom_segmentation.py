@@ -110,6 +110,21 @@ def test_belongs_to_the_patient_the_study_and_the_frame_of_reference(series, tmp
 
 
 @pytest.mark.parametrize(
+    "character_set,name",
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("ISO_IR 100", "Müller^Änne"),
+    ],
+)
+def test_repeats_names_in_any_character_set(character_set, name, series, tmp_path):
+    source = series()
+    edit(source.iterdir(), SpecificCharacterSet=character_set, PatientName=name)
+    write(source, tmp_path / "out.dcm", (LUNG,), lambda image: (image > 0) * 1)
+    assert pydicom.dcmread(tmp_path / "out.dcm").PatientName == name
+
+
+@pytest.mark.parametrize(
     "segments,described",
     [
         ((LUNG,), [("Lung", "39607008")]),
