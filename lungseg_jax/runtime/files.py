@@ -139,6 +139,13 @@ def check_outputs(
             rule=f"the output is a {must_be}.",
             remedy="name another output.",
         )
+    for path in files:
+        if path.exists() and not path.is_file():
+            raise UserError(
+                f"{path} is a device or a pipe.",
+                rule="an output is a file, which is replaced when the new one is complete.",
+                remedy="name a file.",
+            )
     for parent in dict.fromkeys(path.parent for path in outputs):
         _check_writable(parent)
     existing = [str(path) for path in outputs if path.exists()]

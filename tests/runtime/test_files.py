@@ -83,6 +83,14 @@ def test_outputs_are_neither_inputs_nor_the_same_file(tmp_path):
     check_outputs([tmp_path / "there"], inputs=[read], overwrite=True)
 
 
+def test_outputs_are_regular_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for overwrite in (False, True):
+        for path in (Path(os.devnull), tmp_path / "pipe"):
+            with pytest.raises(UserError, match="a device or a pipe"):
+                check_outputs([path], inputs=[], overwrite=overwrite)
+
+
 def test_outputs_need_a_folder_that_can_be_created(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is not a folder"):
