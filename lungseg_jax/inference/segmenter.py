@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from os import PathLike
@@ -249,7 +250,7 @@ def _checked(
     slices: Iterable[tuple[np.ndarray, float | None]],
 ) -> Iterator[tuple[np.ndarray, float]]:
     for number, (image, aspect) in enumerate(slices):
-        if aspect is None or not aspect > 0:
+        if aspect is None or not 0 < aspect < math.inf:
             raise UserError(
                 f"image {number} has no aspect.",
                 rule="the height of a pixel over its width, a positive number, for each.",

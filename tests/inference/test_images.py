@@ -156,6 +156,7 @@ SHEARED = np.eye(4) + np.diag([0.5, 0.0, 0.0], 1)
         (nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), None), "has no affine"),
         (nibabel_image((4, 4, 4)).header, "Nifti1Header is not an image"),
         (sitk.Image((4, 4, 4), sitk.sitkComplexFloat32), "holds complex64"),
+        (sitk.Image((4, 4, 4), sitk.sitkLabelUInt8), "is a label map"),
         (nib.Nifti1Image(np.zeros((4, 4, 4), RGB), np.eye(4)), "holds colors"),
         (sitk.ImageFileReader(), "ImageFileReader is not an image"),
         ("nowhere.nii.gz", "nowhere.nii.gz does not exist"),

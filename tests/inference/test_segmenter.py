@@ -225,7 +225,7 @@ def test_stream_refuses_arrays_that_are_not_slices(segmenter, images):
             next(stream)
 
 
-@pytest.mark.parametrize("aspects", [[1.0], [1.0, 0.0], [1.0, np.nan]])
+@pytest.mark.parametrize("aspects", [[1.0], [1.0, 0.0], [1.0, np.nan], [1.0, np.inf]])
 def test_every_image_of_a_stream_has_an_aspect(segmenter, images, aspects):
     with pytest.raises(UserError, match="image 1 has no aspect"):
         list(segmenter.stream(images[:2], aspects=aspects))

@@ -26,6 +26,7 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
       UserError: it is not a gray 3D image with orthogonal axes and a geometry.
     """
     if isinstance(image, sitk.Image):
+        _require_pixels(image)
         channels = image.GetNumberOfComponentsPerPixel()
         require_gray_volume(NAME, image.GetDimension(), channels, remedy=_PASS_A_PART)
         array = sitk.GetArrayViewFromImage(image)
@@ -103,6 +104,16 @@ def _require_affine(image: Any) -> None:
             f"{NAME} has no affine." if is_image else f"{name} is not an image.",
             rule="an image of SimpleITK or nibabel, with its geometry.",
             remedy="pass what nibabel.load or SimpleITK.ReadImage returns, or an array.",
+        )
+
+
+def _require_pixels(image: sitk.Image) -> None:
+    """Refuse a label map, whose other attributes end the process."""
+    if image.GetPixelIDTypeAsString().startswith("label"):
+        raise UserError(
+            f"{NAME} is a label map: it has no pixels.",
+            rule="a volume is gray: integers or floats.",
+            remedy="pass the scan, or what SimpleITK.LabelMapToLabel makes of this.",
         )
 
 
