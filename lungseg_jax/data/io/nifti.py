@@ -224,7 +224,8 @@ def _preferred_affine(header, where: str | Path) -> np.ndarray:
     """Return the affine `[4 4]` from voxels to RAS that ITK 5.4 would follow.
 
     The sform if it is orthogonal, and the only one, in scanner coordinates or equal to
-    the qform; else the qform. A file without either has its axes along L, P and S.
+    the qform but for the signs of axes; else the qform. A file without either has its axes
+    along L, P and S.
     """
     has_qform, has_sform = header["qform_code"] > 0, header["sform_code"] > 0
     if not has_qform and not has_sform:
@@ -232,10 +233,17 @@ def _preferred_affine(header, where: str | Path) -> np.ndarray:
     qform, sform = _qform(header), header.get_sform()
     if has_sform and _is_orthogonal(sform):
         is_scanner = header["sform_code"] == _SCANNER
-        if not has_qform or is_scanner or np.allclose(sform, qform, rtol=0, atol=1e-4):
+        if not has_qform or is_scanner or _is_equal_but_for_signs(sform, qform):
             _require_one_spacing(header, sform, where)
             return sform
     return qform if has_qform else sform
+
+
+def _is_equal_but_for_signs(sform: np.ndarray, qform: np.ndarray) -> bool:
+    """Compare as ITK does, whose singular vectors do not tell an axis from its opposite."""
+    signs = np.where((sform * qform)[:3].sum(axis=0) < 0, -1.0, 1.0)
+    signs[3] = 1.0
+    return np.allclose(sform * signs, qform, rtol=0, atol=1e-4)
 
 
 def _require_one_spacing(header, sform: np.ndarray, where: str | Path) -> None:

@@ -108,6 +108,18 @@ def test_prefers_the_form_that_simpleitk_prefers(codes, angle, differ, tmp_path)
     assert open_image(nib.load(path)).geometry == ours
 
 
+@pytest.mark.parametrize("codes", [(1, 1), (1, 2), (2, 2), (1, 4), (2, 4)])
+@pytest.mark.parametrize("mirrored", [(0,), (1, 2), (0, 1), (0, 1, 2)])
+def test_forms_that_differ_in_signs_are_one_to_simpleitk(mirrored, codes, tmp_path):
+    sform = affine()
+    sform[:, mirrored] *= -1
+    path = write(tmp_path / "in.nii", affine(), sform, codes)
+    image = sitk.ReadImage(str(path))
+    with open_volume(path) as volume:
+        assert volume.geometry.direction == pytest.approx(image.GetDirection())
+        assert volume.geometry.origin == pytest.approx(image.GetOrigin())
+
+
 @pytest.mark.parametrize("unit", ["meter", "mm", "micron", "unknown"])
 def test_spacing_and_origin_are_in_millimetres(unit, tmp_path):
     scale = {"meter": 1e-3, "micron": 1e3}.get(unit, 1.0)
