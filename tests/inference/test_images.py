@@ -137,6 +137,12 @@ def test_arrays_and_single_slices_have_no_geometry(segmenter, images, tmp_path):
             segmenter(tmp_path / path).to_image()
 
 
+def simpleitk_image(shape, affine):
+    image = sitk.Image(shape, sitk.sitkInt16)
+    image.SetDirection(affine[:3, :3].ravel().tolist())
+    return image
+
+
 def nibabel_image(shape, affine=None):
     affine = np.eye(4) if affine is None else affine
     return nib.Nifti1Image(np.zeros(shape, np.int16), affine)
@@ -153,6 +159,7 @@ SHEARED = np.eye(4) + np.diag([0.5, 0.0, 0.0], 1)
         (sitk.Image((4, 4, 4), sitk.sitkVectorInt16, 3), "3 values per voxel"),
         (nibabel_image((4, 4, 4, 2)), "4 dimensions"),
         (nibabel_image((4, 4, 4), SHEARED), "sheared"),
+        (simpleitk_image((4, 4, 4), SHEARED), "sheared"),
         (nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), None), "has no affine"),
         (nibabel_image((4, 4, 4)).header, "Nifti1Header is not an image"),
         (sitk.Image((4, 4, 4), sitk.sitkComplexFloat32), "holds complex64"),

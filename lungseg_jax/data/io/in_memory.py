@@ -10,7 +10,12 @@ import SimpleITK as sitk
 
 from lungseg_jax.data.io import nifti
 from lungseg_jax.data.io.geometry import Geometry
-from lungseg_jax.data.io.volumes import Volume, require_gray_volume, require_plausible
+from lungseg_jax.data.io.volumes import (
+    Volume,
+    require_gray_volume,
+    require_orthogonal,
+    require_plausible,
+)
 from lungseg_jax.runtime.errors import UserError
 
 # `[n h w]` in the standard orientation -> image
@@ -36,6 +41,7 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
             image.GetOrigin(),
             image.GetDirection(),
         )
+        require_orthogonal(geometry, NAME)
         require_plausible(geometry, NAME)
     else:
         _require_affine(image)

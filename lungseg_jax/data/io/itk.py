@@ -22,6 +22,7 @@ from lungseg_jax.data.io.volumes import (
     Volume,
     require_content,
     require_gray_volume,
+    require_orthogonal,
     require_plausible,
 )
 from lungseg_jax.runtime import native_output
@@ -169,6 +170,7 @@ def _read_information(path: Path, name: str) -> tuple[Geometry, int, bool]:
         tuple(reader.GetOrigin()[:3]),
         tuple(direction.ravel().tolist()),
     )
+    require_orthogonal(geometry, path)
     require_plausible(geometry, path)
     # Only of NRRD; other spaces, such as "scanner-xyz", say nothing of the patient.
     space = reader.HasMetaDataKey("NRRD_space") and reader.GetMetaData("NRRD_space")

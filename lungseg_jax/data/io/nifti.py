@@ -28,6 +28,7 @@ from lungseg_jax.data.io.volumes import (
     Volume,
     require_content,
     require_gray_volume,
+    require_orthogonal,
     require_plausible,
 )
 from lungseg_jax.runtime.errors import UserError
@@ -164,18 +165,13 @@ def affine_geometry(
       UserError: its axes are not orthogonal, or it is that of no CT scan.
     """
     axes, lengths = _axes(affine)
-    if not _is_orthogonal(affine):
-        raise UserError(
-            f"{where} has sheared axes, or its header is damaged.",
-            rule="a volume with orthogonal axes.",
-            remedy="resample it to an orthogonal grid first.",
-        )
     geometry = Geometry(
         tuple(size),
         tuple(lengths.tolist() if spacing is None else spacing),
         tuple((_RAS_TO_LPS * affine[:3, 3]).tolist()),
         tuple((_RAS_TO_LPS[:, None] * axes).ravel().tolist()),
     )
+    require_orthogonal(geometry, where)
     require_plausible(geometry, where)
     return geometry
 

@@ -15,6 +15,7 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import missing_path
 
 MAX_SLICES = 2**15 - 1  # the most that a NIfTI-1 header can declare
+_ROUNDING = 1e-3  # of directions in text headers
 
 
 class Volume:
@@ -159,6 +160,23 @@ def require_gray_volume(
         rule="a volume has three dimensions and is gray.",
         remedy=remedy or for_file,
     )
+
+
+def require_orthogonal(geometry: Geometry, where: str | Path) -> None:
+    """Refuse axes that are not at right angles, as of a tilted gantry; `where` names it.
+
+    DICOM series are checked by their positions.
+
+    Raises:
+      UserError: they are not, or not of length 1.
+    """
+    axes = np.reshape(geometry.direction, (3, 3))
+    if not np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=_ROUNDING):
+        raise UserError(
+            f"{where} has sheared axes, or its header is damaged.",
+            rule="a volume with orthogonal axes.",
+            remedy="resample it to an orthogonal grid first.",
+        )
 
 
 def require_plausible(geometry: Geometry, path: str | Path) -> None:

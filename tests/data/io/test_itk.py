@@ -31,6 +31,23 @@ def test_refuses_a_header_whose_voxels_are_in_another_file(tmp_path):
     refused(tmp_path / "c.nrrd", "another file")
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_refuses_sheared_axes(suffix, tmp_path):
+    """As of a tilted gantry; SimpleITK reads and writes them."""
+    image = sitk.Image((4, 4, 4), sitk.sitkInt16)
+    image.SetDirection((1, 0, 0, 0, 1, 0.2, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / f"in{suffix}"))
+    refused(tmp_path / f"in{suffix}", "sheared axes")
+
+
+def test_accepts_directions_rounded_to_four_digits(tmp_path):
+    image = sitk.Image((4, 4, 4), sitk.sitkInt16)
+    image.SetDirection((0.9848, -0.1736, 0, 0.1736, 0.9848, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / "in.mha"))
+    with open_volume(tmp_path / "in.mha") as volume:
+        assert volume.count == 4
+
+
 def test_simpleitk_prints_nothing_about_a_damaged_header(tmp_path, capfd):
     """MetaIO prints "ElementType required and not defined"."""
     file = tmp_path / "in.mha"
