@@ -47,6 +47,8 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
             reader = csv.DictReader(file)
             rows = [row for row in reader if None not in row.values()]
             columns = tuple(reader.fieldnames or ())
+        if columns == COLUMNS:
+            _check_cells(rows)
     except (OSError, ValueError, csv.Error) as e:
         raise UserError(f"{path} cannot be read as a table: {e}.") from e
     if columns != COLUMNS:
@@ -60,6 +62,20 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
         for name, rows in rows_by_input(rows).items()
         if rows[-1]["slice"] in (WHOLE, "")  # a volume, or a slice
     }
+
+
+def _check_cells(rows: Iterable[Row]) -> None:
+    """Check the cells of a table, which a spreadsheet may have changed.
+
+    Raises:
+      ValueError: a name is not a path, or a number is not one.
+    """
+    for row in rows:
+        if "\0" in row["input"]:
+            raise ValueError("a name has zero bytes")
+        for column in COLUMNS[1:]:
+            if row[column] != WHOLE:
+                parse_cell(column, row[column])
 
 
 def rows_by_input(rows: Iterable[Row]) -> dict[str, list[Row]]:
