@@ -51,7 +51,7 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         raise UserError(
             f"the home folder in {text} is unknown.",
             rule="~ is the folder that HOME names, ~NAME is that of a user.",
-            remedy="write the path out.",
+            remedy="write the path out, or set HOME.",
         ) from e
 
 

@@ -16,6 +16,16 @@ def test_the_cache_folder_is_created_where_it_is_set(tmp_path, monkeypatch):
     assert cache_root().is_dir()
 
 
+def test_without_a_home_folder_the_remedy_is_to_set_it(monkeypatch):
+    """As in a container whose user has no entry in /etc/passwd: no path was typed."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(UserError, match="home folder in ~/.cache") as e:
+        cache_root()
+    assert "set HOME" in e.value.remedy
+
+
 def test_a_cache_folder_that_cannot_be_created_names_its_setting(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be created") as e:
