@@ -40,6 +40,7 @@ from lungseg_jax.metrics.uncertainty import (
     expected_iou,
     mutual_information,
 )
+from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, unknown_name
 from lungseg_jax.runtime.files import missing_path, user_path
 
@@ -241,9 +242,14 @@ def load(
       UserError: the folder is neither, does not have these members, or is damaged; or the
         bundle cannot be downloaded.
     """
-    return LungSegmenter(
-        load_ensemble(path, members=members), flips=flips, postprocessing=postprocessing
-    )
+    trained = load_ensemble(path, members=members)
+    if not trained.tuning:  # the run was interrupted, or its file is lost or changed
+        progress.say(
+            f"WARNING: {path} has no settings tuned for its snapshots: probabilities are "
+            "not calibrated, and slices have no limit of review. The command of the "
+            "training tunes them"
+        )
+    return LungSegmenter(trained, flips=flips, postprocessing=postprocessing)
 
 
 def _checked(

@@ -98,6 +98,18 @@ def test_without_tuning_nothing_is_calibrated_or_reviewed(trained, images):
     np.testing.assert_allclose(segmentation.probability[0], mean, atol=1e-6)
 
 
+def test_loading_what_was_not_tuned_says_so(trained, monkeypatch, capsys):
+    """As a run whose tuning.json is lost, or was changed."""
+    for loaded in (trained, dataclasses.replace(trained, tuning={})):
+        monkeypatch.setattr(
+            "lungseg_jax.inference.segmenter.load_ensemble",
+            lambda *_, loaded=loaded, **__: loaded,
+        )
+        load("RUN")
+        says = "WARNING: RUN has no settings tuned" in capsys.readouterr().out
+        assert says == (not loaded.tuning)
+
+
 def test_clean_up_replaces_the_tuned_one(trained):
     settings = LungSegmenter(trained, postprocessing="two_largest").settings
     assert settings.postprocessing == "two_largest" and settings.temperature == 1.5

@@ -79,6 +79,17 @@ def test_loading_an_unfinished_run_says_so(tiny_cache, tmp_path, capsys):
     assert "not finished: it has 1 of 2 snapshots" in capsys.readouterr().out
 
 
+def test_a_run_that_has_lost_all_snapshots_offers_none(tmp_path):
+    config = default_config()
+    config.cache_dir = str(tmp_path)
+    run = Run(
+        RunFolder(tmp_path), config, {}, saved_steps=[config.train.total_steps + 1]
+    )
+    with pytest.raises(UserError, match="lost the snapshots 200, 400, 600") as e:
+        load_run(run)
+    assert e.value.remedy == "train again in another folder."
+
+
 def test_training_images_are_recognized_by_content_under_any_name(tmp_path):
     record = {
         "split": {"train": ["a", "b"]},

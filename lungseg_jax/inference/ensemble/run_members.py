@@ -78,9 +78,11 @@ def _require_all_snapshots(run: Run) -> None:
     lost = [str(step) for step in run.lost_snapshots]
     if lost:
         left = ",".join(str(step) for step in run.snapshots)
+        choice = (
+            f"choose what is left with --members={left} in evaluate and predict, or "
+        )
         raise UserError(
             f"{run.folder.checkpoints} has lost the snapshots {', '.join(lost)}.",
             rule="the ensemble consists of all snapshots of a run.",
-            remedy=f"choose those that are left with --members={left or 'NONE'} in "
-            "evaluate and predict, or train again in another folder.",
+            remedy=(choice if left else "") + "train again in another folder.",
         )
