@@ -242,13 +242,12 @@ def _inspect_pair(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
     image, mask = arrays
     height, width = image.shape
     if image.shape != mask.shape:
-        faults.append(
-            UserError(
-                f"{pair.name}: the image is {image.shape}, its mask {mask.shape}.",
-                rule="equal heights and widths.",
-                remedy="pair the image with its own mask, without scaling.",
-            )
+        fault = UserError(
+            f"{pair.name}: the image is {image.shape}, its mask {mask.shape}.",
+            rule="equal heights and widths.",
+            remedy="pair the image with its own mask, without scaling.",
         )
+        return None, [fault]
     pixels = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
     pixels.update(image.data)
     low, high, dense = values_of([image])
@@ -264,7 +263,7 @@ def _inspect_pair(pair: Pair) -> tuple[SliceInfo | None, list[UserError]]:
         outside_air=outside_air(image, mask > 0),
         image_digest=pixels.hexdigest()[:32],
     )
-    return info, faults
+    return info, []
 
 
 def _write_cached(file: Path, infos: Sequence[SliceInfo]) -> None:

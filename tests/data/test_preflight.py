@@ -147,7 +147,7 @@ def test_reports_all_faults_each_kind_with_its_remedy(pair_folder, monkeypatch):
     image(folder, "link").symlink_to("gone.tif")
     mask(folder, "lone").unlink()
     write_image(image(folder, "nan"), np.full((40, 40), np.nan, np.float32))
-    write_image(mask(folder, "shape"), np.zeros((40, 39), np.uint8))
+    write_image(mask(folder, "shape"), np.ones((40, 39), np.uint8))
     image(folder, "two").write_bytes(b"")
     mask(folder, "two").write_bytes(b"")
     write_image(image(folder, "type"), np.zeros((40, 40), np.uint8))
