@@ -25,7 +25,8 @@ _PLACEMENT = {  # by tag: a name, and what it consists of
 }
 _ROUNDING = 0.01  # GDCM normalizes directions
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
-BITS_ALLOCATED, SLOPE = "0028|0100", "0028|1053"
+BITS_ALLOCATED, BITS_STORED, HIGH_BIT = "0028|0100", "0028|0101", "0028|0102"
+SLOPE = "0028|1053"
 # Element (7FE0,0010) and its length, by byte order; implicit VR is always little endian.
 _PIXELS = {
     "little": re.compile(rb"\xe0\x7f\x10\0(?:(?:OB|OW|UN)\0\0)?(.{4})", re.DOTALL),
@@ -108,9 +109,22 @@ class DicomSlice:
                 rule=f"at most {MAX_PIXELS}.",
                 remedy="if it is not really that large, the file is damaged.",
             )
+        self._check_bits()
         self._check_pixels()
         self._check_slope()
         self._check_placement()
+
+    def _check_bits(self) -> None:
+        """Refuse values that are not in the lowest bits of a word: GDCM cuts them off."""
+        stored, high = (self.get_tag(tag) or "" for tag in (BITS_STORED, HIGH_BIT))
+        are_stated = stored.isdecimal() and high.isdecimal()
+        if are_stated and int(high) != int(stored) - 1:
+            raise UserError(
+                f"{self.file} states a High Bit (0028,0102) of {high} with {stored} Bits "
+                "Stored (0028,0101).",
+                rule="in a CT slice, High Bit is one less than Bits Stored.",
+                remedy="export the series again, or convert it to NIfTI first.",
+            )
 
     def _check_pixels(self) -> None:
         """Refuse another number of bytes than declared: GDCM leaves the rest to chance.

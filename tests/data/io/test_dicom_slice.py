@@ -124,6 +124,7 @@ def test_accepts_compressed_and_padded_pixels(tmp_path):
     [
         ({"NumberOfFrames": 2}, "has 2 frames"),
         ({"PhotometricInterpretation": "MONOCHROME1"}, "is MONOCHROME1"),
+        ({"BitsStored": 12}, "a High Bit .* of 15 with 12 Bits Stored"),
     ],
 )
 def test_refuses_files_that_itk_reads_wrong(change, message, tmp_path):
