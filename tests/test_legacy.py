@@ -107,7 +107,7 @@ def test_the_page_is_written_again_where_the_data_are_now(legacy, monkeypatch):
         rewrite_run_page(Path("run"))
     page = rewrite_run_page(Path("run"), Path("moved"))
     assert page == Path("run/report/index.html")
-    assert "legacy: conv U-Net on folder_int16 data" in page.read_text()
+    assert "legacy: conv U-Net on data" in page.read_text()
     next(Path("moved/2d_masks").iterdir()).touch()  # the content is what counts
     rewrite_run_page(Path("run"), Path("moved"))
     names = sorted(path.name for path in Path("moved/2d_masks").iterdir())
