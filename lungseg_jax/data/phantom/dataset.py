@@ -23,6 +23,7 @@ Large airways, effusion, the air of a pneumothorax, the mediastinum, bowel gas a
 are not lung.
 """
 
+import numbers
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -43,6 +44,7 @@ from lungseg_jax.data.phantom import (
 )
 from lungseg_jax.data.phantom.canvas import Canvas
 from lungseg_jax.data.phantom.patient import Section, draw_patient
+from lungseg_jax.runtime.errors import UserError
 
 VERSION = 6  # increase it when the pixels change: cached phantoms are keyed by it
 
@@ -66,10 +68,16 @@ def make_phantom(
       in {0, 255}. About one mask in five is empty, and some touch the border.
 
     Raises:
-      ValueError: the size is below 64, too small to show the organs.
+      UserError: the seed or the index is not a whole number from 0, or the size is not
+        one from 64, the smallest that shows the organs.
     """
-    if size < 64:
-        raise ValueError(f"size={size} must be at least 64; try 128.")
+    for name, value, least in (
+        ("seed", seed, 0),
+        ("index", index, 0),
+        ("size", size, 64),
+    ):
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise UserError(f"{name}={value!r}.", rule=f"a whole number from {least}.")
     rng, scanner_rng = np.random.default_rng([seed, index]).spawn(2)
     patient = pleura.displace(draw_patient((seed, index)))
     section = placement.draw_section(patient, index, rng)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data.phantom import dataset
+from lungseg_jax.runtime.errors import UserError
 
 SLICES = 40
 SIZE = 128
@@ -47,9 +48,14 @@ def test_has_the_requested_shape_and_dtypes(size):
     assert set(np.unique(mask)) <= {0, 255}
 
 
-def test_refuses_a_size_too_small_to_draw():
-    with pytest.raises(ValueError, match="size=63 must be at least 64; try 128"):
-        dataset.make_phantom(seed=0, index=0, size=63)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": 63}, {"size": 64.0}, {"seed": -1}, {"seed": 1.5}, {"index": None}],
+    ids=str,
+)
+def test_numbers_that_nothing_can_be_drawn_of_are_plain_errors(wrong):
+    with pytest.raises(UserError, match=r"(?s)=.*rule:  a whole number from (0|64)\."):
+        dataset.make_phantom(**{"seed": 0, "index": 0, "size": 64} | wrong)
 
 
 @pytest.mark.parametrize("index", range(6))
