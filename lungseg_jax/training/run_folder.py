@@ -92,6 +92,12 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = self._lock.open("a+", errors="replace")
+        except FileExistsError as e:
+            raise UserError(
+                f"{self.path} is a file, or a link to nothing.",
+                rule="a run folder is a folder; it is created if nothing has its name.",
+                remedy="name another run folder with --workdir=DIR.",
+            ) from e
         except OSError as e:
             raise UserError(
                 f"{self._lock} cannot be written: {e.strerror}.",

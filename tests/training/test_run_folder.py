@@ -80,6 +80,14 @@ def test_a_folder_below_a_file_is_refused_with_the_remedy(tmp_path):
         pass
 
 
+def test_a_link_to_nothing_is_called_one(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UserError, match="run is a file, or a link to nothing") as e:
+        with RunFolder(tmp_path / "run").claimed():
+            pass
+    assert "--workdir" in e.value.remedy
+
+
 def test_a_lock_that_fails_is_not_a_run_in_use(tmp_path, monkeypatch):
     failure = OSError(errno.EIO, "Input/output error")
     monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=failure))
