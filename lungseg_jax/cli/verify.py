@@ -4,7 +4,7 @@
     lungseg verify --run=BUNDLE
 
 Prints a line for each part. Exit status 0: everything is as it was written; 2: something
-is damaged or missing, with what to do about it.
+is damaged or missing, or this installation cannot use the run, with what to do about it.
 """
 
 from lungseg_jax.cli import app
@@ -21,6 +21,7 @@ def verify(run: str) -> None:
     from lungseg_jax.inference.ensemble.location import is_bundle
     from lungseg_jax.runtime import devices, progress
     from lungseg_jax.runtime.errors import UserError
+    from lungseg_jax.training.run import UnsupportedRunError
     from lungseg_jax.training.run_folder import RunFolder
     from lungseg_jax.training.verification import verify_run
 
@@ -32,11 +33,14 @@ def verify(run: str) -> None:
         return
     devices.require(None)  # Orbax asks which process this is
     faults = verify_run(RunFolder(path))
-    if faults:
+    damages = [fault for fault in faults if not isinstance(fault, UnsupportedRunError)]
+    if damages:
         raise UserError(
             f"{run} is damaged:\n"
             + "\n".join(dict.fromkeys(f"  {fault.what}" for fault in faults)),
             rule="every file is as it was written.",
-            remedy=next((fault.remedy for fault in faults if fault.remedy), ""),
+            remedy=next((fault.remedy for fault in damages if fault.remedy), ""),
         )
+    if faults:
+        raise faults[0]
     progress.answer("the run is intact")

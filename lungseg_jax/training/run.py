@@ -21,6 +21,10 @@ from lungseg_jax.training.run_folder import RunFolder
 SCHEMA_VERSION = 2
 
 
+class UnsupportedRunError(UserError):
+    """A run that may well be intact, but that this installation cannot use."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What a run folder says about its run.
@@ -42,8 +46,9 @@ class Run:
         """Read a run.
 
         Raises:
-          UserError: the folder holds no run, one of its files was changed, or a newer
-            version wrote it.
+          UnsupportedRunError: a newer version wrote it, or it has options that are
+            unknown here.
+          UserError: the folder holds no run, or one of its files was changed.
         """
         config, record = _read_config_and_record(folder.require())
         return cls(folder, config, record, checkpoints.saved_steps(folder.checkpoints))
@@ -113,7 +118,8 @@ def _read_config_and_record(folder: RunFolder) -> tuple[ConfigDict, dict]:
     """Read and verify config.json and run.json.
 
     Raises:
-      UserError: one of them is damaged, was changed, or is of a newer version.
+      UnsupportedRunError: see `Run.open`.
+      UserError: one of them is damaged, or was changed.
     """
     written, record = read_json(folder.config), read_json(folder.run)
     try:
@@ -131,8 +137,11 @@ def _read_config_and_record(folder: RunFolder) -> tuple[ConfigDict, dict]:
         raise _changed(folder.run)
     if not is_config_intact:
         raise _changed(folder.config)
-    config = upgrade_config(knobs, version)
-    check_config(config)
+    try:
+        config = upgrade_config(knobs, version)
+        check_config(config)
+    except UserError as e:
+        raise UnsupportedRunError(e.what, rule=e.rule, remedy=e.remedy) from e
     return config, record
 
 
@@ -149,7 +158,7 @@ def read_intact(file: Path) -> dict | None:
 def _require_known_schema(file: Path, content: Mapping[str, Any]) -> None:
     version = content.get("schema_version", 1)
     if version > SCHEMA_VERSION:
-        raise UserError(
+        raise UnsupportedRunError(
             f"{file} has schema version {version}.",
             rule=f"this version of lungseg_jax reads versions 1 to {SCHEMA_VERSION}.",
             remedy="use a newer lungseg_jax.",

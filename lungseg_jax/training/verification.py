@@ -12,12 +12,14 @@ from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import preprocessing_of
-from lungseg_jax.training.run import Run
+from lungseg_jax.training.run import Run, UnsupportedRunError
 from lungseg_jax.training.run_folder import RunFolder
 
 
 def verify_run(folder: RunFolder) -> list[UserError]:
     """Verify a run, print a line for each part, and return the faults.
+
+    An `UnsupportedRunError` among them is not of the files.
 
     Raises:
       UserError: the folder does not hold a run.
@@ -27,6 +29,9 @@ def verify_run(folder: RunFolder) -> list[UserError]:
     for name, verify in _parts(folder):
         try:
             progress.say(f"{name:24} {verify()}")
+        except UnsupportedRunError as e:
+            faults.append(e)
+            progress.say(f"{name:24} NOT USABLE HERE")
         except UserError as e:
             faults.append(e)
             progress.say(f"{name:24} FAULTY")

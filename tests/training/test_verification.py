@@ -5,6 +5,7 @@ import shutil
 from tiny_run import flip_bits_of_arrays
 
 from lungseg_jax.data.augmentation.transforms import TRANSFORMS
+from lungseg_jax.training.run import UnsupportedRunError
 from lungseg_jax.training.verification import verify_run
 
 
@@ -29,5 +30,7 @@ def test_a_run_of_options_that_are_unknown_here_is_one_fault(
     )  # as if the run's own recipe had added it
     (fault,) = verify_run(copied_run)
     assert "augment.padding" in fault.what
+    assert isinstance(fault, UnsupportedRunError)  # nothing is damaged
     printed = capsys.readouterr().out
-    assert printed.count("FAULTY") == 1 and "checkpoints/4            76" in printed
+    assert printed.count("NOT USABLE HERE") == 1 and "FAULTY" not in printed
+    assert "checkpoints/4            76" in printed
