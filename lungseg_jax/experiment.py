@@ -96,7 +96,9 @@ def run_experiment(
         compilation.enable_compilation_cache(cache_root)
         room = room_for_slices()
         with job.primary_first():
-            # Refuses a folder before phantoms are drawn, which may take minutes.
+            # Refuse a folder before phantoms are drawn, which may take minutes.
+            if job.is_primary():
+                folder.require_writable()
             run = run_record.run_to_resume(c, folder, extend=extend)
             split = run.record["split"] if run else None
             data = load_run_data(c, cache_root, room=room, recorded=split)

@@ -57,6 +57,7 @@ def rewrite_run_page(folder: Path, data: Path | None = None) -> Path:
     run = Run.open(RunFolder(folder))
     if not run.lost_snapshots:  # which `load_run` reports
         _require_scores(run)
+    run.folder.require_writable()
     trained = load_run(run)
     dataset = load_dataset_of_run(run, data)
     with run.folder.claimed():

@@ -147,7 +147,7 @@ def check_outputs(
                 remedy="name a file.",
             )
     for parent in dict.fromkeys(path.parent for path in outputs):
-        _check_writable(parent)
+        check_writable(parent)
     existing = [str(path) for path in outputs if path.exists()]
     if existing and not overwrite:
         raise UserError(
@@ -155,6 +155,29 @@ def check_outputs(
             f"{bullet_list(existing)}",
             remedy=remedy,
         )
+
+
+def check_writable(
+    folder: Path,
+    *,
+    remedy: str = "name an output elsewhere, or change its permissions.",
+) -> None:
+    """Check that a folder is writable, or can be created.
+
+    Raises:
+      UserError: it is not, or cannot be.
+    """
+    existing = folder
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        is_dangling = existing.is_symlink() and not existing.exists()
+        what = "a link to nothing" if is_dangling else "not a folder"
+        raise UserError(
+            f"{folder} cannot be created: {existing} is {what}.", remedy=remedy
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{existing} is not writable.", remedy=remedy)
 
 
 @contextlib.contextmanager
@@ -276,23 +299,6 @@ def _identities(path: Path) -> set:
         status = os.stat(path)
         identities.add((status.st_dev, status.st_ino))
     return identities
-
-
-def _check_writable(folder: Path) -> None:
-    """Check that a folder is writable, or can be created."""
-    existing = folder
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(
-            f"{folder} cannot be created: {existing} is not a folder.",
-            remedy="name another output.",
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(
-            f"{existing} is not writable.",
-            remedy="name an output elsewhere, or change its permissions.",
-        )
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

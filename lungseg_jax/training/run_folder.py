@@ -12,9 +12,13 @@ from typing import TextIO
 
 from lungseg_jax.runtime import object_storage, progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import folder_path, write_text
+from lungseg_jax.runtime.files import check_writable, folder_path, write_text
 from lungseg_jax.runtime.locks import NO_LOCKS
 from lungseg_jax.runtime.temporaries import remove_temporaries
+
+NOT_WRITABLE = (
+    "make it writable, or name another run folder; that of a training is --workdir=DIR."
+)
 
 
 class RunFolder:
@@ -75,6 +79,15 @@ class RunFolder:
                 )
         return self
 
+    def require_writable(self) -> None:
+        """Check early that the folder can be claimed, as far as can be told beforehand.
+
+        Raises:
+          UserError: it is not writable, or cannot be created.
+        """
+        if not self.is_remote:
+            check_writable(self.path, remedy=NOT_WRITABLE)
+
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder, so that no other process can; the claim dies with the process.
@@ -89,19 +102,14 @@ class RunFolder:
             with self._announced():
                 yield
             return
+        self.require_writable()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = self._lock.open("a+", errors="replace")
-        except FileExistsError as e:
-            raise UserError(
-                f"{self.path} is a file, or a link to nothing.",
-                rule="a run folder is a folder; it is created if nothing has its name.",
-                remedy="name another run folder with --workdir=DIR.",
-            ) from e
         except OSError as e:
             raise UserError(
                 f"{self._lock} cannot be written: {e.strerror}.",
-                remedy="name another run folder with --workdir=DIR.",
+                remedy=NOT_WRITABLE,
             ) from e
         with lock:
             if not self._try_lock(lock):

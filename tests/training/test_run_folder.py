@@ -5,11 +5,13 @@ import fcntl
 import os
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
 from tiny_run import tiny_config
 
+from lungseg_jax import experiment
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json
@@ -74,7 +76,7 @@ def test_a_file_system_without_locks_is_warned_of(
 def test_a_folder_below_a_file_is_refused_with_the_remedy(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(UserError, match="Not a directory.\nfix: .*--workdir=DIR"),
+        pytest.raises(UserError, match="file is not a folder.\nfix: .*--workdir=DIR"),
         RunFolder(tmp_path / "file/run").claimed(),
     ):
         pass
@@ -82,10 +84,25 @@ def test_a_folder_below_a_file_is_refused_with_the_remedy(tmp_path):
 
 def test_a_link_to_nothing_is_called_one(tmp_path):
     (tmp_path / "run").symlink_to(tmp_path / "unmounted")
-    with pytest.raises(UserError, match="run is a file, or a link to nothing") as e:
-        with RunFolder(tmp_path / "run").claimed():
-            pass
-    assert "--workdir" in e.value.remedy
+    with (
+        pytest.raises(
+            UserError, match="run is a link to nothing.\nfix: .*--workdir=DIR"
+        ),
+        RunFolder(tmp_path / "run").claimed(),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_data_are_loaded(
+    tmp_path, tiny_cache, monkeypatch
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)
+    monkeypatch.setattr(experiment, "load_run_data", None)
+    with pytest.raises(UserError, match="run is not writable.\nfix: .*--workdir=DIR"):
+        run_experiment(tiny_config(tiny_cache), str(folder))
+    assert not list(folder.iterdir())
 
 
 def test_a_lock_that_fails_is_not_a_run_in_use(tmp_path, monkeypatch):
