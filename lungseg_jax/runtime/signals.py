@@ -144,7 +144,8 @@ def _receive(end: int) -> None:
             else:
                 end_late = threading.Timer(PATIENCE_S, _end, [received])
                 end_late.daemon = True
-                end_late.start()
+                with contextlib.suppress(RuntimeError):  # Python has begun to end
+                    end_late.start()
 
 
 def _end(received: signal.Signals) -> None:

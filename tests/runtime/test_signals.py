@@ -228,6 +228,23 @@ def test_a_signal_in_a_callback_of_the_collector_stops_without_a_traceback():
     assert (out, err) == ("", "\nstopped by SIGTERM; type more\n")
 
 
+def test_a_signal_while_python_ends_stops_without_a_traceback():
+    process = start(
+        "-c",
+        "import atexit, contextlib, os, signal, time\n"
+        "from lungseg_jax.runtime import signals\n"
+        "signals.install_handlers()\n"
+        "@atexit.register\n"
+        "def end():\n"
+        "    with contextlib.suppress(signals.Stopped), signals.raise_on_signal(''):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "    time.sleep(0.5)  # for the thread that receives signals\n",
+    )
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
 def test_a_forced_exit_prints_the_last_words():
     process = busy("signals.raise_on_signal('type more')")
     process.send_signal(signal.SIGTERM)
