@@ -73,6 +73,7 @@ def find_labelled_volumes(image: Path, label: Path) -> list[LabelledVolume]:
         raise UserError(
             f"{image} has no volumes.",
             rule=f"DICOM series, or files that end in {formats}.",
+            remedy="name the folders that hold them, such as imagesTr/ and labelsTr/.",
         )
     if unpaired:
         raise UserError(
@@ -190,7 +191,7 @@ def _mask(volume: Volume, k: int, lung: set[int]) -> np.ndarray:
         raise UserError(
             f"slice {k} of {volume.name} has values that are negative or not whole.",
             rule="a label numbers what each voxel shows.",
-            remedy="name the label volume second.",
+            remedy="name the label volume second; apply a threshold to probabilities.",
         )
     is_lung = np.isin(plane, list(lung)) if lung else plane != 0
     return is_lung.astype(np.uint8) * np.uint8(255)

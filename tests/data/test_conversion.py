@@ -101,7 +101,7 @@ def test_without_a_spacing_of_every_volume_there_is_none(tmp_path):
         (lambda i, la: (i, la[:, :, :3]), "different sizes or geometries"),
         (lambda i, la: (i // 4 + 250, la), "gray values|values as CT files"),
         (lambda i, la: (i, la * 0), "1 label without lung:\n  .*b.nii"),
-        (lambda i, la: (i, la * np.float32(0.5)), "negative or not whole"),
+        (lambda i, la: (i, la * np.float32(0.5)), "(?s)not whole.*threshold to prob"),
         (lambda i, la: (i, i), "negative or not whole"),
         (lambda i, la: (i, la * (la == 7)), "1 label without lung:\n  .*b.nii"),
     ],
@@ -192,7 +192,9 @@ def test_names_files_without_a_partner(tmp_path):
     with pytest.raises(UserError, match="does not exist") as e:
         find_labelled_volumes(tmp_path / "nowhere", tmp_path / "labels")
     assert f"a relative one starts at {Path.cwd()}" in e.value.remedy
-    with pytest.raises(UserError, match=r"(?s)has no volumes.*rule: .*\.nii\.gz"):
+    with pytest.raises(
+        UserError, match=r"(?s)has no volumes.*rule: .*\.nii\.gz.*imagesTr/"
+    ):
         find_labelled_volumes(tmp_path, tmp_path)
     save(tmp_path / "images/b_0000.nii.gz", image)
     save(tmp_path / "images/b.nii", image)
