@@ -148,7 +148,7 @@ def _write_index(
     skipped: Mapping[str, UserError],
     table: PredictionTable,
 ) -> Path | None:
-    """Write and return the page that links to those of the volumes, if there are several."""
+    """Write and return the page that links to those of several volumes, if there is one."""
     if index := index_of(tasks, out):
         pages = {task.name: task.page for task in tasks if task.page}
         reasons = {name: e.what for name, e in skipped.items() if name in pages}
