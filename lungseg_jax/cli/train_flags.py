@@ -168,21 +168,15 @@ def _parse(words: Sequence[str], command_flags: flags.FlagValues) -> None:
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
-    """Return the words with the file of the recipe, or of the default one."""
-    words, recipes = [], []
+    """Return the words with the file of the recipe: the last one named, or the default."""
+    words, recipe = [], DEFAULT
     for word in _join_config(argv):
         flag, separator, value = word.partition("=")
         if flag.lstrip("-") == "config" and separator:
-            word = f"{flag}={find_recipe(value)}"
-            recipes.append(value)
-        words.append(word)
-    if len(recipes) > 1:
-        raise UserError(
-            f"--config is given {len(recipes)} times: {', '.join(recipes)}.",
-            rule="a training has one recipe.",
-            remedy="leave out the others; --config.KEY=VALUE changes a recipe.",
-        )
-    return words if recipes else [f"--config={find_recipe(DEFAULT)}", *words]
+            recipe = value
+        else:
+            words.append(word)
+    return [f"--config={find_recipe(recipe)}", *words]
 
 
 def _join_config(argv: Sequence[str]) -> list[str]:

@@ -30,7 +30,6 @@ RECIPE = "--config=configs/smoke.py"
         ("train", [RECIPE, "--config.schedule.cycles=99"], "at least one step"),
         ("train", [RECIPE, "--config.data.dir=nowhere"], "nowhere does not exist"),
         ("train", [RECIPE, "stray"], "unexpected argument stray."),
-        ("train", ["--config=incp", "--config=conv"], "given 2 times: incp, conv."),
         (
             "train",
             ["--list=maybe"],

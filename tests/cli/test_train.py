@@ -221,13 +221,14 @@ def test_a_job_ends_when_its_primary_process_fails(run_job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "word,line",
+    "words,line",
     [
         ("--noconfig.data.soft_masks", "soft_masks: false"),
         ("--init=runs/other", "init: runs/other"),
+        ("--config=incp --config=conv --config.seed=1", "name: conv"),  # of a script
     ],
 )
-def test_prints_the_configuration_that_a_training_would_have(word, line, lungseg_here):
-    done = lungseg_here("train", word, "--print_config")
+def test_prints_the_configuration_that_a_training_would_have(words, line, lungseg_here):
+    done = lungseg_here("train", *words.split(), "--print_config")
     assert done.returncode == 0, done.stderr
     assert line in [row.strip() for row in done.stdout.splitlines()]
