@@ -35,8 +35,11 @@ def define_config(command_flags: flags.FlagValues, argv: Sequence[str]) -> None:
         "config",
         None,
         "Recipe: NAME, NAME:VARIANT, or a file; by default incp_snapshot.",
-        # It would open flag files.
-        sys_argv=[word for word in argv if not _is_flag_file(word)],
+        # It would open flag files, and wants the recipe before its keys.
+        sys_argv=sorted(
+            (word for word in _join_config(argv) if not _is_flag_file(word)),
+            key=lambda word: not re.match(r"--?config=", word),
+        ),
         flag_values=command_flags,
     )
 

@@ -225,7 +225,7 @@ def test_a_job_ends_when_its_primary_process_fails(run_job, tmp_path):
     [
         ("--noconfig.data.soft_masks", "soft_masks: false"),
         ("--init=runs/other", "init: runs/other"),
-        ("--config=incp --config=conv --config.seed=1", "name: conv"),  # of a script
+        ("--config.seed=1 --config=incp --config=conv", "name: conv"),
     ],
 )
 def test_prints_the_configuration_that_a_training_would_have(words, line, lungseg_here):
