@@ -22,7 +22,7 @@ from lungseg_jax.cli import app
 from lungseg_jax.data.data_folder import require_data_folder
 from lungseg_jax.inference.ensemble.location import PRETRAINED, require_ensemble
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.files import check_outputs
+from lungseg_jax.runtime.outputs import check_outputs
 
 
 @app.command(__doc__, when_interrupted="nothing was written.")

@@ -53,7 +53,8 @@ def compare(
     )
     from lungseg_jax.evaluation.slice_scores import write_slice_scores
     from lungseg_jax.runtime import progress
-    from lungseg_jax.runtime.files import check_outputs, write_json
+    from lungseg_jax.runtime.files import write_json
+    from lungseg_jax.runtime.outputs import check_outputs
 
     outputs = [path for path in (csv, json) if path]
     check_outputs(outputs, inputs=[truth, mask], overwrite=overwrite)

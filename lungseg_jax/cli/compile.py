@@ -20,7 +20,8 @@ import click
 
 from lungseg_jax.cli import app
 from lungseg_jax.runtime.ahead_of_time.topology_names import parse_topology
-from lungseg_jax.runtime.files import check_outputs, write_json
+from lungseg_jax.runtime.files import write_json
+from lungseg_jax.runtime.outputs import check_outputs
 
 if TYPE_CHECKING:
     from lungseg_jax.runtime.ahead_of_time.compile_report import CompileReport

@@ -19,7 +19,7 @@ import click
 from lungseg_jax.cli import app
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.runtime.files import check_outputs
+from lungseg_jax.runtime.outputs import check_outputs
 
 
 def _numbers(ctx, param, text: str) -> list[int]:

@@ -17,7 +17,7 @@ import click
 from lungseg_jax.cli import app
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
-from lungseg_jax.runtime.files import check_outputs
+from lungseg_jax.runtime.outputs import check_outputs
 
 if TYPE_CHECKING:
     from lungseg_jax.data.io.geometry import Geometry

@@ -21,7 +21,7 @@ from lungseg_jax.inference.inputs import Input, find_inputs, remedy_for
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
 from lungseg_jax.runtime.errors import UserError, combine_errors
 from lungseg_jax.runtime.extras import require_library
-from lungseg_jax.runtime.files import check_outputs
+from lungseg_jax.runtime.outputs import check_outputs
 
 INDEX = "index.html"  # of the pages of several volumes
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format

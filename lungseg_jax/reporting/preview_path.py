@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import check_outputs, user_path
+from lungseg_jax.runtime.files import user_path
+from lungseg_jax.runtime.outputs import check_outputs
 
 
 def preview_path(text: str) -> Path:

@@ -12,8 +12,9 @@ from typing import TextIO
 
 from lungseg_jax.runtime import object_storage, progress
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import check_writable, folder_path, write_text
+from lungseg_jax.runtime.files import folder_path, write_text
 from lungseg_jax.runtime.locks import NO_LOCKS
+from lungseg_jax.runtime.outputs import check_writable
 from lungseg_jax.runtime.temporaries import remove_temporaries
 
 NOT_WRITABLE = (

@@ -25,13 +25,8 @@ from lungseg_jax.inference.ensemble.stablehlo import export_program
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
 from lungseg_jax.runtime import cache, compilation
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.files import (
-    atomic_folder,
-    check_outputs,
-    read_json,
-    write_json,
-    write_text,
-)
+from lungseg_jax.runtime.files import atomic_folder, read_json, write_json, write_text
+from lungseg_jax.runtime.outputs import check_outputs
 
 VERSION = 2  # of bundle.json; version 1, written by lungseg_jax 0.1, can be read
 WEIGHTS = "model.safetensors"
