@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from lungseg_jax.data.io import nifti
+from lungseg_jax.data.io import nifti_placement
 from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volumes import (
     Volume,
@@ -126,6 +126,6 @@ def _require_pixels(image: sitk.Image) -> None:
 def _geometry(image: nib.spatialimages.SpatialImage) -> Geometry:
     if isinstance(image, nib.Nifti1Pair):  # placed as its file is, or would be
         saved = type(image)(image.dataobj, image.affine, image.header)
-        return nifti.read_geometry(saved.header, NAME)
+        return nifti_placement.read_geometry(saved.header, NAME)
     require_gray_volume(NAME, len(image.shape), remedy=_PASS_A_PART)
-    return nifti.affine_geometry(image.shape, image.affine, NAME)
+    return nifti_placement.affine_geometry(image.shape, image.affine, NAME)
