@@ -279,7 +279,7 @@ def trained():
     from lungseg_jax.models import make_model
     from lungseg_jax.models.variables import init_variables
 
-    model = {"name": "conv", "filters": 1}
+    model = {"name": "conv", "filters": 1, "levels": 2}
     names = ["10", "20", "30"]
     review = {
         "threshold": 0.6,

@@ -162,7 +162,7 @@ def test_the_run_folder_has_the_documented_files(finished_run):
 @pytest.mark.parametrize(
     "norm", ["group", pytest.param("instance", marks=pytest.mark.slow)]
 )
-def test_a_run_without_batch_statistics(norm, tiny_cache, tmp_path):
+def test_a_run_without_batch_statistics(norm, tiny_cache, tmp_path, plain_report):
     """Trained, resumed, averaged, scored, used and exported, at another depth."""
     folder = RunFolder(tmp_path / "run")
     c = tiny_config(tiny_cache, **{"model.norm": norm, "model.levels": 3})

@@ -81,6 +81,7 @@ def test_all_five_work_together(extended, tmp_path, slices):
             "data.image_size": 32,
             "data.extra_phantoms": 0,
             "model.filters": 1,
+            "model.levels": 2,
             "train.loss": "tversky",
             "augment.rings": 0.5,
             "train.total_steps": 2,

@@ -14,8 +14,9 @@ from lungseg_jax.data.phantom.dataset import write_phantoms
 
 ROOT = Path(__file__).parents[1]
 TINY = (
-    "--config=smoke --config.model.filters=2 --config.train.total_steps=12 "
-    "--config.data.image_size=32 --config.data.phantom_slices=12 --workdir=run"
+    "--config=smoke --config.model.filters=2 --config.model.levels=2 --workdir=run "
+    "--config.train.total_steps=12 --config.data.image_size=32 "
+    "--config.data.phantom_slices=12"
 ).split()
 
 

@@ -13,6 +13,7 @@ TINY_RECIPE = [
     "--config=configs/smoke.py",
     "--config.model.name=conv",  # compiles in a third of the time
     "--config.model.filters=2",
+    "--config.model.levels=2",
     "--config.train.total_steps=12",
     "--config.data.image_size=32",
     "--config.data.phantom_slices=12",

@@ -4,7 +4,12 @@ import json
 
 import pytest
 
-TINY = ("--config=smoke", "--config.model.filters=1", "--config.data.image_size=32")
+TINY = (
+    "--config=smoke",
+    "--config.model.filters=1",
+    "--config.model.levels=2",
+    "--config.data.image_size=32",
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,6 @@ from lungseg_jax.models.blocks import (
 )
 from lungseg_jax.models.norms import BatchNorm
 
-# Unoptimized programs compile several times faster; these tests run each of them once.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("momentum", [0.9, 0.99])
@@ -65,7 +62,7 @@ def test_glorot_by_branch(shape, branches):
     expected = np.sqrt(2 / (k * k * (inputs + width)))
     keys = jax.random.split(jax.random.key(0), 16)
     init = glorot_by_branch(branches)
-    draw = quick_jit(jax.vmap(lambda key: init(key, shape)))
+    draw = jax.jit(jax.vmap(lambda key: init(key, shape)))
     kernels = np.asarray(draw(keys))  # [16 k k i o]
     assert kernels.shape == (16, *shape)
     for branch in range(branches):
@@ -78,7 +75,7 @@ def test_glorot_by_branch(shape, branches):
 
 def test_the_stem_is_initialized_by_branch():
     block, x = InceptionBlock(filters=64), jnp.zeros((1, 4, 4, 128))
-    init = quick_jit(partial(block.init, train=False))
+    init = jax.jit(partial(block.init, train=False))
     stem = init(jax.random.key(0), x)["params"]["stem"]["conv"]
     # 128 input channels; three branches of 64, not one of 192.
     assert stem["kernel"].std() == pytest.approx(np.sqrt(2 / (128 + 64)), rel=0.03)
@@ -89,8 +86,8 @@ def test_order_of_the_inception_branches():
     """Output channels are deep, middle, point, pooled: a change in one affects no other."""
     block = InceptionBlock(filters=2)
     x = jnp.array(np.random.default_rng(0).normal(size=(1, 6, 6, 3)), jnp.float32)
-    variables = quick_jit(partial(block.init, train=False))(jax.random.key(0), x)
-    run = quick_jit(partial(block.apply, train=False))
+    variables = jax.jit(partial(block.init, train=False))(jax.random.key(0), x)
+    run = jax.jit(partial(block.apply, train=False))
     before = run(variables, x)
     assert before.shape == (1, 6, 6, 8)
 

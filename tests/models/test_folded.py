@@ -23,9 +23,6 @@ from lungseg_jax.models.operators import conv2d, max_pool, max_pool_same
 from lungseg_jax.models.variables import init_variables
 from lungseg_jax.runtime.compilation import tracing_for
 
-# Unoptimized programs compile several times faster; these tests run each of them once.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def random(*shape, seed=0):
     return jnp.array(np.random.default_rng(seed).normal(size=shape), jnp.float32)
@@ -44,7 +41,7 @@ def results(f, *arguments):
         return (y * random(*y.shape, seed=9)).sum(), y
 
     argnums = tuple(range(len(arguments)))
-    gradients, y = quick_jit(jax.grad(loss, argnums, has_aux=True))(*arguments)
+    gradients, y = jax.jit(jax.grad(loss, argnums, has_aux=True))(*arguments)
     return y, gradients
 
 
@@ -172,13 +169,12 @@ def test_norms(name, train):
 @pytest.mark.parametrize(
     "name,norm,levels,width,remat",
     [
-        ("inception", "batch", 3, 40, False),
+        ("conv", "batch", 3, 40, False),
         ("inception", "group", 2, 21, True),
-        ("conv", "batch", 2, 44, False),
     ],
 )
 def test_networks(name, norm, levels, width, remat):
-    """Whole ones, whose rows are not folded to the end: 5, 3 and 11 folds of a row."""
+    """Whole ones, whose rows are not folded to the end: 5 and 3 folds of a row."""
     model = make_model(name, filters=2, levels=levels, norm=norm, remat=remat)
     variables = init_variables(model, channels=1, seed=0)
     images, weights = random(2, 19, width, 1), random(2, 19, width, seed=1)
@@ -194,7 +190,7 @@ def test_networks(name, norm, levels, width, remat):
             return (logits * weights).sum(), (logits, stats)
 
         with tracing_for(platform):
-            lowered = quick_jit(jax.grad(loss, has_aux=True)).lower(variables["params"])
+            lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(variables["params"])
         return lowered.as_text(), lowered.compile()(variables["params"])
 
     (folded_text, ours), (plain_text, theirs) = run("tpu"), run("cpu")

@@ -11,9 +11,6 @@ from lungseg_jax.checkpointing.manifest import named_leaves
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables, count_parameters
 
-# Unoptimized programs compile several times faster; these tests run each of them once.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 @pytest.fixture(scope="module")
 def keras(tmp_path_factory):
@@ -89,46 +86,45 @@ def test_parity_with_keras(keras, name, kernel_size):
     images = np.random.default_rng(1).normal(0, 1, (2, 32, 32, 3)).astype(np.float32)
     trainable = [w.value for w in theirs.trainable_variables]
     moving = [w.value for w in theirs.non_trainable_variables]
-    for train in (False, True):
-        run = quick_jit(partial(theirs.stateless_call, training=train))
-        expected, moved = run(trainable, moving, images)
-        expected = np.asarray(expected)[..., 0]
-        assert expected.std() > 0.05  # neither flat nor saturated
-        run = quick_jit(partial(ours.apply, train=train, mutable=["batch_stats"]))
-        logits, updated = run(variables, images)
-        np.testing.assert_allclose(jax.nn.sigmoid(logits), expected, atol=1e-4)
-    for weight, value in zip(theirs.non_trainable_variables, moved, strict=True):
-        weight.assign(value)
-    after = from_keras(theirs)["batch_stats"]
-    _check_gradients(theirs, ours, trainable, moving, variables, images)
-    jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
-        after,
-        updated["batch_stats"],
-    )
+    predict = jax.jit(partial(theirs.stateless_call, training=False))
+    expected, _ = predict(trainable, moving, images)
+    logits = jax.jit(partial(ours.apply, train=False))(variables, images)
+    assert_same_probabilities(jax.nn.sigmoid(logits), expected[..., 0])
 
-
-def _check_gradients(theirs, ours, trainable, moving, variables, images):
-    """Compare gradients of the mean probability weighted by a ramp, in training mode."""
+    # Gradients of the mean probability weighted by a ramp.
     ramp = np.linspace(-1, 1, 32)
 
     def their_loss(trainable):
-        probabilities, _ = theirs.stateless_call(
+        probabilities, moved = theirs.stateless_call(
             trainable, moving, images, training=True
         )
-        return (probabilities[..., 0] * ramp).mean()
+        probabilities = probabilities[..., 0]
+        return (probabilities * ramp).mean(), (probabilities, moved)
 
     def our_loss(params):
-        logits, _ = ours.apply(
+        logits, updated = ours.apply(
             variables | {"params": params}, images, train=True, mutable=["batch_stats"]
         )
-        return (jax.nn.sigmoid(logits) * ramp).mean()
+        probabilities = jax.nn.sigmoid(logits)
+        return (probabilities * ramp).mean(), (probabilities, updated["batch_stats"])
 
-    expected = quick_jit(jax.grad(their_loss))(trainable)
-    for weight, value in zip(theirs.trainable_variables, expected, strict=True):
-        weight.assign(value)
-    expected = named_leaves(from_keras(theirs)["params"])
-    gradients = named_leaves(quick_jit(jax.grad(our_loss))(variables["params"]))
+    differentiate = partial(jax.grad, has_aux=True)
+    expected, (their_output, moved) = jax.jit(differentiate(their_loss))(trainable)
+    gradients, (output, updated) = jax.jit(differentiate(our_loss))(variables["params"])
+    assert_same_probabilities(output, their_output)
+    for weights, values in (
+        (theirs.non_trainable_variables, moved),
+        (theirs.trainable_variables, expected),
+    ):
+        for weight, value in zip(weights, values, strict=True):
+            weight.assign(value)
+    after = from_keras(theirs)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
+        after["batch_stats"],
+        updated,
+    )
+    expected, gradients = named_leaves(after["params"]), named_leaves(gradients)
     assert gradients.keys() == expected.keys()
     for path, gradient in gradients.items():
         if path.endswith("conv/bias"):  # rounding noise there, zero here
@@ -137,3 +133,9 @@ def _check_gradients(theirs, ours, trainable, moving, variables, images):
         np.testing.assert_allclose(
             gradient, expected[path], atol=1e-3 * largest, err_msg=path
         )
+
+
+def assert_same_probabilities(ours, theirs):
+    theirs = np.asarray(theirs)
+    assert theirs.std() > 0.05  # neither flat nor saturated
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)

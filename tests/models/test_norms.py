@@ -11,8 +11,6 @@ import pytest
 from lungseg_jax.models import norms
 from lungseg_jax.models.norms import NORMS, BatchNorm, GroupNorm, make_norm
 
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def both_ways(f, x, variables):
     """Return y, statistics = f(x, variables) and the gradients by x and the parameters."""
@@ -22,7 +20,7 @@ def both_ways(f, x, variables):
         y, statistics = f(x, variables)
         return (y * weights).sum(), (y, statistics)
 
-    (by_x, by_variables), out = quick_jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(
+    (by_x, by_variables), out = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(
         x, variables
     )
     return by_x, by_variables["params"], out

@@ -1,7 +1,5 @@
 """The receptive field, computed and measured."""
 
-from functools import partial
-
 import jax
 import numpy as np
 import pytest
@@ -9,8 +7,6 @@ import pytest
 from lungseg_jax.models import MODELS, make_model
 from lungseg_jax.models.receptive_field import receptive_field
 from lungseg_jax.models.variables import abstract_variables
-
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize(
@@ -43,7 +39,7 @@ def test_it_is_the_extent_of_the_gradient(name, levels, kernel_size):
     ]
     images = np.stack(ramps)[..., None].astype(np.float32)
 
-    @quick_jit
+    @jax.jit
     def gradient(row, column):
         def logit(x):
             return model.apply(variables, x, train=False)[:, row, column].sum()

@@ -13,7 +13,7 @@ from lungseg_jax.models.variables import (
     init_variables,
 )
 
-MODEL = make_model("conv", filters=1)
+MODEL = make_model("conv", filters=1, levels=2)
 
 
 def test_initial_variables_are_a_function_of_the_seed():

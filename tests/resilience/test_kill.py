@@ -23,6 +23,7 @@ SETTINGS = [
     "--config=configs/smoke.py",
     "--config.model.name=conv",
     "--config.model.filters=1",
+    "--config.model.levels=2",
     "--config.data.image_size=32",
     "--config.data.phantom_slices=12",
     "--config.train.total_steps=20",

@@ -20,7 +20,7 @@ from lungseg_jax.training.state import make_init_fn
 mesh = device_mesh.make_mesh()
 replicated, by_example = device_mesh.replicated(mesh), device_mesh.by_example(mesh, axis=1)
 tx = optax.adamw(2e-3)
-model = make_model("conv", filters=1)
+model = make_model("conv", filters=1, levels=2)
 state = make_init_fn(model, tx, channels=1, seed=0, sharding=replicated)()
 masks = np.zeros((10, 32, 32), np.float32)
 masks[:, 8:24, 6:20] = 1

@@ -8,6 +8,7 @@ from lungseg_jax.data.packed_masks import unpack_masks
 from lungseg_jax.data.sampling import batch_indices
 from lungseg_jax.training.augmented import STRESSED, augmented_slices, stressed_slices
 from lungseg_jax.training.config import default_config
+from lungseg_jax.training.recipes import without_variety
 from lungseg_jax.training.run_data import network_slices
 
 
@@ -23,7 +24,8 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def c():
-    c = default_config()
+    c = without_variety(default_config())
+    c.augment.noise = 1.0
     c.data.image_size, c.train.batch_size = 64, 4
     return c
 

@@ -19,7 +19,7 @@ def test_first_layer_statistics_are_those_of_the_whole_set():
     rng = np.random.default_rng(0)
     images = rng.normal(0, 0.1, (6, 32, 32, 1)).astype(np.float32)
     images[:, 8:24, 6:20] += 0.8
-    model = make_model("conv", filters=2)
+    model = make_model("conv", filters=2, levels=2)
     variables = init_variables(model, channels=1, seed=0)
     batches = np.array([[0, 1], [2, 3], [4, 5]])
     stats = make_precise_batch_stats(model)(variables, images, batches)
@@ -41,7 +41,7 @@ def test_first_layer_statistics_are_those_of_the_whole_set():
 def test_images_are_normalized_as_the_network_sees_them():
     rng = np.random.default_rng(0)
     images = rng.normal(0, 1, (4, 32, 32, 1)).astype(np.float32)
-    model = make_model("conv", filters=1)
+    model = make_model("conv", filters=1, levels=2)
     variables = init_variables(model, channels=1, seed=0)
     batches = np.arange(4).reshape(2, 2)
     normalizing = make_precise_batch_stats(model, normalize=lambda x: x / 1400)
@@ -57,7 +57,7 @@ def test_parts_of_a_set_are_pooled():
     rng = np.random.default_rng(0)
     images = rng.normal(0, 1, (6, 32, 32, 1)).astype(np.float32)
     images[:2] += 5  # the means of the batches differ, which the variance includes
-    model = make_model("conv", filters=1)
+    model = make_model("conv", filters=1, levels=2)
     variables = init_variables(model, channels=1, seed=0)
     estimate = make_precise_batch_stats(model)
     batches = np.arange(6).reshape(3, 2)
@@ -79,7 +79,7 @@ def test_processes_share_the_batches(as_processes, processes):
     rng = np.random.default_rng(0)
     images = rng.normal(0, 1, (6, 32, 32, 1)).astype(np.float32)
     images[:2] += 5
-    model = make_model("conv", filters=1)
+    model = make_model("conv", filters=1, levels=2)
     variables = init_variables(model, channels=1, seed=0)
     estimate = make_precise_batch_stats(model)
     batches = np.arange(6).reshape(3, 2)
@@ -103,7 +103,7 @@ def test_variances_are_never_negative():
     """E[x^2] - E[x]^2 of values near 100 has an error larger than their variance."""
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(64, 32, 32, 1)).astype(np.float32)
-    model = make_model("conv", filters=2)
+    model = make_model("conv", filters=2, levels=2)
     variables = init_variables(model, channels=1, seed=0)
     conv = variables["params"]["down_1"]["layer"]["conv"]
     conv["bias"], conv["kernel"] = conv["bias"] + 100, conv["kernel"] * 1e-3

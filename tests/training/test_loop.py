@@ -51,7 +51,7 @@ def test_a_stopped_run_keeps_its_newest_two_steps(tiny_cache, tmp_path):
 
 def test_a_training_says_what_it_trains(tiny_cache, tmp_path, capsys):
     stop_after(1, tiny_config(tiny_cache), RunFolder(tmp_path / "run"))
-    said = "parameters, receptive field 110 pixels; 7 slices at 32x32; 7 steps of 3"
+    said = "parameters, receptive field 26 pixels; 7 slices at 32x32; 7 steps of 3"
     assert said in capsys.readouterr().out
 
 

@@ -17,7 +17,7 @@ SETTINGS = {"weight_decay": 0.0, "epsilon": 1e-8, "clip_norm": 0.0}
 def first_update(name, gradients, rate=0.01, **settings):
     tx = make_optimizer(optax.constant_schedule(rate), name=name, **SETTINGS | settings)
     params = jax.tree.map(jnp.ones_like, gradients)
-    return tx.update(gradients, tx.init(params), params)[0]
+    return jax.jit(tx.update)(gradients, tx.init(params), params)[0]
 
 
 @pytest.fixture

@@ -24,13 +24,14 @@ from lungseg_jax.runtime.ahead_of_time.hlo import measure_traffic
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import default_config
 from lungseg_jax.training.programs import lower_train_steps, trace_train_steps
+from lungseg_jax.training.recipes import without_variety
 from lungseg_jax.training.steps import make_prepare
 
 ACCELERATORS = ("cuda", "tpu")
 
 
 def small_config(**changes) -> ConfigDict:
-    c = default_config()
+    c = without_variety(default_config())
     c.data.image_size = 32
     c.model.filters = 2
     c.model.levels = 2
@@ -101,7 +102,8 @@ def texts():
         jax.ShapeDtypeStruct((4, 32, 32, 1), np.int16),
         jax.ShapeDtypeStruct((4, 32, 32), np.float32),
     )
-    every = c.augment.to_dict() | {name: 0.5 for name in TRANSFORMS}
+    augment = default_config().augment.to_dict()
+    every = augment | {name: 0.5 for name in TRANSFORMS}
     prepare = make_prepare(every, lambda images: images, seed=0)
     result = {}
     for platform in ("cpu", *ACCELERATORS):

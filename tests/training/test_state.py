@@ -11,7 +11,7 @@ from lungseg_jax.training.state import make_init_fn
 
 def new_init(sharding=None):
     return make_init_fn(
-        make_model("conv", filters=1),
+        make_model("conv", filters=1, levels=2),
         optax.adam(1e-3),
         channels=1,
         seed=0,
@@ -37,7 +37,7 @@ def test_a_checkpoint_has_everything_but_the_step():
 
 def test_a_median_that_is_tracked_is_part_of_a_checkpoint():
     init = make_init_fn(
-        make_model("conv", filters=1, norm="group"),
+        make_model("conv", filters=1, levels=2, norm="group"),
         optax.adam(1e-3),
         channels=1,
         seed=0,

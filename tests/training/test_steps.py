@@ -32,7 +32,7 @@ def new_state():
     """`new_state()` -> state and its sharding: equal ones, of one model and optimizer."""
     copied = device_mesh.replicated(device_mesh.make_mesh())
     tx = optax.adam(3e-3)
-    model = make_model("conv", filters=1)
+    model = make_model("conv", filters=1, levels=2)
     init = make_init_fn(model, tx, channels=1, seed=0, sharding=copied)
     return lambda: (init(), copied)
 
@@ -94,7 +94,7 @@ def test_the_knee_follows_the_running_median(data):
     """A knee of half the first loss; then half the median, which has moved by then."""
     copied = device_mesh.replicated(device_mesh.make_mesh())
     init = make_init_fn(
-        make_model("conv", filters=2),
+        make_model("conv", filters=2, levels=2),
         optax.set_to_zero(),  # the losses stay as they are
         channels=1,
         seed=0,
@@ -149,7 +149,7 @@ def assert_close(first, second):
 
 def test_accumulated_updates_are_those_of_one_batch(data):
     """Without batch norm, whose moments depend on the batch; augmentation included."""
-    model = make_model("conv", filters=1, norm="group")
+    model = make_model("conv", filters=1, levels=2, norm="group")
     one, losses = updates_of(model, data, 1)
     three, same_losses = updates_of(model, data, 3)
     assert_close(three.params, one.params)
@@ -158,7 +158,7 @@ def test_accumulated_updates_are_those_of_one_batch(data):
 
 def test_accumulation_takes_less_memory(data):
     init = make_init_fn(
-        make_model("conv", filters=1), optax.sgd(0.1), channels=1, seed=0
+        make_model("conv", filters=1, levels=2), optax.sgd(0.1), channels=1, seed=0
     )
 
     def temporaries(accumulate):
@@ -174,7 +174,7 @@ def test_accumulation_takes_less_memory(data):
 def test_batch_norm_sees_each_micro_batch_by_itself(data):
     """One update: the means of the gradients and of the statistics of the halves."""
     copied = device_mesh.replicated(device_mesh.make_mesh())
-    model = make_model("conv", filters=1)
+    model = make_model("conv", filters=1, levels=2)
     init = make_init_fn(model, optax.sgd(1.0), channels=1, seed=0, sharding=copied)
 
     def update(indices, accumulate):
@@ -200,10 +200,12 @@ def test_remat_recomputes_blocks_and_gives_the_same_gradients(name):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 64, 64, 1)).astype(np.float32)
     masks = (rng.random((2, 64, 64)) > 0.5).astype(np.float32)
-    variables = init_variables(make_model(name, filters=2), channels=1, seed=0)
+    variables = init_variables(
+        make_model(name, filters=2, levels=2), channels=1, seed=0
+    )
 
     def gradient(remat):
-        model = make_model(name, filters=2, remat=remat)
+        model = make_model(name, filters=2, levels=2, remat=remat)
 
         def mean_loss(params):
             logits, updated = model.apply(
@@ -221,12 +223,12 @@ def test_remat_recomputes_blocks_and_gives_the_same_gradients(name):
     assert_close(remat(variables["params"]), plain(variables["params"]))
     # XLA's CPU backend merges both computations again: only the program tells.
     barriers = [text.count("optimization_barrier") for text in (plain_text, remat_text)]
-    assert barriers[1] >= barriers[0] + 8  # one for each block
+    assert barriers[1] >= barriers[0] + 4  # one for each block
 
 
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])
 def test_the_precision_reaches_every_product_of_the_lowered_program(precision):
-    model = make_model("inception", filters=1, precision=precision)
+    model = make_model("inception", filters=1, levels=2, precision=precision)
     variables = abstract_variables(model, channels=1)
     images = jax.ShapeDtypeStruct((1, 16, 16, 1), np.float32)
 

@@ -33,4 +33,4 @@ def test_a_run_of_options_that_are_unknown_here_is_one_fault(
     assert isinstance(fault, UnsupportedRunError)  # nothing is damaged
     printed = capsys.readouterr().out
     assert printed.count("NOT USABLE HERE") == 1 and "FAULTY" not in printed
-    assert "checkpoints/4            76" in printed
+    assert "checkpoints/4            44" in printed

@@ -29,6 +29,7 @@ def tiny_config(cache, **changes):
     c.data.image_size = 32
     c.model.name = "conv"
     c.model.filters = 1
+    c.model.levels = 2
     c.train.total_steps = 7
     c.train.batch_size = 3
     c.train.save_every = 2
@@ -101,7 +102,7 @@ def built_once():
 
 def variables_at(folder, step):
     """Restore the variables of a checkpoint."""
-    like = abstract_variables(make_model("conv", filters=1), channels=1)
+    like = abstract_variables(make_model("conv", filters=1, levels=2), channels=1)
     return checkpoints.restore_variables(folder.checkpoints, step, like)
 
 

@@ -18,11 +18,8 @@ OFF |= {"flip_lr": False, "flip_ud": False}
 IDENTITY = jnp.eye(2)
 STILL = jnp.zeros(2)
 
-# Unoptimised programs compile several times faster, and each runs only once here.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
-
-@quick_jit
+@jax.jit
 def warp(plane, matrix, offset):
     positions = geometry.positions(matrix, offset, plane.shape[:2])
     return geometry.sample(plane, *positions)
@@ -37,13 +34,13 @@ def moved_lungs(**options):
     image = jnp.where(mask > 0, -800.0, 40.0)[..., None]
     keys = jax.random.split(jax.random.key(0), 32)
     move = jax.vmap(lambda key: geometry.move(image, mask, key, **options))
-    images, masks = quick_jit(move)(keys)
+    images, masks = jax.jit(move)(keys)
     return np.asarray(images[..., 0]), np.asarray(masks), float(mask.sum())
 
 
 @functools.cache
 def compiled(switches):
-    return quick_jit(partial(augment, **dict(switches)))
+    return jax.jit(partial(augment, **dict(switches)))
 
 
 def run(images, masks, key, **changes):
@@ -187,7 +184,7 @@ def test_zoom_matches_hand_computed_values():
     np.testing.assert_allclose(moved[:, 0, 0], [0.75, 1.25, 1.75, 2.25], atol=1e-5)
 
 
-@quick_jit
+@jax.jit
 def draw(keys, switches):
     return jax.vmap(lambda key: random_affine(key, **OFF | switches))(keys)
 
@@ -254,7 +251,7 @@ def test_a_scale_is_independent_of_the_shift_and_the_zoom():
         matrix, offset = random_affine(key, **ON)
         return jnp.stack([*scale, *offset, *matrix.ravel()])
 
-    correlation = np.abs(np.corrcoef(quick_jit(jax.vmap(numbers))(keys).T))
+    correlation = np.abs(np.corrcoef(jax.jit(jax.vmap(numbers))(keys).T))
     assert correlation[:10, 10:].max() < 0.1
 
 

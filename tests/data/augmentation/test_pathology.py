@@ -9,7 +9,6 @@ import pytest
 
 from lungseg_jax.data.augmentation import pathology
 
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 CASES = 24
 
 
@@ -22,7 +21,7 @@ def painted(transform, cases=CASES, lungs=None):
     mask = lungs.astype(np.float32)
     keys = jax.random.split(jax.random.key(3), cases)
     paint = jax.vmap(lambda k: transform(jnp.array(image[..., None]), mask, k))
-    images, masks = quick_jit(paint)(keys)
+    images, masks = jax.jit(paint)(keys)
     return image, mask, np.asarray(images[..., 0]), np.asarray(masks)
 
 

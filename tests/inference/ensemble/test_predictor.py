@@ -30,7 +30,7 @@ PREPROCESSING = Preprocessing("window", 32, (-1000.0, 400.0))
 
 @pytest.fixture(scope="module")
 def model():
-    return make_model("conv", filters=1)
+    return make_model("conv", filters=1, levels=2)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ from lungseg_jax.inference.ensemble.views import AS_IT_IS
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import init_variables
 
-model = make_model("conv", filters=1)
+model = make_model("conv", filters=1, levels=2)
 members = [init_variables(model, channels=1, seed=seed) for seed in range(2)]
 window = Preprocessing("window", 32, (-1000.0, 400.0))
 predictor = EnsemblePredictor(
