@@ -1,17 +1,19 @@
 """Cross-validation: every slice is scored once, by a run that was not trained on it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from lungseg_jax.data.dataset import Dataset, load_dataset
-from lungseg_jax.data.splits import check_split
 from lungseg_jax.evaluation.evaluator import slice_metadata
 from lungseg_jax.evaluation.label_audit import LabelAudit
-from lungseg_jax.evaluation.results import SETTINGS
+from lungseg_jax.evaluation.results import settings_of
 from lungseg_jax.experiment import run_experiment
+from lungseg_jax.inference.ensemble.initial_weights import load_initial_weights
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime import cache, progress
@@ -19,11 +21,19 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import user_path, write_json
 from lungseg_jax.training import config
 from lungseg_jax.training.run import Run
-from lungseg_jax.training.run_data import require_outside_slices, split_of
+from lungseg_jax.training.run_data import (
+    check_slices,
+    check_window,
+    digests_of,
+    require_outside_slices,
+    split_of,
+)
 from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.run_record import versioned
+from lungseg_jax.training.scaling import scale_to_devices
 
 FOLDS = 5
+FOLD = re.compile(r"fold_\d+")  # the folder of a run
 
 
 def cross_validate(
@@ -52,10 +62,12 @@ def cross_validate(
     require_outside_slices(folder, c)
     _require_own(folder)
     dataset = load_dataset(**config.data_of(c), cache=cache.cache_root(c.cache_dir))
-    plans = _plan(c, folds, dataset)
+    plans = _plan(c, folds)
+    folders = [RunFolder(folder / f"fold_{plan.data.fold}") for plan in plans]
+    planned = list(zip(plans, folders, strict=True))
+    _check_new([plan for plan, fold in planned if not fold.holds_run], dataset)
     runs, evaluations = [], []
-    for number, plan in enumerate(plans, start=1):
-        run_folder = RunFolder(folder / f"fold_{plan.data.fold}")
+    for number, (plan, run_folder) in enumerate(planned, start=1):
         progress.say(f"{run_folder.path}: training {number} of {folds}")
         evaluations.append(run_experiment(plan, str(run_folder.path)))
         runs.append(Run.open(run_folder))
@@ -82,17 +94,19 @@ def _require_own(folder: Path) -> None:
     if folder.is_dir():
         # Hidden files are ours. Folds may have been trained one by one, in any order.
         names = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
-        if not names or any(name.startswith("fold_") for name in names):
+        if all(FOLD.fullmatch(name) for name in names):
+            return
+        if any(RunFolder(folder / name).holds_run for name in names):
             return
         problem = "is not empty and does not hold a cross-validation"
     raise UserError(f"{folder} {problem}.", remedy="name another: --workdir=DIR.")
 
 
-def _plan(c: ConfigDict, folds: int, dataset: Dataset) -> list[ConfigDict]:
+def _plan(c: ConfigDict, folds: int) -> list[ConfigDict]:
     """Return the configuration of each fold.
 
     Raises:
-      UserError: the data cannot be split into so many folds.
+      UserError: there are too few, or only one of them is asked for.
     """
     if folds < 2:
         raise UserError(
@@ -109,9 +123,30 @@ def _plan(c: ConfigDict, folds: int, dataset: Dataset) -> list[ConfigDict]:
         plan = c.copy_and_resolve_references()
         plan.data.test_fraction, plan.data.fold = 1 / folds, fold
         config.check_config(plan)
-        check_split(dataset.checked, split_of(plan, dataset))
         plans.append(plan)
     return plans
+
+
+def _check_new(plans: Sequence[ConfigDict], dataset: Dataset) -> None:
+    """Check the data and the weights of folds that have not been started.
+
+    Raises:
+      UserError: they would be refused after folds before them were trained.
+    """
+    tested = []
+    for plan in plans:
+        split, scaled = split_of(plan, dataset), plan
+        if plan.train.batch_per_device:
+            scaled = scale_to_devices(plan, jax.device_count())
+        check_slices(scaled, dataset, split)
+        check_window(plan, dataset.checked)
+        tested += split["test"]
+    if plans and (init := plans[0].init):
+        model, preprocessing = (
+            plans[0].model.to_dict(),
+            config.preprocessing_of(plans[0]),
+        )
+        load_initial_weights(init, model, preprocessing, digests_of(dataset, tested))
 
 
 def _summarize(
@@ -123,12 +158,11 @@ def _summarize(
     """Return the content of crossval.json."""
     slices = audit.scores.slices
     patients = slice_metadata(dataset.checked.metadata, list(slices))["patients"]
-    settings = {key: evaluations[0][key] for key in SETTINGS if key in evaluations[0]}
     folds = [
         {"run": run.folder.path.name, "n": made["n"], "scores": made["ensemble"]}
         for run, made in zip(runs, evaluations, strict=True)
     ]
-    return settings | {
+    return settings_of(evaluations[0]) | {
         "n": len(slices),
         "split": "crossval",
         "folds": folds,

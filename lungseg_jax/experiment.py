@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing.weights import write_weights
 from lungseg_jax.data.dataset import Dataset
-from lungseg_jax.data.pairs import name_of
 from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.data.splits import Split
 from lungseg_jax.evaluation.results import format_summary
@@ -40,6 +39,7 @@ from lungseg_jax.training.placement import room_for_slices
 from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_data import (
     RunData,
+    digests_of,
     load_run_data,
     network_slices,
     require_outside_slices,
@@ -85,13 +85,15 @@ def run_experiment(
         config.check_config(c)
         folder = RunFolder(workdir or config.default_workdir(c))
         require_trackers(track, folder.path)
+        scaled_to = None
         if folder.holds_run:
+            scaled_to = Run.open(folder).record.get("scaled_to_devices")
             c = run_record.as_started(c, folder)
         else:
             config.check_effects(c)
             require_outside_slices(folder.path, c)
         devices.warn_of_idle_gpu()
-        c, used = fit_to_devices(c, folder)
+        c, used = fit_to_devices(c, scaled_to)
         cache_root = cache.cache_root(c.cache_dir)
         compilation.enable_compilation_cache(cache_root)
         room = room_for_slices()
@@ -148,11 +150,9 @@ def preview(c: ConfigDict, path: str) -> None:
 
 def _load_initial(c: ConfigDict, data: RunData) -> tuple[Any, dict]:
     """Load the weights that a run starts from, and describe them."""
-    test = set(data.split["test"])
-    digests = data.dataset.checked.digests
-    digests = {path: d for path, d in digests.items() if name_of(path) in test}
+    test = digests_of(data.dataset, data.split["test"])
     initial, about = load_initial_weights(
-        c.init, c.model.to_dict(), config.preprocessing_of(c), digests
+        c.init, c.model.to_dict(), config.preprocessing_of(c), test
     )
     progress.say(f"starting from the network {about['member']} of {c.init}")
     return initial, about
@@ -217,10 +217,11 @@ def _finish(folder: RunFolder, data: RunData) -> dict:
     returns the evaluation, as the others may not see the file at once on NFS.
     """
     run = Run.open(folder)
-    names = [str(step) for step in run.planned_snapshots]
     scored = run.evaluation
     trained = _load_tuned(run)
-    is_scored = scored and folder.page.exists() and list(scored["members"]) == names
+    is_scored = (
+        scored and folder.page.exists() and list(scored["members"]) == run.planned_names
+    )
     # Anything lost other than snapshots is made again.
     is_done = is_scored and (trained is not None or bool(run.lost_snapshots))
     if not job.any_process(lambda: not is_done, ask=True):

@@ -59,12 +59,11 @@ def run_prediction(
     is_folder = all(task.target != out for task in tasks)
     provenance = Provenance(out if is_folder else None)
     remainder = Remainder(tasks, [], [])
-    if resume and not overwrite:
-        _check_replaceable(out, json, index_of(tasks, out))
-    if resume and (is_folder or not out.exists()):
-        remainder = find_remainder(tasks, csv, provenance, overwrite=overwrite)
-        done, left = pluralize(len(remainder.kept), "mask"), len(remainder.tasks)
-        progress.say(f"{done} already there, {left} to do")
+    if resume:
+        if not overwrite:
+            _check_replaceable(out, json, index_of(tasks, out))
+        if is_folder or not out.exists():
+            remainder = _find_remainder(tasks, csv, provenance, overwrite=overwrite)
     weights = describe_weights(segmenter)
     options = {
         "volume_cleanup": volume_cleanup,
@@ -93,22 +92,31 @@ def run_prediction(
             done=provenance.add,
         )
     if json:
+        options = {**network, **options}
         write_json(
             json,
-            prediction_record(
-                weights, tasks, table.rows, skipped, options={**network, **options}
-            ),
+            prediction_record(weights, tasks, table.rows, skipped, options=options),
         )
     page = _write_index(out, tasks, skipped, table) or _only_page(tasks)
-    if summary := table.summary():
-        progress.say(summary)
-    written = pluralize(len(remainder.tasks) - len(skipped), "mask")
-    progress.say(f"wrote {written} to {out}")
-    if page:
-        progress.say(f"page: {page}")
+    count = len(remainder.tasks)
+    _say_result(out, table.summary(), count - len(skipped), page)
     if skipped:
-        inputs = pluralize(len(remainder.tasks), "input")
-        raise combine_errors(list(skipped.values()), f"{inputs}, skipped", always=True)
+        what = f"{pluralize(count, 'input')}, skipped"
+        raise combine_errors(list(skipped.values()), what, always=True)
+
+
+def _find_remainder(
+    tasks: Sequence[PredictionTask],
+    csv: Path | None,
+    provenance: Provenance,
+    *,
+    overwrite: bool,
+) -> Remainder:
+    """Call `find_remainder`, and say what it has found."""
+    remainder = find_remainder(tasks, csv, provenance, overwrite=overwrite)
+    done, left = pluralize(len(remainder.kept), "mask"), len(remainder.tasks)
+    progress.say(f"{done} already there, {left} to do")
+    return remainder
 
 
 def _check_replaceable(out: Path, json: Path | None, index: Path | None) -> None:
@@ -160,3 +168,11 @@ def _only_page(tasks: Sequence[PredictionTask]) -> Path | None:
     """Return the page of a volume that is the only one."""
     pages = [task.page for task in tasks if task.page and task.page.exists()]
     return pages[0] if len(pages) == 1 else None
+
+
+def _say_result(out: Path, summary: str, masks: int, page: Path | None) -> None:
+    if summary:
+        progress.say(summary)
+    progress.say(f"wrote {pluralize(masks, 'mask')} to {out}")
+    if page:
+        progress.say(f"page: {page}")

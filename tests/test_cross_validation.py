@@ -78,6 +78,7 @@ def test_folds_may_have_been_trained_one_by_one(c, no_reports, tmp_path):
 def test_files_of_others_are_not_replaced(c, tmp_path):
     mine = tmp_path / "labels.csv"
     mine.write_text("mine")
+    (tmp_path / "fold_1").mkdir()  # of no run
     with pytest.raises(UserError, match="does not hold a cross-validation"):
         cross_validate(c, str(tmp_path), folds=FOLDS)
     with pytest.raises(UserError, match="labels.csv is a file"):
@@ -101,4 +102,28 @@ def test_refuses_what_cannot_be_split_before_anything_is_trained(
     c.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message):
         cross_validate(c, str(tmp_path / "cv"), folds=folds)
+    assert not (tmp_path / "cv").exists()
+
+
+def test_refuses_weights_that_have_seen_a_slice_before_anything_is_trained(
+    c, finished_run, tmp_path
+):
+    """Every slice is tested on by some fold."""
+    c.init = str(finished_run.path)
+    with pytest.raises(UserError, match="was trained on 7 images of the test split"):
+        cross_validate(c, str(tmp_path / "cv"), folds=FOLDS)
+    assert not (tmp_path / "cv").exists()
+
+
+def test_refuses_a_batch_that_some_fold_cannot_fill_before_anything_is_trained(
+    c, pair_folder, tmp_path
+):
+    """The patients differ in slices, and so do the training splits."""
+    patients = "AAAAABCDEF"
+    data = pair_folder(f"s{i}" for i in range(len(patients)))
+    rows = [f"s{i},{patient}" for i, patient in enumerate(patients)]
+    (data / "slices.csv").write_text("\n".join(["name,patient", *rows, ""]))
+    c.data.dir, c.data.validation_fraction, c.train.batch_size = str(data), 0.0, 7
+    with pytest.raises(UserError, match="batch_size=7 is larger than the training"):
+        cross_validate(c, str(tmp_path / "cv"), folds=3)
     assert not (tmp_path / "cv").exists()

@@ -56,7 +56,7 @@ def restore_step(folder: Path, step: int, like: Any) -> tuple[Any, dict]:
       UserError: it is damaged, or has other names, shapes or types.
     """
     with _at_hand(folder, step) as local:
-        return read_step(local, step, like)
+        return _read_step(local, step, like)
 
 
 def verify_checkpoint(folder: Path, step: int) -> int:
@@ -79,11 +79,20 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
-def read_step(folder: Path, step: int, like: Any) -> tuple[Any, dict]:
-    """Restore a checkpoint of a folder of this machine.
+def one_process() -> ocp.options.MultiprocessingOptions:
+    """Return options of Orbax with which the other processes do not take part."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}
+    )
 
-    Returns and raises: see `restore_step`.
-    """
+
+def silence_orbax() -> None:
+    """Print nothing of Orbax: ten lines per save, a traceback per error."""
+    logging.set_verbosity(logging.FATAL)
+
+
+def _read_step(folder: Path, step: int, like: Any) -> tuple[Any, dict]:
     where = folder / str(step)
     saved = manifest.read_manifest(where / MANIFEST / "metadata", step)
     for name, leaf in manifest.named_leaves(like).items():
@@ -103,19 +112,6 @@ def read_step(folder: Path, step: int, like: Any) -> tuple[Any, dict]:
         tree = reader.restore(where.absolute() / STATE, args=args)
     manifest.verify_arrays(saved["arrays"], tree, where)
     return tree, saved["notes"]
-
-
-def one_process() -> ocp.options.MultiprocessingOptions:
-    """Return options of Orbax with which the other processes do not take part."""
-    index = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=index, active_processes={index}
-    )
-
-
-def silence_orbax() -> None:
-    """Print nothing of Orbax: ten lines per save, a traceback per error."""
-    logging.set_verbosity(logging.FATAL)
 
 
 def _verify(folder: Path, step: int) -> int:

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lungseg_jax.checkpointing.checkpoints import (
     MANIFEST,
     STATE,
     one_process,
-    read_step,
+    restore_step,
     saved_steps,
     silence_orbax,
 )
@@ -105,11 +105,8 @@ class LocalCheckpoints:
         Raises:
           UserError: the saved tree has other names, shapes or types than `like`.
         """
-        return restore_newest(
-            self._manager.all_steps(),
-            lambda step: read_step(self._folder, step, like),
-            self._damaged,
-        )
+        steps = self._manager.all_steps()
+        return restore_newest(self._folder, steps, like, damaged=self._damaged)
 
     def wait(self) -> None:
         """Wait until everything that was saved is written.
@@ -196,20 +193,19 @@ def preserved(
 
 
 def restore_newest(
-    steps: Sequence[int],
-    read: Callable[[int], tuple[Any, dict]],
-    damaged: set[int],
+    folder: Path, steps: Sequence[int], like: Any, *, damaged: set[int]
 ) -> tuple[int, Any, dict]:
-    """Read the newest intact step, and add those that are not to `damaged`.
+    """Restore the newest intact step; see `LocalCheckpoints.restore`.
 
     Args:
+      folder: the checkpoints of a run, on this machine or on object storage.
       steps: those that are there.
-      read: returns the tree and the notes of a step.
+      like: see `restore_step`.
       damaged: steps found damaged are added to it.
     """
     for step in sorted(steps, reverse=True):
         try:
-            tree, notes = read(step)
+            tree, notes = restore_step(folder, step, like)
         except CorruptCheckpointError as e:
             damaged.add(step)
             progress.say(f"{e.what} Falling back to the previous checkpoint.")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lungseg_jax.checkpointing import manifest
-from lungseg_jax.checkpointing.checkpoints import restore_step, saved_steps
+from lungseg_jax.checkpointing.checkpoints import saved_steps
 from lungseg_jax.checkpointing.local_checkpoints import (
     LocalCheckpoints,
     preserved,
@@ -70,11 +70,8 @@ class RemoteCheckpoints:
 
     def restore(self, like: Any) -> tuple[int, Any, dict]:
         """See `LocalCheckpoints.restore`."""
-        return restore_newest(
-            saved_steps(self._folder),
-            lambda step: restore_step(self._folder, step, like),
-            self._damaged,
-        )
+        steps = saved_steps(self._folder)
+        return restore_newest(self._folder, steps, like, damaged=self._damaged)
 
     def wait(self) -> None:
         """Wait until everything that was saved is copied.
@@ -87,11 +84,9 @@ class RemoteCheckpoints:
             if copying:
                 copying.result()
         except OSError as e:
-            steps = saved_steps(self._folder)
             raise UserError(
                 f"a checkpoint could not be copied to {self._folder}: {e.strerror or e}",
-                remedy="run the command again"
-                + (f": it resumes from step {steps[-1]}." if steps else "."),
+                remedy="run the command again: it resumes from the newest checkpoint.",
             ) from e
 
     def check_room(self, like: Any) -> None:

@@ -48,9 +48,9 @@ class LabelAudit:
         label and mask are both empty.
     """
 
-    def __init__(self, spacings: Mapping[str, tuple[float, float]] | None = None):
+    def __init__(self, spacings: Mapping[str, tuple[float, float]]):
         self.scores = SliceScores(TOLERANCE)
-        self._spacings = spacings or {}
+        self._spacings = spacings
         # The worst, as a heap: shortfall, text, picture.
         self._pictures: list[tuple[float, str, np.ndarray]] = []
 

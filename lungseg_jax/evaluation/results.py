@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lungseg_jax.inference.ensemble.members import REMOVED
+from lungseg_jax.inference.ensemble.members import AVERAGE, REMOVED
 from lungseg_jax.runtime.errors import pluralize
 
 SETTINGS = (  # of all scores of an evaluation
@@ -34,7 +34,10 @@ DOUBTS = {
 
 def labelled_scores(evaluation: Mapping) -> list[tuple[str, Mapping]]:
     """Return labels with scores: snapshots, choices, and what `predict` writes."""
-    rows = [(f"snapshot {step}", s) for step, s in evaluation["members"].items()]
+    rows = [
+        (name if name == AVERAGE else f"snapshot {name}", scores)
+        for name, scores in evaluation["members"].items()
+    ]
     for choice, result in evaluation["choices"].items():
         n = len(result["members"])
         if choice in ("last", *REMOVED) and n == 1:
@@ -61,9 +64,16 @@ def scores_of(
         return evaluation
     for choice, result in evaluation["choices"].items():
         if choice not in REMOVED and result["members"] == list(members):
-            settings = {key: evaluation[key] for key in SETTINGS if key in evaluation}
-            return settings | {"ensemble": result["scores"], "postprocessing": None}
+            return settings_of(evaluation) | {
+                "ensemble": result["scores"],
+                "postprocessing": None,
+            }
     return None
+
+
+def settings_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the SETTINGS that an evaluation has."""
+    return {key: evaluation[key] for key in SETTINGS if key in evaluation}
 
 
 def worst_first(slices: Mapping[str, Mapping], *, only_scored: bool) -> list[str]:

@@ -8,15 +8,20 @@ import lungseg_jax
 from lungseg_jax.checkpointing.checksums import json_digest
 from lungseg_jax.checkpointing.manifest import tree_digest
 from lungseg_jax.inference.outputs import LABELS
-from lungseg_jax.inference.prediction_rows import WHOLE, parse_cell, rows_by_input
+from lungseg_jax.inference.prediction_rows import (
+    DENSITIES,
+    WHOLE,
+    parse_cell,
+    rows_by_input,
+)
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json
 
 SCHEMA_VERSION = 1
-_OF_VOLUMES = ("volume_ml", "right_ml", "left_ml", "mean_hu", "p05_hu", "p95_hu")
 _OF_VOLUMES_ONLY = ("volume_ml", "right_ml", "left_ml")
+_OF_VOLUMES = (*_OF_VOLUMES_ONLY, *DENSITIES)
 
 
 def prediction_record(

@@ -31,7 +31,7 @@ class Folded:
         return self.array.shape[-1] // self.pixels
 
 
-# Of one resolution.
+# A whole map, unlike `SkipConcat`.
 FeatureMap = jax.Array | Folded
 # The upsampled pixels of a coarse one: ((top left, top right), (bottom left, ...)).
 Pixels = tuple[tuple[FeatureMap, FeatureMap], tuple[FeatureMap, FeatureMap]]

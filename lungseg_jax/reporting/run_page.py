@@ -70,7 +70,7 @@ def rewrite_run_page(folder: Path, data: Path | None = None) -> Path:
 
 def _require_scores(run: Run) -> None:
     """Refuse a run that has not been scored with all of its snapshots."""
-    names = [str(step) for step in run.planned_snapshots]
+    names = run.planned_names
     missing = []
     if len(run.snapshots) < len(names):
         missing.append(f"{len(names) - len(run.snapshots)} of {len(names)} snapshots")

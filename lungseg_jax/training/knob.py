@@ -23,7 +23,8 @@ class Knob:
       choices: the names allowed.
       before: the value that reproduces runs written before the knob existed. Required of
         every knob added after version 0.1; None for the original ones.
-      is_cosmetic: affects where files are or what is printed, but no number of a run.
+      is_cosmetic: affects where files are or what is printed, and no number of a run by
+        more than rounding.
     """
 
     name: str

@@ -113,7 +113,9 @@ class TrainingLog:
     def write_scores(
         self, done: int, is_snapshot: bool, scores: Mapping[str, float | None]
     ) -> None:
-        """Write a row with the scores of `validation.make_validate`."""
+        """Write a row with the scores of `validation.make_validate`, which may be none."""
+        if not scores and not is_snapshot:
+            return  # there is no validation split
         kind = "snapshot" if is_snapshot else "validation"
         row = {"step": done, "kind": kind, **scores}
         if is_snapshot:

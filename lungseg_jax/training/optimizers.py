@@ -19,7 +19,7 @@ def make_optimizer(
     weight_decay: float,
     epsilon: float,
     clip_norm: float,
-    muon_hidden_only: bool = False,
+    muon_hidden_only: bool,
     image_channels: int = 1,
 ) -> optax.GradientTransformation:
     """Create an optimizer.

@@ -68,7 +68,7 @@ def load_recipe(name: str = DEFAULT) -> ConfigDict:
     spec = importlib.util.spec_from_file_location("recipe", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(*([variant] if colon else [])).lock()
+    return module.get_config(*([variant] if colon else []))
 
 
 def describe_recipes() -> str:

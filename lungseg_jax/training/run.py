@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.checksums import has_valid_checksum, json_digest
+from lungseg_jax.checkpointing.weights import read_weights
 from lungseg_jax.data.data_folder import IMAGES
 from lungseg_jax.data.pairs import name_of
 from lungseg_jax.runtime.errors import UserError
@@ -19,6 +20,7 @@ from lungseg_jax.training.run_folder import RunFolder
 
 # Version 1, of lungseg_jax 0.1, has no "schema_version" in its files.
 SCHEMA_VERSION = 2
+AVERAGE = "average"  # the network whose weights are the mean of all snapshots'
 
 
 class UnsupportedRunError(UserError):
@@ -64,6 +66,11 @@ class Run:
         return snapshot_steps(self.config)
 
     @property
+    def planned_names(self) -> list[str]:
+        """The names of `planned_snapshots` as members of an ensemble."""
+        return [str(step) for step in self.planned_snapshots]
+
+    @property
     def lost_snapshots(self) -> list[int]:
         """Snapshots before the newest checkpoint, or scored, whose folders are missing."""
         scored = self.evaluation["members"] if self.evaluation else ()
@@ -85,6 +92,20 @@ class Run:
     def evaluation(self) -> dict | None:
         """The content of evaluation.json; None if it is missing or was changed."""
         return read_intact(self.folder.evaluation)
+
+    def read_average(self, like: Any) -> tuple[Any, Sequence[str]]:
+        """Read the average of the snapshots: its variables, and the names of those.
+
+        Raises:
+          UserError: see `read_weights`; or the file holds something else.
+        """
+        networks, about = read_weights(self.folder.average, like)
+        if networks.keys() != {AVERAGE} or "of" not in about:
+            raise UserError(
+                f"{self.folder.average} is not the average of a run.",
+                remedy="delete it; the training command creates it again.",
+            )
+        return networks[AVERAGE], about["of"]
 
     @functools.cached_property
     def training_images(self) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -11,6 +11,7 @@ from lungseg_jax.data.data_folder import IMAGES, MASKS
 from lungseg_jax.data.dataset import Dataset, load_dataset
 from lungseg_jax.data.intensity import DOMAINS
 from lungseg_jax.data.network_slices import NetworkSlices
+from lungseg_jax.data.pairs import name_of
 from lungseg_jax.data.preflight import CheckedFolder
 from lungseg_jax.data.splits import Split, check_split, leave_out, split_names
 from lungseg_jax.runtime import device_mesh
@@ -80,11 +81,10 @@ def load_run_data(
     split = recorded
     if not split or sorted(sum(split.values(), [])) != dataset.names:
         split = split_of(c, dataset)
-    check_split(dataset.checked, split)
-    devices = len(device_mesh.devices_for(micro_batch_size(c)))
-    check_batch(c, training_slices=len(split["train"]), devices=devices)
+    check_slices(c, dataset, split)
     if not recorded:  # older versions did not look at the units
         check_window(c, dataset.checked)
+    devices = len(device_mesh.devices_for(micro_batch_size(c)))
     extra = _load_extra_phantoms(c, cache)
     placement = choose_placement(
         c.data.placement,
@@ -94,6 +94,24 @@ def load_run_data(
         room=room,
     )
     return RunData(dataset, split, extra, placement)
+
+
+def digests_of(dataset: Dataset, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the files of some slices, by their paths."""
+    wanted = set(names)
+    digests = dataset.checked.digests
+    return {path: digests[path] for path in digests if name_of(path) in wanted}
+
+
+def check_slices(c: ConfigDict, dataset: Dataset, split: Split) -> None:
+    """Check that a run can be trained on a split of these slices.
+
+    Raises:
+      UserError: see `check_split` and `check_batch`.
+    """
+    check_split(dataset.checked, split)
+    devices = len(device_mesh.devices_for(micro_batch_size(c)))
+    check_batch(c, training_slices=len(split["train"]), devices=devices)
 
 
 def split_of(c: ConfigDict, dataset: Dataset) -> Split:

@@ -36,15 +36,9 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
 
     Args:
       config: the configuration asked for.
-      folder: holds a run.
-
-    Raises:
-      UserError: config.json cannot be read.
+      folder: holds a run that `Run.open` has accepted.
     """
-    written = read_json(folder.config)
-    if not isinstance(written, dict):
-        return config  # `run_to_resume` reports it
-    known, asked = flat(written), flat(config.to_dict())
+    known, asked = flat(read_json(folder.config)), flat(config.to_dict())
     defaults = flat(knobs.defaults())
     before = {
         name: value
@@ -60,9 +54,7 @@ def as_started(config: ConfigDict, folder: RunFolder) -> ConfigDict:
     return result
 
 
-def run_to_resume(
-    config: ConfigDict, folder: RunFolder, *, extend: bool = False
-) -> Run | None:
+def run_to_resume(config: ConfigDict, folder: RunFolder, *, extend: bool) -> Run | None:
     """Open the run of a folder; None if the folder is empty or missing.
 
     Args:
@@ -84,7 +76,8 @@ def run_to_resume(
     run = Run.open(folder)
     changed = differences(run.config.to_dict(), config.to_dict())
     # Returning to the length before an extension is always allowed.
-    extend = extend or config_digest(config) in run.record["config_sha256"]
+    asked = _with_cosmetics_of(run.config, config)
+    extend = extend or config_digest(asked) in run.record["config_sha256"]
     if changed and not extend:
         raise UserError(
             f"{folder.path} holds a run with other settings:\n{bullet_list(changed)}",
@@ -100,8 +93,8 @@ def register_run(
     data: RunData,
     run: Run | None,
     *,
-    initial: dict[str, Any] | None = None,
-    devices: int | None = None,
+    initial: dict[str, Any] | None,
+    devices: int | None,
 ) -> None:
     """Write config.json and run.json, or verify that they are of the same run.
 
@@ -152,6 +145,16 @@ def _require_empty(folder: RunFolder) -> None:
         )
 
 
+def _with_cosmetics_of(before: ConfigDict, config: ConfigDict) -> ConfigDict:
+    """Return a configuration with the cosmetic options of another."""
+    values = flat(before.to_dict())
+    result = config.copy_and_resolve_references()
+    result.update_from_flattened_dict(
+        {k.name: values[k.name] for k in knobs.all_knobs() if k.is_cosmetic}
+    )
+    return result
+
+
 def config_digest(config: ConfigDict) -> str:
     """Return the digest of a configuration that run.json records."""
     return json_digest(config.to_dict())
@@ -159,11 +162,11 @@ def config_digest(config: ConfigDict) -> str:
 
 def versioned(content: dict[str, Any]) -> dict[str, Any]:
     """Return the content of a file of the run, with schema version and checksum."""
-    return with_checksum({"schema_version": SCHEMA_VERSION} | content)
+    return with_checksum(content | {"schema_version": SCHEMA_VERSION})
 
 
 def _write(folder: RunFolder, config: ConfigDict, record: dict[str, Any]) -> None:
-    write_json(folder.run, versioned(record | {"schema_version": SCHEMA_VERSION}))
+    write_json(folder.run, versioned(record))
     write_json(folder.config, {"schema_version": SCHEMA_VERSION} | config.to_dict())
 
 
@@ -171,9 +174,7 @@ def _require_same_files(run: Run, data: RunData) -> None:
     changed = ""
     if run.record["data"]["fingerprint"] != data.dataset.checked.fingerprint:
         changed = run.config.data.dir or "the phantom dataset"
-    extra = run.record.get(
-        "extra"
-    )  # not in runs that were started before it was recorded
+    extra = run.record.get("extra")  # not in runs from before it was recorded
     if extra and data.extra and extra["fingerprint"] != data.extra.checked.fingerprint:
         changed = "the set of extra phantoms"
     if changed:
@@ -251,8 +252,8 @@ def _remedy_of_length(before: ConfigDict, cycles: int) -> str:
             for n in (before.schedule.cycles, longer.schedule.cycles)
         )
         nearest = round(before.train.total_steps * total / first)
-        for steps in range(nearest - 2, nearest + 3):
-            longer.train.total_steps = steps
+        for off in (0, -1, 1, -2, 2):
+            longer.train.total_steps = nearest + off
             if snapshot_steps(longer)[: len(ends)] == ends:
                 return f"{_length_options(longer)}."
     return both

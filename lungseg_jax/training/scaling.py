@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from lungseg_jax.runtime import device_mesh, progress
 from lungseg_jax.runtime.errors import UserError, pluralize
-from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import (
     check_config,
     differences,
@@ -16,7 +15,6 @@ from lungseg_jax.training.config import (
     snapshot_steps,
 )
 from lungseg_jax.training.knobs import LARGE, flat
-from lungseg_jax.training.run_folder import RunFolder
 
 MEMORY_KNOBS = ("train.accumulate", "model.remat", "model.precision")
 # Knobs that count updates, but for the warm-up.
@@ -28,25 +26,24 @@ AT_ONCE = 16  # slices
 
 
 def fit_to_devices(
-    c: ConfigDict, folder: RunFolder | None = None
+    c: ConfigDict, before: int | None = None
 ) -> tuple[ConfigDict, int | None]:
     """Scale a configuration to the devices of its run, or to those that there are.
 
     Args:
       c: passed `check_config`.
-      folder: of the run, which may be new.
+      before: the devices that the run was scaled to when it was started; None if it is
+        new.
 
     Returns:
       The configuration, and the number of devices. Without `train.batch_per_device`, the
       first is `c` itself and the second None.
 
     Raises:
-      UserError: see `scale_to_devices`; or run.json cannot be read.
+      UserError: see `scale_to_devices`.
     """
     if not c.train.batch_per_device:
         return c, None
-    record = read_json(folder.run) if folder and folder.holds_run else None
-    before = record.get("scaled_to_devices") if isinstance(record, dict) else None
     devices = before or jax.device_count()
     scaled = scale_to_devices(c, devices)
     changed = differences(c.to_dict(), scaled.to_dict())

@@ -88,7 +88,7 @@ def constant(*, peak: float, warmup_steps: int = 0, **_) -> optax.Schedule:
     return optax.join_schedules([warmup, optax.constant_schedule(peak)], [warmup_steps])
 
 
-def make_schedule(*, name: str, hold_steps: int = 1, **shape: float) -> optax.Schedule:
+def make_schedule(*, name: str, hold_steps: int, **shape: float) -> optax.Schedule:
     """Create a schedule by name.
 
     Args:

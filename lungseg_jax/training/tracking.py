@@ -27,8 +27,8 @@ class Tracking:
 
     def __init__(
         self,
-        names: Sequence[str] = (),
-        draw: Callable[[Any], np.ndarray] | None = None,
+        names: Sequence[str],
+        draw: Callable[[Any], np.ndarray] | None,
     ):
         self._names, self._draw = tuple(dict.fromkeys(names)), draw
         self._trackers: dict[str, Tracker] = {}

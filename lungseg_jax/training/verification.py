@@ -5,7 +5,6 @@ from pathlib import Path
 
 from lungseg_jax.checkpointing.checkpoints import saved_steps, verify_checkpoint
 from lungseg_jax.checkpointing.checksums import has_valid_checksum
-from lungseg_jax.checkpointing.weights import read_weights
 from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
 from lungseg_jax.runtime import progress
@@ -63,7 +62,7 @@ def _parts(folder: RunFolder) -> Iterator[tuple[str, Callable[[], str]]]:
         if file.exists():
             yield (
                 file.name,
-                lambda file=file, count=count: f"{_read_intact(file)['n']} {count}",
+                lambda file=file, count=count: f"{_require_intact(file)['n']} {count}",
             )
 
 
@@ -93,11 +92,11 @@ def _verify_average(run: Run) -> str:
         make_model(**run.config.model),
         channels=preprocessing_of(run.config).channels,
     )
-    _, about = read_weights(run.folder.average, like)
-    return f"of {pluralize(len(about['of']), 'snapshot')}"
+    _, snapshots = run.read_average(like)
+    return f"of {pluralize(len(snapshots), 'snapshot')}"
 
 
-def _read_intact(file: Path) -> dict:
+def _require_intact(file: Path) -> dict:
     content = read_json(file)
     if not has_valid_checksum(content):
         raise UserError(

@@ -50,6 +50,11 @@ def test_a_choice_of_one_snapshot_has_no_second_row(evaluation):
     ]
 
 
+def test_the_average_alone_is_no_snapshot(evaluation):
+    evaluation["members"] = {"average": SCORES}
+    assert labelled_scores(evaluation)[0] == ("average", SCORES)
+
+
 def test_evaluations_of_earlier_versions_are_labelled(evaluation):
     evaluation["choices"]["best"] = {"members": ["10"], "scores": SCORES}
     evaluation["choices"]["greedy"] = {"members": ["10", "20"], "scores": SCORES}

@@ -363,3 +363,10 @@ def test_a_loaded_recipe_is_a_locked_copy_that_can_be_changed():
     with pytest.raises(UserError, match="no config file smok was found") as e:
         load_recipe("smok")
     assert e.value.remedy == "--config=smoke."
+
+
+def test_a_recipe_that_returns_something_else_is_an_error(tmp_path):
+    file = tmp_path / "recipe.py"
+    file.write_text("def get_config(variant=''):\n    return {'seed': 1}\n")
+    with pytest.raises(UserError, match="the config is a dict"):
+        config.check_config(load_recipe(str(file)))

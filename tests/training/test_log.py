@@ -55,3 +55,11 @@ def test_a_validation_split_without_lung_has_no_iou(tiny_cache, tmp_path, monkey
     run_experiment(c, str(folder.path))
     rows = [row for row in untimed_rows(folder) if row["kind"] == "snapshot"]
     assert [row["iou_pooled"] for row in rows] == [None, None]
+
+
+def test_without_a_validation_split_there_are_no_rows_of_scores(tiny_cache, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    c = tiny_config(tiny_cache, **{"data.validation_fraction": 0.0})
+    train(c, folder)
+    kinds = [row["kind"] for row in folder.read_metrics()]
+    assert "validation" not in kinds and kinds.count("snapshot") == 2

@@ -11,7 +11,12 @@ from lungseg_jax.models import make_model
 from lungseg_jax.models.variables import abstract_variables
 from lungseg_jax.training.optimizers import OPTIMIZERS, make_optimizer
 
-SETTINGS = {"weight_decay": 0.0, "epsilon": 1e-8, "clip_norm": 0.0}
+SETTINGS = {
+    "weight_decay": 0.0,
+    "epsilon": 1e-8,
+    "clip_norm": 0.0,
+    "muon_hidden_only": False,
+}
 
 
 def first_update(name, gradients, rate=0.01, **settings):
@@ -124,9 +129,8 @@ def test_the_old_state_has_no_stacks_of_ends():
         tx = make_optimizer(
             optax.constant_schedule(0.01),
             name="muon",
-            muon_hidden_only=hidden_only,
             image_channels=3,
-            **SETTINGS,
+            **SETTINGS | {"muon_hidden_only": hidden_only},
         )
         names = named_leaves(jax.eval_shape(tx.init, network()))
         assert any("/end_3x3x32x1" in name for name in names) == hidden_only

@@ -73,6 +73,21 @@ def test_an_option_added_since_is_as_the_run_was_started(
         )
 
 
+@pytest.mark.parametrize("damaged", ["config", "run"])
+def test_a_damaged_run_is_refused_before_its_files_are_used(
+    damaged, copied_run, tiny_cache, capsys
+):
+    file = getattr(copied_run, damaged)
+    content = json.loads(file.read_text())
+    content.pop("augment", None)  # as of a run that did not know them
+    content["scaled_to_devices"] = "2"
+    file.write_text(json.dumps(content))
+    c = tiny_config(tiny_cache, **{"train.batch_per_device": 3})
+    with pytest.raises(UserError, match="was changed since"):
+        run_experiment(c, str(copied_run.path))
+    assert "before these options existed" not in capsys.readouterr().out
+
+
 def test_a_run_keeps_the_split_that_it_was_started_with(
     copied_run, tiny_cache, monkeypatch
 ):
@@ -213,6 +228,12 @@ def test_the_remedy_of_a_wrong_length_has_numbers(
     assert remedy in e.value.remedy
 
 
+def test_the_remedy_of_a_length_is_of_whole_cycles():
+    c = config.default_config()
+    c.schedule.cycles, c.train.total_steps = 1, 72_000
+    assert "total_steps=144000" in run_record._remedy_of_length(c, 2)
+
+
 def test_lengths_without_a_remedy_in_numbers():
     c = config.default_config()
     c.schedule.cycles, c.schedule.growth, c.train.total_steps = 1, 0.01, 30
@@ -255,7 +276,9 @@ def test_a_mistaken_extension_can_be_taken_back(
     assert copied_run.evaluation.read_text() == scores and copied_run.page.exists()
     with pytest.MonkeyPatch.context() as m:
         m.setattr(run_record.np, "allclose", lambda *a, **k: True)
-        evaluation = run_experiment(tiny_config(tiny_cache), str(copied_run.path))
+        # `log_every` is no reason not to.
+        before = tiny_config(tiny_cache, **{"train.log_every": 5})
+        evaluation = run_experiment(before, str(copied_run.path))
     assert evaluation == json.loads(scores)
     assert untimed_rows(copied_run) == untimed_rows(finished_run)
 

@@ -1,13 +1,10 @@
 """A batch for each device, by the rule of its docstring; the knobs of memory."""
 
-import json
-
 import jax
 import pytest
 
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training import config
-from lungseg_jax.training.run_folder import RunFolder
 from lungseg_jax.training.scaling import fit_to_devices, memory_remedy, scale_to_devices
 
 
@@ -86,18 +83,14 @@ def test_a_batch_for_each_device_is_what_accumulation_divides():
     assert e.value.rule == "a divisor of train.batch_per_device=9."
 
 
-def test_a_run_stays_scaled_to_the_devices_that_it_was_started_on(tmp_path, capsys):
-    folder, c = RunFolder(tmp_path), recipe(**{"train.batch_per_device": 8})
-    here = jax.device_count()
-    new, devices = fit_to_devices(c, folder)
+def test_a_run_stays_scaled_to_the_devices_that_it_was_started_on(capsys):
+    here, c = jax.device_count(), recipe(**{"train.batch_per_device": 8})
+    new, devices = fit_to_devices(c)
     assert devices == here and new.train.batch_size == 8 * here
-    folder.run.write_text(json.dumps({"scaled_to_devices": 4 * here}))
-    assert fit_to_devices(c, folder) == (new, here)  # its start was interrupted
-    folder.config.touch()
-    resumed, devices = fit_to_devices(c, folder)
+    resumed, devices = fit_to_devices(c, 4 * here)
     assert devices == 4 * here and resumed.train.batch_size == 32 * here
     said = capsys.readouterr().out.splitlines()
-    assert said[2].startswith(f"a batch of 8 for each of {4 * here} devices: schedule.")
+    assert said[1].startswith(f"a batch of 8 for each of {4 * here} devices: schedule.")
 
 
 def test_names_the_knobs_that_take_less_memory():

@@ -2,8 +2,9 @@
 
 import shutil
 
-from tiny_run import flip_bits_of_arrays
+from tiny_run import flip_bits_of_arrays, variables_at
 
+from lungseg_jax.checkpointing.weights import write_weights
 from lungseg_jax.data.augmentation.transforms import TRANSFORMS
 from lungseg_jax.training.run import UnsupportedRunError
 from lungseg_jax.training.verification import verify_run
@@ -34,3 +35,9 @@ def test_a_run_of_options_that_are_unknown_here_is_one_fault(
     printed = capsys.readouterr().out
     assert printed.count("NOT USABLE HERE") == 1 and "FAULTY" not in printed
     assert "checkpoints/4            44" in printed
+
+
+def test_weights_of_something_else_are_no_average(copied_run):
+    write_weights(copied_run.average, {"4": variables_at(copied_run, 4)}, {})
+    (fault,) = verify_run(copied_run)
+    assert "average.safetensors is not the average of a run" in fault.what

@@ -91,6 +91,6 @@ def _require_unseen(path: str, run: Run, test_digests: Mapping[str, str]) -> Non
         raise UserError(
             f"init={path} was trained on {seen} images of the test split.",
             rule="a run is scored on images that its network has not seen.",
-            remedy="use the data.split_seed, data.fold and fractions of the run that was "
-            "trained on them.",
+            remedy="other weights; or the data.split_seed, data.fold and fractions of the "
+            "run that was trained on them.",
         )

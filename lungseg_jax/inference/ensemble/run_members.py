@@ -4,7 +4,6 @@ from typing import Any
 
 from lungseg_jax.checkpointing import checkpoints
 from lungseg_jax.checkpointing.manifest import CorruptCheckpointError
-from lungseg_jax.checkpointing.weights import read_weights
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY, Every, select_members
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble, abstract_members
 from lungseg_jax.inference.ensemble.views import assign_views
@@ -12,7 +11,6 @@ from lungseg_jax.runtime import cache, compilation, progress
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.training.config import prediction_preprocessing_of
 from lungseg_jax.training.run import Run
-from lungseg_jax.training.run_folder import RunFolder
 
 
 def load_run(run: Run, members: str | Every = "all") -> TrainedEnsemble:
@@ -45,7 +43,6 @@ def load_run(run: Run, members: str | Every = "all") -> TrainedEnsemble:
     model = config.model.to_dict()
     preprocessing = prediction_preprocessing_of(config)
     like = abstract_members(model, preprocessing.channels)
-    snapshots = [str(step) for step in run.planned_snapshots]
     return TrainedEnsemble(
         path=run.folder.path,
         model=model,
@@ -53,17 +50,17 @@ def load_run(run: Run, members: str | Every = "all") -> TrainedEnsemble:
         threshold=config.evaluate.threshold,
         batch_size=config.evaluate.batch_size,
         domain=run.record["data"].get("domain", "unknown"),
-        members={name: _restore(run.folder, name, names, like) for name in names},
-        views=assign_views(snapshots) if config.evaluate.mirror_members else {},
+        members={name: _restore(run, name, names, like) for name in names},
+        views=assign_views(run.planned_names) if config.evaluate.mirror_members else {},
         tuning=run.tuning,
     )
 
 
-def _restore(folder: RunFolder, name: str, names: list[str], like: Any) -> Any:
+def _restore(run: Run, name: str, names: list[str], like: Any) -> Any:
     if name == AVERAGE:
-        return read_weights(folder.average, like)[0][AVERAGE]
+        return run.read_average(like)[0]
     try:
-        return checkpoints.restore_variables(folder.checkpoints, int(name), like)
+        return checkpoints.restore_variables(run.folder.checkpoints, int(name), like)
     except CorruptCheckpointError as e:
         rest = ",".join(member for member in names if member != name)
         choice = f"leave it out with --members={rest} in evaluate and predict; or "
