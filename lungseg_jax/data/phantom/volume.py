@@ -58,7 +58,7 @@ class Scan:
                 pool.shutdown(cancel_futures=True)
 
     def draw(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw slice `k`, as `slices` does."""
+        """Draw slice `k`, as `slices` does: rows go from front to back."""
         thickness = self.spacing_mm[0] / self.patient.half_width_mm
         section = self.patient.at(float(self.levels[k]), thickness)
         canvas = Canvas(self.size, self.frame, scanner.AIR_HU)
@@ -67,7 +67,9 @@ class Scan:
         scanner.paint_couch(canvas, chest, self.patient.stream("couch"))
         mask = paint_section(canvas, section)
         rng = self.patient.stream("noise", k)
-        return scanner.acquire(canvas, mask, self.protocol, rng)
+        image, mask = scanner.acquire(canvas, mask, self.protocol, rng)
+        down = self.patient.down  # who is prone was drawn with the back up
+        return image[::down], mask[::down]
 
 
 def plan_volume(

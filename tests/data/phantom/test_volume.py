@@ -93,3 +93,16 @@ def test_spacing_chooses_what_is_scanned():
 def test_refuses_what_it_cannot_draw(wrong):
     with pytest.raises(ValueError, match="must be"):
         plan_volume(**{"seed": 0, **wrong})
+
+
+@pytest.mark.parametrize("seed,down", [(1, 1), (35, -1), (57, -1)])
+def test_rows_go_from_front_to_back_also_of_prone_patients(seed, down):
+    """The spine is behind the lungs, and has more bone than the sternum."""
+    scan = plan_volume(seed=seed, slices=12, size=96)
+    assert scan.patient.down == down
+    image, mask = (
+        np.stack(part) for part in zip(*map(scan.draw, range(3, 9)), strict=True)
+    )
+    _, row, column = np.argwhere(mask).mean(axis=0).astype(int)
+    bone = image[:, :, column - 6 : column + 7] > 200
+    assert bone[:, row:].sum() > 1.5 * bone[:, :row].sum()
