@@ -92,27 +92,21 @@ def command(doc: str | None, **settings):
     return click.command(cls=Command, help=(doc or "").strip(), **settings)
 
 
-def run(command: click.Command, words: Sequence[str] | None = None) -> None:
-    """Run a command with words, by default those of the command line, and exit."""
-    words = sys.argv[1:] if words is None else words
+def run(command: click.Command) -> None:
+    """Run a command with the words of the command line; exit if it fails."""
     with outcome.reported("nothing was written."):
         try:
             name = (
                 command.name if command.name == "lungseg" else f"lungseg {command.name}"
             )
-            with command.make_context(name, list(words)) as context:
+            with command.make_context(name, sys.argv[1:]) as context:
                 command.invoke(context)
-        except click.exceptions.Exit as e:  # after --help
-            status = e.exit_code
+        except click.exceptions.Exit:  # after --help or --version
+            pass
         except click.exceptions.NoArgsIsHelpError as e:
             print(e.ctx.get_help())
-            status = 0
         except click.UsageError as e:
             raise _plain(e) from e
-        else:
-            status = 0
-    if status:
-        sys.exit(status)
 
 
 def run_option(meaning: str, *, default: str | None = None, multiple: bool = False):

@@ -25,7 +25,7 @@ from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.outputs import check_outputs
 
 
-@app.command(__doc__, when_interrupted="nothing was written.")
+@app.command(__doc__)
 @app.run_option(
     "Run or bundle: a folder, gs://, s3:// or hf://; by default that of the package.",
     default=PRETRAINED,

@@ -39,7 +39,10 @@ def check(folder: Path, cache_dir: Path | None) -> None:
     from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.runtime import cache, progress
 
-    root = cache.root_if_possible(str(cache_dir or ""))
+    if cache_dir:
+        root = cache.cache_root(str(cache_dir), option="--cache_dir")
+    else:
+        root = cache.root_if_possible()
     local = local_data_folder(folder, root)
     progress.answer(describe_folder(preflight.check_folder(local, cache=root)))
 

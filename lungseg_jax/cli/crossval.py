@@ -45,7 +45,7 @@ def crossval(config: str, folds: int, workdir: str, device, words) -> None:
     from lungseg_jax.cli import train_flags
     from lungseg_jax.runtime.errors import UserError
 
-    if any(word.startswith("--config.data.test_fraction") for word in words):
+    if any(word.lstrip("-").startswith("config.data.test_fraction") for word in words):
         raise UserError(
             "--config.data.test_fraction would have no effect.",
             rule="each part of --folds is tested on.",

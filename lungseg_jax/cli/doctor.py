@@ -9,6 +9,8 @@ weights of the package are intact. Exit status 0: nothing to change; 2: somethin
 import os
 import platform
 import shutil
+import stat
+from pathlib import Path
 
 from lungseg_jax.cli import app
 from lungseg_jax.runtime import cache, progress
@@ -82,9 +84,17 @@ def _cache(faults: list[UserError]) -> list[tuple[str, str]]:
                 remedy="free some, or set XDG_CACHE_HOME to a folder on another disk.",
             )
         )
-    files = [path for path in root.rglob("*") if path.is_file()]
-    used = sum(path.stat().st_size for path in files) / 1e9
+    used = sum(map(_size, root.rglob("*"))) / 1e9
     return [("cache", f"{root}, {used:.2f} GB used, {free:.0f} GB free")]
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 for others, and if another command deletes it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _weights(faults: list[UserError]) -> list[tuple[str, str]]:

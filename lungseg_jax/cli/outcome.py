@@ -11,6 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
+from typing import NoReturn, TextIO
 
 from lungseg_jax.runtime import signals
 from lungseg_jax.runtime.errors import UserError
@@ -33,23 +34,17 @@ def reported(when_interrupted: str) -> Iterator[None]:
             yield
             sys.stdout.flush()
     except UserError as e:
-        print(e, file=sys.stderr)
-        sys.exit(2)
+        _exit(2, str(e))
     except OSError as e:  # a full disk, a folder that is not writable
         if isinstance(e, BrokenPipeError) and not _has_reader():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard(sys.stdout)
             sys.exit(0)
-        what = f"{e.filename}: {e.strerror}" if e.filename else e.strerror or e
-        if isinstance(e, FileNotFoundError) and not e.filename:  # of os.getcwd
-            what = "the working folder does not exist any more; change to another"
-        print(f"error: {what}.", file=sys.stderr)
-        sys.exit(2)
+        _exit(2, f"error: {_describe(e)}.")
     except KeyboardInterrupt as e:
         name, status = "SIGINT", signals.INTERRUPTED
         if isinstance(e, signals.Stopped):
             name, status = e.name, e.status
-        print(f"\nstopped by {name}; {when_interrupted}", file=sys.stderr)
-        sys.exit(status)
+        _exit(status, f"\nstopped by {name}; {when_interrupted}")
     finally:
         gc.freeze()  # or Python, as it ends, looks at all of JAX once more: 0.3 s
 
@@ -59,3 +54,29 @@ def _has_reader() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return not poll.poll(0)  # an event that is not asked for: an error, or a hang-up
+
+
+def _describe(error: OSError) -> str:
+    if error.filename:
+        return f"{error.filename}: {error.strerror}"
+    what = str(error.strerror or error)
+    if not isinstance(error, FileNotFoundError):
+        return what
+    if "temporary directory" in what:  # of tempfile
+        return "no folder for temporary files is writable; set TMPDIR to one that is"
+    # Of os.getcwd.
+    return "the working folder does not exist any more; change to another"
+
+
+def _exit(status: int, text: str) -> NoReturn:
+    """Exit with a status, even if the text cannot be printed to stderr."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
+    sys.exit(status)
+
+
+def _discard(stream: TextIO) -> None:
+    """Drop the buffer of a stream, or Python would try to write it as it ends, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

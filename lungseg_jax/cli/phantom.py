@@ -59,7 +59,6 @@ def phantom(
     import numpy as np
 
     from lungseg_jax.data.io.formats import split_suffix
-    from lungseg_jax.data.io.segments import LUNG
     from lungseg_jax.data.io.volume_writer import VolumeWriter
     from lungseg_jax.data.io.volumes import Volume
     from lungseg_jax.data.phantom.volume import plan_volume
@@ -68,14 +67,11 @@ def phantom(
     _check(out, mask, spacing)
     mask = mask or out.with_name(f"{name}_mask{suffix}")
     check_outputs([out, mask], inputs=[], overwrite=overwrite)
-    try:
-        scan = plan_volume(seed=seed, slices=slices, size=size, spacing_mm=spacing)
-    except ValueError as e:
-        raise UserError(str(e), remedy="fewer --slices, or a smaller --spacing.") from e
+    scan = plan_volume(seed=seed, slices=slices, size=size, spacing_mm=spacing)
     grid = Volume(f"phantom {seed}", _geometry(scan), lambda axis, k: scan.draw(k)[0])
     with (
         VolumeWriter(out, grid, np.int16) as images,
-        VolumeWriter(mask, grid, np.uint8, segments=(LUNG,)) as masks,
+        VolumeWriter(mask, grid, np.uint8) as masks,
         progress.bar(out.name, len(scan.levels)) as bar,
     ):
         for k, (image, lungs) in enumerate(scan.slices()):

@@ -78,7 +78,7 @@ class NetworkSlices(Sequence[Mapping[str, np.ndarray]]):
     def image_batches(
         self, batches: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the images `[b s s c]` of each batch `[b]`, and their indices `[1 b]`."""
+        """Yield the images `[b s s c]` of each batch, and its row numbers `[1 b]`."""
         for batch in batches:
             rows = np.arange(len(batch), dtype=np.int32)
             yield self.stack(batch)["image"], rows[None]

@@ -76,8 +76,8 @@ def scan(folder: Path) -> tuple[list[Pair], list[UserError]]:
     """
     images, bad_images = _list_files(subfolder(folder, IMAGES), inside=folder)
     masks, bad_masks = _list_files(subfolder(folder, MASKS), inside=folder)
-    masks = dict(zip(same_names(masks, images), masks.values(), strict=True))
-    faults = bad_images | bad_masks
+    masks, repeated = _rename(masks, images)
+    faults = bad_images | bad_masks | repeated
     if not images and not masks:
         raise UserError(
             f"{folder} holds no slices: {IMAGES}/ and {MASKS}/ are empty.",
@@ -149,6 +149,23 @@ def _list_files(
         if fault:
             faults[path] = fault
     return files, faults
+
+
+def _rename(
+    files: dict[str, Path], known: Collection[str]
+) -> tuple[dict[str, Path], dict[Path, UserError]]:
+    """Return files by their `same_names`, and a fault for each that has one already."""
+    renamed: dict[str, Path] = {}
+    faults: dict[Path, UserError] = {}
+    for name, path in zip(same_names(files, known), files.values(), strict=True):
+        first = renamed.setdefault(name, path)
+        if first != path:
+            faults[path] = UserError(
+                f"{path.parent} has both {first.name!a} and {path.name!a}.",
+                rule="names that differ only in how accents are stored are one name.",
+                remedy="move one of them out of the folder.",
+            )
+    return renamed, faults
 
 
 def _check_is_file(path: Path) -> UserError | None:

@@ -21,7 +21,7 @@ from lungseg_jax.inference.inputs import Input, find_inputs, remedy_for
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
 from lungseg_jax.runtime.errors import UserError, combine_errors
 from lungseg_jax.runtime.extras import require_library
-from lungseg_jax.runtime.outputs import check_outputs
+from lungseg_jax.runtime.outputs import check_outputs, require_outside
 
 INDEX = "index.html"  # of the pages of several volumes
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
@@ -66,8 +66,8 @@ def plan_outputs(
             f"the format {format} is unknown.", rule=f"one of {', '.join(known)}."
         )
     if source.is_dir():
-        for path in (target, *extra_outputs):
-            _refuse_inside(source, path)
+        # Masks among the inputs would be segmented by the next run.
+        require_outside((target, *extra_outputs), [source])
     inputs = find_inputs(source, series)
     if [found.path for found in inputs] == [source]:
         tasks = [_plan_input(source, _mask_of(source, target, format), series)]
@@ -113,17 +113,6 @@ def _plan_folder(
             stem, suffix = split_target(mask)
             mask = folder / stem / f"{uid}{suffix}"
         yield _plan_input(path, mask, uid or series)
-
-
-def _refuse_inside(source: Path, target: Path) -> None:
-    """Refuse outputs in the folder of the inputs: the next run would segment masks."""
-    inside = Path(os.path.realpath(target))  # unlike Path.resolve, circular links too
-    if inside.is_relative_to(os.path.realpath(source)):
-        raise UserError(
-            f"{target} is not outside of the input folder {source}.",
-            rule="nothing is written among the inputs.",
-            remedy=f"name an output outside of {source}.",
-        )
 
 
 def _refuse_shared_outputs(tasks: Sequence[PredictionTask], source: Path) -> None:

@@ -38,9 +38,10 @@ def label_sides(mask: np.ndarray) -> np.ndarray:
     inside, sides = mask[box], labels[box]
     middle = _middle(inside, mask.shape[2] / 2 - box[2].start)
     columns = np.arange(inside.shape[2])
+    beyond = middle >= inside.shape[2]  # all are right of the seam, the last one too
     for k in range(0, len(inside), TOGETHER):
         part = inside[k : k + TOGETHER]
-        is_right = columns < _seams(part, middle)[..., None]
+        is_right = columns < _seams(part, middle)[..., None] + beyond
         sides[k : k + TOGETHER] = np.where(is_right, *np.uint8([RIGHT, LEFT])) * part
     _unite_components(sides)
     return labels

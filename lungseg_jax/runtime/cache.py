@@ -7,11 +7,12 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import user_path
 
 
-def cache_root(setting: str = "") -> Path:
+def cache_root(setting: str = "", *, option: str = "--config.cache_dir") -> Path:
     """Create and return the cache folder.
 
     Args:
       setting: its path; empty for `lungseg_jax` in the user's cache directory.
+      option: what sets it, for errors.
 
     Raises:
       UserError: it cannot be created.
@@ -23,7 +24,7 @@ def cache_root(setting: str = "") -> Path:
     except OSError as e:
         raise UserError(
             f"the cache folder {root} cannot be created: {e.strerror}.",
-            remedy="name another with --config.cache_dir=DIR."
+            remedy=f"name another with {option}=DIR."
             if setting
             else "set XDG_CACHE_HOME to another folder.",
         ) from e

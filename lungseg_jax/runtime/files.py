@@ -97,8 +97,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path with the suffix of `path`, renamed to it at the end.
 
     Readers see the old file or the complete new one. If the block raises, the temporary
-    file is deleted and an existing file is left as it was. Missing parents are created.
-    An object of object storage is written at the end, from a temporary file.
+    file is deleted and an existing file is left as it was; only a process that is killed
+    leaves it, hidden. Missing parents are created. An object of object storage is written
+    at the end, from a temporary file.
 
     Raises:
       UserError: the file cannot be written (any OSError of the block).

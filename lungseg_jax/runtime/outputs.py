@@ -1,7 +1,9 @@
 """Checks of the files and folders that a command is to write, before it does any work."""
 
 import contextlib
+import functools
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,48 +31,31 @@ def check_outputs(
       UserError: an output is an input or inside one, two outputs are the same file, or
         one exists or cannot be created.
     """
-    realpath = os.path.realpath  # unlike Path.resolve, it accepts circular links
-    read, outputs = set().union(*map(_identities, inputs)), [*files, *folders]
-    for path in outputs:
-        if read & (_identities(path) | _identities(path.parent)):
-            raise UserError(
-                f"{path} would overwrite an input, or add a file to it.",
-                rule="inputs are left as they are.",
-                remedy="name an output elsewhere.",
-            )
-    names, repeated = set(), set()
-    for path in outputs:
-        (repeated if realpath(path) in names else names).add(realpath(path))
-    if repeated:
-        raise UserError(
-            f"two outputs have one name: {', '.join(sorted(repeated)[:3])}.",
-            rule="each output is a file of its own.",
-            remedy="name another output.",
-        )
-    folder_for_file = [(path, "folder", "file") for path in files if path.is_dir()]
-    file_for_folder = [(path, "file", "folder") for path in folders if path.is_file()]
-    for path, is_a, must_be in folder_for_file + file_for_folder:
-        raise UserError(
-            f"{path} is a {is_a}.",
-            rule=f"the output is a {must_be}.",
-            remedy="name another output.",
-        )
-    for path in files:
-        if path.exists() and not path.is_file():
-            raise UserError(
-                f"{path} is a device or a pipe.",
-                rule="an output is a file, which is replaced when the new one is complete.",
-                remedy="name a file.",
-            )
+    outputs = [*files, *folders]
+    require_outside(outputs, inputs)
+    _refuse_repeated(outputs)
+    _refuse_other_kinds(files, folders)
     for parent in dict.fromkeys(path.parent for path in outputs):
         check_writable(parent)
-    existing = [str(path) for path in outputs if path.exists()]
-    if existing and not overwrite:
-        raise UserError(
-            f"{pluralize(len(existing), 'output')} already there:\n"
-            f"{bullet_list(existing)}",
-            remedy=remedy,
-        )
+    if not overwrite:
+        _refuse_existing(outputs, remedy)
+
+
+def require_outside(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Check that no output is an input or inside one, at any depth, under any name.
+
+    Raises:
+      UserError: one is; it names both.
+    """
+    read = {identity: path for path in inputs for identity in _identities(path)}
+    identities = functools.cache(_identities)  # many outputs share a few folders
+    for path in outputs:
+        # Both where a link is and where it leads: a file replaces it, a folder is entered.
+        reals = [Path(os.path.realpath(place)) for place in (path, path.parent)]
+        places = {place for real in reals for place in (real, *real.parents)}
+        found = set().union(*map(identities, places)) & read.keys()
+        if found:
+            raise _not_outside(path, read[found.pop()])
 
 
 def check_writable(
@@ -96,12 +81,66 @@ def check_writable(
         raise UserError(f"{existing} is not writable.", remedy=remedy)
 
 
+def _not_outside(path: Path, source: Path) -> UserError:
+    if source.is_dir():
+        return UserError(
+            f"{path} is not outside of the input folder {source}.",
+            rule="nothing is written among the inputs.",
+            remedy=f"name an output outside of {source}.",
+        )
+    return UserError(
+        f"{path} would overwrite the input {source}.",
+        rule="inputs are left as they are.",
+        remedy="name an output elsewhere.",
+    )
+
+
+def _refuse_repeated(outputs: Sequence[Path]) -> None:
+    counts = Counter(os.path.realpath(path) for path in outputs)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    if repeated:
+        raise UserError(
+            f"two outputs have one name: {', '.join(repeated[:3])}.",
+            rule="each output is a file of its own.",
+            remedy="name another output.",
+        )
+
+
+def _refuse_other_kinds(files: Sequence[Path], folders: Sequence[Path]) -> None:
+    """Refuse folders in the place of files, files in that of folders, and devices."""
+    folder_for_file = [(path, "folder", "file") for path in files if path.is_dir()]
+    file_for_folder = [(path, "file", "folder") for path in folders if path.is_file()]
+    for path, is_a, must_be in folder_for_file + file_for_folder:
+        raise UserError(
+            f"{path} is a {is_a}.",
+            rule=f"the output is a {must_be}.",
+            remedy="name another output.",
+        )
+    for path in files:
+        if path.exists() and not path.is_file():
+            raise UserError(
+                f"{path} is a device or a pipe.",
+                rule="an output is a file, which is replaced when the new one is complete.",
+                remedy="name a file.",
+            )
+
+
+def _refuse_existing(outputs: Sequence[Path], remedy: str) -> None:
+    existing = [str(path) for path in outputs if path.exists()]
+    if existing:
+        raise UserError(
+            f"{pluralize(len(existing), 'output')} already there:\n"
+            f"{bullet_list(existing)}",
+            remedy=remedy,
+        )
+
+
 def _identities(path: Path) -> set:
     """Return what a path has in common with other names of the same file.
 
     Its inode too: some file systems do not distinguish between upper and lower case.
     """
-    identities = {os.path.realpath(path)}
+    identities = {os.path.realpath(path)}  # unlike Path.resolve, circular links too
     with contextlib.suppress(OSError):
         status = os.stat(path)
         identities.add((status.st_dev, status.st_ino))

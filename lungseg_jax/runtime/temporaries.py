@@ -37,14 +37,17 @@ def working_folder(path: Path) -> Iterator[Path]:
         if name and name[1] == path.name and other.is_dir() and not other.is_symlink():
             with contextlib.suppress(OSError), _locked(other):
                 shutil.rmtree(other)
-    folder.mkdir()
+    unlocked = path.with_name(f".{uuid.uuid4().hex}")  # not a name that others look for
+    unlocked.mkdir()
     try:
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):  # a file system without locks
-                stack.enter_context(_locked(folder))
+                stack.enter_context(_locked(unlocked))
+            unlocked.rename(folder)
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for left in (unlocked, folder):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_temporaries(folder: Path) -> None:

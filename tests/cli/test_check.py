@@ -111,6 +111,17 @@ def test_lists_all_faults_and_exits_with_2(lungseg_here, pair_folder, tmp_path):
     ]
 
 
+def test_a_cache_folder_that_is_named_must_be_usable(
+    lungseg_here, pair_folder, tmp_path
+):
+    (tmp_path / "file").touch()
+    folder = pair_folder(["a"])
+    done = lungseg_here("check", f"--cache_dir={tmp_path}/file/cache", folder)
+    assert done.returncode == 2 and "file/cache cannot be created" in done.stderr
+    assert "name another with --cache_dir=DIR." in done.stderr
+    assert lungseg_here("check", folder, cache=tmp_path / "file").returncode == 0
+
+
 @pytest.mark.parametrize(
     "words,message",
     [

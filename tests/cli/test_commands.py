@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lungseg_jax.cli import outcome
 from lungseg_jax.cli.evaluate import evaluate
 from lungseg_jax.cli.predict import predict
 from lungseg_jax.inference.ensemble.predictor import LESS_MEMORY
+from lungseg_jax.runtime.errors import UserError
 
 RECIPE = "--config=configs/smoke.py"
 
@@ -249,6 +251,25 @@ def test_a_reader_that_has_left_is_not_an_error(words, labelled_folder, shared_f
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_a_folder_for_temporary_files_the_remedy_is_named(capsys, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/dev/null"])
+    with pytest.raises(SystemExit, match="2"), outcome.reported(""):
+        tempfile.mkdtemp()
+    assert "set TMPDIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error,status", [(UserError(""), 2), (OSError(""), 2), (KeyboardInterrupt(), 130)]
+)
+def test_the_status_is_the_same_if_stderr_is_full(error, status, monkeypatch):
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stderr", full)
+        with pytest.raises(SystemExit) as e, outcome.reported(""):
+            raise error
+    assert e.value.code == status
 
 
 def test_a_pipe_other_than_the_output_that_breaks_is_an_error(capfd):

@@ -1,6 +1,7 @@
 """`lungseg doctor`: what it describes, and what it objects to."""
 
 import shutil
+from pathlib import Path
 
 from lungseg_jax.runtime import devices, memory
 
@@ -35,6 +36,21 @@ def test_objects_to_a_cache_that_cannot_be_created(lungseg_here, tmp_path):
     (tmp_path / "file").touch()
     done = lungseg_here("doctor", cache=tmp_path / "file")
     assert done.returncode == 2 and "cannot be created" in done.stderr
+
+
+def test_a_cache_file_may_be_deleted_meanwhile(lungseg_here, tmp_path, monkeypatch):
+    file = tmp_path / "lungseg_jax/cached"
+    file.parent.mkdir()
+    file.write_bytes(bytes(10**7))
+
+    def find(*_):
+        yield file
+        file.unlink()  # by a training
+        yield file
+
+    monkeypatch.setattr(Path, "rglob", find)
+    done = lungseg_here("doctor", cache=tmp_path)
+    assert done.returncode == 0 and "lungseg_jax, 0.01 GB used" in done.stdout
 
 
 def test_objects_to_a_container_with_little_memory(lungseg_here, monkeypatch, tmp_path):

@@ -252,3 +252,13 @@ def test_accents_may_be_taken_apart(pair_folder):
         assert pair.name == pair.image.stem == name and pair.mask.exists()
         (folder / "slices.csv").write_text(f"name,patient\n{other},P1\n")
         assert read_metadata(folder, [pair.name]).patients == {name: "P1"}
+
+
+def test_refuses_a_name_that_is_stored_in_two_ways(pair_folder):
+    folder = pair_folder(["M\u00fcller"])
+    mask = folder / "2d_masks/M\u00fcller.tif"
+    shutil.copy(mask, mask.with_name("Mu\u0308ller.tif"))
+    _, (fault,) = scan(folder)
+    assert fault.what == (
+        rf"{folder}/2d_masks has both 'Mu\u0308ller.tif' and 'M\xfcller.tif'."
+    )

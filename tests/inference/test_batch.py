@@ -82,14 +82,14 @@ def test_a_broken_volume_does_not_stop_the_others(segmenter, patients, tmp_path)
 def test_a_disk_that_fails_does_not_stop_the_others(
     segmenter, patients, tmp_path, monkeypatch, fails
 ):
-    def position(self, k, position=Geometry.position):
+    def file_index(self, k, file_index=Geometry.file_index):
         reads.append(k)
         if len(reads) == fails:
             raise OSError(errno.EIO, "Input/output error")
-        return position(self, k)
+        return file_index(self, k)
 
     reads = []
-    monkeypatch.setattr(Geometry, "position", position)
+    monkeypatch.setattr(Geometry, "file_index", file_index)
     tasks = plan_outputs(patients, tmp_path / "out")[1:]
     skipped, table = predict(segmenter, tasks, tmp_path / "t.csv")
     (error,) = skipped.values()

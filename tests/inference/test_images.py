@@ -186,7 +186,7 @@ def test_a_disk_that_fails_is_a_plain_error(segmenter, scan, tmp_path, monkeypat
     def fail(self, k):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Geometry, "position", fail)
+    monkeypatch.setattr(Geometry, "file_index", fail)
     sitk.WriteImage(scan, str(tmp_path / "in.nii"))
     with pytest.raises(UserError, match="slice 0 of .*in.nii cannot be read: Input"):
         segmenter(tmp_path / "in.nii")

@@ -269,10 +269,10 @@ def test_names_maps_and_overlays_after_the_mask(images, volume, tmp_path):
 
 
 def test_refuses_to_overwrite_an_input_under_any_name(images, volume, tmp_path):
-    assert_refused("would overwrite an input", volume, volume, overwrite=True)
+    assert_refused("would overwrite the input", volume, volume, overwrite=True)
     source = images / "a.tif"
     assert_refused(
-        "would overwrite an input",
+        "would overwrite the input",
         source,
         tmp_path / "m.png",
         extra_outputs=(source,),

@@ -68,6 +68,14 @@ def test_a_single_lung_is_on_its_side_of_the_image(lung, side):
 
 
 @pytest.mark.parametrize("across,side", [(1, RIGHT), (-1, LEFT)])
+def test_a_narrow_lung_beside_the_middle_of_the_image_is_not_cut(across, side):
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:, 10:50, 20:28] = 1
+    mask = mask[..., ::across]
+    np.testing.assert_array_equal(label_sides(mask), mask * side)
+
+
+@pytest.mark.parametrize("across,side", [(1, RIGHT), (-1, LEFT)])
 def test_a_lung_that_is_beyond_the_seam_in_one_slice_stays_whole(across, side):
     mask = ellipses(RIGHT_LUNG, LEFT_LUNG)
     mask[2:5] = ellipses(RIGHT_LUNG)[2:5]

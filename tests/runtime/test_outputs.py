@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.runtime.outputs import check_outputs
+from lungseg_jax.runtime.outputs import check_outputs, require_outside
 
 
 def test_outputs_are_neither_inputs_nor_the_same_file(tmp_path):
@@ -21,12 +21,12 @@ def test_outputs_are_neither_inputs_nor_the_same_file(tmp_path):
         assert e.value.remedy
         return e.value.what
 
-    assert "an input" in refusal(read)
-    assert "an input" in refusal(read / "x.csv")
-    assert "an input" in refusal(tmp_path / "link" / "x.csv")
+    outside = f"not outside of the input folder {read}"
+    for path in (read, read / "x.csv", tmp_path / "link" / "x.csv"):
+        assert outside in refusal(path)
     (tmp_path / "scan").touch()
     (tmp_path / "SCAN").hardlink_to(tmp_path / "scan")  # as if case made no difference
-    with pytest.raises(UserError, match="SCAN would overwrite an input"):
+    with pytest.raises(UserError, match="SCAN would overwrite the input"):
         check_outputs([tmp_path / "SCAN"], inputs=[tmp_path / "scan"], overwrite=True)
     assert "one name" in refusal(new, tmp_path / "." / "new")
     (tmp_path / "there").touch()
@@ -34,6 +34,18 @@ def test_outputs_are_neither_inputs_nor_the_same_file(tmp_path):
     for overwrite in (False, True):
         check_outputs([new, tmp_path / "circle"], inputs=[read], overwrite=overwrite)
     check_outputs([tmp_path / "there"], inputs=[read], overwrite=True)
+
+
+def test_outputs_are_not_deep_inside_an_input(tmp_path):
+    """Neither is a link in an input, which would be replaced, or one into it."""
+    (tmp_path / "read/deeper").mkdir(parents=True)
+    (tmp_path / "into").symlink_to(tmp_path / "read/deeper")
+    (tmp_path / "read/away").symlink_to(tmp_path / "elsewhere")
+    for path in ("read/deeper/x.csv", "read/new/folder/x.csv", "into", "read/away"):
+        with pytest.raises(
+            UserError, match=f"{path} is not outside of the input folder"
+        ):
+            require_outside([tmp_path / path], [tmp_path / "read"])
 
 
 def test_outputs_are_regular_files(tmp_path):

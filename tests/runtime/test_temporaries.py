@@ -1,5 +1,6 @@
 """What a killed process leaves beside an output, and what deletes it."""
 
+import fcntl
 import subprocess
 import sys
 
@@ -28,3 +29,17 @@ def test_what_a_killed_process_has_left_is_deleted_when_the_path_is_written_agai
         with working_folder(path) as second:  # as another process would
             assert first.is_dir() and second.is_dir()
     assert [p.name[10:] for p in tmp_path.iterdir()] == [other.name]
+
+
+def test_a_folder_is_not_deleted_before_it_is_locked(tmp_path, monkeypatch):
+    path, lock = tmp_path / "ct.nii.gz", fcntl.flock
+
+    def late(*args):
+        monkeypatch.setattr("fcntl.flock", lock)
+        with working_folder(path):  # of another process, meanwhile
+            return lock(*args)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with working_folder(path) as folder:
+        assert folder.is_dir()
+    assert not list(tmp_path.iterdir())

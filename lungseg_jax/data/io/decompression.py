@@ -101,6 +101,8 @@ def _inflate(file: BinaryIO, *, is_gzip: bool) -> Iterator[bytes]:
             if decompressor.eof:
                 if not is_gzip:
                     return
+                if not (block := block.lstrip(b"\0")):  # padding, as on tapes
+                    break
                 decompressor = zlib.decompressobj(wbits)  # the next member
             out = decompressor.decompress(block, BLOCK)
             block = decompressor.unconsumed_tail or decompressor.unused_data

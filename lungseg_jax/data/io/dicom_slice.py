@@ -26,7 +26,10 @@ _PLACEMENT = {  # by tag: a name, and what it consists of
 _ROUNDING = 0.01  # GDCM normalizes directions
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
 BITS_ALLOCATED, BITS_STORED, HIGH_BIT = "0028|0100", "0028|0101", "0028|0102"
-SLOPE = "0028|1053"
+_RESCALING = {  # by tag: a name, and what it is
+    "0028|1053": ("Slope", "a number other than 0."),
+    "0028|1052": ("Intercept", "a number, such as -1024."),
+}
 # Element (7FE0,0010) and its length, by byte order; implicit VR is always little endian.
 _PIXELS = {
     "little": re.compile(rb"\xe0\x7f\x10\0(?:(?:OB|OW|UN)\0\0)?(.{4})", re.DOTALL),
@@ -111,7 +114,7 @@ class DicomSlice:
             )
         self._check_bits()
         self._check_pixels()
-        self._check_slope()
+        self._check_rescaling()
         self._check_placement()
 
     def _check_bits(self) -> None:
@@ -160,19 +163,21 @@ class DicomSlice:
             raise _damaged(self.file, "it cannot be inflated to its end")
         return elements
 
-    def _check_slope(self) -> None:
-        """Refuse a slope that cannot be one: GDCM replaces some of them by 1."""
-        text = self.get_tag(SLOPE)
-        try:
-            is_valid = not text or 0 < abs(float(text)) < math.inf
-        except ValueError:
-            is_valid = False
-        if not is_valid:
-            raise UserError(
-                f"{self.file} states an invalid Rescale Slope (0028,1053): {text}.",
-                rule="a number other than 0.",
-                remedy="export the series again, or convert it to NIfTI and scale it.",
-            )
+    def _check_rescaling(self) -> None:
+        """Refuse what is not a number: GDCM takes 1 or 0 instead, without a warning."""
+        for tag, (name, rule) in _RESCALING.items():
+            text = self.get_tag(tag)
+            try:
+                number = float(text or 1)  # not stated: valid
+            except ValueError:
+                number = math.nan
+            if not math.isfinite(number) or number == 0 and name == "Slope":
+                raise UserError(
+                    f"{self.file} states an invalid Rescale {name} "
+                    f"({tag.replace('|', ',')}): {text}.",
+                    rule=rule,
+                    remedy="export the series again, or convert it to NIfTI and scale it.",
+                )
 
     def _check_placement(self) -> None:
         """Refuse a placement that ITK does not use: it assumes one, without a warning."""

@@ -112,14 +112,14 @@ class Geometry:
         pairs = (self, other), (self.standard, other.standard)
         return any(a.size == b.size and a._has_close_axes(b) for a, b in pairs)
 
-    def position(self, k: int) -> int:
+    def file_index(self, k: int) -> int:
         """Return the index of standard slice `k` along its axis of the file."""
         return k if self._is_ascending(0) else self.count - 1 - k
 
     def index(self, k: int) -> tuple[int | slice, ...]:
         """Return the index of standard slice `k` in an array `[z y x]` of the file."""
         where: list[int | slice] = [slice(None)] * 3
-        where[2 - self.axes[0]] = self.position(k)
+        where[2 - self.axes[0]] = self.file_index(k)
         return tuple(where)
 
     def to_standard(self, plane: np.ndarray) -> np.ndarray:

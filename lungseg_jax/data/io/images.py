@@ -20,7 +20,7 @@ from lungseg_jax.runtime.files import atomic_write
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 MAX_PIXELS = 2**26  # 8192 x 8192; a CT slice has 2**18
 MAX_FILE_BYTES = 8 * MAX_PIXELS + 2**20  # that many float64 pixels, and a header
-_BITS = (1, 2, 4, 8, 16, 32, 64)  # OpenCV multiplies 12-bit values by 16
+_BITS = (1, 8, 16, 32, 64)  # OpenCV multiplies values of 2, 4 and 12 bits
 
 # The dtypes that OpenCV writes to a file with this suffix.
 _TIFF_DTYPES = ("uint8", "int16", "uint16", "float32")

@@ -117,7 +117,7 @@ class VolumeWriter:
         plane = geometry.from_standard(image.astype(self._dtype))
         try:
             if geometry.axes[0] == 2:
-                self._file.seek(self._offset + geometry.position(k) * plane.nbytes)
+                self._file.seek(self._offset + geometry.file_index(k) * plane.nbytes)
                 self._file.write(plane.tobytes())
             else:
                 self._write_strided(geometry.index(k), plane)

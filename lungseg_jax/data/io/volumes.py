@@ -77,7 +77,7 @@ class Volume:
         """
         name = f"slice {k} of {self.name}"
         try:
-            plane = self._read_plane(self.geometry.axes[0], self.geometry.position(k))
+            plane = self._read_plane(self.geometry.axes[0], self.geometry.file_index(k))
         except OSError as e:
             raise UserError(f"{name} cannot be read: {e.strerror or e}.") from e
         require_finite(plane, name)

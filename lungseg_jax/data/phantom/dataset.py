@@ -141,8 +141,9 @@ def write_phantoms(
       progress: called in the calling thread after each pair.
 
     Raises:
-      ValueError: `slices` is below 1 or `size` below 64.
-      UserError: a file cannot be written; the remaining slices are not drawn.
+      ValueError: `slices` is below 1.
+      UserError: as `make_phantom`; or a file cannot be written, and the remaining slices
+        are not drawn.
     """
     if slices < 1:
         raise ValueError(f"slices={slices} must be at least 1; try 100.")

@@ -19,6 +19,7 @@ from lungseg_jax.data.phantom.patient import (
     draw_patient,
 )
 from lungseg_jax.data.phantom.scanner import Protocol
+from lungseg_jax.runtime.errors import UserError, pluralize
 
 NECK_LEVEL, ABDOMEN_LEVEL = -0.3, 1.5  # what a scan of the chest shows, generously
 
@@ -85,10 +86,12 @@ def plan_volume(
         Otherwise, their middle is in the lower half of the chest.
 
     Raises:
-      ValueError: the size is below 64, there is no slice, or the slices leave the body.
+      UserError: the size is below 64, there is no slice, or the slices leave the body.
     """
     if size < 64 or slices < 1:
-        raise ValueError(f"size={size} must be at least 64, and slices={slices} 1.")
+        raise UserError(
+            f"size={size}, slices={slices}.", rule="at least 64 and 1, respectively."
+        )
     patient = pleura.displace(draw_patient((seed, 0, 1)))
     rng = patient.stream("scan")
     span = ABDOMEN_LEVEL - NECK_LEVEL
@@ -100,8 +103,10 @@ def plan_volume(
     levels = middle + step * (np.arange(slices)[::-1] - (slices - 1) / 2)
     if levels[0] > BOTTOM_LEVEL or not spacing_mm > 0:
         longest = int((BOTTOM_LEVEL - TOP_LEVEL) * level_mm)
-        raise ValueError(
-            f"{slices} slices at {spacing_mm:g} mm must be within the body, {longest} mm."
+        raise UserError(
+            f"{pluralize(slices, 'slice')} at {spacing_mm:g} mm would not be within the "
+            f"body, {longest} mm.",
+            remedy="fewer slices, or a smaller spacing.",
         )
     width = np.ptp(patient.at(0.5).skin[:, 0])
     scale = rng.uniform(0.72, 0.95) / width
@@ -119,9 +124,12 @@ def plan_volume(
 
 
 def make_volume(
-    seed: int, *, slices: int = 96, size: int = 256, spacing_mm: float = 0.0
+    seed: int, *, slices: int = 96, size: int = 256
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    """Draw a patient as a volume, as a pure function of the arguments of `plan_volume`.
+    """Draw a patient from neck to abdomen, as a pure function of the arguments.
+
+    Args:
+      seed, slices, size: see `plan_volume`.
 
     Returns:
       The image, int16 `[slices size size]` in Hounsfield units, from feet to head; the
@@ -129,8 +137,8 @@ def make_volume(
       and columns in mm.
 
     Raises:
-      ValueError: as `plan_volume`.
+      UserError: as `plan_volume`.
     """
-    scan = plan_volume(seed=seed, slices=slices, size=size, spacing_mm=spacing_mm)
+    scan = plan_volume(seed=seed, slices=slices, size=size)
     images, masks = zip(*scan.slices(), strict=True)
     return np.stack(images), np.stack(masks), scan.spacing_mm

@@ -2,6 +2,7 @@
 
 import gzip
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from volume_files import refused, voxels, write_nifti
@@ -20,6 +21,19 @@ def test_refuses_a_truncated_file(suffix, compressed, tmp_path):
     with pytest.raises(UserError, match="in.n|in.m") as e, open_volume(file) as volume:
         list(volume.slices())
     assert "damaged" in e.value.what or "cannot be read" in e.value.what
+
+
+def test_accepts_zeros_after_a_member_of_a_gzip_file(tmp_path, monkeypatch):
+    """As gzip(1) and nibabel do; files are padded so on tapes."""
+    monkeypatch.setattr("lungseg_jax.data.io.decompression.BLOCK", 100)
+    content = write_nifti(tmp_path / "in.nii", "RAS").read_bytes()
+    members = gzip.compress(content[:999]), gzip.compress(content[999:])
+    (tmp_path / "in.nii.gz").write_bytes(b"".join(m + bytes(512) for m in members))
+    with (
+        open_volume(tmp_path / "in.nii") as plain,
+        open_volume(tmp_path / "in.nii.gz") as padded,
+    ):
+        np.testing.assert_array_equal(list(padded.slices()), list(plain.slices()))
 
 
 def test_stops_decompressing_a_bomb(tmp_path, monkeypatch):

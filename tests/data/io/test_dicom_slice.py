@@ -231,13 +231,19 @@ def test_refuses_an_invalid_placement(tag, name, text, tmp_path):
     refused(tmp_path / "in", message.replace(str(file), ""))
 
 
-@pytest.mark.parametrize("slope", ["0", "0.0", "nan", "inf", "wide"])
-def test_refuses_an_invalid_slope(slope, tmp_path):
-    """GDCM would take 1 for 0."""
+@pytest.mark.parametrize(
+    "tag,name,text",
+    [
+        *(("28005310", "Slope", text) for text in ("0", "0.0", "nan", "inf", "wide")),
+        *(("28005210", "Intercept", text) for text in ("- 1024", "nan", "inf", "low")),
+    ],
+)
+def test_refuses_an_invalid_rescaling(tag, name, text, tmp_path):
+    """GDCM would take a slope of 1 or an intercept of 0."""
     write_series(tmp_path / "in")
     file = tmp_path / "in/IM0003"
-    replace_text(file, b"\x28\x00\x53\x10DS", slope)
-    message = rf"IM0003 states an invalid Rescale Slope \(0028,1053\): {slope}\."
+    replace_text(file, bytes.fromhex(tag) + b"DS", text)
+    message = rf"IM0003 states an invalid Rescale {name} \(0028,105\d\): {text}\."
     refused(file, message)
     refused(tmp_path / "in", message)
 

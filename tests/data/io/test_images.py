@@ -393,15 +393,19 @@ def test_refuses_a_pipe_without_waiting_for_it(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
-def test_refuses_12_bits(tmp_path):
-    """OpenCV multiplies the values by 16."""
-    path = tmp_path / "a.tif"
-    content = sized_tiff(4, 4).replace(
-        struct.pack("<HHII", 258, 3, 1, 8), struct.pack("<HHII", 258, 3, 1, 12)
-    )
+@pytest.mark.parametrize("kind,bits", [("png", 2), ("png", 4), ("tif", 4), ("tif", 12)])
+def test_refuses_values_that_opencv_multiplies(kind, bits, tmp_path):
+    """By 85, 17 and 16."""
+    content = sized_png(4, 4, bits)
+    if kind == "tif":
+        content = sized_tiff(4, 4).replace(
+            struct.pack("<HHII", 258, 3, 1, 8), struct.pack("<HHII", 258, 3, 1, bits)
+        )
+    path = tmp_path / f"a.{kind}"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="12 bits"):
-        read_image(path)
+    for read in (read_image, read_mask):
+        with pytest.raises(UserError, match=f"has {bits} bits per pixel"):
+            read(path)
 
 
 def test_refuses_inverted_values(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lungseg_jax.data.phantom.volume import Scan, make_volume, plan_volume
+from lungseg_jax.runtime.errors import UserError
 
 SLICES, SIZE = 40, 96
 
@@ -88,11 +89,18 @@ def test_spacing_chooses_what_is_scanned():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 63}, {"slices": 0}, {"spacing_mm": 100}, {"spacing_mm": np.nan}]
+    "wrong,what",
+    [
+        ({"size": 63}, "size=63, slices=96"),
+        ({"slices": 0}, "slices=0"),
+        ({"spacing_mm": 100}, "96 slices at 100 mm would not be within the body"),
+        ({"spacing_mm": np.nan, "slices": 1}, "1 slice at nan mm"),
+    ],
 )
-def test_refuses_what_it_cannot_draw(wrong):
-    with pytest.raises(ValueError, match="must be"):
+def test_refuses_what_it_cannot_draw(wrong, what):
+    with pytest.raises(UserError, match=what) as e:
         plan_volume(**{"seed": 0, **wrong})
+    assert e.value.rule or e.value.remedy
 
 
 @pytest.mark.parametrize("seed,down", [(1, 1), (35, -1), (57, -1)])
