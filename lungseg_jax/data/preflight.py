@@ -118,7 +118,7 @@ def check_folder(folder: Path, *, cache: Path | None = None) -> CheckedFolder:
 
     Raises:
       UserError: with a row for each fault: those that `pairs.scan` finds, unreadable or
-        truncated files, colour, masks with other values, different shapes within a pair,
+        truncated files, color, masks with other values, different shapes within a pair,
         mixed dtypes.
     """
     pairs, faults = scan(folder)

@@ -1,6 +1,6 @@
 """Conversion of slices to network inputs, and of network outputs back to slices.
 
-A slice of any size is scaled to `image_size` along its longer side and centred in a
+A slice of any size is scaled to `image_size` along its longer side and centered in a
 square, and `to_slice` inverts exactly that. Downscaling averages areas, so a mask becomes
 the fraction of lung under each pixel.
 

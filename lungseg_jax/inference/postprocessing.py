@@ -14,7 +14,7 @@ from lungseg_jax.metrics.bounding_box import bounding_box
 from lungseg_jax.runtime.errors import unknown_name
 
 DEFAULT = "drop_islands+fill_holes"
-_LUNG_NEIGHBOURS, _BACKGROUND_NEIGHBOURS = 8, 4  # lung connects over corners
+_LUNG_NEIGHBORS, _BACKGROUND_NEIGHBORS = 8, 4  # lung connects over corners
 
 
 def postprocess(mask: np.ndarray, name: str) -> np.ndarray:
@@ -47,7 +47,7 @@ def _none(mask):
 
 
 def _fill_holes(mask):
-    labels, areas = _components(~mask, _BACKGROUND_NEIGHBOURS)
+    labels, areas = _components(~mask, _BACKGROUND_NEIGHBORS)
     is_hole = areas < HOLE * areas[0]  # label 0 is the mask itself
     edges = labels[0], labels[-1], labels[:, 0], labels[:, -1]
     is_hole[np.concatenate(edges)] = False
@@ -64,7 +64,7 @@ def _two_largest(mask):
 
 
 def _keep_components(mask, is_kept):
-    labels, areas = _components(mask, _LUNG_NEIGHBOURS)
+    labels, areas = _components(mask, _LUNG_NEIGHBORS)
     if len(areas) < 3:
         return mask
     kept = is_kept(areas[1:])

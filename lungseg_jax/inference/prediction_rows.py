@@ -45,10 +45,11 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = [row for row in reader if None not in row.values()]
+            rows = list(reader)
             columns = tuple(reader.fieldnames or ())
         if columns == COLUMNS:
             _check_cells(rows)
+            rows = [row for row in rows if _is_complete(row)]
     except (OSError, ValueError, csv.Error) as e:
         raise UserError(f"{path} cannot be read as a table: {e}.") from e
     if columns != COLUMNS:
@@ -68,14 +69,29 @@ def _check_cells(rows: Iterable[Row]) -> None:
     """Check the cells of a table, which a spreadsheet may have changed.
 
     Raises:
-      ValueError: a name is not a path, or a number is not one.
+      ValueError: a name is not a path, a number is not one, or a row has too many cells.
     """
-    for row in rows:
-        if "\0" in row["input"]:
-            raise ValueError("a name has zero bytes")
-        for column in COLUMNS[1:]:
-            if row[column] != WHOLE:
-                parse_cell(column, row[column])
+    for number, row in enumerate(rows, start=2):  # the header is row 1
+        try:
+            if _is_complete(row):
+                _check_row(row)
+        except ValueError as e:
+            raise ValueError(f"row {number}: {e}") from e
+
+
+def _is_complete(row: Row) -> bool:
+    """Whether a row has all cells; a command that was killed may have left half of one."""
+    return None not in row.values()
+
+
+def _check_row(row: Row) -> None:
+    if None in row:
+        raise ValueError("there are more cells than columns")
+    if "\0" in row["input"]:
+        raise ValueError("a name has zero bytes")
+    for column in COLUMNS[1:]:
+        if not (column == "slice" and row[column] == WHOLE):
+            parse_cell(column, row[column])
 
 
 def rows_by_input(rows: Iterable[Row]) -> dict[str, list[Row]]:

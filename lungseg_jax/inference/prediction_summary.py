@@ -11,7 +11,7 @@ from lungseg_jax.inference import review
 from lungseg_jax.inference.prediction_rows import WHOLE
 from lungseg_jax.runtime.errors import pluralize
 
-SHOWN = 12  # slices, or series of neighbours, that are named
+SHOWN = 12  # slices, or series of neighbors, that are named
 
 
 class PredictionSummary:
@@ -83,7 +83,7 @@ def _describe_volume(row: Mapping[str, Any]) -> str:
 
 
 def _name_slices(slices: Sequence[tuple[str, int | None]]) -> str:
-    """Name slices, each volume once and neighbours as one span: `a.nii:3, 7-12, b.nii:0`.
+    """Name slices, each volume once and neighbors as one span: `a.nii:3, 7-12, b.nii:0`.
 
     Args:
       slices: the name of an input and the index in it, or None if it is a single slice.
@@ -91,7 +91,7 @@ def _name_slices(slices: Sequence[tuple[str, int | None]]) -> str:
 
     def series(item: tuple[int, tuple[str, int | None]]) -> tuple[str, int | None]:
         i, (name, k) = item
-        return name, None if k is None else k - i  # is the same for neighbours
+        return name, None if k is None else k - i  # is the same for neighbors
 
     groups = [
         [slice_ for _, slice_ in group]

@@ -169,6 +169,6 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             row = json.loads(line)
             row["made_with"] = row["made_with"] and dict(row["made_with"])
             mask = str(row["mask"])
-        except (ValueError, KeyError, TypeError):  # cut short
-            continue
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # it was cut short, or edited
         yield mask, row

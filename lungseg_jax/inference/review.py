@@ -28,7 +28,7 @@ def reason_of(disagreement: float) -> str:
 def unlike_neighbours(masks: np.ndarray) -> np.ndarray:
     """Find slices whose lung is not what the slices above and below lead to expect.
 
-    Unexpected are pixels of lung that neither neighbour has, and pixels that both have and
+    Unexpected are pixels of lung that neither neighbor has, and pixels that both have and
     the slice has not. So a lung may grow or shrink from slice to slice at any rate.
 
     Args:
@@ -36,7 +36,7 @@ def unlike_neighbours(masks: np.ndarray) -> np.ndarray:
 
     Returns:
       bool `[n]`: unexpected are more than UNLIKE of the pixels of lung. The first and the
-      last slice are never unlike their neighbours.
+      last slice are never unlike their neighbors.
     """
     areas = np.array([np.count_nonzero(mask) for mask in masks])
     smallest = max(SMALLEST * areas.max(initial=0), 1)

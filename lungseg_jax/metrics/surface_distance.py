@@ -1,7 +1,7 @@
 """Surface distances between the boundaries of two masks: NSD, HD95, ASSD, in 2D and 3D.
 
 The boundary is defined as in Nikolov et al., arXiv:1809.04430, and the authors' library
-surface-distance. It passes between pixels; its elements are centred on the corners of four
+surface-distance. It passes between pixels; its elements are centered on the corners of four
 pixels, or of eight voxels, and weighted by their length or area, so a slanted boundary
 counts by its size rather than its number of pixels. Distances are between the corners that
 the boundaries pass through.
@@ -37,7 +37,7 @@ def surface_scores(
       tolerance: of NSD.
 
     Returns:
-      "nsd", normalised surface distance: the share of both boundaries within the
+      "nsd", normalized surface distance: the share of both boundaries within the
       tolerance of the other (the "surface Dice" of Nikolov et al.); "hd95", the larger
       of the two 95th percentiles of the distance; "assd", the average symmetric surface
       distance, which is the mean over both boundaries (Heimann et al., IEEE TMI 28, 2009).
@@ -63,7 +63,7 @@ def _boundary_distances(predicted, truth, spacing):
     box = bounding_box(predicted | truth)
     patterns = [element_patterns(np.pad(m[box], 1)) for m in (predicted, truth)]
     size_of = element_sizes(spacing)
-    # At the first and the last pattern, all neighbours are on one side.
+    # At the first and the last pattern, all neighbors are on one side.
     elements = [np.nonzero((p > 0) & (p < len(size_of) - 1)) for p in patterns]
     return [
         (

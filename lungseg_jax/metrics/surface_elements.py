@@ -1,6 +1,6 @@
 """Sizes of the elements of which the boundary of a mask consists, in 2D and in 3D.
 
-An element is centred on the point where 4 pixels or 8 voxels meet, and its shape follows
+An element is centered on the point where 4 pixels or 8 voxels meet, and its shape follows
 from which of them are inside. In 2D it is a line that cuts the corners off, in 3D a
 surface of marching cubes (Lorensen & Cline, SIGGRAPH 1987). The sizes are those of the
 library surface-distance of Nikolov et al., arXiv:1809.04430; a test compares all of them.
@@ -25,13 +25,13 @@ SIDES = [
 
 
 def element_patterns(mask: np.ndarray) -> np.ndarray:
-    """Return which neighbours of each inner point are inside, as the bits of a number.
+    """Return which neighbors of each inner point are inside, as the bits of a number.
 
     Args:
       mask: `[h w]` or `[d h w]`, boolean.
 
     Returns:
-      uint8 of a size that is smaller by one; bit i is the i-th of the neighbours in the
+      uint8 of a size that is smaller by one; bit i is the i-th of the neighbors in the
       order of memory. The boundary passes where it is neither 0 nor the largest number.
     """
     patterns = np.zeros(np.subtract(mask.shape, 1), np.uint8)
@@ -73,16 +73,16 @@ def _areas(spacing: Sequence[float]) -> np.ndarray:
 
 def _loops(inside: Mapping[Point, bool]) -> Iterator[np.ndarray]:
     """Yield the polygons `[n 3]` that separate the corners inside from the others."""
-    neighbours = collections.defaultdict(list)
+    neighbors = collections.defaultdict(list)
     # Where two diagonals of a side are possible, the fewer corners are separated.
     separated = sum(inside.values()) <= 4
     for side in SIDES:
         for start, end in _segments(side, inside, separated):
-            neighbours[start].append(end)
-            neighbours[end].append(start)
-    while neighbours:
-        loop = [next(iter(neighbours))]
-        while ahead := [p for p in neighbours.pop(loop[-1]) if p in neighbours]:
+            neighbors[start].append(end)
+            neighbors[end].append(start)
+    while neighbors:
+        loop = [next(iter(neighbors))]
+        while ahead := [p for p in neighbors.pop(loop[-1]) if p in neighbors]:
             loop.append(ahead[0])
         yield np.array(loop) / 2
 

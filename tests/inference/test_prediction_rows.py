@@ -49,11 +49,15 @@ def test_groups_rows():
         ("slice", "1.0"),
         ("area_px", "1.2E+05"),
         ("mean_hu", "-812 HU"),
+        ("volume_ml", "all"),
+        ("reasons", "low, uneven"),  # a cell more
     ],
 )
 def test_refuses_a_table_with_cells_that_an_editor_has_changed(column, cell, tmp_path):
     row = dict.fromkeys(COLUMNS, "") | {"input": "b.tif"}
     text = "\n".join(",".join(r.values()) for r in (row, row | {column: cell}))
     (tmp_path / "t.csv").write_text(f"{','.join(COLUMNS)}\n{text}\n")
-    with pytest.raises(UserError, match=r"t.csv cannot be read as a table: .+\."):
+    with pytest.raises(
+        UserError, match=r"t.csv cannot be read as a table: row 3: .+\."
+    ):
         read_rows(tmp_path / "t.csv")

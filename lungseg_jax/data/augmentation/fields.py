@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-TAPS = 6  # of a Gaussian filter, on either side of the centre
+TAPS = 6  # of a Gaussian filter, on either side of the center
 
 
 def coordinates(shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """Return the rows `[h 1]` and columns `[1 w]` of pixel centres, within -1 to 1."""
+    """Return the rows `[h 1]` and columns `[1 w]` of pixel centers, within -1 to 1."""
     h, w = shape
-    return centred(h)[:, None], centred(w)[None, :]
+    return centered(h)[:, None], centered(w)[None, :]
 
 
-def centred(n: int) -> jax.Array:
-    """Return pixel centres along an axis, from just above -1 to just below 1."""
+def centered(n: int) -> jax.Array:
+    """Return pixel centers along an axis, from just above -1 to just below 1."""
     return (2 * jnp.arange(n) + 1) / n - 1
 
 

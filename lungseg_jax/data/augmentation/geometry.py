@@ -13,7 +13,7 @@ from lungseg_jax.data.augmentation.fields import coordinates
 
 OUTSIDE_HU = -1000.0
 CROP = (0.7, 1.25)  # half the side of a crop over that of the lungs' bounding box
-COLLAPSED = (0.55, 0.85)  # scale at the centre of a lung; its diameter: 0.69 to 0.94
+COLLAPSED = (0.55, 0.85)  # scale at the center of a lung; its diameter: 0.69 to 0.94
 
 Rows = Columns = jax.Array
 
@@ -129,14 +129,14 @@ def sample(planes: jax.Array, rows: Rows, columns: Columns) -> jax.Array:
 
 
 def one_lung(mask: jax.Array, side: jax.Array) -> jax.Array:
-    """Return the part of a mask `[h w]` left (`side` < 0.5) or right of its centre."""
+    """Return the part of a mask `[h w]` left (`side` < 0.5) or right of its center."""
     _, x = coordinates(mask.shape)
     center = (mask * x).sum() / (mask.sum() + 1e-6)
     return jnp.where((x < center) == (side < 0.5), mask, 0.0)
 
 
 def moments(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the centre `[2]` and the standard deviations `[2]` of a mask `[h w]`."""
+    """Return the center `[2]` and the standard deviations `[2]` of a mask `[h w]`."""
     y, x = coordinates(mask.shape)
     total = mask.sum() + 1e-6
     cy, cx = (mask * y).sum() / total, (mask * x).sum() / total
@@ -157,7 +157,7 @@ def _random_crop(matrix, offset, mask, numbers, probability):
     chance, both, side, size = numbers
     target = jnp.where(both < 0.4, mask, one_lung(mask, side))
     center, deviation = moments(target)
-    # An ellipse reaches two standard deviations from its centre.
+    # An ellipse reaches two standard deviations from its center.
     half = 2 * deviation.max() * between(size, *CROP)
     on = (chance < probability) & (target.sum() > 0.005 * mask.size)
     (yy, yx), (xy, xx) = matrix
@@ -166,7 +166,7 @@ def _random_crop(matrix, offset, mask, numbers, probability):
 
 
 def _collapse(rows, columns, mask, numbers, probability):
-    """Pinch the input around one lung: distances r to its centre become r f(r)."""
+    """Pinch the input around one lung: distances r to its center become r f(r)."""
     chance, side, size = numbers
     lung = one_lung(mask, side)
     center, deviation = moments(lung)

@@ -162,7 +162,7 @@ def _above_quantile(score, lung, share, *, edge):
 def _blobs(mask, key, radius):
     """Draw round, uneven parts of the lung, most of them at its wall: `[h w]` in [0, 1].
 
-    Centres are drawn on a grid of every fourth pixel.
+    Centers are drawn on a grid of every fourth pixel.
     """
     number_key, at_key, shape_key = jax.random.split(key, 3)
     numbers = draw(number_key, 2 * BLOBS)

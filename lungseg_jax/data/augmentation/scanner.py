@@ -81,8 +81,8 @@ def add_noise(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:
     amount, share = draw(number_key, 2)
     white = grainy = jax.random.normal(field_key, mask.shape)
     for axis in (0, 1):
-        neighbours = jnp.roll(grainy, 1, axis) + jnp.roll(grainy, -1, axis)
-        grainy = 0.5 * grainy + 0.25 * neighbours
+        neighbors = jnp.roll(grainy, 1, axis) + jnp.roll(grainy, -1, axis)
+        grainy = 0.5 * grainy + 0.25 * neighbors
     grainy = grainy * (8 / 3)  # its variance was (3/8)**2
     noise = MOST_NOISE_HU * amount**2 * (share * white + (1 - share) * grainy)
     return image + noise[..., None], mask

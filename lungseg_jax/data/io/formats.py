@@ -2,7 +2,7 @@
 
 Adding a format takes a module that reads it and a row of `FORMATS`. Everything that reads
 or writes files (data folders, `lungseg predict`, `lungseg compare`) looks formats up here
-when it is called. DICOM files are recognised by their content, since most have no suffix.
+when it is called. DICOM files are recognized by their content, since most have no suffix.
 """
 
 import dataclasses

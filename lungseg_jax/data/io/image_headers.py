@@ -12,8 +12,8 @@ import zlib
 MAX_PAGES = 1000
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_PALETTE = 3  # a colour type
-_PNG_CHANNELS = {0: 1, 2: 3, _PNG_PALETTE: 3, 4: 2, 6: 4}  # by colour type
+_PNG_PALETTE = 3  # a color type
+_PNG_CHANNELS = {0: 1, 2: 3, _PNG_PALETTE: 3, 4: 2, 6: 4}  # by color type
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS = 256, 257, 258, 262, 277
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _STRIP_ROWS, _ALL_ROWS = 278, 2**32 - 1
@@ -35,7 +35,7 @@ class Header:
       block: width and height of the tile or strip that a TIFF decoder holds at once,
         which may be larger than the image; (0, 0) for a PNG.
       white_is_zero: whether higher values are darker.
-      has_palette: whether the pixels are indices of colours, which count as 3 channels.
+      has_palette: whether the pixels are indices of colors, which count as 3 channels.
     """
 
     width: int
@@ -86,15 +86,15 @@ def _parse_png(content: bytes) -> Header:
         if header is None:
             if (chunk, length) != (b"IHDR", 13):
                 raise ValueError("no IHDR at the start")
-            width, height, bits, colour = struct.unpack_from(">IIBB", content, at + 8)
-            if colour not in _PNG_CHANNELS:
-                raise ValueError(f"colour type {colour}")
+            width, height, bits, color = struct.unpack_from(">IIBB", content, at + 8)
+            if color not in _PNG_CHANNELS:
+                raise ValueError(f"color type {color}")
             header = Header(
                 width,
                 height,
-                _PNG_CHANNELS[colour],
+                _PNG_CHANNELS[color],
                 bits,
-                has_palette=colour == _PNG_PALETTE,
+                has_palette=color == _PNG_PALETTE,
             )
         elif chunk == b"acTL":  # an animation
             (frames,) = struct.unpack_from(">I", content, at + 8)

@@ -40,7 +40,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Raises:
       UserError: the file is not a readable TIFF or PNG, is truncated or too large, has
-        colour or several pages, or its pixels are not finite or of another dtype.
+        color or several pages, or its pixels are not finite or of another dtype.
     """
     image = _read_pixels(path)
     if image.dtype.name not in DTYPES:
@@ -77,7 +77,7 @@ def as_mask(array: np.ndarray, where: str) -> np.ndarray:
         raise UserError(
             f"{where} has the values {shown}{more}.",
             rule="a mask has two values: {0, 255} or {0, 1}.",
-            remedy="binarise it; files with several labels are not supported.",
+            remedy="binarize it; files with several labels are not supported.",
         )
     return (array > 0).astype(np.uint8)
 
@@ -184,9 +184,9 @@ def _check_header(path: Path, header: Header) -> None:
             "large, the file is damaged.",
         )
     if header.channels > 1:
-        colour = "a palette" if header.has_palette else f"{header.channels} channels"
+        color = "a palette" if header.has_palette else f"{header.channels} channels"
         raise UserError(
-            f"{path} has {colour}.",
+            f"{path} has {color}.",
             rule="images and masks are gray: one channel, without a palette.",
             remedy="save the file as gray.",
         )

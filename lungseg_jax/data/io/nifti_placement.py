@@ -146,7 +146,7 @@ def _qform(header) -> np.ndarray:
     """
     b, c, d = (float(header[f"quatern_{axis}"]) for axis in "bcd")
     square = 1.0 - (b * b + c * c + d * d)
-    a = math.sqrt(square) if square > 1e-7 else 0.0  # `quat2mat` normalises the rest
+    a = math.sqrt(square) if square > 1e-7 else 0.0  # `quat2mat` normalizes the rest
     affine = np.eye(4)
     with np.errstate(all="ignore"):
         affine[:3, :3] = quat2mat((a, b, c, d)) * header["pixdim"][1:4]

@@ -213,7 +213,7 @@ def _gas(section: Section, tube: Tube, content: Content) -> list[np.ndarray]:
     shown = tube.shown(section.z)
     fills, discs = content.fills(len(tube.radii)), tube.section(section.z)
     down, gas = section.patient.down, []
-    # Neighbouring balls are one lumen, with one level.
+    # Neighboring balls are one lumen, with one level.
     for run in np.split(np.arange(len(shown)), np.flatnonzero(np.diff(shown) > 1) + 1):
         fill = fills[shown[run]].mean()
         if fill > 1:

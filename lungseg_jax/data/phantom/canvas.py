@@ -31,7 +31,7 @@ class Canvas:
         self.size = size
         self.image = np.full((size, size), background_hu, np.float32)
         self._matrix = frame[:, :2] * size
-        # In OpenCV, integer coordinates are the centres of pixels, not their corners.
+        # In OpenCV, integer coordinates are the centers of pixels, not their corners.
         self._origin = frame[:, 2] * size - 0.5
         self.unit_px = float(np.sqrt(abs(np.linalg.det(self._matrix))))
 

@@ -2,7 +2,7 @@
 
 Levels run along the body: 0 is the apex of the lungs and 1 their base, whatever the
 patient's height. The neck is above (negative levels), the abdomen below, from about 2 the
-pelvis. Numbers without a comment, here and in the neighbouring modules, were chosen by eye
+pelvis. Numbers without a comment, here and in the neighboring modules, were chosen by eye
 by comparison with real slices.
 """
 
@@ -81,7 +81,7 @@ class Patient:
     """Properties that hold at all levels. Radii are `[24]`, by angle from the front.
 
     Every part of the body draws its random numbers from its own stream. A stream yields
-    the same numbers at every level, so neighbouring levels show the same organs.
+    the same numbers at every level, so neighboring levels show the same organs.
 
     Attributes:
       seed: of the streams.

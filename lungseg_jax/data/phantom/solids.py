@@ -16,7 +16,7 @@ class Tube:
     """A chain of balls along a line: a vessel, an airway, a loop of bowel.
 
     Attributes:
-      points: centres `[n 3]`: x, y, z, in half widths.
+      points: centers `[n 3]`: x, y, z, in half widths.
       radii: `[n]`, in half widths.
     """
 
