@@ -16,11 +16,10 @@ from lungseg_jax.data.pairs import name_of
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import read_json
 from lungseg_jax.training.config import check_config, snapshot_steps, upgrade_config
-from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.run_folder import AVERAGE, RunFolder
 
 # Version 1, of lungseg_jax 0.1, has no "schema_version" in its files.
 SCHEMA_VERSION = 2
-AVERAGE = "average"  # the network whose weights are the mean of all snapshots'
 
 
 class UnsupportedRunError(UserError):

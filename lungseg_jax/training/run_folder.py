@@ -21,6 +21,8 @@ NOT_WRITABLE = (
     "make it writable, or name another run folder; that of a training is --workdir=DIR."
 )
 
+AVERAGE = "average"  # the network whose weights are the mean of all snapshots'
+
 
 class RunFolder:
     """A run as plain files below `path`; docs/reference/run_folder.md describes each.
@@ -35,7 +37,7 @@ class RunFolder:
         self.run = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
-        self.average = self.path / "average.safetensors"
+        self.average = self.path / f"{AVERAGE}.safetensors"
         self.tuning = self.path / "tuning.json"
         self.evaluation = self.path / "evaluation.json"
         self.report = self.path / "report"

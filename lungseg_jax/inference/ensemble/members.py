@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping, Sequence
 
 from lungseg_jax.runtime.errors import UserError
-from lungseg_jax.training.run import AVERAGE
+from lungseg_jax.training.run_folder import AVERAGE
 
 CHOICES = ("all", "last", AVERAGE)
 # Choices of earlier versions, selected on the validation split. Their measured gain of
