@@ -160,29 +160,7 @@ def _mask_in(folder: Path, source: Path, format: str) -> Path:
 
 def _plan_input(source: Path, target: Path, series: str) -> PredictionTask:
     suffix = split_target(target)[1]
-    slices = suffixes(SLICE, EITHER, writable=True)
-    volumes = suffixes(VOLUME, EITHER, writable=True)
-    if source.is_dir():
-        as_volume, allowed = True, (*volumes, DICOM_SEGMENTATION)
-    elif is_volume(source):
-        as_volume, allowed = True, volumes
-        if not format_of(source).has_geometry:
-            allowed = tuple(s for s in volumes if not FORMATS[s].has_geometry)
-    elif kind_of(source):
-        as_volume, allowed = False, slices
-    elif is_dicom(source):
-        as_volume = suffix not in slices
-        allowed = (*suffixes(writable=True), DICOM_SEGMENTATION)
-    else:
-        if not source.stat().st_size:
-            raise UserError(f"{source} is empty.", remedy="copy it again.")
-        remedy = remedy_for(source)
-        raise UserError(
-            f"the input {source} is not in a known format.",
-            rule=f"one of {', '.join(suffixes())}, or DICOM, whose files have DICM at "
-            "byte 128.",
-            remedy=f"{remedy}." if remedy else "",
-        )
+    as_volume, allowed = _allowed_masks(source, suffix)
     if suffix not in allowed:
         if suffix == DICOM_SEGMENTATION:
             raise UserError(
@@ -202,6 +180,34 @@ def _plan_input(source: Path, target: Path, series: str) -> PredictionTask:
             otherwise="name another format, such as .nii.gz.",
         )
     return PredictionTask(source, target, is_volume=as_volume, series=series)
+
+
+def _allowed_masks(source: Path, suffix: str) -> tuple[bool, tuple[str, ...]]:
+    """Return whether an input is segmented as a volume, and the suffixes of its mask.
+
+    A DICOM file is a slice if its mask, with this suffix, is one.
+    """
+    slices = suffixes(SLICE, EITHER, writable=True)
+    volumes = suffixes(VOLUME, EITHER, writable=True)
+    if source.is_dir():
+        return True, (*volumes, DICOM_SEGMENTATION)
+    if is_volume(source):
+        if not format_of(source).has_geometry:
+            volumes = tuple(s for s in volumes if not FORMATS[s].has_geometry)
+        return True, volumes
+    if kind_of(source):
+        return False, slices
+    if is_dicom(source):
+        return suffix not in slices, (*suffixes(writable=True), DICOM_SEGMENTATION)
+    if not source.stat().st_size:
+        raise UserError(f"{source} is empty.", remedy="copy it again.")
+    remedy = remedy_for(source)
+    raise UserError(
+        f"the input {source} is not in a known format.",
+        rule=f"one of {', '.join(suffixes())}, or DICOM, whose files have DICM at "
+        "byte 128.",
+        remedy=f"{remedy}." if remedy else "",
+    )
 
 
 def _suggested_name(source: Path, target: Path, allowed: Sequence[str]) -> str:
