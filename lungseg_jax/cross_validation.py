@@ -141,12 +141,10 @@ def _check_new(plans: Sequence[ConfigDict], dataset: Dataset) -> None:
         check_slices(scaled, dataset, split)
         check_window(plan, dataset.checked)
         tested += split["test"]
-    if plans and (init := plans[0].init):
-        model, preprocessing = (
-            plans[0].model.to_dict(),
-            config.preprocessing_of(plans[0]),
-        )
-        load_initial_weights(init, model, preprocessing, digests_of(dataset, tested))
+    if plans and plans[0].init:
+        c, test = plans[0], digests_of(dataset, tested)
+        preprocessing = config.preprocessing_of(c)
+        load_initial_weights(c.init, c.model.to_dict(), preprocessing, test)
 
 
 def _summarize(
