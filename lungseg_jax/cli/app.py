@@ -92,15 +92,12 @@ def command(doc: str | None, **settings):
     return click.command(cls=Command, help=(doc or "").strip(), **settings)
 
 
-def run(command: click.Command) -> None:
-    """Run a command with the words of the command line; exit if it fails."""
+def run(root: click.Group) -> None:
+    """Run the command that the command line names; exit if it fails."""
     with outcome.reported("nothing was written."):
         try:
-            name = (
-                command.name if command.name == "lungseg" else f"lungseg {command.name}"
-            )
-            with command.make_context(name, sys.argv[1:]) as context:
-                command.invoke(context)
+            with root.make_context(root.name, sys.argv[1:]) as context:
+                root.invoke(context)
         except click.exceptions.Exit:  # after --help or --version
             pass
         except click.exceptions.NoArgsIsHelpError as e:

@@ -6,7 +6,8 @@ import io
 import subprocess
 import sys
 
-from lungseg_jax.cli import app
+from lungseg_jax.__main__ import COMMANDS
+from lungseg_jax.cli import root
 from lungseg_jax.runtime import progress
 
 
@@ -25,12 +26,13 @@ def run_command(name, argv, monkeypatch):
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            m.setattr(sys, "argv", [name, *argv])
+            m.setattr(sys, "argv", ["lungseg", name, *argv])
             m.setattr(progress, "_silent", False)
             if name == "train":
+                del sys.argv[1]
                 module.main()
             else:
-                app.run(getattr(module, name))
+                root.main(COMMANDS, None)
     except SystemExit as e:
         status = e.code
     finally:
