@@ -115,7 +115,7 @@ class TrainingLog:
     ) -> None:
         """Write a row with the scores of `validation.make_validate`, which may be none."""
         if not scores and not is_snapshot:
-            return  # there is no validation split
+            return  # without a validation split, there is nothing to report
         kind = "snapshot" if is_snapshot else "validation"
         row = {"step": done, "kind": kind, **scores}
         if is_snapshot:

@@ -171,6 +171,7 @@ def test_norms(name, train):
     [
         ("conv", "batch", 3, 40, False),
         ("inception", "group", 2, 21, True),
+        pytest.param("inception", "batch", 3, 40, False, marks=pytest.mark.slow),
     ],
 )
 def test_networks(name, norm, levels, width, remat):

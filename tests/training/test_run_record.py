@@ -276,7 +276,7 @@ def test_a_mistaken_extension_can_be_taken_back(
     assert copied_run.evaluation.read_text() == scores and copied_run.page.exists()
     with pytest.MonkeyPatch.context() as m:
         m.setattr(run_record.np, "allclose", lambda *a, **k: True)
-        # `log_every` is no reason not to.
+        # Also with another `log_every`, which changes only what is printed.
         before = tiny_config(tiny_cache, **{"train.log_every": 5})
         evaluation = run_experiment(before, str(copied_run.path))
     assert evaluation == json.loads(scores)

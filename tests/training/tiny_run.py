@@ -15,7 +15,7 @@ SNAPSHOTS = (4, 7)  # 7 steps in 2 cycles: they end at 4 (3.5 rounded to even) a
 
 
 def tiny_config(cache, **changes):
-    """Return a configuration of 7 steps on 10 slices of 32x32 pixels.
+    """Return a configuration of 7 steps on 10 slices of 32x32 pixels, with two levels.
 
     Args:
       cache: the cache folder.

@@ -86,7 +86,8 @@ def plan_volume(
         Otherwise, their middle is in the lower half of the chest.
 
     Raises:
-      UserError: the size is below 64, there is no slice, or the slices leave the body.
+      UserError: `size` is below 64 or `slices` below 1, or the slices would extend beyond
+        the body.
     """
     if size < 64 or slices < 1:
         raise UserError(
