@@ -109,8 +109,10 @@ def test_only_kernels_that_see_the_image_and_the_head_leave_muon(channels):
             {"muon_hidden_only": True, "image_channels": channels},
         )
     ]
-    changed = {
-        name for name in updates[0] if (updates[0][name] != updates[1][name]).any()
+    changed = {  # two programs, which may round differently
+        name
+        for name in updates[0]
+        if not np.allclose(updates[0][name], updates[1][name], rtol=1e-2, atol=1e-5)
     }
     assert changed == {
         "down_1/stem/conv/kernel",
