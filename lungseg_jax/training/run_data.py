@@ -1,7 +1,6 @@
 """The data of a run: its slices, their split, and where the training slices are."""
 
 import dataclasses
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.cache import cache_root
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import folder_path
+from lungseg_jax.runtime.outputs import require_outside
 from lungseg_jax.training.config import (
     data_of,
     micro_batch_size,
@@ -165,16 +165,9 @@ def require_outside_slices(path: Path, c: ConfigDict) -> None:
     Raises:
       UserError: it is.
     """
-    if not c.data.dir:
-        return
-    output = Path(os.path.realpath(path))
-    for name in (IMAGES, MASKS):
-        if output.is_relative_to(os.path.realpath(folder_path(c.data.dir) / name)):
-            raise UserError(
-                f"{path} is in {name}/ of the data folder.",
-                rule="nothing is written among the slices.",
-                remedy="name a path elsewhere.",
-            )
+    if c.data.dir:
+        folder = folder_path(c.data.dir)
+        require_outside([path], [folder / name for name in (IMAGES, MASKS)])
 
 
 def load_dataset_of_run(run: Run, folder: Path | None = None) -> Dataset:
