@@ -65,11 +65,14 @@ def cross_validate(
     plans = _plan(c, folds)
     folders = [RunFolder(folder / f"fold_{plan.data.fold}") for plan in plans]
     planned = list(zip(plans, folders, strict=True))
-    _check_new([plan for plan, fold in planned if not fold.holds_run], dataset)
+    scaled_to = _devices_of_folds(folders)
+    new = [plan for plan, fold in planned if not fold.holds_run]
+    _check_new(new, dataset, scaled_to or jax.device_count())
     runs, evaluations = [], []
     for number, (plan, run_folder) in enumerate(planned, start=1):
         progress.say(f"{run_folder.path}: training {number} of {folds}")
-        evaluations.append(run_experiment(plan, str(run_folder.path)))
+        path = str(run_folder.path)
+        evaluations.append(run_experiment(plan, path, scaled_to=scaled_to))
         runs.append(Run.open(run_folder))
     audit = LabelAudit(dataset.checked.metadata.spacings)
     for run in runs:
@@ -127,8 +130,20 @@ def _plan(c: ConfigDict, folds: int) -> list[ConfigDict]:
     return plans
 
 
-def _check_new(plans: Sequence[ConfigDict], dataset: Dataset) -> None:
+def _devices_of_folds(folders: Sequence[RunFolder]) -> int | None:
+    """Return the devices that folds were scaled to, on whatever machine; None if new."""
+    runs = (Run.open(folder) for folder in folders if folder.holds_run)
+    recorded = (run.record.get("scaled_to_devices") for run in runs)
+    return next(filter(None, recorded), None)
+
+
+def _check_new(plans: Sequence[ConfigDict], dataset: Dataset, devices: int) -> None:
     """Check the data and the weights of folds that have not been started.
+
+    Args:
+      plans: their configurations.
+      dataset: of all folds.
+      devices: with `train.batch_per_device`, how many a fold is scaled to.
 
     Raises:
       UserError: they would be refused after folds before them were trained.
@@ -137,7 +152,7 @@ def _check_new(plans: Sequence[ConfigDict], dataset: Dataset) -> None:
     for plan in plans:
         split, scaled = split_of(plan, dataset), plan
         if plan.train.batch_per_device:
-            scaled = scale_to_devices(plan, jax.device_count())
+            scaled = scale_to_devices(plan, devices)
         check_slices(scaled, dataset, split)
         check_window(plan, dataset.checked)
         tested += split["test"]

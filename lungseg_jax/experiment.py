@@ -64,6 +64,7 @@ def run_experiment(
     *,
     extend: bool = False,
     track: Sequence[str] = (),
+    scaled_to: int | None = None,
 ) -> dict:
     """Carry out what is left of a run and return its evaluation.
 
@@ -74,6 +75,8 @@ def run_experiment(
       workdir: the run folder; empty for `default_workdir`.
       extend: continue a finished run to a later `train.total_steps`.
       track: names of trackers that follow the training: tensorboard, wandb, mlflow.
+      scaled_to: with `train.batch_per_device`, the devices that a new run is scaled to;
+        None for those that there are.
 
     Returns:
       The content of evaluation.json in the run folder.
@@ -85,7 +88,6 @@ def run_experiment(
         config.check_config(c)
         folder = RunFolder(workdir or config.default_workdir(c))
         require_trackers(track, folder.path)
-        scaled_to = None
         if folder.holds_run:
             scaled_to = Run.open(folder).record.get("scaled_to_devices")
             c = run_record.as_started(c, folder)

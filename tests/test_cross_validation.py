@@ -51,11 +51,11 @@ def test_the_same_call_continues_what_was_stopped(c, no_reports, tmp_path, monke
     whole = cross_validate(c, str(tmp_path / "whole"), folds=FOLDS)
     begun = []
 
-    def stop_at_the_second(plan, workdir):
+    def stop_at_the_second(plan, workdir, **options):
         begun.append(workdir)
         if len(begun) == 2:
             raise PowerCut
-        return run_experiment(plan, workdir)
+        return run_experiment(plan, workdir, **options)
 
     with monkeypatch.context() as m:
         m.setattr(cross_validation, "run_experiment", stop_at_the_second)
@@ -73,6 +73,19 @@ def test_folds_may_have_been_trained_one_by_one(c, no_reports, tmp_path):
     before = (tmp_path / "fold_1/evaluation.json").stat().st_mtime_ns
     assert cross_validate(c, str(tmp_path), folds=FOLDS)["n"] == 10
     assert (tmp_path / "fold_1/evaluation.json").stat().st_mtime_ns == before
+
+
+def test_folds_are_scaled_to_the_devices_of_the_first(c, no_reports, tmp_path):
+    """As if another machine had trained it: with two devices instead of one."""
+    c.train.batch_per_device = 1
+    first = c.copy_and_resolve_references()
+    first.data.test_fraction = 1 / FOLDS
+    run_experiment(first, str(tmp_path / "fold_0"), scaled_to=2)
+    cross_validate(c, str(tmp_path), folds=FOLDS)
+    folds = [Run.open(RunFolder(tmp_path / f"fold_{i}")) for i in range(FOLDS)]
+    assert [fold.record["scaled_to_devices"] for fold in folds] == [2, 2]
+    assert [fold.config.train.batch_size for fold in folds] == [2, 2]
+    assert len({fold.config.schedule.peak for fold in folds}) == 1
 
 
 def test_files_of_others_are_not_replaced(c, tmp_path):

@@ -20,7 +20,7 @@ from lungseg_jax.training.knobs import flat
 from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_data import RunData
 from lungseg_jax.training.run_folder import RunFolder
-from lungseg_jax.training.scaling import memory_knobs
+from lungseg_jax.training.scaling import memory_knobs, separate_norms
 from lungseg_jax.training.schedules import make_schedule
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "lungseg-jax")
@@ -118,14 +118,18 @@ def register_run(
             )
         start = {"config_sha256": [config_digest(config)], "initial": initial}
         start |= {"memory": memory_knobs(config), "scaled_to_devices": devices}
+        start["norms"] = separate_norms(config)
         start["placement"] = dataclasses.asdict(data.placement)
         _write(folder, config, _describe(data) | start)
         return
     _require_same_files(run, data)
+    _require_same_norms(run, config)
     if not run.saved_steps:
         require_same_weights(run, initial)
     if changed := differences(run.config.to_dict(), config.to_dict()):
         _require_same_beginning(run, config, changed)
+        # As at the start, so that the digests of `run_to_resume` are of the same options.
+        config = _with_cosmetics_of(run.config, config)
         digests = [config_digest(config), config_digest(run.config)]
         digests = list(dict.fromkeys(digests + run.record["config_sha256"]))
         _write(folder, config, {**run.record, "config_sha256": digests})
@@ -181,6 +185,19 @@ def _require_same_files(run: Run, data: RunData) -> None:
         raise UserError(
             f"{run.folder.path} holds a run on other files: {changed} has changed since.",
             rule="a run is resumed on the files that it was started with.",
+            remedy=NEW_FOLDER,
+        )
+
+
+def _require_same_norms(run: Run, config: ConfigDict) -> None:
+    recorded = run.record.get("norms", separate_norms(config))  # not in older runs
+    is_finished = max(run.saved_steps, default=0) >= config.train.total_steps
+    if recorded != separate_norms(config) and not is_finished:
+        raise UserError(
+            f"{run.folder.path} holds a run with model.bn_per_device, which normalizes "
+            f"the slices of each of {recorded} devices by themselves. Here, "
+            f"{separate_norms(config)} would share a batch.",
+            rule="such a run is resumed on as many devices as it was started on.",
             remedy=NEW_FOLDER,
         )
 

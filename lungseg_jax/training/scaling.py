@@ -144,6 +144,13 @@ def batch_on_one_device(c: ConfigDict) -> int:
     return min(micro_batch_size(c), AT_ONCE)
 
 
+def separate_norms(c: ConfigDict) -> int:
+    """Return how many devices normalize their slices by themselves; 1 without."""
+    if not c.model.bn_per_device:
+        return 1
+    return len(device_mesh.devices_for(micro_batch_size(c)))
+
+
 def memory_knobs(c: ConfigDict) -> dict[str, Any]:
     """Return the values of MEMORY_KNOBS, for run.json."""
     values = flat(c.to_dict())

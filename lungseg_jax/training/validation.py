@@ -41,7 +41,8 @@ def make_validate(
         threshold=c.evaluate.threshold,
         sharding=device_mesh.replicated(mesh),
     )
-    size = -(-c.evaluate.batch_size // mesh.size) * mesh.size
+    size = min(c.evaluate.batch_size, len(names))
+    size = -(-size // mesh.size) * mesh.size
     batches = [
         np.resize(np.arange(start, min(start + size, len(names))), size)
         for start in range(0, len(names), size)

@@ -270,6 +270,16 @@ def test_refuses_more_levels_than_the_picture_has(levels, norm, smallest):
     assert str(smallest) in e.value.rule
 
 
+def test_refuses_a_scale_that_leaves_predictions_too_small():
+    c = config.default_config()
+    c.model.levels, c.model.norm, c.data.image_size = 5, "instance", 64
+    c.evaluate.scale = 0.5
+    with pytest.raises(UserError, match=r"evaluate\.scale=0\.5 makes a side of 32 px"):
+        config.check_config(c)
+    c.model.norm = "batch"
+    config.check_config(c)
+
+
 def test_unknown_variant_lists_the_known():
     with pytest.raises(UserError, match=":notebook, :full") as caught:
         load_recipe(f"{NAMES[0]}:fast")

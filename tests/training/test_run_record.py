@@ -20,12 +20,14 @@ from lungseg_jax import experiment
 from lungseg_jax.checkpointing.checksums import has_valid_checksum
 from lungseg_jax.checkpointing.local_checkpoints import LocalCheckpoints
 from lungseg_jax.experiment import run_experiment
+from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import write_json
 from lungseg_jax.training import config, knobs, run_data, run_record
 from lungseg_jax.training.knob import Knob
 from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_folder import RunFolder
+from lungseg_jax.training.scaling import separate_norms
 from lungseg_jax.training.verification import verify_run
 
 LONGER = {"train.total_steps": 12, "schedule.cycles": 3}
@@ -264,9 +266,8 @@ def test_a_mistaken_extension_can_be_taken_back(
         raise UserError("no room")
 
     scores = copied_run.evaluation.read_text()
-    mistake = tiny_config(
-        tiny_cache, **{"train.total_steps": 70, "schedule.cycles": 20}
-    )
+    changes = {"train.total_steps": 70, "schedule.cycles": 20, "train.log_every": 2}
+    mistake = tiny_config(tiny_cache, **changes)
     with pytest.MonkeyPatch.context() as m:
         # 7 is not a multiple of the cycle's length.
         m.setattr(run_record.np, "allclose", lambda *a, **k: True)
@@ -276,7 +277,7 @@ def test_a_mistaken_extension_can_be_taken_back(
     assert copied_run.evaluation.read_text() == scores and copied_run.page.exists()
     with pytest.MonkeyPatch.context() as m:
         m.setattr(run_record.np, "allclose", lambda *a, **k: True)
-        # Also with another `log_every`, which changes only what is printed.
+        # Also with other `log_every`, which changes only what is printed.
         before = tiny_config(tiny_cache, **{"train.log_every": 5})
         evaluation = run_experiment(before, str(copied_run.path))
     assert evaluation == json.loads(scores)
@@ -302,6 +303,21 @@ def test_extra_phantoms_belong_to_the_identity_of_a_run(
 def test_refuses_to_extend_without_a_run(tiny_cache, tmp_path):
     with pytest.raises(UserError, match="does not hold a run"):
         run_experiment(tiny_config(tiny_cache), str(tmp_path / "typo"), extend=True)
+
+
+def test_norms_of_each_device_need_as_many_devices(tiny_cache, tmp_path, monkeypatch):
+    c, folder = tiny_config(tiny_cache, **{"model.bn_per_device": True}), tmp_path / "a"
+    stop_after(3, c, RunFolder(folder))
+    assert Run.open(RunFolder(folder)).record["norms"] == 1
+    with monkeypatch.context() as m:
+        m.setattr(run_record, "separate_norms", lambda c: 3)
+        with pytest.raises(UserError, match="of each of 1 devices") as e:
+            run_experiment(c, str(folder))
+        assert "as many devices" in e.value.rule
+    stop_after(5, c, RunFolder(folder))
+    assert separate_norms(tiny_config(tiny_cache)) == 1
+    monkeypatch.setattr(device_mesh, "devices_for", lambda size: jax.devices() * size)
+    assert separate_norms(c) == 3 * len(jax.devices())
 
 
 def test_run_json_records_the_knobs_of_memory(finished_run):
