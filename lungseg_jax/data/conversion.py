@@ -26,10 +26,12 @@ from lungseg_jax.data.io.formats import (
     suffixes,
 )
 from lungseg_jax.data.io.images import write_image
+from lungseg_jax.data.io.unsupported import say_skipped
 from lungseg_jax.data.io.volumes import Volume, require_same_grid
 from lungseg_jax.data.metadata import COLUMNS, TABLE
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import atomic_folder, csv_writer, missing_path
+from lungseg_jax.runtime.progress import say
 
 CHANNEL = "_0000"  # nnU-Net ends the names of images, but not of labels, with it
 
@@ -205,10 +207,13 @@ def _volumes(folder: Path) -> dict[str, Path]:
             rule="IMAGE and LABEL are two volumes, or two folders of volumes.",
         )
     found: dict[str, Path] = {}
+    others = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if _can_be_opened(path):
+        if not _can_be_opened(path):
+            others.append(path)
+        else:
             case = _case(path)
             if case in found:
                 raise UserError(
@@ -217,6 +222,10 @@ def _volumes(folder: Path) -> dict[str, Path]:
                     remedy="rename one of them, or move it.",
                 )
             found[case] = path
+    say_skipped(others)
+    for path in others:
+        if path.is_dir():
+            say(f"skipped: {path}: not the folder of a DICOM series")
     return found
 
 

@@ -14,19 +14,12 @@ from lungseg_jax.data.io.formats import (
     series_uids,
     suffixes,
 )
+from lungseg_jax.data.io.unsupported import and_more, remedy_for, say_skipped
 from lungseg_jax.data.pairs import list_images
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.files import missing_path
 
-# Suffixes of volumes, some with a header in a file of its own, and of pictures.
-UNSUPPORTED = (".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".mgh", ".mgz", ".mnc")
-UNSUPPORTED += (".nii.bz2", ".gipl", ".vtk", ".jpg", ".jpeg", ".bmp")
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".dcm.gz", ".7z", ".rar")
-REMEDIES = {  # of files that are not read, by suffix
-    UNSUPPORTED: "save it as .nii.gz, .nrrd or .mha; a slice as .tif, .png or .npy",
-    ARCHIVES: "unpack it first",
-}
 LISTED = 5  # folders that an error lists
 
 
@@ -125,12 +118,6 @@ def _find_volumes(files: Sequence[Path]) -> Iterator[Input]:
             yield Input(path, is_damaged=True)
 
 
-def remedy_for(path: Path) -> str:
-    """Say how a file that is not read can be used; "" if its suffix does not tell."""
-    name = path.name.lower()
-    return next((r for suffixes, r in REMEDIES.items() if name.endswith(suffixes)), "")
-
-
 def _check_file(source: Path, series: str) -> None:
     if not source.exists():
         raise missing_path(source)
@@ -195,17 +182,11 @@ def _say_unknown(folder: Path, files: Sequence[Path]) -> None:
     """Print a line if a folder is empty, or images may be among what is left out of it."""
     unknown = [p for p in files if not kind_of(p) and may_be_dicom(p)]
     images = [p for p in unknown if remedy_for(p)]
-    for remedy in REMEDIES.values():
-        if same := [p for p in images if remedy_for(p) == remedy]:
-            progress.say(f"skipped: {same[0]}{_and_more(same)}: unsupported; {remedy}")
+    say_skipped(images)
     if images:
         return
     if unknown and not any(map(kind_of, files)):
         first = unknown[0].name
-        progress.say(f"skipped: {folder}: {first}{_and_more(unknown)}: unknown format")
+        progress.say(f"skipped: {folder}: {first}{and_more(unknown)}: unknown format")
     elif all(path.name.startswith(".") for path in folder.iterdir()):
         progress.say(f"skipped: {folder}: empty")
-
-
-def _and_more(paths: Sequence[Path]) -> str:
-    return f" and {len(paths) - 1} more" if paths[1:] else ""

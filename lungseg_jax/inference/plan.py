@@ -1,6 +1,7 @@
 """Maps inputs to output files and validates all of them before writing any."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from lungseg_jax.data.io.formats import (
     suffixes,
 )
 from lungseg_jax.data.io.segments import DICOM_SEGMENTATION
-from lungseg_jax.inference.inputs import Input, find_inputs, remedy_for
+from lungseg_jax.data.io.unsupported import remedy_for
+from lungseg_jax.inference.inputs import Input, find_inputs
 from lungseg_jax.inference.prediction_task import PredictionTask, split_target
 from lungseg_jax.runtime.errors import UserError, combine_errors
 from lungseg_jax.runtime.extras import require_library
@@ -25,6 +27,7 @@ from lungseg_jax.runtime.outputs import check_outputs, require_outside
 
 INDEX = "index.html"  # of the pages of several volumes
 DICOM_MASK_SUFFIX = ".nii.gz"  # unless the output names another format
+LONGEST_UID = 64  # of the DICOM standard, part 5, section 9.1
 
 
 def plan_outputs(
@@ -111,8 +114,16 @@ def _plan_folder(
         mask = _mask_in(folder, path, format)
         if uid:
             stem, suffix = split_target(mask)
-            mask = folder / stem / f"{uid}{suffix}"
+            mask = folder / stem / f"{_as_name(uid)}{suffix}"
         yield _plan_input(path, mask, uid or series)
+
+
+def _as_name(uid: str) -> str:
+    """Return the name of a mask for a UID, which a file can hold in any form.
+
+    It may not lead out of the folder, nor be hidden.
+    """
+    return re.sub(r"[^\w.-]", "_", uid).lstrip(".")[:LONGEST_UID] or "_"
 
 
 def _refuse_shared_outputs(tasks: Sequence[PredictionTask], source: Path) -> None:
@@ -189,12 +200,13 @@ def _allowed_masks(source: Path, suffix: str) -> tuple[bool, tuple[str, ...]]:
     """
     slices = suffixes(SLICE, EITHER, writable=True)
     volumes = suffixes(VOLUME, EITHER, writable=True)
+    placed = tuple(s for s in volumes if FORMATS[s].has_geometry)
     if source.is_dir():
-        return True, (*volumes, DICOM_SEGMENTATION)
+        return True, (*placed, DICOM_SEGMENTATION)
     if is_volume(source):
-        if not format_of(source).has_geometry:
-            volumes = tuple(s for s in volumes if not FORMATS[s].has_geometry)
-        return True, volumes
+        if format_of(source).has_geometry:
+            return True, placed
+        return True, tuple(s for s in volumes if s not in placed)
     if kind_of(source):
         return False, slices
     if is_dicom(source):

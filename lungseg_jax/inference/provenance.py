@@ -1,9 +1,10 @@
 """What each mask of a folder was made with, recorded in a file beside the masks."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Provenance:
     RECORD has lines `{"mask": "anna/ct.nii.gz", "made_with": {"labels": "lung", ...},
     "input": "5f1a..."}`. The last line about a mask applies; null marks one about to be
     replaced. Lines are only appended, so commands may write into one folder at the same
-    time.
+    time. A mask that is made again by itself, or with the folder that it is in, is also
+    recorded where it was before, in a folder above.
 
     Args:
       folder: of the masks; None for a single mask, of which nothing is recorded.
@@ -37,6 +39,7 @@ class Provenance:
     def __init__(self, folder: Path | None):
         self._folder = folder
         self._before = dict(_read(folder / RECORD)) if folder else {}
+        self._above: Mapping[Path, Container[str]] = {}  # what folders above record
         self._identities: dict[str, str | None] = {}  # of inputs, by mask
         self._tasks: Sequence[PredictionTask] = ()
         self._options: Mapping[str, Any] = {}
@@ -66,7 +69,8 @@ class Provenance:
             inputs.
         """
         self._tasks, self._options = tasks, options
-        if self._folder:
+        self._above = _records_above(self._folder or tasks[0].target) if tasks else {}
+        if self._folder or self._above:
             self._identities = {self._name(task): _identity(task) for task in tasks}
         known = [  # others: by version 0.1, or by hand
             (task, self._before[self._name(task)])
@@ -106,24 +110,40 @@ class Provenance:
         if not self._has_begun:
             self._has_begun = True
             there = [task for task in self._tasks if task.target.exists()]
-            # After a blank line, as a command that was killed may have left half a line.
-            self._append("", *(self._line(task, made_with=None) for task in there))
+            self._append(there, made_with=None)
 
     def add(self, task: PredictionTask) -> None:
         """Record a mask that has been made."""
         identity = self._identities.get(self._name(task))
-        self._append(self._line(task, made_with=self._options, input=identity))
+        self._append([task], made_with=self._options, input=identity)
 
     def _name(self, task: PredictionTask) -> str:
         return os.path.relpath(task.target, self._folder)
 
-    def _line(self, task: PredictionTask, **known: Any) -> str:
-        return json.dumps({"mask": self._name(task), **known})
-
-    def _append(self, *lines: str) -> None:
+    def _append(self, tasks: Sequence[PredictionTask], **known: Any) -> None:
+        """Append lines about masks, here and where they are recorded above."""
         if self._folder:
             self._folder.mkdir(parents=True, exist_ok=True)
-            append_text(self._folder / RECORD, "".join(f"{line}\n" for line in lines))
+            _append(self._folder, map(self._name, tasks), known)
+        for folder, recorded in self._above.items():
+            names = [os.path.relpath(task.target, folder) for task in tasks]
+            _append(folder, [name for name in names if name in recorded], known)
+
+
+def _append(folder: Path, masks: Iterable[str], known: Mapping[str, Any]) -> None:
+    lines = [json.dumps({"mask": mask, **known}) for mask in masks]
+    # After a line break, as a command that was killed may have left half a line.
+    append_text(folder / RECORD, "".join(f"\n{line}\n" for line in lines))
+
+
+def _records_above(path: Path) -> dict[Path, Container[str]]:
+    """Return the masks that the folders above a path record, if that can be read."""
+    records = {}
+    for folder in path.absolute().parents:
+        with contextlib.suppress(UserError):
+            if recorded := {mask for mask, _ in _read(folder / RECORD)}:
+                records[folder] = recorded
+    return records
 
 
 def _identity(task: PredictionTask) -> str | None:

@@ -48,6 +48,8 @@ def find_remainder(
     # The same input may have been named by another path; a link may be another input.
     names = {os.path.realpath(task.name): task.name for task in tasks}
     names |= {task.name: task.name for task in tasks}
+    # As the table holds a name that is not UTF-8.
+    names |= {n.encode(errors="backslashreplace").decode(): n for n in names.values()}
     rows_of = {
         names.get(n) or names.get(os.path.realpath(n), n): rows
         for n, rows in found.items()

@@ -16,6 +16,8 @@ from scipy.ndimage import distance_transform_edt
 from lungseg_jax.metrics.bounding_box import bounding_box
 from lungseg_jax.metrics.surface_elements import element_patterns, element_sizes
 
+ROUNDING = 1e-6  # NIfTI has spacings in float32: 0.8 mm would be farther than 0.8 mm
+
 
 def surface_scores(
     predicted: np.ndarray,
@@ -50,7 +52,8 @@ def surface_scores(
         return {"nsd": 0.0, "hd95": diagonal, "assd": diagonal}
     boundaries = _boundary_distances(predicted, truth, spacing)
     total = sum(sizes.sum() for _, sizes in boundaries)
-    within = sum(sizes[d <= tolerance].sum() for d, sizes in boundaries)
+    limit = tolerance * (1 + ROUNDING)
+    within = sum(sizes[d <= limit].sum() for d, sizes in boundaries)
     return {
         "nsd": float(within / total),
         "hd95": max(_percentile(*boundary, 95) for boundary in boundaries),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.runtime.temporaries import LONGEST_NAME
 
 
 def check_outputs(
@@ -34,6 +35,7 @@ def check_outputs(
     outputs = [*files, *folders]
     require_outside(outputs, inputs)
     _refuse_repeated(outputs)
+    _refuse_long_names(outputs)
     _refuse_other_kinds(files, folders)
     for parent in dict.fromkeys(path.parent for path in outputs):
         check_writable(parent)
@@ -104,6 +106,16 @@ def _refuse_repeated(outputs: Sequence[Path]) -> None:
             rule="each output is a file of its own.",
             remedy="name another output.",
         )
+
+
+def _refuse_long_names(outputs: Sequence[Path]) -> None:
+    for path in outputs:
+        if (size := len(os.fsencode(path.name))) > LONGEST_NAME:
+            raise UserError(
+                f"{path.name} would be a name of {size} bytes.",
+                rule=f"at most {LONGEST_NAME}, on most file systems.",
+                remedy="a shorter name for the input, or for the output.",
+            )
 
 
 def _refuse_other_kinds(files: Sequence[Path], folders: Sequence[Path]) -> None:

@@ -13,11 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.(.+)", re.DOTALL)  # a name of `temporary_path`
+LONGEST_NAME = 255  # bytes, on most file systems
 
 
 def temporary_path(path: Path) -> Path:
     """Return a hidden path beside `path`, with its suffix, that nothing else uses."""
-    return path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    return path.with_name(f".{uuid.uuid4().hex[:8]}.{_end_of_name(path)}")
+
+
+def _end_of_name(path: Path) -> str:
+    """Return as much of the end of a name as is left beside the mark of a temporary."""
+    name = path.name
+    while len(os.fsencode(name)) > LONGEST_NAME - len(".12345678."):
+        name = name[1:]
+    return name
 
 
 @contextlib.contextmanager
@@ -32,9 +41,10 @@ def working_folder(path: Path) -> Iterator[Path]:
     """
     folder = temporary_path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    wanted = _end_of_name(path)
     for other in folder.parent.glob(".*"):
         name = _TEMPORARY.fullmatch(other.name)
-        if name and name[1] == path.name and other.is_dir() and not other.is_symlink():
+        if name and name[1] == wanted and other.is_dir() and not other.is_symlink():
             with contextlib.suppress(OSError), _locked(other):
                 shutil.rmtree(other)
     unlocked = path.with_name(f".{uuid.uuid4().hex}")  # not a name that others look for

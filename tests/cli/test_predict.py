@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import cv2
@@ -192,6 +193,19 @@ def test_a_resumed_table_knows_a_link_from_its_target(
 ):
     write_scans(tmp_path / "in", "anna.nii")
     (tmp_path / "in" / "latest.nii").symlink_to("anna.nii")
+    words = f"--run={trained_run}", "--csv=t.csv", "--resume", "in", "out"
+    for left in (2, 0):
+        done = lungseg_here("predict", *words, cwd=tmp_path)
+        assert done.returncode == 0 and f"{left} to do" in done.stdout, done.stderr
+
+
+def test_a_resumed_table_knows_a_name_that_is_not_text(
+    trained_run, lungseg_here, tmp_path
+):
+    (tmp_path / "in").mkdir()
+    slices = np.random.default_rng(0).integers(-1000, 100, (32, 32)).astype(np.int16)
+    write_image(tmp_path / "in" / "a.tif", slices)
+    shutil.copy(tmp_path / "in" / "a.tif", tmp_path / "in" / os.fsdecode(b"\xe9.tif"))
     words = f"--run={trained_run}", "--csv=t.csv", "--resume", "in", "out"
     for left in (2, 0):
         done = lungseg_here("predict", *words, cwd=tmp_path)

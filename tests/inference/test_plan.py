@@ -62,6 +62,13 @@ def test_maps_a_volume_to_a_volume(volume, tmp_path):
     assert task.target == tmp_path / "m" / "scan.nii.gz"
 
 
+def test_an_array_is_no_mask_of_what_has_a_place(volume, series, tmp_path):
+    """It would not say how its axes run."""
+    for source in (volume, series):
+        assert_refused("cannot be", source, tmp_path / "m.npy")
+        assert_refused("cannot be", source, tmp_path, format=".npy")
+
+
 def test_maps_a_folder_of_slices_and_volumes(images, volume, tmp_path):
     volume.rename(images / "scan.nii.gz")
     tasks = plan_outputs(images, tmp_path / "out")
@@ -114,6 +121,24 @@ def test_a_series_does_not_hide_what_is_below(volume, tmp_path):
     found = ["scan.nii.gz", "SE2.nii.gz", "SE2/old.nii.gz"]
     assert [str(task.target.relative_to(out)) for task in tasks] == found
     assert_refused("names a single file", scan, tmp_path / "m.nii.gz")
+
+
+@pytest.mark.parametrize(
+    "uid", ["../../../mine", "/tmp/mine", "..", ".hidden", "1" * 99]
+)
+def test_a_uid_of_any_form_leads_nowhere_else(uid, tmp_path):
+    """Files of others choose it; a mask is in the folder, and not hidden."""
+    series = tmp_path / "in" / "anna"
+    series.mkdir(parents=True)
+    write_series(series, uid="1.2.3")
+    for file in series.iterdir():
+        file.rename(file.with_name(f"a{file.name}"))
+    write_series(series, uid=uid)
+    tasks = plan_outputs(tmp_path / "in", tmp_path / "out")
+    assert {task.series for task in tasks} == {"1.2.3", uid}
+    for task in tasks:
+        assert task.target.resolve().parent == tmp_path / "out" / "anna"
+        assert not task.target.name.startswith(".")
 
 
 def test_folders_without_the_chosen_series_are_left_out(volume, tmp_path):

@@ -50,6 +50,24 @@ def test_masks_to_be_replaced_are_outdated_until_they_are(tmp_path):
     assert not Provenance(None).is_outdated(bert)  # a single mask has no record
 
 
+def test_a_mask_made_again_is_recorded_where_it_was(tmp_path):
+    """By itself, or with the folder that it is in."""
+    tasks = tasks_in(tmp_path, "anna/ct.nii", "bert/ct.nii", "carl/ct.nii")
+    for task in tasks:
+        task.target.parent.mkdir()
+    make(tmp_path, tasks[:2], labels="lung")
+    make(None, tasks[:1], labels="sides")
+    make(None, tasks[2:], labels="sides")  # is not one of the folder's
+    provenance = Provenance(tmp_path)
+    with pytest.raises(UserError, match="labels: sides -> lung"):
+        provenance.plan([], {"labels": "lung"}, kept=tasks[:1])
+    provenance.plan([], {"labels": "lung"}, kept=tasks[1:])
+    make(tmp_path / "bert", tasks[1:2], labels="sides")
+    with pytest.raises(UserError, match="labels: sides -> lung"):
+        Provenance(tmp_path).plan([], {"labels": "lung"}, kept=tasks[1:2])
+    assert not (tmp_path / "carl" / RECORD).exists()
+
+
 def write_inputs(folder, **contents):
     folder.mkdir(exist_ok=True)
     for name, content in contents.items():

@@ -84,6 +84,18 @@ def test_a_shifted_box():
     assert scores["nsd"] == pytest.approx(1 - (20 + 14 + 2) / 80, abs=0.03)
 
 
+@pytest.mark.parametrize("mm,pixels", [(0.8, 1), (0.4, 5), (0.6, 5), (0.8, 3)])
+def test_the_tolerance_has_room_for_rounding(mm, pixels):
+    """Spacings are float32 in NIfTI, and 3 * 0.8 is above 2.4."""
+    masks = np.zeros((2, 40, 40), bool)
+    masks[0, 10:20, 10:20] = masks[1, 10 : 20 + pixels, 10:20] = True
+    for spacing in (mm, float(np.float32(mm))):
+        scores = surface_scores(
+            *masks, spacing=(spacing, spacing), tolerance=round(mm * pixels, 3)
+        )
+        assert scores["nsd"] == 1
+
+
 def test_two_single_pixels():
     """Each contour is a diamond around its pixel; their corners are 5 columns apart."""
     scores = surface_scores(box(5, 5, 1, 1), box(5, 10, 1, 1), tolerance=2.0)

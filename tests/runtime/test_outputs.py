@@ -65,3 +65,9 @@ def test_outputs_need_a_folder_that_can_be_created(tmp_path):
         check_outputs([tmp_path], inputs=[], overwrite=True)
     with pytest.raises(UserError, match="is a file"):
         check_outputs([], folders=[tmp_path / "file"], inputs=[], overwrite=True)
+
+
+def test_names_fit_into_file_systems(tmp_path):
+    check_outputs([tmp_path / ("a" * 255)], inputs=[], overwrite=False)
+    with pytest.raises(UserError, match="a name of 256 bytes"):
+        check_outputs([tmp_path / ("\u00e4" * 128)], inputs=[], overwrite=False)

@@ -4,7 +4,8 @@ import fcntl
 import subprocess
 import sys
 
-from lungseg_jax.runtime.temporaries import working_folder
+from lungseg_jax.runtime.files import write_text
+from lungseg_jax.runtime.temporaries import temporary_path, working_folder
 
 KILLED = """
 import os
@@ -43,3 +44,15 @@ def test_a_folder_is_not_deleted_before_it_is_locked(tmp_path, monkeypatch):
     with working_folder(path) as folder:
         assert folder.is_dir()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_of_any_length_has_a_temporary(tmp_path):
+    path = tmp_path / ("\u00e4" * 123 + ".nii.gz")  # 253 bytes
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+        assert len(list(tmp_path.glob(".*"))) == 1
+    with working_folder(path) as folder:
+        assert folder.name.endswith("\u00e4.nii.gz")
+    assert temporary_path(path).suffixes[-2:] == [".nii", ".gz"]
+    write_text(path, "whole")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -82,9 +82,8 @@ def _copy_voxels(
     slices: Sequence[DicomSlice], geometry: Geometry, path: Path, scratch: Path
 ) -> Path:
     """Copy slices into one file in `scratch` that SimpleITK reads in parts, as float32."""
-    raw = scratch / "voxels.raw"
     try:
-        with raw.open("wb") as out:
+        with (scratch / itk.VOXELS).open("wb") as out:
             for dicom_slice in slices:
                 out.write(dicom_slice.voxels().tobytes())
     except OSError as e:
@@ -93,7 +92,7 @@ def _copy_voxels(
             rule=f"it needs {4e-6 * np.prod(geometry.size):.0f} MB there.",
             remedy="free some space there, or set TMPDIR to another folder.",
         ) from e
-    return itk.write_mhd_header(raw, geometry, sitk.sitkFloat32, scratch)
+    return itk.write_mhd_header(scratch, geometry, sitk.sitkFloat32)
 
 
 def _stack_geometry(slices: Sequence[DicomSlice]) -> Geometry:

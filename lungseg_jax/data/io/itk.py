@@ -6,7 +6,6 @@ itself, or decompressed on disk.
 """
 
 import contextlib
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,6 +29,9 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
 MAX_HEADER_BYTES = 2**20
+VOXELS = (
+    "voxels.raw"  # beside a header of ours; SimpleITK takes a % in names as a format
+)
 _MET_TYPES = {
     sitk.sitkUInt8: "MET_UCHAR",
     sitk.sitkInt8: "MET_CHAR",
@@ -105,24 +107,15 @@ def plane_reader(
 
 
 def write_mhd_header(
-    raw: Path,
-    geometry: Geometry,
-    pixel_type: int,
-    scratch: Path,
-    *,
-    is_big_endian: bool = False,
+    scratch: Path, geometry: Geometry, pixel_type: int, *, is_big_endian: bool = False
 ) -> Path:
     """Write a header for raw voxels, and return its path.
 
     Args:
-      raw: file with the voxels at its end.
+      scratch: folder for the header; VOXELS in it is a file with the voxels at its end.
       geometry: only its size is written.
       pixel_type: of SimpleITK.
-      scratch: folder for the header.
       is_big_endian: the byte order of the voxels.
-
-    Raises:
-      UserError: the header, which is lines of text, cannot name the file.
     """
     lines = [
         "ObjectType = Image",
@@ -131,12 +124,10 @@ def write_mhd_header(
         f"ElementType = {_MET_TYPES[pixel_type]}",
         f"ElementByteOrderMSB = {is_big_endian}",
         "HeaderSize = -1",
-        "ElementDataFile = ",
+        f"ElementDataFile = {VOXELS}",
     ]
-    if "\n" in str(raw):
-        raise UserError(f"{raw} has a line break in its name.", remedy="rename it.")
     header = scratch / "plain.mhd"
-    header.write_bytes("\n".join(lines).encode() + os.fsencode(raw) + b"\n")
+    header.write_text("\n".join(lines) + "\n")
     return header
 
 
@@ -184,21 +175,20 @@ def _ensure_seekable(
     """Return a header in `scratch` that points at the voxels, decompressed if need be."""
     bytes_per_voxel = sitk.Image(1, 1, pixel_type).GetSizeOfPixelComponent()
     payload = int(np.prod(geometry.size)) * bytes_per_voxel
+    raw = scratch / VOXELS
     with path.open("rb") as file:
         encoding = (_parse_nrrd if _is_nrrd(path) else _parse_metaimage)(path, file)
         if encoding.is_compressed:
-            raw = scratch / "voxels.raw"
-            size = decompress(
-                file, raw, is_gzip=encoding.is_gzip, max_bytes=payload, path=path
-            )
+            is_gzip = encoding.is_gzip
+            size = decompress(file, raw, is_gzip=is_gzip, max_bytes=payload, path=path)
         else:
-            raw, size = path.absolute(), path.stat().st_size - file.tell()
+            raw.symlink_to(path.absolute())
+            size = path.stat().st_size - file.tell()
     require_length(path, size, payload)
     if size > payload:  # the header finds the voxels from the end
         raise damaged(path, f"{size - payload} bytes follow its voxels")
-    return write_mhd_header(
-        raw, geometry, pixel_type, scratch, is_big_endian=encoding.is_big_endian
-    )
+    is_big_endian = encoding.is_big_endian
+    return write_mhd_header(scratch, geometry, pixel_type, is_big_endian=is_big_endian)
 
 
 def _is_nrrd(path: Path) -> bool:
@@ -237,13 +227,17 @@ def _parse_metaimage(path: Path, file: BinaryIO) -> _Encoding:
         fields[key.strip().lower()] = value.strip().lower()
         if key.strip() == "ElementDataFile":
             break
+
+    def is_true(key, otherwise=""):  # as MetaIO reads it
+        return fields.get(key, otherwise).startswith(("t", "1"))
+
     if fields.get("elementdatafile") != "local":
         raise _detached(path)
-    if fields.get("binarydata", "true") != "true":
+    if not is_true("binarydata", "true"):
         raise UserError(f"{path} stores its voxels as text.", rule="BinaryData = True.")
     orders = "elementbyteordermsb", "binarydatabyteordermsb"
-    is_big_endian = "true" in [fields.get(key) for key in orders]
-    return _Encoding(fields.get("compresseddata") == "true", False, is_big_endian)
+    is_big_endian = any(map(is_true, orders))
+    return _Encoding(is_true("compresseddata"), False, is_big_endian)
 
 
 def _header_lines(path: Path, file: BinaryIO) -> Iterator[str]:

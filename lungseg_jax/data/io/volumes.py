@@ -191,7 +191,11 @@ def require_plausible(geometry: Geometry, path: str | Path) -> None:
         raise UserError(
             f"{path} has a damaged header.", rule="a size, and a spacing above 0."
         )
-    if min(geometry.spacing) < MIN_MM or max(geometry.spacing_mm[1:]) > MAX_MM:
+    # NIfTI has them in float32, which rounds 0.01 down.
+    if (
+        min(geometry.spacing) < MIN_MM * (1 - 1e-6)
+        or max(geometry.spacing_mm[1:]) > MAX_MM
+    ):
         voxels = " x ".join(f"{mm:.4g}" for mm in geometry.spacing)
         raise UserError(
             f"{path} has voxels of {voxels} mm.",

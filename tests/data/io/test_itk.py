@@ -1,5 +1,6 @@
 """NRRD and MetaImage volumes: their headers, and what is wrong with them."""
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from volume_files import refused
@@ -55,3 +56,26 @@ def test_simpleitk_prints_nothing_about_a_damaged_header(tmp_path, capfd):
     with pytest.raises(UserError, match="cannot be read"), open_volume(file):
         pass
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["50%.mha", "100%scan.nrrd", "a%n%n.mha", "x\ny.nrrd"])
+def test_reads_files_with_any_name(name, tmp_path, monkeypatch):
+    """MetaIO takes a % in the name of a data file as that of a printf format."""
+    (tmp_path / "t%s%n").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t%s%n"))
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    plain = tmp_path / f"in.{name.split('.')[-1]}"
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(plain))
+    plain.rename(tmp_path / name)
+    with open_volume(tmp_path / name) as volume:
+        assert volume.read(2).sum() == array[2].sum()
+
+
+@pytest.mark.parametrize("value", ["True", "T", "1"])
+def test_metaimage_is_big_endian_in_any_spelling(value, tmp_path):
+    array = np.arange(60, dtype=">i2").reshape(3, 4, 5)
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\n"
+    head += f"BinaryDataByteOrderMSB = {value}\nElementDataFile = LOCAL\n"
+    (tmp_path / "in.mha").write_bytes(head.encode() + array.tobytes())
+    with open_volume(tmp_path / "in.mha") as volume:
+        np.testing.assert_array_equal(volume.read(1), array[1])
