@@ -53,8 +53,8 @@ def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
       like: variables with the names, shapes and types that each network must have.
 
     Raises:
-      UserError: the file cannot be read, has changed since it was written, or holds
-        different networks.
+      UserError: the file cannot be read, has changed since it was written, holds
+        different networks, or values that are not finite.
     """
     damaged = UserError(
         f"{path} is damaged: it is not what was written.",
@@ -71,6 +71,12 @@ def read_weights(path: Path, like: Any) -> tuple[dict[str, Any], dict]:
     text = metadata.get("about", "")
     if metadata.get("sha256") != _digest(tensors, text):
         raise damaged
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise UserError(
+            f"{path} has weights that are not numbers.",
+            rule="finite weights: others segment nothing.",
+            remedy="use another snapshot, or train again.",
+        )
     stored = {name: dtype_and_shape(tensor) for name, tensor in tensors.items()}
     expected = {
         f"{network}/{name}": dtype_and_shape(leaf)

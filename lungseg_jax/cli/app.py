@@ -1,6 +1,7 @@
 """What the commands other than `train` share: their help, their options, their errors."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,11 @@ class Command(click.Command):
     ):
         super().__init__(*args, **settings)
         self._when_interrupted, self._groups = when_interrupted, groups or {}
+
+    def parse_args(self, ctx, args):
+        if ctx.ignore_unknown_options:  # -config.seed=1 would be -c -o -n ...
+            args = [re.sub(r"^-(?=config\b)", "--", word) for word in args]
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx, formatter) -> None:
         self.format_usage(ctx, formatter)

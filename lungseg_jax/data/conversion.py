@@ -29,6 +29,7 @@ from lungseg_jax.data.io.images import write_image
 from lungseg_jax.data.io.unsupported import say_skipped
 from lungseg_jax.data.io.volumes import Volume, require_same_grid
 from lungseg_jax.data.metadata import COLUMNS, TABLE
+from lungseg_jax.data.pairs import same_names
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
 from lungseg_jax.runtime.files import atomic_folder, csv_writer, missing_path
 from lungseg_jax.runtime.progress import say
@@ -69,6 +70,7 @@ def find_labelled_volumes(image: Path, label: Path) -> list[LabelledVolume]:
                 )
         return [LabelledVolume(_case(image), image, label)]
     images, labels = _volumes(image), _volumes(label)
+    labels = dict(zip(same_names(labels, images), labels.values(), strict=True))
     unpaired = [str(images[case]) for case in sorted(images.keys() - labels.keys())]
     unpaired += [str(labels[case]) for case in sorted(labels.keys() - images.keys())]
     if not images and not labels:

@@ -23,7 +23,7 @@ from lungseg_jax.data.io.formats import (
 )
 from lungseg_jax.data.io.images import as_mask
 from lungseg_jax.data.io.volumes import Volume, require_same_grid
-from lungseg_jax.data.pairs import list_images
+from lungseg_jax.data.pairs import list_images, same_names
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.inference.prediction_task import COMPANION_ENDINGS
 from lungseg_jax.metrics import overlap
@@ -190,6 +190,8 @@ def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
         for name, path in list_images(prediction, (SLICE, EITHER)).items()
         if name in truths or not name.endswith(COMPANION_ENDINGS)
     }
+    names = same_names(predictions, truths)
+    predictions = dict(zip(names, predictions.values(), strict=True))
     _refuse_volumes(truth, prediction)
     if not truths:
         raise UserError(

@@ -45,8 +45,8 @@ def combine(
     for other, trained in zip(runs[1:], ensembles[1:], strict=True):
         _require_alike(run, first, other, trained)
     networks = {
-        f"{trained.path.name}:{name}": variables
-        for trained in ensembles
+        f"{run.folder.name}:{name}": variables
+        for run, trained in zip(runs, ensembles, strict=True)
         for name, variables in trained.members.items()
     }
     is_mirrored = run.config.evaluate.mirror_members
@@ -59,7 +59,7 @@ def combine(
 
 
 def _require_names(runs: Sequence[Run]) -> None:
-    names = [run.folder.path.name for run in runs]
+    names = [run.folder.name for run in runs]
     if len(set(names)) < len(names):
         raise UserError(
             f"several runs have the same name: {', '.join(names)}.",

@@ -46,7 +46,8 @@ def evaluate_folder(
         flips=flips,
         **slice_metadata(checked.metadata, names),
     )
-    evaluation["run"], evaluation["data"] = str(trained.path), str(data)
+    path = trained.path if is_remote(trained.path) else trained.path.absolute()
+    evaluation["run"], evaluation["data"] = str(path), str(data)
     evaluation["fingerprint"] = checked.fingerprint
     if not is_bundle(trained.path):  # a bundle does not list its training slices
         run = Run.open(RunFolder(trained.path))

@@ -118,6 +118,8 @@ def _percentiles(values: np.ndarray, counts: np.ndarray) -> list[float]:
 
 def _count(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct values, ascending and rounded to integers, and their counts."""
+    if values.dtype == np.float16:  # which does not reach the limits below
+        values = values.astype(np.float32)
     if values.dtype.kind not in "iu" or values.dtype.itemsize > 4:
         values = np.clip(np.rint(values), -(2**31), 2**31)
     values = values.astype(np.int64)

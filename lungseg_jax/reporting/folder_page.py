@@ -36,7 +36,7 @@ def write_folder_page(
         folder,
         evaluation,
         LungSegmenter(scored, flips=evaluation["flips"]),
-        title=f"{trained.path.name} on {Path(evaluation['data']).name}",
+        title=" on ".join(Path(evaluation[key]).name for key in ("run", "data")),
         read=lambda names: [checked.read(pairs[name]) for name in names],
     )
     return folder / "index.html"

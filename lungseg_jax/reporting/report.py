@@ -24,6 +24,7 @@ from lungseg_jax.inference.segmentation import Segmentation
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.metrics.calibration import BAND
 from lungseg_jax.reporting import figures
+from lungseg_jax.reporting.index_page import is_own_page
 from lungseg_jax.reporting.page import PICTURES, Case, render_page
 from lungseg_jax.runtime.files import atomic_write, write_text
 from lungseg_jax.training.run_folder import RunFolder
@@ -57,16 +58,18 @@ def write_report(
     Raises:
       OSError, UserError: a file cannot be written or removed.
     """
+    is_own_split = "split" in evaluation
+    has_report = is_own_split or is_own_page(folder / "index.html")
     cases = _write_cases(folder, evaluation, segmenter, read)
     drawn = _draw_figures(evaluation)
-    is_own_split = "split" in evaluation
     rows = RunFolder(segmenter.trained.path).read_metrics() if is_own_split else []
     if rows:
         drawn["curves"] = figures.to_png(figures.training_curves(rows))
     for name, png in drawn.items():
         with atomic_write(folder / f"{name}.png") as temporary:
             temporary.write_bytes(png)
-    _remove_outdated(folder, len(cases), drawn)
+    if has_report:
+        _remove_outdated(folder, len(cases), drawn)
     slices_csv = folder / "slices.csv"
     slices = evaluation["slices"]
     names = worst_first(slices, only_scored=False)

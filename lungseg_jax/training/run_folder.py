@@ -29,10 +29,20 @@ class RunFolder:
 
     Args:
       path: the folder, on this machine or on object storage.
+
+    Raises:
+      UserError: it cannot be the path of a run.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path: Path = folder_path(path)
+        self._absolute = os.path.abspath(self.path)
+        if not self.is_remote and "\\" in self._absolute:
+            raise UserError(
+                f"the path of a run cannot have a backslash: {self._absolute}.",
+                rule="TensorStore, which writes checkpoints, takes it for a slash.",
+                remedy="name another folder, or rename this one.",
+            )
         self.config = self.path / "config.json"
         self.run = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -43,6 +53,11 @@ class RunFolder:
         self.report = self.path / "report"
         self.page = self.report / "index.html"  # written last
         self._lock = self.path / ".lock"
+
+    @property
+    def name(self) -> str:
+        """The name of the folder, also if its path is "."."""
+        return self.path.name if self.is_remote else os.path.basename(self._absolute)
 
     @property
     def is_remote(self) -> bool:

@@ -99,3 +99,11 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         write_weights(tmp_path / "file" / "w", NETWORKS, {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_refuses_weights_that_are_not_numbers(file):
+    spoilt = variables(0)
+    spoilt["batch_stats"]["down_1"]["mean"][1] = np.nan
+    write_weights(file, {"10": spoilt}, {})
+    with pytest.raises(UserError, match="weights that are not numbers"):
+        read_weights(file, variables(5))

@@ -46,6 +46,7 @@ def test_only_the_update_has_collectives(reported):
         (["--topology=v9"], "v9 is not known"),
         (["--topology=cpu", "--config=smok"], "--config=smoke"),
         (["--topology=cpu", "--config.train.batch=4"], "train.batch_size"),
+        (["--topology=cpu", "-config.schedule.peaq=4"], "schedule.peak"),
         (["--topology=cpu", "--slice=4"], "slice"),
         (["--topology=cpu", "--slices=2"], "slices=2 are fewer than a batch"),
     ],

@@ -1,6 +1,7 @@
 """Labelled volumes become data folders."""
 
 import csv
+import unicodedata
 from pathlib import Path
 
 import nibabel as nib
@@ -214,3 +215,10 @@ def test_what_is_not_converted_is_said(tmp_path, capsys):
     assert len(said) == 2
     assert "images/b.mhd: unsupported; save it as .nii.gz" in said[0]
     assert "images/c: not the folder of a DICOM series" in said[1]
+
+
+def test_names_match_however_their_accents_are_stored(tmp_path):
+    image, label = scan()
+    save(tmp_path / "images" / unicodedata.normalize("NFC", "\u00e9.nii"), image)
+    save(tmp_path / "labels" / unicodedata.normalize("NFD", "\u00e9.nii"), label)
+    assert len(find_labelled_volumes(tmp_path / "images", tmp_path / "labels")) == 1

@@ -1,6 +1,7 @@
 """Scores of masks against masks: files, folders and volumes."""
 
 import csv
+import unicodedata
 
 import numpy as np
 import pytest
@@ -196,3 +197,15 @@ def test_an_array_is_compared_with_arrays_only(tmp_path):
         assert_refused("m.npy has no geometry, and .*t.nii has one", *pair)
     sizes = "(?s)t.npy: 40 x 40 x 2 voxels\n.*n.npy: 40 x 40 x 1 voxels\n"
     assert_refused(sizes, tmp_path / "t.npy", tmp_path / "n.npy")
+
+
+def test_names_match_however_their_accents_are_stored(tmp_path):
+    """As `data.pairs.same_names` says."""
+    mask = np.zeros((4, 4), np.uint8)
+    mask[1:3] = 255
+    for form in ("NFC", "NFD"):
+        (tmp_path / form).mkdir()
+        name = unicodedata.normalize(form, "\u00e9.png")
+        write_image(tmp_path / form / name, mask)
+    with pair_masks(tmp_path / "NFC", tmp_path / "NFD") as pairs:
+        assert pairs.count == 1

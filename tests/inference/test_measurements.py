@@ -35,6 +35,13 @@ def test_measures_8_bit_pixels_without_a_warning():
         assert measure_slice(image, mask)["p05_hu"] == 255
 
 
+def test_measures_half_floats_without_a_warning():
+    measurements = VolumeMeasurements()
+    with np.errstate(all="raise"):
+        measurements.add(np.full((2, 2), -850, np.float16), np.ones((2, 2), bool))
+    assert measurements.result()["p05_hu"] == -850
+
+
 def test_an_empty_mask_has_no_density():
     row = measure_slice(np.zeros((2, 2), np.int16), np.zeros((2, 2), bool))
     assert row["area_px"] == 0 and row["area_mm2"] is None

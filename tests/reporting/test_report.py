@@ -136,6 +136,20 @@ def test_nothing_of_an_earlier_report_is_left(make_page, finished, tmp_path):
     assert after - before == others
 
 
+def test_files_of_others_are_left(make_page, tmp_path):
+    (tmp_path / "page").mkdir()
+    for name in ("curves.png", "case99_mask.png"):
+        (tmp_path / "page" / name).write_text("mine")
+    make_page()
+    for name in ("curves.png", "case99_mask.png"):
+        assert (tmp_path / "page" / name).read_text() == "mine"
+
+
+def test_a_name_with_dollars_is_no_formula():
+    scores = {"iou_pooled": 0.9, "iou_pooled_ci95": [0.8, 0.95]}
+    figures.to_png(figures.score_intervals([("$a_b^$:14", scores)]))
+
+
 def test_cards_summarize_quality_and_bad_slices(make_page):
     text, evaluation = make_page()
     style, content = card(text, "Mask quality")

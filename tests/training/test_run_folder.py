@@ -162,3 +162,22 @@ def test_a_truncated_last_row_is_ignored(copied_run):
     assert copied_run.read_metrics() == rows
     copied_run.forget_metrics_after(3)
     assert copied_run.read_metrics() == [row for row in rows if row["step"] <= 3]
+
+
+def test_a_backslash_is_refused_as_tensorstore_takes_it_for_a_slash(
+    tmp_path, monkeypatch
+):
+    with pytest.raises(UserError, match="cannot have a backslash"):
+        RunFolder(tmp_path / "a\\b")
+    (tmp_path / "c\\d").mkdir()
+    monkeypatch.chdir(tmp_path / "c\\d")
+    with pytest.raises(UserError, match="cannot have a backslash"):
+        RunFolder("run")
+
+
+def test_a_run_has_the_name_of_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine/report").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine/report")
+    assert [RunFolder(path).name for path in ("..", "../", tmp_path / "mine")] == [
+        "mine"
+    ] * 3

@@ -19,6 +19,11 @@ from lungseg_jax.checkpointing.checksums import file_digest
 from lungseg_jax.checkpointing.weights import read_weights, write_weights
 from lungseg_jax.data.preprocessing import Preprocessing
 from lungseg_jax.inference.ensemble import model_card
+from lungseg_jax.inference.ensemble.bundle_description import (
+    VERSION,
+    check_description,
+    invalid_field,
+)
 from lungseg_jax.inference.ensemble.location import DESCRIPTION
 from lungseg_jax.inference.ensemble.members import Every, select_members
 from lungseg_jax.inference.ensemble.stablehlo import export_program
@@ -28,7 +33,6 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import atomic_folder, read_json, write_json, write_text
 from lungseg_jax.runtime.outputs import check_outputs
 
-VERSION = 2  # of bundle.json; version 1, written by lungseg_jax 0.1, can be read
 WEIGHTS = "model.safetensors"
 PROGRAM, CARD, SUMS = "program.stablehlo", "README.md", "SHA256SUMS"
 FILES = (WEIGHTS, DESCRIPTION, PROGRAM, CARD)
@@ -134,11 +138,13 @@ def load_bundle(path: Path, members: str | Every = "all") -> TrainedEnsemble:
     }
     names = select_members(members, snapshots=available, tuned=tuned)
     preprocessing = Preprocessing.from_json(description["preprocessing"])
-    like = abstract_members(description["model"], preprocessing.channels)
+    try:
+        like = abstract_members(description["model"], preprocessing.channels)
+    except (KeyError, TypeError, ValueError) as e:
+        raise invalid_field("model", path / DESCRIPTION) from e
     networks, _ = read_weights(path / WEIGHTS, like)
     if networks.keys() != set(available):
         raise _damaged(path / WEIGHTS)
-    description.setdefault("views", {})  # version 1 has none
     fields = {field: description[field] for field in FIELDS}
     fields["preprocessing"] = preprocessing
     return TrainedEnsemble(
@@ -168,17 +174,14 @@ def _read_description(path: Path) -> dict[str, Any]:
     """Read bundle.json and verify its checksum.
 
     Raises:
-      UserError: it is damaged, or of a later version.
+      UserError: it is damaged, of a later version, or says what no bundle says.
     """
     description = read_json(path / DESCRIPTION)
     if _checksum(path / DESCRIPTION) not in _read_checksums(path).splitlines():
         raise _damaged(path / DESCRIPTION)
-    if description["version"] > VERSION:
-        raise UserError(
-            f"{path} is a bundle of version {description['version']}.",
-            rule=f"this version of lungseg_jax reads versions 1 to {VERSION}.",
-            remedy="install a newer lungseg_jax, or run the program in the bundle.",
-        )
+    if isinstance(description, dict):
+        description.setdefault("views", {})  # version 1 has none
+    check_description(description, path / DESCRIPTION)
     return description
 
 

@@ -30,6 +30,9 @@ RECORD = {
 }
 
 
+PREPROCESSING = {"preprocessing": "hu", "image_size": 32, "window_hu": [0, 1]}
+
+
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "lungs"
@@ -179,13 +182,16 @@ def test_refuses_an_edited_description(folder):
         load(folder)
 
 
+def write_sums(folder):
+    """Write the checksums that the files of a bundle have now."""
+    (folder / "SHA256SUMS").write_text(bundle._checksums(folder))
+
+
 def test_refuses_a_later_version(folder):
-    path, sums = folder / "bundle.json", folder / "SHA256SUMS"
-    before = hashlib.sha256(path.read_bytes()).hexdigest()
-    description = json.loads(path.read_text()) | {"version": bundle.VERSION + 1}
+    path = folder / "bundle.json"
+    description = {"version": bundle.VERSION + 1, "networks": []}
     path.write_text(json.dumps(description))
-    after = hashlib.sha256(path.read_bytes()).hexdigest()
-    sums.write_text(sums.read_text().replace(before, after))
+    write_sums(folder)
     with pytest.raises(UserError, match=f"version {bundle.VERSION + 1}"):
         load(folder)
 
@@ -225,3 +231,41 @@ def test_a_bundle_omits_the_names_of_slices(trained, tmp_path):
     card = (tmp_path / "b" / "README.md").read_text()
     assert "| IoU, pooled | 0.9123 | 0.9000 to 0.9500 |" in card
     assert "split seed 3" in card and "threshold 0.5" in card
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": "2"},
+        {"members": None},
+        {"members": ["14", "14"]},
+        {"model": {"colour": 1}},
+        {"preprocessing": PREPROCESSING | {"preprocessing": "x"}},
+        {"preprocessing": PREPROCESSING | {"image_size": 0}},
+        {"preprocessing": PREPROCESSING | {"image_size": 10**6}},
+        {"preprocessing": PREPROCESSING | {"window_hu": [4, 4]}},
+        {"threshold": None},
+        {"batch_size": 0},
+        {"domain": "x"},
+        {"views": {"14": 7}},
+        {"tuning": None},
+        {"tuning": {"choices": {"all": {"members": ["14"], "temperature": 0}}}},
+    ],
+)
+def test_refuses_a_description_that_no_bundle_has(changes, folder):
+    """Its checksums are right: others may have made it."""
+    path = folder / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    write_sums(folder)
+    with pytest.raises(
+        UserError, match=rf"bundle\.json: {next(iter(changes))} is"
+    ) as e:
+        load(folder)
+    assert "export" in e.value.rule
+
+
+def test_refuses_a_description_of_another_kind(folder):
+    (folder / "bundle.json").write_text("[]")
+    write_sums(folder)
+    with pytest.raises(UserError, match="version is missing"):
+        load(folder)
