@@ -36,7 +36,7 @@ def evaluate_folder(
     Raises:
       UserError: the slices have other units than those of the training.
     """
-    data = data if is_remote(data) else data.absolute()
+    data = _absolute(data)
     require_intensity(checked.values, trained.domain, str(data))
     names = [pair.name for pair in checked.pairs]
     evaluation = {"schema_version": SCHEMA_VERSION} | evaluate(
@@ -46,8 +46,7 @@ def evaluate_folder(
         flips=flips,
         **slice_metadata(checked.metadata, names),
     )
-    path = trained.path if is_remote(trained.path) else trained.path.absolute()
-    evaluation["run"], evaluation["data"] = str(path), str(data)
+    evaluation["run"], evaluation["data"] = str(_absolute(trained.path)), str(data)
     evaluation["fingerprint"] = checked.fingerprint
     if not is_bundle(trained.path):  # a bundle does not list its training slices
         run = Run.open(RunFolder(trained.path))
@@ -94,3 +93,7 @@ def audit_folder(
     audit = LabelAudit(checked.metadata.spacings)
     audit.add(segmenter, map(checked.read, pairs), len(pairs))
     return audit
+
+
+def _absolute(path: Path) -> Path:
+    return path if is_remote(path) else path.absolute()

@@ -89,7 +89,7 @@ def score_intervals(labelled: Sequence[tuple[str, Mapping[str, Any]]]) -> Figure
     if all(scores["iou_pooled"] is None for _, scores in labelled):
         _say_why_empty(axes, "neither labels nor masks show lung")
     labels = [label for label, _ in reversed(labelled)]
-    # Members may be named after folders, in which a $ is no formula.
+    # A member's name can contain that of a folder, in which a $ does not start a formula.
     axes.set_yticks(range(len(labels)), labels, parse_math=False)
     axes.set_ylim(-0.6, len(labelled) - 0.3)
     axes.set_xlabel("pooled IoU with its 95% bootstrap interval")

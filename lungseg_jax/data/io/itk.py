@@ -29,9 +29,8 @@ from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
 MAX_HEADER_BYTES = 2**20
-VOXELS = (
-    "voxels.raw"  # beside a header of ours; SimpleITK takes a % in names as a format
-)
+# Beside a header of ours, which names it. A % in that name would be a format to MetaIO.
+VOXELS = "voxels.raw"
 _MET_TYPES = {
     sitk.sitkUInt8: "MET_UCHAR",
     sitk.sitkInt8: "MET_CHAR",

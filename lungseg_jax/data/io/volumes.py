@@ -191,11 +191,8 @@ def require_plausible(geometry: Geometry, path: str | Path) -> None:
         raise UserError(
             f"{path} has a damaged header.", rule="a size, and a spacing above 0."
         )
-    # NIfTI has them in float32, which rounds 0.01 down.
-    if (
-        min(geometry.spacing) < MIN_MM * (1 - 1e-6)
-        or max(geometry.spacing_mm[1:]) > MAX_MM
-    ):
+    least = MIN_MM * (1 - 1e-6)  # NIfTI has them in float32, which rounds 0.01 down
+    if min(geometry.spacing) < least or max(geometry.spacing_mm[1:]) > MAX_MM:
         voxels = " x ".join(f"{mm:.4g}" for mm in geometry.spacing)
         raise UserError(
             f"{path} has voxels of {voxels} mm.",
