@@ -23,7 +23,7 @@ from lungseg_jax.experiment import run_experiment
 from lungseg_jax.runtime import device_mesh
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import write_json
-from lungseg_jax.training import config, knobs, run_data, run_record
+from lungseg_jax.training import config, knobs, run_data, run_extension, run_record
 from lungseg_jax.training.knob import Knob
 from lungseg_jax.training.run import SCHEMA_VERSION, Run
 from lungseg_jax.training.run_folder import RunFolder
@@ -233,15 +233,15 @@ def test_the_remedy_of_a_wrong_length_has_numbers(
 def test_the_remedy_of_a_length_is_of_whole_cycles():
     c = config.default_config()
     c.schedule.cycles, c.train.total_steps = 1, 72_000
-    assert "total_steps=144000" in run_record._remedy_of_length(c, 2)
+    assert "total_steps=144000" in run_extension._remedy_of_length(c, 2)
 
 
 def test_lengths_without_a_remedy_in_numbers():
     c = config.default_config()
     c.schedule.cycles, c.schedule.growth, c.train.total_steps = 1, 0.01, 30
-    assert "set both" in run_record._remedy_of_length(c, 400)  # cycles of no step
+    assert "set both" in run_extension._remedy_of_length(c, 400)  # cycles of no step
     c.schedule.growth, c.train.batch_per_device = 1.0, 8
-    assert "set both" in run_record._remedy_of_length(c, 2)
+    assert "set both" in run_extension._remedy_of_length(c, 2)
 
 
 def test_an_extension_keeps_the_snapshots_of_a_constant_rate(tiny_cache, tmp_path):
@@ -270,13 +270,13 @@ def test_a_mistaken_extension_can_be_taken_back(
     mistake = tiny_config(tiny_cache, **changes)
     with pytest.MonkeyPatch.context() as m:
         # 7 is not a multiple of the cycle's length.
-        m.setattr(run_record.np, "allclose", lambda *a, **k: True)
+        m.setattr(run_extension.np, "allclose", lambda *a, **k: True)
         m.setattr(LocalCheckpoints, "check_room", no_room)
         with pytest.raises(UserError, match="no room"):
             run_experiment(mistake, str(copied_run.path), extend=True)
     assert copied_run.evaluation.read_text() == scores and copied_run.page.exists()
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(run_record.np, "allclose", lambda *a, **k: True)
+        m.setattr(run_extension.np, "allclose", lambda *a, **k: True)
         # Also with other `log_every`, which changes only what is printed.
         before = tiny_config(tiny_cache, **{"train.log_every": 5})
         evaluation = run_experiment(before, str(copied_run.path))
