@@ -224,22 +224,19 @@ def _check_names_and_types(c: ConfigDict) -> None:
 def _check_levels(c: ConfigDict) -> None:
     """Check that the deepest features have a pixel, or two for a norm over an image."""
     smallest = 2 ** (c.model.levels + (c.model.norm == "instance"))
-    rule = f"with {c.model.norm} norm, a side of at least {smallest} px."
-    if c.data.image_size < smallest:
-        raise UserError(
-            f"config.model.levels={c.model.levels} is too deep for "
-            f"config.data.image_size={c.data.image_size}.",
-            rule=rule,
-            remedy="lower config.model.levels or raise config.data.image_size.",
-        )
     predicted = prediction_preprocessing_of(c).image_size
-    if predicted < smallest:
-        raise UserError(
-            f"config.evaluate.scale={c.evaluate.scale} makes a side of {predicted} px "
-            f"for predictions, and config.model.levels={c.model.levels} is too deep.",
-            rule=rule,
-            remedy="raise config.evaluate.scale.",
-        )
+    if c.data.image_size < smallest:
+        small = f"config.data.image_size={c.data.image_size} is small"
+    elif predicted < smallest:
+        scale = c.evaluate.scale
+        small = f"config.evaluate.scale={scale} makes a side of {predicted} px"
+    else:
+        return
+    raise UserError(
+        f"config.model.levels={c.model.levels} is too deep: {small}.",
+        rule=f"with {c.model.norm} norm, a side of at least {smallest} px.",
+        remedy=f"lower config.model.levels, or raise {small.partition('=')[0]}.",
+    )
 
 
 def _check_window(window) -> None:
