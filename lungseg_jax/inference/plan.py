@@ -162,11 +162,17 @@ def _mask_of(source: Path, target: Path, format: str) -> Path:
 
 def _mask_in(folder: Path, source: Path, format: str) -> Path:
     """Return the path of a mask in a folder, where it has the name of its input."""
-    stem, suffix = split_suffix(source)
+    stem, _ = split_suffix(source)
     if source.is_file():
         stem = split_target(source)[0]  # without .dcm
-    suffix = format or suffix or DICOM_MASK_SUFFIX
+    suffix = format or _usual_suffix(source) or DICOM_MASK_SUFFIX
     return folder / f"{stem or source.resolve().name}{suffix}"
+
+
+def _usual_suffix(source: Path) -> str:
+    """Return the suffix of the mask of an input, or "" if its name does not tell."""
+    suffix = split_suffix(source)[1]
+    return suffix and (FORMATS[suffix].mask_suffix or suffix)
 
 
 def _plan_input(source: Path, target: Path, series: str) -> PredictionTask:
@@ -224,7 +230,7 @@ def _allowed_masks(source: Path, suffix: str) -> tuple[bool, tuple[str, ...]]:
 
 def _suggested_name(source: Path, target: Path, allowed: Sequence[str]) -> str:
     """Say how to name a mask: with the suffix of its input, where that is allowed."""
-    usual = (split_suffix(source)[1], DICOM_MASK_SUFFIX, *allowed)
+    usual = (_usual_suffix(source), DICOM_MASK_SUFFIX, *allowed)
     suffix = next(suffix for suffix in usual if suffix in allowed)
     stem, known = split_target(target)
     name = target.with_name(f"{stem if known else target.stem}{suffix}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from lungseg_jax.data.io.dicom_files import may_be_dicom
 from lungseg_jax.data.io.formats import kind_of
+from lungseg_jax.data.io.stored_voxels import files_of
 from lungseg_jax.inference.prediction_task import PredictionTask
 from lungseg_jax.runtime.errors import UserError, bullet_list
 from lungseg_jax.runtime.files import append_text
@@ -164,7 +165,7 @@ def _identity(task: PredictionTask) -> str | None:
                 for start in np.linspace(0, max(0, size - BLOCK), BLOCKS, dtype=int):
                     file.seek(start)
                     digest.update(file.read(BLOCK))
-    except (OSError, IndexError):
+    except (OSError, IndexError, UserError):
         return None
     return digest.hexdigest()
 
@@ -172,7 +173,7 @@ def _identity(task: PredictionTask) -> str | None:
 def _files(source: Path) -> list[Path]:
     """Return the files of an input: of a folder, those that may be of its series."""
     if not source.is_dir():
-        return [source]
+        return files_of(source)
     paths = filter(may_be_dicom, sorted(source.iterdir()))
     return [path for path in paths if path.is_file() and not kind_of(path)]
 

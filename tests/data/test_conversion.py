@@ -207,13 +207,13 @@ def test_what_is_not_converted_is_said(tmp_path, capsys):
     image, label = scan()
     save(tmp_path / "images/a.nii", image)
     save(tmp_path / "labels/a.nii", label)
-    (tmp_path / "images/b.mhd").touch()
+    (tmp_path / "images/b.mgz").touch()
     (tmp_path / "images/c").mkdir()
     (tmp_path / "labels/readme.txt").touch()
     assert len(find_labelled_volumes(tmp_path / "images", tmp_path / "labels")) == 1
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2
-    assert "images/b.mhd: unsupported; save it as .nii.gz" in said[0]
+    assert "images/b.mgz: unsupported; save it as .nii.gz" in said[0]
     assert "images/c: not the folder of a DICOM series" in said[1]
 
 

@@ -62,6 +62,20 @@ def test_maps_a_volume_to_a_volume(volume, tmp_path):
     assert task.target == tmp_path / "m" / "scan.nii.gz"
 
 
+@pytest.mark.parametrize("suffix,of_mask", [(".mhd", ".mha"), (".nhdr", ".nrrd")])
+def test_a_mask_is_one_file(suffix, of_mask, tmp_path):
+    source, target = tmp_path / f"in/scan{suffix}", tmp_path / f"out/scan{of_mask}"
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(sitk.Image((4, 4, 3), sitk.sitkInt16), str(source))
+    for where in (source, source.parent):
+        assert plan_outputs(where, target.parent) == [
+            PredictionTask(source, target, True)
+        ]
+    with pytest.raises(UserError) as e:
+        plan_outputs(source, target.with_suffix(suffix))
+    assert f"name it {target}" in e.value.remedy
+
+
 def test_an_array_is_no_mask_of_what_has_a_place(volume, series, tmp_path):
     """It would not say how its axes run."""
     for source in (volume, series):
@@ -186,7 +200,7 @@ def test_a_series_of_dead_links_is_an_input(tmp_path):
 
 def test_what_is_in_no_known_format_is_said(volume, tmp_path, capsys):
     files = {
-        "mhd": ("v.mhd", "v.raw", "w.mhd"),
+        "img": ("v.hdr", "v.img", "w.mgz"),
         "bare": ("IM0001", "IM0002"),
         "texts": ("report.txt", "report.pdf"),
         "scan": ("notes", "old.nii", "study.zip"),
@@ -199,14 +213,14 @@ def test_what_is_in_no_known_format_is_said(volume, tmp_path, capsys):
             (tmp_path / "in" / folder / name).write_bytes(volume.read_bytes())
     (task,) = plan_outputs(tmp_path / "in", tmp_path / "out")
     assert task.source.name == "old.nii"
-    bare, failed, mhd, archive, series = capsys.readouterr().out.splitlines()
+    bare, failed, img, archive, series = capsys.readouterr().out.splitlines()
     place = f"skipped: {tmp_path / 'in'}"
     assert failed == f"{place}/failed: empty"
     assert series == f"{place}/study/series: empty"
     assert bare == f"{place}/bare: IM0001 and 1 more: unknown format"
     assert archive == f"{place}/scan/study.zip: unsupported; unpack it first"
-    assert mhd.startswith(
-        f"{place}/mhd/v.mhd and 1 more: unsupported; save it as .nii.gz"
+    assert img.startswith(
+        f"{place}/img/v.hdr and 2 more: unsupported; save it as .nii.gz"
     )
 
 
@@ -384,7 +398,7 @@ def test_names_the_inputs_that_have_an_output_in_common(images, tmp_path):
     [
         ("none.tif", "does not exist"),
         ("notes.txt", "in a known format"),
-        ("scan.mhd", "(?s)in a known format.*save it as .nii.gz"),
+        ("scan.mgz", "(?s)in a known format.*save it as .nii.gz"),
         ("study.zip", "(?s)in a known format.*unpack it first"),
         ("0.dcm", "0.dcm is empty"),
         ("", "contains no images"),
@@ -393,7 +407,7 @@ def test_names_the_inputs_that_have_an_output_in_common(images, tmp_path):
 def test_refuses_unusable_inputs(name, message, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "scan.mhd").write_text("ObjectType = Image")
+    (tmp_path / "scan.mgz").write_bytes(b"MGZ")
     (tmp_path / "study.zip").write_bytes(b"PK")
     (tmp_path / "0.dcm").touch()
     source, target = tmp_path / (name or "empty"), tmp_path / ("m.png" if name else "")

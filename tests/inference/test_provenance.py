@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from dicom_files import write_series  # of tests/data/io/
 
 from lungseg_jax.inference.prediction_task import PredictionTask
@@ -122,3 +123,15 @@ def test_a_series_is_another_one_if_its_files_are(tmp_path):
     write_series(folder, array=np.zeros((3, 8, 8), np.int16))
     with pytest.raises(UserError, match="other inputs"):
         Provenance(out).plan([], {"labels": "lung"}, kept=[task])
+
+
+def test_a_volume_is_another_one_if_its_voxels_are(tmp_path):
+    """They may be in a file beside the header, which stays the same."""
+    image = sitk.Image((4, 4, 3), sitk.sitkInt16)
+    task = PredictionTask(tmp_path / "in.mhd", tmp_path / "in.mha", True)
+    sitk.WriteImage(image, str(task.source))
+    make(tmp_path, [task], labels="lung")
+    Provenance(tmp_path).plan([], {"labels": "lung"}, kept=[task])
+    sitk.WriteImage(image + 1, str(task.source))
+    with pytest.raises(UserError, match="another input than"):
+        Provenance(tmp_path).plan([], {"labels": "lung"}, kept=[task])

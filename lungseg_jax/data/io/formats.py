@@ -42,6 +42,7 @@ class Format:
       compression: `ZLIB` or `GZIP` if only the voxels behind the header are compressed.
       has_geometry: whether volumes have spacing and orientation.
       is_volume: path -> whether it holds a volume; for formats that hold either.
+      mask_suffix: of the mask of such a file, if it is another format.
     """
 
     read_slice: Callable[[Path], np.ndarray] | None = None
@@ -56,6 +57,7 @@ class Format:
     compression: int | None = None
     has_geometry: bool = True
     is_volume: Callable[[Path], bool] | None = None
+    mask_suffix: str = ""
 
     @property
     def kind(self) -> str:
@@ -109,7 +111,9 @@ FORMATS: dict[str, Format] = {  # by suffix, in lower case
     ),
     ".nrrd": _NRRD,
     ".seg.nrrd": dataclasses.replace(_NRRD, add_segments=slicer.add_segments),
+    ".nhdr": Format(open_volume=_open_itk, mask_suffix=".nrrd"),
     ".mha": Format(open_volume=_open_itk, volume_header=mha_header, compression=ZLIB),
+    ".mhd": Format(open_volume=_open_itk, mask_suffix=".mha"),
     ".npy": Format(
         read_slice=npy.read_slice,
         read_mask=npy.read_mask,

@@ -1,22 +1,26 @@
 """NRRD and MetaImage volumes, through SimpleITK.
 
 SimpleITK reads a part of a file without the rest only if its voxels are uncompressed. So
-every volume gets a small header (.mhd) of ours that points at its voxels: in the file
-itself, or decompressed on disk.
+every volume gets a small header (.mhd) of ours that points at its voxels, where they are
+or decompressed.
 """
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
 from lungseg_jax.data.io.decompression import damaged, decompress, require_length
 from lungseg_jax.data.io.geometry import Geometry
+from lungseg_jax.data.io.stored_voxels import (
+    AT_END,
+    StoredVoxels,
+    find_voxels,
+    is_nrrd,
+)
 from lungseg_jax.data.io.volumes import (
     Volume,
     require_content,
@@ -28,7 +32,7 @@ from lungseg_jax.runtime import native_output
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
-MAX_HEADER_BYTES = 2**20
+GZIP_MAGIC = b"\x1f\x8b"  # a zlib stream starts with another byte
 # Beside a header of ours, which names it. A % in that name would be a format to MetaIO.
 VOXELS = "voxels.raw"
 _MET_TYPES = {
@@ -45,14 +49,6 @@ _MET_TYPES = {
 }
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # our errors say the same
-
-
-class _Encoding(NamedTuple):
-    """How a file stores its voxels, according to its text header."""
-
-    is_compressed: bool
-    is_gzip: bool  # rather than a zlib stream
-    is_big_endian: bool
 
 
 @contextlib.contextmanager
@@ -164,7 +160,7 @@ def _read_information(path: Path, name: str) -> tuple[Geometry, int, bool]:
     require_plausible(geometry, path)
     # Only of NRRD; other spaces, such as "scanner-xyz", say nothing of the patient.
     space = reader.HasMetaDataKey("NRRD_space") and reader.GetMetaData("NRRD_space")
-    is_placed = not _is_nrrd(path) or "superior" in (space or "")
+    is_placed = not is_nrrd(path) or "superior" in (space or "")
     return geometry, reader.GetPixelID(), is_placed
 
 
@@ -175,85 +171,27 @@ def _ensure_seekable(
     bytes_per_voxel = sitk.Image(1, 1, pixel_type).GetSizeOfPixelComponent()
     payload = int(np.prod(geometry.size)) * bytes_per_voxel
     raw = scratch / VOXELS
-    with path.open("rb") as file:
-        encoding = (_parse_nrrd if _is_nrrd(path) else _parse_metaimage)(path, file)
-        if encoding.is_compressed:
-            is_gzip = encoding.is_gzip
-            size = decompress(file, raw, is_gzip=is_gzip, max_bytes=payload, path=path)
-        else:
-            raw.symlink_to(path.absolute())
-            size = path.stat().st_size - file.tell()
-    require_length(path, size, payload)
-    if size > payload:  # the header finds the voxels from the end
-        raise damaged(path, f"{size - payload} bytes follow its voxels")
-    is_big_endian = encoding.is_big_endian
+    stored = find_voxels(path)
+    if stored.is_compressed:
+        size = _decompress(stored, raw, payload)
+    else:
+        raw.symlink_to(stored.file.absolute())
+        size = stored.file.stat().st_size - max(0, stored.start)
+    require_length(stored.file, size, payload)
+    # The header finds the voxels from the end.
+    if size > payload and stored.start != AT_END:
+        raise damaged(stored.file, f"{size - payload} bytes follow its voxels")
+    is_big_endian = stored.is_big_endian
     return write_mhd_header(scratch, geometry, pixel_type, is_big_endian=is_big_endian)
 
 
-def _is_nrrd(path: Path) -> bool:
-    return path.name.lower().endswith(".nrrd")
-
-
-def _parse_nrrd(path: Path, file: BinaryIO) -> _Encoding:
-    """Parse the header, and leave `file` at the voxels."""
-    fields = {}
-    for line in _header_lines(path, file):
-        if not line:
-            break
-        if not line.startswith("#") and ": " in line:
-            key, value = line.split(": ", 1)
-            fields[key.strip().lower()] = value.strip().lower()
-    if "data file" in fields or "datafile" in fields:
-        raise _detached(path)
-    encoding = fields.get("encoding", "")
-    if encoding not in ("raw", "gzip", "gz"):
-        raise UserError(
-            f"{path} has the encoding {encoding or '(none)'}.",
-            rule="NRRD with encoding raw or gzip.",
-            remedy="save it again as one of these.",
-        )
-    for skip in ("line skip", "byte skip", "lineskip", "byteskip"):
-        if fields.get(skip, "0") != "0":
-            raise UserError(f"{path} has a {skip}.", remedy="save it again without it.")
-    return _Encoding(encoding != "raw", True, fields.get("endian") == "big")
-
-
-def _parse_metaimage(path: Path, file: BinaryIO) -> _Encoding:
-    """Parse the header, and leave `file` at the voxels."""
-    fields = {}
-    for line in _header_lines(path, file):
-        key, _, value = line.partition("=")
-        fields[key.strip().lower()] = value.strip().lower()
-        if key.strip() == "ElementDataFile":
-            break
-
-    def is_true(key, otherwise=""):  # as MetaIO reads it
-        return fields.get(key, otherwise).startswith(("t", "1"))
-
-    if fields.get("elementdatafile") != "local":
-        raise _detached(path)
-    if not is_true("binarydata", "true"):
-        raise UserError(f"{path} stores its voxels as text.", rule="BinaryData = True.")
-    orders = "elementbyteordermsb", "binarydatabyteordermsb"
-    is_big_endian = any(map(is_true, orders))
-    return _Encoding(is_true("compresseddata"), False, is_big_endian)
-
-
-def _header_lines(path: Path, file: BinaryIO) -> Iterator[str]:
-    while file.tell() < MAX_HEADER_BYTES:
-        line = file.readline(MAX_HEADER_BYTES)
-        if not line:
-            break
-        yield re.sub(r"[\r\n]+$", "", line.decode("latin-1"))
-    raise damaged(path, "its header does not end")
-
-
-def _detached(path: Path) -> UserError:
-    return UserError(
-        f"{path} is a header without voxels: they are in another file.",
-        rule="header and voxels in one file.",
-        remedy="save it as .nii.gz, .nrrd or .mha.",
-    )
+def _decompress(stored: StoredVoxels, target: Path, max_bytes: int) -> int:
+    """Decompress voxels into a file, and return their size in bytes."""
+    with stored.file.open("rb") as file:
+        file.seek(max(0, stored.start))
+        is_gzip = file.peek(2)[:2] == GZIP_MAGIC
+        path = stored.file
+        return decompress(file, target, is_gzip=is_gzip, max_bytes=max_bytes, path=path)
 
 
 def _unreadable(path: Path, error: RuntimeError) -> UserError:

@@ -6,7 +6,7 @@ from pathlib import Path
 from lungseg_jax.runtime import progress
 
 # Suffixes of volumes, some with a header in a file of its own, and of pictures.
-IMAGES = (".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".mgh", ".mgz", ".mnc")
+IMAGES = (".hdr", ".img", ".img.gz", ".mgh", ".mgz", ".mnc")
 IMAGES += (".nii.bz2", ".gipl", ".vtk", ".jpg", ".jpeg", ".bmp")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".dcm.gz", ".7z", ".rar")
 REMEDIES = {  # by suffix

@@ -30,11 +30,14 @@ def test_suffixes_by_kind():
         ".nii.gz",
         ".nrrd",
         ".seg.nrrd",
+        ".nhdr",
         ".mha",
+        ".mhd",
     )
     assert formats.suffixes(EITHER) == (".npy",)
     assert formats.suffixes() == tuple(formats.FORMATS)
-    assert formats.suffixes(writable=True) == formats.suffixes()
+    detached = {".nhdr", ".mhd"}
+    assert set(formats.suffixes()) - set(formats.suffixes(writable=True)) == detached
 
 
 @pytest.mark.parametrize(
