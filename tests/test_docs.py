@@ -15,7 +15,8 @@ from PIL import Image
 
 from lungseg_jax.__main__ import COMMANDS
 from lungseg_jax.cli import train, train_flags
-from lungseg_jax.evaluation.comparison import PairedMasks, compare_masks
+from lungseg_jax.evaluation.comparison import compare_masks
+from lungseg_jax.evaluation.mask_pairs import PairedMasks
 from lungseg_jax.inference import prediction_rows
 from lungseg_jax.inference.confidence import Confidence
 from lungseg_jax.inference.measured_rows import VolumeRows
@@ -264,7 +265,7 @@ def test_the_columns_of_predictions_are_on_their_page():
 def test_the_results_of_compare_are_on_their_page():
     columns = table_below(SCORES, "## Files of `compare`")
     documented = [name for names, *_ in columns for name in names_in(names)]
-    assert documented == ["slice", *METRICS]
+    assert documented == ["slice", "volume", *METRICS]
     mask = np.ones((2, 2), bool)
     pairs = PairedMasks(1, iter([("a", mask, mask)]))
     keys = table_below(SCORES, "A cell is empty")

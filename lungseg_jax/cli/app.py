@@ -112,6 +112,27 @@ def run(root: click.Group) -> None:
             raise _plain(e) from e
 
 
+def lung_option(meaning: str):
+    """Define --lung, a list of numbers that is empty by default."""
+    return click.option(
+        "--lung",
+        default="",
+        metavar="N,N,...",
+        callback=_parse_numbers,
+        show_default=False,
+        help=meaning,
+    )
+
+
+def _parse_numbers(ctx, param, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",") if word]
+    except ValueError as e:
+        raise UserError(
+            f"--{param.name}={text} is not a list of numbers.", rule="such as 1,2."
+        ) from e
+
+
 def run_option(meaning: str, *, default: str | None = None, multiple: bool = False):
     """Define --run, which is required if it has no default."""
     given = {"required": True} if default is None else {"default": default}

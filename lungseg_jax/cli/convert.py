@@ -8,8 +8,8 @@
 IMAGE is a CT volume in Hounsfield units (NIfTI, NRRD, MetaImage, or the folder of a DICOM
 series) and LABEL a volume of the same grid; or both are folders of these, with equal
 names. Names of images may end in _0000, as those of nnU-Net do. Every axial slice becomes
-a pair of files, and slices.csv says which patient it shows, so that no patient is in two
-splits, and its spacing.
+a pair of files. slices.csv gives the spacing of each and, as its patient, the case, so
+that no case is in two splits: if two cases are of one patient, edit that column.
 """
 
 from pathlib import Path
@@ -18,31 +18,15 @@ import click
 
 from lungseg_jax.cli import app
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.runtime.errors import bullet_list, pluralize
 from lungseg_jax.runtime.outputs import check_outputs
-
-
-def _numbers(ctx, param, text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",") if word]
-    except ValueError as e:
-        raise UserError(
-            f"--lung={text} is not a list of numbers.", rule="such as 1,2."
-        ) from e
 
 
 @app.command(__doc__)
 @click.argument("image", metavar="IMAGE", type=app.PATH)
 @click.argument("label", metavar="LABEL", type=app.PATH)
 @app.output("DIR", "a folder that does not exist yet.")
-@click.option(
-    "--lung",
-    default="",
-    metavar="N,N,...",
-    callback=_numbers,
-    show_default=False,
-    help="Values of LABEL that are lung; by default all but 0.",
-)
+@app.lung_option("Values of LABEL that are lung; by default all but 0.")
 @click.option(
     "--every", type=click.IntRange(1), default=1, help="Take every such slice."
 )

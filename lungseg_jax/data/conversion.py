@@ -26,8 +26,9 @@ from lungseg_jax.data.io.formats import (
     suffixes,
 )
 from lungseg_jax.data.io.images import write_image
-from lungseg_jax.data.io.unsupported import say_skipped
-from lungseg_jax.data.io.volumes import Volume, require_same_grid
+from lungseg_jax.data.io.unsupported import and_more, say_skipped
+from lungseg_jax.data.io.volumes import require_same_grid
+from lungseg_jax.data.label_values import select_lung
 from lungseg_jax.data.metadata import COLUMNS, TABLE
 from lungseg_jax.data.pairs import same_names
 from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
@@ -71,21 +72,24 @@ def find_labelled_volumes(image: Path, label: Path) -> list[LabelledVolume]:
         return [LabelledVolume(_case(image), image, label)]
     images, labels = _volumes(image), _volumes(label)
     labels = dict(zip(same_names(labels, images), labels.values(), strict=True))
-    unpaired = [str(images[case]) for case in sorted(images.keys() - labels.keys())]
-    unpaired += [str(labels[case]) for case in sorted(labels.keys() - images.keys())]
+    unlabelled = [images[case] for case in sorted(images.keys() - labels.keys())]
+    unused = [labels[case] for case in sorted(labels.keys() - images.keys())]
     if not images and not labels:
         raise UserError(
             f"{image} has no volumes.",
             rule=f"DICOM series, or files that end in {formats}.",
             remedy="name the folders that hold them, such as imagesTr/ and labelsTr/.",
         )
-    if unpaired:
+    if unlabelled or not images:
+        unpaired = list(map(str, unlabelled + unused))
         raise UserError(
             f"{pluralize(len(unpaired), 'file')} without a partner:\n"
             f"{bullet_list(unpaired)}",
             rule=f"IMAGE has CASE.nii.gz or CASE{CHANNEL}.nii.gz, LABEL has CASE.nii.gz.",
             remedy="rename the files, or move those without a partner out.",
         )
+    if unused:  # as where the labels of all parts of a dataset are in one folder
+        say(f"skipped: {unused[0]}{and_more(unused)}: no image of that name")
     return [LabelledVolume(case, images[case], labels[case]) for case in sorted(images)]
 
 
@@ -145,11 +149,13 @@ def _convert(
         digits = len(str(image.count - 1))
         for k in range(0, image.count, every):
             name = f"{labelled.case}_z{k:0{digits}}"
-            plane, mask = image.read(k), _mask(label, k, lung)
-            has_lung |= bool(mask.any())
+            plane = image.read(k)
+            is_lung = select_lung(label.read(k), lung, f"slice {k} of {label.name}")
+            has_lung |= bool(is_lung.any())
             values.append(values_of([plane]))
             hounsfield = np.rint(plane).clip(-(2**15), 2**15 - 1).astype(np.int16)
             write_image(folder / IMAGES / f"{name}.tif", hounsfield)
+            mask = is_lung.astype(np.uint8) * np.uint8(255)
             write_image(folder / MASKS / f"{name}.tif", mask)
             row = {"name": name, "patient": labelled.case}
             if image.spacing_mm:
@@ -187,18 +193,6 @@ def _require_hounsfield(path: Path, values: Values) -> None:
             remedy="name the original CT scan, or add the rescale intercept (often -1024) "
             "that such values lack.",
         )
-
-
-def _mask(volume: Volume, k: int, lung: set[int]) -> np.ndarray:
-    plane = volume.read(k)
-    if plane.min() < 0 or not np.array_equal(plane, np.rint(plane)):
-        raise UserError(
-            f"slice {k} of {volume.name} has values that are negative or not whole.",
-            rule="a label numbers what each voxel shows.",
-            remedy="name the label volume second; apply a threshold to probabilities.",
-        )
-    is_lung = np.isin(plane, list(lung)) if lung else plane != 0
-    return is_lung.astype(np.uint8) * np.uint8(255)
 
 
 def _volumes(folder: Path) -> dict[str, Path]:

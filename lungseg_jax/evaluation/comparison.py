@@ -1,31 +1,16 @@
-"""Scores of existing masks against true ones: two files, two folders or two volumes.
+"""Scores of existing masks against true ones.
 
-A volume is scored in 3D and by its axial slices, with distances in mm. Single-slice files
-have no spacing, so their distances are in pixels.
+Volumes are scored in 3D, and a single one also by its axial slices, with distances in mm.
+Single-slice files have no spacing, so their distances are in pixels.
 """
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from lungseg_jax.data.io.dicom_files import is_dicom
-from lungseg_jax.data.io.formats import (
-    EITHER,
-    SLICE,
-    is_volume,
-    open_volume,
-    read_slice_mask,
-    suffixes,
-)
-from lungseg_jax.data.io.images import as_mask
-from lungseg_jax.data.io.volumes import Volume, require_same_grid
-from lungseg_jax.data.pairs import list_images, same_names
+from lungseg_jax.evaluation.mask_pairs import PairedMasks, PathPairs, pair_masks
 from lungseg_jax.evaluation.slice_scores import SliceScores
-from lungseg_jax.inference.prediction_task import COMPANION_ENDINGS
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import (
     METRICS,
@@ -34,66 +19,9 @@ from lungseg_jax.metrics.registry import (
     score_masks,
     summary_scores,
 )
-from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
-from lungseg_jax.runtime.files import missing_path
+from lungseg_jax.runtime.errors import pluralize
 
-# Name, truth and prediction of a slice, `[h w]` boolean.
-NamedMasks = tuple[str, np.ndarray, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class PairedMasks:
-    """The slices of true masks and of the masks to score.
-
-    Attributes:
-      count: the number of slices.
-      slices: reads them.
-      is_volume: whether they are those of one volume, from feet to head.
-      spacing_mm: between the slices, rows and columns of a volume; None if unknown.
-    """
-
-    count: int
-    slices: Iterator[NamedMasks]
-    is_volume: bool = False
-    spacing_mm: tuple[float, float, float] | None = None
-
-
-@contextlib.contextmanager
-def pair_masks(truth: Path, prediction: Path) -> Iterator[PairedMasks]:
-    """Pair the slices of two files, two folders or two volumes, open in the context.
-
-    Args:
-      truth: the true masks.
-      prediction: the masks to score; in a folder, what `lungseg predict` writes beside
-        its masks is skipped.
-
-    Raises:
-      UserError: a path is missing, the two are of different kinds, or their names, sizes
-        or geometries differ.
-    """
-    for path in (truth, prediction):
-        if not path.exists():
-            raise missing_path(path)
-    kinds = {path: _kind(path) for path in (truth, prediction)}
-    if len(set(kinds.values())) > 1:
-        raise UserError(
-            f"{truth} is {kinds[truth]} and {prediction} is {kinds[prediction]}.",
-            rule="two files, two folders or two volumes.",
-        )
-    if kinds[truth] == "a volume":
-        with open_volume(truth) as true, open_volume(prediction) as predicted:
-            require_same_grid(true, predicted)
-            yield PairedMasks(
-                true.count,
-                _read_volumes(true, predicted),
-                is_volume=True,
-                spacing_mm=true.spacing_mm,
-            )
-        return
-    files = {truth.name: (truth, prediction)}
-    if kinds[truth] == "a folder":
-        files = _pair_files(truth, prediction)
-    yield PairedMasks(len(files), _read_files(files))
+WORST = 10  # volumes of folders that are listed
 
 
 def compare_masks(
@@ -113,8 +41,8 @@ def compare_masks(
 
     Returns:
       "unit", "tolerance", "scores" as `overlap.summarize`, "pooled_area_error" (for a
-      volume its volume error), "volume" {name: score in 3D} or None, "slices"
-      {name: scores}.
+      volume its volume error), "volume" {metric: score in 3D} or None, "slices"
+      {name: {metric: score}}.
     """
     scores = SliceScores(tolerance)
     in_plane = pairs.spacing_mm[1:] if pairs.spacing_mm else None
@@ -140,31 +68,94 @@ def compare_masks(
     }
 
 
+def compare_volumes(
+    pairs: PathPairs,
+    *,
+    tolerance: float,
+    lung: Collection[int] = (),
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """Score pairs of volumes in 3D; those of one pair at a time are in memory.
+
+    Args:
+      pairs: of `mask_pairs.pair_volumes`.
+      tolerance: of NSD, in pixels or mm.
+      lung: the values of the truth that are lung; if there are none, it is a mask.
+      progress: called after each pair.
+
+    Returns:
+      "unit", "tolerance", "scores" as `overlap.summarize`, with volumes for slices, and
+      "volumes" {name: {metric: score}}.
+    """
+    scores = SliceScores(tolerance)
+    for name, (truth, prediction) in pairs.items():
+        with pair_masks(truth, prediction, lung=lung) as masks:
+            _, *stacks = zip(*masks.slices, strict=True)
+            true, predicted = map(np.stack, stacks)
+            scores.add(name, predicted, true, masks.spacing_mm)
+        progress()
+    return {
+        "unit": scores.unit,
+        "tolerance": tolerance,
+        "scores": scores.summarize(),
+        "volumes": scores.slices,
+    }
+
+
 def format_scores(comparison: Mapping[str, Any]) -> str:
-    """Format the result of `compare_masks` as a table, or two for a volume."""
+    """Format the result of `compare_masks` or `compare_volumes` as tables."""
+    unit, volumes = comparison["unit"], comparison.get("volumes")
+    volume, area_error = map(comparison.get, ("volume", "pooled_area_error"))
+    lines = []
+    if volumes:
+        lines = _format_worst(volumes, unit)
+    elif volume:
+        lines = _format_volume(volume, unit)
+    lines += _format_summary(comparison, "volume" if volumes else "slice")
+    if area_error is not None and not volume:
+        lines.append(f"all slices together: {area_error:+.2%} of the area")
+    return "\n".join(lines)
+
+
+def _format_summary(comparison: Mapping[str, Any], noun: str) -> list[str]:
     scores, unit = comparison["scores"], comparison["unit"]
-    volume = comparison["volume"]
-    lines = _format_volume(volume, unit) if volume else []
-    for score in summary_scores():
+    lines, legend = [], ""
+    for score in summary_scores(of_volumes=noun == "volume"):
+        interval = ""
         low, high = scores[f"{score.key}_ci95"]
-        interval = "" if low is None else f"   {low:.4f} to {high:.4f}"
+        if low is not None:
+            interval = f"   {low:.4f} to {high:.4f}"
+            legend = f"; intervals hold 95 % of bootstrap resamples of the {noun}s"
         value = "-" if scores[score.key] is None else f"{scores[score.key]:.4f}"
         lines.append(f"{label_with_unit(score, unit):14}{value:>10}{interval}")
-    legend = ""
-    if any(scores[f"{score.key}_ci95"][0] is not None for score in summary_scores()):
-        legend = (
-            "; intervals hold 95 % of bootstrap resamples of the slices, and are too "
-            "narrow if these are of one patient"
-        )
-    lines.append(
-        f"{pluralize(scores['n'], 'slice')}, {scores['n_both_empty']} empty in both; "
-        f"NSD at {comparison['tolerance']:g} {unit}{legend}"
-    )
-    if comparison["pooled_area_error"] is not None and not volume:
-        lines.append(
-            f"all slices together: {comparison['pooled_area_error']:+.2%} of the area"
-        )
-    return "\n".join(lines)
+    if legend:
+        legend += ", and are too narrow if these are of one patient"
+    counts = f"{pluralize(scores['n'], noun)}, {scores['n_both_empty']} empty in both"
+    return [*lines, f"{counts}; NSD at {comparison['tolerance']:g} {unit}{legend}"]
+
+
+def _format_worst(
+    volumes: Mapping[str, Mapping[str, float | None]], unit: str
+) -> list[str]:
+    """Format the volumes with the lowest IoU as a table; those without one come last."""
+
+    def by_iou(name):
+        iou = volumes[name]["iou"]
+        return iou is None, iou
+
+    metrics = [metric for metric in METRICS.values() if metric.in_slice_table]
+    labels = [label_with_unit(m, unit, m.volume_label) for m in metrics]
+    worst = sorted(volumes, key=by_iou)[:WORST]
+    of_all = f"the worst {WORST} of {len(volumes)} " if volumes.keys() - worst else ""
+    lines = [f"{of_all}volumes, in 3D:", "  ".join(f"{label:>8}" for label in labels)]
+    for name in worst:
+        cells = []
+        for label, metric in zip(labels, metrics, strict=True):
+            score = volumes[name][metric.name]
+            cell = "-" if score is None else f"{score:{metric.format}}"
+            cells.append(cell.rjust(max(8, len(label))))
+        lines.append("  ".join([*cells, name]))
+    return [*lines, "", "of all volumes, the mean of each score:"]
 
 
 def _format_volume(volume: Mapping[str, float | None], unit: str) -> list[str]:
@@ -174,75 +165,3 @@ def _format_volume(volume: Mapping[str, float | None], unit: str) -> list[str]:
         score = volume[metric.name]
         lines.append(f"{label:14}{'-' if score is None else f'{score:.4f}':>10}")
     return [*lines, "", "its axial slices, the mean of each score:"]
-
-
-def _kind(path: Path) -> str:
-    if is_volume(path) or is_dicom(path):
-        return "a volume"
-    return "a folder" if path.is_dir() else "a file"
-
-
-def _pair_files(truth: Path, prediction: Path) -> dict[str, tuple[Path, Path]]:
-    """The files of two folders by name, paired."""
-    truths = list_images(truth, (SLICE, EITHER))
-    predictions = {
-        name: path
-        for name, path in list_images(prediction, (SLICE, EITHER)).items()
-        if name in truths or not name.endswith(COMPANION_ENDINGS)
-    }
-    names = same_names(predictions, truths)
-    predictions = dict(zip(names, predictions.values(), strict=True))
-    _refuse_volumes(truth, prediction)
-    if not truths:
-        raise UserError(
-            f"the folder {truth} has no masks.",
-            rule=f"files that end in {', '.join(suffixes(SLICE, EITHER))}.",
-        )
-    unpaired = [str(truths[n]) for n in sorted(truths.keys() - predictions.keys())]
-    unpaired += [
-        str(predictions[n]) for n in sorted(predictions.keys() - truths.keys())
-    ]
-    if unpaired:
-        raise UserError(
-            f"{pluralize(len(unpaired), 'file')} in {truth} and {prediction} without a "
-            f"partner:\n{bullet_list(unpaired)}",
-            rule="each true mask has exactly one mask of the same name, and vice versa.",
-            remedy="rename the files, or move those without a partner out.",
-        )
-    return {name: (truths[name], predictions[name]) for name in sorted(truths)}
-
-
-def _refuse_volumes(*folders: Path) -> None:
-    volumes = [
-        str(path)
-        for folder in folders
-        for path in sorted(folder.iterdir())
-        if not path.name.startswith(".") and is_volume(path)
-    ]
-    if volumes:
-        raise UserError(
-            f"{pluralize(len(volumes), 'volume')} in folders:\n{bullet_list(volumes)}",
-            rule="folders hold single-slice files; volumes are compared pair by pair.",
-            remedy="move the volumes out, and compare each pair by itself.",
-        )
-
-
-def _read_files(files: Mapping[str, tuple[Path, Path]]) -> Iterator[NamedMasks]:
-    for name, (truth_path, path) in files.items():
-        truth, prediction = read_slice_mask(truth_path) > 0, read_slice_mask(path) > 0
-        if truth.shape != prediction.shape:
-            raise UserError(
-                f"{truth_path} has {truth.shape[1]} x {truth.shape[0]} pixels and "
-                f"{path} {prediction.shape[1]} x {prediction.shape[0]}.",
-                rule="both masks of a slice have its size.",
-            )
-        yield name, truth, prediction
-
-
-def _read_volumes(truth: Volume, prediction: Volume) -> Iterator[NamedMasks]:
-    for k in range(truth.count):
-        masks = [
-            as_mask(volume.read(k), f"slice {k} of {volume.name}") > 0
-            for volume in (truth, prediction)
-        ]
-        yield str(k), *masks

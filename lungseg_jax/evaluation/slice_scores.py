@@ -13,7 +13,7 @@ from lungseg_jax.runtime.sharing import all_gather, interleave
 
 
 class SliceScores:
-    """Scores pairs of masks by every metric of `METRICS`.
+    """Scores pairs of masks, of slices or of volumes, by every metric of `METRICS`.
 
     Args:
       tolerance: of NSD, in pixels, or in mm where slices have a spacing.
@@ -34,14 +34,15 @@ class SliceScores:
         name: str,
         predicted: np.ndarray,
         truth: np.ndarray,
-        spacing: tuple[float, float] | None = None,
+        spacing: tuple[float, ...] | None = None,
     ) -> dict[str, Any]:
         """Score a slice.
 
         Args:
           name: of the slice.
-          predicted, truth: masks `[h w]`, boolean.
-          spacing: mm between rows and between columns, where it is known.
+          predicted, truth: masks `[h w]`, boolean; or volumes `[d h w]`.
+          spacing: mm between rows and between columns, where it is known; of a volume,
+            first between slices.
 
         Returns:
           Its row in `slices`, to which the caller may add columns.
@@ -78,13 +79,16 @@ class SliceScores:
         return overlap.summarize(self.counts, values=values, groups=groups)
 
 
-def write_slice_scores(path: Path, slices: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the rows of slices as a CSV file; the cell of an undefined score is empty.
+def write_scores(
+    path: Path, scores: Mapping[str, Mapping[str, Any]], *, of: str = "slice"
+) -> None:
+    """Write a row for each slice as a CSV file; the cell of an undefined score is empty.
 
     Args:
       path: of the file.
-      slices: rows by the name of the slice, all with the same columns.
+      scores: rows by the name of the slice, all with the same columns.
+      of: what the rows are of, for the first column.
     """
-    columns = ["slice", *next(iter(slices.values()))]
+    columns = [of, *next(iter(scores.values()))]
     with csv_writer(path, columns) as rows:
-        rows.writerows({"slice": name} | dict(row) for name, row in slices.items())
+        rows.writerows({of: name} | dict(row) for name, row in scores.items())

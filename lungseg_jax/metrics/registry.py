@@ -164,13 +164,18 @@ class SummaryScore:
     is_distance: bool = False
 
 
-def summary_scores() -> list[SummaryScore]:
+def summary_scores(*, of_volumes: bool = False) -> list[SummaryScore]:
     """The rows of a table of scores: pooled IoU first, then the mean of each metric."""
     pooled = SummaryScore(
         "iou_pooled", "IoU, pooled", "all pixels of all slices together"
     )
     means = (
-        SummaryScore(f"{m.name}_mean", m.label, m.meaning, m.is_distance)
+        SummaryScore(
+            f"{m.name}_mean",
+            of_volumes and m.volume_label or m.label,
+            m.meaning,
+            m.is_distance,
+        )
         for m in METRICS.values()
     )
     return [pooled, *means]

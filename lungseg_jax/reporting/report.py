@@ -10,7 +10,7 @@ import numpy as np
 from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.evaluation.results import labelled_scores, worst_first
-from lungseg_jax.evaluation.slice_scores import write_slice_scores
+from lungseg_jax.evaluation.slice_scores import write_scores
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import (
     encode_jpeg,
@@ -73,7 +73,7 @@ def write_report(
     slices_csv = folder / "slices.csv"
     slices = evaluation["slices"]
     names = worst_first(slices, only_scored=False)
-    write_slice_scores(slices_csv, {name: slices[name] for name in names})
+    write_scores(slices_csv, {name: slices[name] for name in names})
     page = render_page(
         evaluation,
         title,

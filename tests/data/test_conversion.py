@@ -203,6 +203,18 @@ def test_names_files_without_a_partner(tmp_path):
         find_labelled_volumes(tmp_path / "images", tmp_path / "labels")
 
 
+def test_labels_without_an_image_are_left_out(tmp_path, capsys):
+    """As where the labels of all parts of a dataset are in one folder."""
+    image, label = scan()
+    save(tmp_path / "images/a.nii", image)
+    for name in "abc":
+        save(tmp_path / f"labels/{name}.nii", label)
+    (found,) = find_labelled_volumes(tmp_path / "images", tmp_path / "labels")
+    assert found.case == "a"
+    said = f"skipped: {tmp_path}/labels/b.nii and 1 more: no image of that name\n"
+    assert capsys.readouterr().out == said
+
+
 def test_what_is_not_converted_is_said(tmp_path, capsys):
     image, label = scan()
     save(tmp_path / "images/a.nii", image)

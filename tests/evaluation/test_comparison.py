@@ -8,9 +8,15 @@ import pytest
 import SimpleITK as sitk
 
 from lungseg_jax.data.io.images import write_image
-from lungseg_jax.evaluation import comparison
-from lungseg_jax.evaluation.comparison import compare_masks, format_scores, pair_masks
-from lungseg_jax.evaluation.slice_scores import write_slice_scores
+from lungseg_jax.evaluation import mask_pairs
+from lungseg_jax.evaluation.comparison import (
+    WORST,
+    compare_masks,
+    compare_volumes,
+    format_scores,
+)
+from lungseg_jax.evaluation.mask_pairs import check_grids, pair_masks, pair_volumes
+from lungseg_jax.evaluation.slice_scores import write_scores
 from lungseg_jax.metrics.surface_distance import surface_scores
 from lungseg_jax.runtime.errors import UserError
 
@@ -50,7 +56,7 @@ def test_two_folders(tmp_path):
     assert (comparison["scores"]["n"], comparison["scores"]["n_both_empty"]) == (3, 1)
     assert comparison["scores"]["iou_mean"] == pytest.approx((1 + 1 / 3) / 2)
     assert "intervals hold 95 %" in format_scores(comparison)
-    write_slice_scores(tmp_path / "scores.csv", comparison["slices"])
+    write_scores(tmp_path / "scores.csv", comparison["slices"])
     with (tmp_path / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["slice"] for row in rows] == ["s0", "s1", "s2"]
@@ -82,7 +88,9 @@ def test_folders_of_arrays(tmp_path):
     comparison = comparison_of(tmp_path / "t", tmp_path / "m")
     assert comparison["scores"]["iou_pooled"] == pytest.approx(16 / 24)
     np.save(tmp_path / "m/b.npy", box(10)[None])
-    assert_refused("1 volume in folders:\n  .*b.npy", tmp_path / "t", tmp_path / "m")
+    assert_refused(
+        "1 volume among single slices:\n  .*b.npy", tmp_path / "t", tmp_path / "m"
+    )
 
 
 def write_volume(path, lefts, spacing=(0.5, 0.5, 2.0)):
@@ -105,11 +113,11 @@ def test_each_volume_is_opened_once(tmp_path, monkeypatch):
     """To open a compressed one is to decompress it."""
     opened = []
 
-    def recorded(path, open_volume=comparison.open_volume):
+    def recorded(path, open_volume=mask_pairs.open_volume):
         opened.append(path)
         return open_volume(path)
 
-    monkeypatch.setattr(comparison, "open_volume", recorded)
+    monkeypatch.setattr(mask_pairs, "open_volume", recorded)
     paths = [write_volume(tmp_path / f"{name}.nii.gz", (10, 10)) for name in "tm"]
     comparison_of(*paths)
     assert opened == paths
@@ -179,7 +187,7 @@ def test_refuses_masks_that_do_not_match(tmp_path):
     faults = "(?s)2 files in .* without a partner.*fix:   rename"
     assert_refused(faults, tmp_path / "t", tmp_path / "m")
     (tmp_path / "m" / "v.nii.gz").touch()
-    assert_refused("1 volume in folders", tmp_path / "t", tmp_path / "m")
+    assert_refused("1 volume among single slices", tmp_path / "t", tmp_path / "m")
     probabilities = sitk.GetImageFromArray(np.full((1, 40, 40), 0.5, np.float32))
     sitk.WriteImage(probabilities, str(tmp_path / "p.nii"))
     soft = write_volume(tmp_path / "q.nii", (10,), spacing=(1.0, 1.0, 1.0))
@@ -209,3 +217,97 @@ def test_names_match_however_their_accents_are_stored(tmp_path):
         write_image(tmp_path / form / name, mask)
     with pair_masks(tmp_path / "NFC", tmp_path / "NFD") as pairs:
         assert pairs.count == 1
+
+
+def write_volumes(folder, **lefts):
+    """Write volumes by path without suffix, where __ separates folders."""
+    for name, where in lefts.items():
+        path = folder / f"{name.replace('__', '/')}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_volume(path, where)
+
+
+def test_folders_of_volumes_are_scored_in_3d(tmp_path):
+    """Each as by itself; nnU-Net ends the names of images with _0000."""
+    truth, masks = tmp_path / "t", tmp_path / "m"
+    write_volumes(truth, a=(10, 10), anna__ct=(10, 10), empty=(20, 20))
+    write_volumes(masks, a_0000=(10, 14), anna__ct=(10, 11), empty=(20, 20))
+    for path in (truth / "empty.nii.gz", masks / "empty.nii.gz"):
+        sitk.WriteImage(sitk.ReadImage(path) * 0, str(path))
+    write_volumes(masks, a_0000_uncertainty=(10, 14), anna__ct_probability=(1, 1))
+    (masks / "index.html").touch()
+    write_image(masks / "a_0000_overlay.png", box(10))
+    pairs, seen = pair_volumes(truth, masks), []
+    check_grids(pairs, progress=lambda: seen.append(1))
+    assert list(pairs) == ["a", "anna/ct", "empty"] and len(seen) == 3
+    comparison = compare_volumes(pairs, tolerance=1.0)
+    assert comparison["unit"] == "mm" and comparison["scores"]["n_both_empty"] == 1
+    for name in ("a", "anna/ct"):
+        alone = comparison_of(*pairs[name], tolerance=1.0)
+        assert comparison["volumes"][name] == alone["volume"]
+    mean = np.mean([comparison["volumes"][name]["iou"] for name in ("a", "anna/ct")])
+    assert comparison["scores"]["iou_mean"] == pytest.approx(mean)
+    text = format_scores(comparison).splitlines()
+    assert [line.split()[-1] for line in text[2:5]] == ["a", "anna/ct", "empty"]
+    assert "volume error" in text[1] and "resamples of the volumes" in text[-1]
+    write_scores(tmp_path / "scores.csv", comparison["volumes"], of="volume")
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        assert [row["volume"] for row in csv.DictReader(file)] == list(pairs)
+
+
+def test_the_worst_of_many_volumes_are_listed(tmp_path):
+    write_volumes(tmp_path / "t", **{f"v{i}": (10,) for i in range(WORST + 2)})
+    write_volumes(tmp_path / "m", **{f"v{i}": (10 + i,) for i in range(WORST + 2)})
+    pairs = pair_volumes(tmp_path / "t", tmp_path / "m")
+    text = format_scores(compare_volumes(pairs, tolerance=2.0)).splitlines()
+    assert text[0] == f"the worst {WORST} of {WORST + 2} volumes, in 3D:"
+    assert [line.split()[-1] for line in text[2:4]] == ["v11", "v10"]
+    assert not any(line.endswith("v1") for line in text)
+
+
+def test_faults_of_folders_of_volumes(tmp_path):
+    truth, masks = tmp_path / "t", tmp_path / "m"
+    write_volumes(truth, a=(10,), b=(10,), c=(10,))
+    write_volumes(masks, a=(10, 10), b=(10,))
+    with pytest.raises(UserError, match="(?s)1 file .*c.nii.gz"):
+        pair_volumes(truth, masks)
+    (masks / "c.nii.gz").write_bytes(b"no volume")
+    with pytest.raises(UserError, match="(?s)2 faults in 3 pairs.*a.nii.gz.*c.nii.gz"):
+        check_grids(pair_volumes(truth, masks), progress=lambda: None)
+    np.save(truth / "a.npy", np.zeros((1, 40, 40), np.uint8))
+    with pytest.raises(UserError, match="a.nii.gz and .*a.npy have the same name"):
+        pair_volumes(truth, masks)
+    for folder in (truth, masks):
+        (folder / "a.nii.gz").unlink(missing_ok=True)
+        (folder / "c.nii.gz").unlink()
+        np.save(folder / "a.npy", np.zeros((1, 40, 40), np.uint8))
+    with pytest.raises(UserError, match="some volumes are arrays"):
+        check_grids(pair_volumes(truth, masks), progress=lambda: None)
+    write_image(truth / "slice.png", box(10))
+    with pytest.raises(UserError, match="2 volumes among single slices"):
+        pair_volumes(truth, masks)
+    assert pair_volumes(truth / "b.nii.gz", masks / "b.nii.gz") == {}
+
+
+def test_lung_is_selected_from_a_label_of_organs(tmp_path):
+    organs = box(10) * np.uint8(3) + box(30) * np.uint8(5)
+    for suffix in (".png", ".nii.gz"):
+        truth, mask = tmp_path / f"t{suffix}", tmp_path / f"m{suffix}"
+        if suffix == ".png":
+            write_image(truth, organs)
+            write_image(mask, box(10))
+        else:
+            sitk.WriteImage(sitk.GetImageFromArray(organs[None]), str(truth))
+            sitk.WriteImage(sitk.GetImageFromArray(box(10)[None]), str(mask))
+        assert_refused("has the values 0, 3, 5", truth, mask)
+        with pair_masks(truth, mask, lung=[3, 4]) as pairs:
+            scores = compare_masks(pairs, tolerance=2.0)["scores"]
+        assert scores["iou_pooled"] == 1.0
+        assert_refused("has the values 0, 3, 5", mask, truth)
+    write_volumes(tmp_path / "m", a=(10,))
+    (tmp_path / "t").mkdir()
+    labels = sitk.ReadImage(tmp_path / "m/a.nii.gz") * 4
+    sitk.WriteImage(labels, str(tmp_path / "t/a.mha"))
+    pairs = pair_volumes(tmp_path / "t", tmp_path / "m")
+    comparison = compare_volumes(pairs, tolerance=2.0, lung=[3, 4])
+    assert comparison["volumes"]["a"]["iou"] == 1.0
