@@ -10,7 +10,7 @@ without a sign in the rest of the slice). Prints for each: pooled IoU of the mas
 slice and after the cleaning, the error of the volume, lung found above and below the lungs;
 what the patients with the largest errors have beside their lungs; then how many slices with
 an IoU below 0.95 are flagged, and how many others, by the expected IoU, by the anatomy
-(neighbours, sides), and by either.
+(neighbors, sides), and by either.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def score(
         "false_ml": [m[empty].sum() * voxel_ml for m in (by_slice, mask)],
         "low": np.array([iou(m, t) < LOW_IOU for m, t in zip(mask, truth)]),
         "uncertain": np.array([bool(s.review) for s in segmentations]),
-        "neighbours": review.unlike_neighbours(cleaned),
+        "neighbors": review.unlike_neighbors(cleaned),
         "sides": review.sides_differ(sides),
     }
 
@@ -96,10 +96,10 @@ def report(name: str, scores: list[dict], findings: list[str]) -> None:
     print(f"\nThe largest errors: {', '.join(shown)}")
     low, *flags = (
         np.concatenate([s[key] for s in scores])
-        for key in ("low", "uncertain", "neighbours", "sides")
+        for key in ("low", "uncertain", "neighbors", "sides")
     )
     flags.append(np.any(flags, axis=0))
-    names = ("expected IoU", "neighbours", "sides", "any")
+    names = ("expected IoU", "neighbors", "sides", "any")
     print(
         f"\n| flagged by | of {low.sum()} below {LOW_IOU} | of {(~low).sum()} others |"
     )

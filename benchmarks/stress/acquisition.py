@@ -1,4 +1,4 @@
-"""Changes of the scanner: its values, noise, kernel, artefacts and padding.
+"""Changes of the scanner: its values, noise, kernel, artifacts and padding.
 
 Each maps an image `[h w]` and a mask `[h w]`, with a level and a random generator, to
 another image of the same size; the mask stays. Padding stays where it was.
@@ -92,16 +92,16 @@ def metal(image, mask, hu, rng) -> Changed:
     if not len(places):
         return image, mask
     y, x = np.mgrid[: mask.shape[0], : mask.shape[1]].astype(np.float32)
-    artefact = np.zeros(mask.shape, np.float32)
+    artifact = np.zeros(mask.shape, np.float32)
     implants = np.zeros(mask.shape, bool)
     for center in places[rng.integers(len(places), size=2)]:
         distance = mm * np.hypot(y - center[0], x - center[1])
         angle = np.arctan2(y - center[0], x - center[1])
         bins = _ray_profile(rng)
         at = ((angle / np.pi + 1) / 2 * len(bins)).astype(int) % len(bins)
-        artefact += hu * bins[at] * 30 / (distance + 10)
+        artifact += hu * bins[at] * 30 / (distance + 10)
         implants |= distance < rng.uniform(3, 6)
-    image_with_rays = np.clip(filled + artefact, anatomy.LOWEST_HU, HIGHEST_HU)
+    image_with_rays = np.clip(filled + artifact, anatomy.LOWEST_HU, HIGHEST_HU)
     weight = anatomy.soften(implants, 0.7)
     return _measured(image, anatomy.blend(image_with_rays, METAL_HU, weight)), mask
 

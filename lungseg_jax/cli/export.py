@@ -9,11 +9,11 @@
 
 BUNDLE is a folder that does not exist yet: weights as safetensors, a JSON description, a
 model card, checksums, and a StableHLO program that runs without this package. `predict`,
-`evaluate` and `verify` accept it as --run. Several runs of the same network on the same
-data, which differ in --config.seed, become one ensemble: it is tuned on their validation
-split and scored on their test split, and --members are those of each run. --push also
-uploads it to the Hugging Face Hub, as a private repository if it is new; it needs the extra
-[hub] and `hf auth login`. A push that has failed is repeated by the same command.
+`evaluate`, `audit` and `verify` accept it as --run. Several runs of the same network on the
+same data, which differ in --config.seed, become one ensemble: it is tuned on their
+validation split and scored on their test split, and --members are those of each run. --push
+also uploads it to the Hugging Face Hub, as a private repository if it is new; it needs the
+extra [hub] and `hf auth login`. A push that has failed is repeated by the same command.
 """
 
 from pathlib import Path

@@ -83,12 +83,12 @@ def map_options(function):
     type=click.Choice(["tuned", *POSTPROCESSING]),
     default="tuned",
     metavar="NAME",
-    help="Clean-up of masks, such as none; tuned: the default of the run.",
+    help="Clean-up of the mask of each slice, such as none; tuned: that of the run.",
 )
 @click.option(
     "--volume_cleanup/--novolume_cleanup",
     default=True,
-    help="Drop what is not connected to a lung in a volume, and fill cavities.",
+    help="Clean up the mask of a volume in 3D: drop small or airless parts, fill cavities.",
 )
 @click.option(
     "--format",

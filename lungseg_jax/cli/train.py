@@ -8,10 +8,10 @@
     lungseg train --extend --config.schedule.cycles=4 --config.train.total_steps=1286
     lungseg train --list
 
-Without --config.data.dir, it trains on the embedded phantom slices. DIR holds 2d_images/
-and 2d_masks/ with equal file names, and optionally slices.csv with patients and pixel
-spacings. Re-running a command resumes the run that it started; on Ctrl-C or SIGTERM,
-training saves first. Each tracker of --track needs the extra of its name, such as
+Without --config.data.dir, it draws synthetic slices (phantoms) and trains on them. DIR
+holds 2d_images/ and 2d_masks/ with equal file names, and optionally slices.csv with
+patients and pixel spacings. Re-running a command resumes the run that it started; on Ctrl-C
+or SIGTERM, training saves first. Each tracker of --track needs the extra of its name, such as
 [tensorboard]. `python -m lungseg_jax.main` is the same command.
 """
 

@@ -10,7 +10,7 @@ from lungseg_jax.inference.sides import LEFT, RIGHT
 
 UNCERTAIN = "uncertain"  # the expected IoU is below the limit of the run
 MEMBERS = "members disagree"  # likewise, and they do
-NEIGHBOURS = "unlike its neighbours"
+NEIGHBORS = "unlike its neighbors"
 SIDES = "left and right differ"
 
 DISAGREEING = 0.1  # `Segmentation.disagreement`
@@ -25,7 +25,7 @@ def reason_of(disagreement: float) -> str:
     return MEMBERS if disagreement >= DISAGREEING else UNCERTAIN
 
 
-def unlike_neighbours(masks: np.ndarray) -> np.ndarray:
+def unlike_neighbors(masks: np.ndarray) -> np.ndarray:
     """Find slices whose lung is not what the slices above and below lead to expect.
 
     Unexpected are pixels of lung that neither neighbor has, and pixels that both have and

@@ -45,7 +45,7 @@ def complete_mask(
     sides = label_sides(masks)
     right, left = (int(np.count_nonzero(sides == side)) for side in (RIGHT, LEFT))
     flags = {
-        review.NEIGHBOURS: review.unlike_neighbours(masks),
+        review.NEIGHBORS: review.unlike_neighbors(masks),
         review.SIDES: review.sides_differ(sides),
     }
     per_slice = zip(*flags.values(), strict=True)

@@ -119,7 +119,7 @@ def test_a_scan_is_also_reviewed_because_of_its_anatomy(
         tuning = copy.deepcopy(trained.tuning)
         tuning["choices"]["all"]["review_below"] = limit
     plain = LungSegmenter(dataclasses.replace(trained, tuning=tuning))
-    flags = {"unlike_neighbours": [0, 1, 0, 0, 0], "sides_differ": [0, 0, 0, 1, 0]}
+    flags = {"unlike_neighbors": [0, 1, 0, 0, 0], "sides_differ": [0, 0, 0, 1, 0]}
     for name, found in flags.items():
         where = f"lungseg_jax.inference.review.{name}"
         monkeypatch.setattr(where, lambda masks, found=found: np.array(found, bool))

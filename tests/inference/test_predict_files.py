@@ -22,7 +22,7 @@ from lungseg_jax.inference.plan import plan_outputs
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_rows import COLUMNS
 from lungseg_jax.inference.prediction_table import PredictionTable
-from lungseg_jax.inference.review import MEMBERS, NEIGHBOURS, UNCERTAIN
+from lungseg_jax.inference.review import MEMBERS, NEIGHBORS, UNCERTAIN
 from lungseg_jax.inference.segmenter import LungSegmenter
 from lungseg_jax.inference.sides import LEFT, RIGHT, label_sides
 from lungseg_jax.inference.volume_cleanup import clean_volume, mark_air
@@ -225,16 +225,14 @@ def test_air_is_not_looked_for_in_values_that_are_not_hounsfield_units(
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
 
 
-def test_a_slice_that_is_unlike_its_neighbours_is_to_review(
-    segmenter, images, tmp_path
-):
+def test_a_slice_that_is_unlike_its_neighbors_is_to_review(segmenter, images, tmp_path):
     volume = np.repeat(images[:1], 5, axis=0)
     volume[2] = 40
     np.save(tmp_path / "in.npy", volume)
     table = tmp_path / "t.csv"
     predict(segmenter, tmp_path / "in.npy", tmp_path / "out.npy", table=table)
     rows = [row for row in csv.DictReader(table.open()) if row["slice"] != "all"]
-    is_unlike = [NEIGHBOURS in row["reasons"] for row in rows]
+    is_unlike = [NEIGHBORS in row["reasons"] for row in rows]
     assert is_unlike == [False, False, True, False, False]
     assert rows[2]["review"] == "1"
 
@@ -335,7 +333,7 @@ def test_summary_counts_empty_masks(segmenter, images):
     assert "no lung was found in 1 of 2 slices" in predictions.summary()
 
 
-def test_summary_names_a_volume_once_and_its_neighbours_as_one_span(segmenter, images):
+def test_summary_names_a_volume_once_and_its_neighbors_as_one_span(segmenter, images):
     segmentation = segmenter(images[0])
     mask = segmentation.mask
     flagged = dataclasses.replace(Confidence.of(segmentation), review=True)

@@ -201,7 +201,7 @@ def test_agrees_with_the_library_in_3d(seed, spacing):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_agrees_with_the_library_on_noise(seed):
-    """Every pattern of neighbours is in it, and voxels at the border of the volume."""
+    """Every pattern of neighbors is in it, and voxels at the border of the volume."""
     predicted, truth = np.random.default_rng(seed).random((2, 9, 8, 10)) > 0.7
     spacing = (1.5, 0.6, 0.9)
     scores = surface_scores(predicted, truth, spacing=spacing, tolerance=0.5)
@@ -216,7 +216,7 @@ def test_agrees_with_the_library_in_2d():
 
 
 def test_slices_that_are_far_apart_are_far_apart():
-    """Equal squares in neighbouring slices: the distance is that between the slices."""
+    """Equal squares in neighboring slices: the distance is that between the slices."""
     predicted, truth = np.zeros((2, 5, 20, 20), bool)
     predicted[1, 5:15, 5:15] = truth[2, 5:15, 5:15] = True
     scores = surface_scores(predicted, truth, spacing=(6.0, 0.5, 0.5), tolerance=2.0)

@@ -47,7 +47,7 @@ class LungCT(tfds.core.ShardBasedBuilder):
     )
     BUILDER_CONFIGS = [
         LungCTConfig(name="kaggle", description="Finding Lungs in CT Data.", side=512),
-        LungCTConfig(name="phantom", description="The embedded synthetic slices."),
+        LungCTConfig(name="phantom", description="Synthetic slices of the package."),
         *(
             LungCTConfig(
                 name=f"folder_{dtype}",

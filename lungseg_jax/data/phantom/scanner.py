@@ -109,7 +109,7 @@ class Protocol:
 
 
 def draw_protocol(rng: np.random.Generator, *, may_be_coarse: bool = True) -> Protocol:
-    """Draw kernel, dose, matrix, calibration, artefacts and padding.
+    """Draw kernel, dose, matrix, calibration, artifacts and padding.
 
     Args:
       rng: source of all draws.

@@ -82,7 +82,7 @@ Without lungseg_jax, after `pip install jax flatbuffers numpy`:
     mask = probability > {_threshold(description):.4g}
 
 The program takes any number of slices of {size} x {size}. Clip a slice to {low:g} to
-{high:g}, scale it by area interpolation so that its longer side is {size}, centre it and
+{high:g}, scale it by area interpolation so that its longer side is {size}, center it and
 pad it with {low:g}. The program contains the networks, their mean and the temperature.
 lungseg_jax also scales the probability to the size of the slice, bilinearly, and cleans
 up the mask.

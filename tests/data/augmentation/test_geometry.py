@@ -150,7 +150,7 @@ def test_the_identity_map_is_exact():
         (-0.5, 0.0, [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]),
         # 6 columns: 2/3 reads two columns to the right.
         (0.0, 2 / 3, [[2, 3, 4, 5, 5, 5], [8, 9, 10, 11, 11, 11]]),
-        # 1/6 is half a column: the mean of two neighbours.
+        # 1/6 is half a column: the mean of two neighbors.
         (0.0, 1 / 6, [[0.5, 1.5, 2.5, 3.5, 4.5, 5], [6.5, 7.5, 8.5, 9.5, 10.5, 11]]),
         # Both at once.
         (0.5, -1 / 3, [[6, 6, 7, 8, 9, 10], [12, 12, 13, 14, 15, 16]]),

@@ -56,7 +56,7 @@ def test_reaches_from_the_abdomen_to_the_neck(volume):
     assert area[shown[0]] < 0.3 * area[widest] and area[shown[-1]] < 0.5 * area[widest]
 
 
-def test_neighbouring_slices_show_the_same_patient(volume):
+def test_neighboring_slices_show_the_same_patient(volume):
     image, mask, _ = volume
     inside = mask > 0
     area = inside.sum(axis=(1, 2))
