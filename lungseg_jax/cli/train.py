@@ -11,8 +11,8 @@
 Without --config.data.dir, it draws synthetic slices (phantoms) and trains on them. DIR
 holds 2d_images/ and 2d_masks/ with equal file names, and optionally slices.csv with
 patients and pixel spacings. Re-running a command resumes the run that it started; on Ctrl-C
-or SIGTERM, training saves first. Each tracker of --track needs the extra of its name, such as
-[tensorboard]. `python -m lungseg_jax.main` is the same command.
+or SIGTERM, training saves first. Each tracker of --track needs the extra of its name, such
+as [tensorboard]. `python -m lungseg_jax.main` is the same command.
 """
 
 import sys
