@@ -10,7 +10,7 @@ from lungseg_jax.inference.sides import LEFT, RIGHT
 
 UNCERTAIN = "uncertain"  # the expected IoU is below the limit of the run
 MEMBERS = "members disagree"  # likewise, and they do
-NEIGHBORS = "unlike its neighbors"
+NEIGHBORS = "unlike its neighbours"
 SIDES = "left and right differ"
 
 DISAGREEING = 0.1  # `Segmentation.disagreement`
