@@ -129,7 +129,7 @@ def _format_summary(comparison: Mapping[str, Any], noun: str) -> list[str]:
         value = "-" if scores[score.key] is None else f"{scores[score.key]:.4f}"
         lines.append(f"{label_with_unit(score, unit):14}{value:>10}{interval}")
     if legend:
-        legend += ", and are too narrow if these are of one patient"
+        legend += ", and are too narrow if several are of one patient"
     counts = f"{pluralize(scores['n'], noun)}, {scores['n_both_empty']} empty in both"
     return [*lines, f"{counts}; NSD at {comparison['tolerance']:g} {unit}{legend}"]
 
