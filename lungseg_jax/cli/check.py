@@ -17,6 +17,7 @@ import click
 from lungseg_jax.cli import app
 from lungseg_jax.data.data_folder import require_data_folder
 from lungseg_jax.runtime.errors import bullet_list, pluralize
+from lungseg_jax.runtime.outputs import require_outside
 
 if TYPE_CHECKING:
     from lungseg_jax.data.metadata import SliceMetadata
@@ -40,6 +41,7 @@ def check(folder: Path, cache_dir: Path | None) -> None:
     from lungseg_jax.runtime import cache, progress
 
     if cache_dir:
+        require_outside([cache_dir], [folder])
         root = cache.cache_root(str(cache_dir), option="--cache_dir")
     else:
         root = cache.root_if_possible()

@@ -17,10 +17,14 @@ import click
 
 from lungseg_jax.cli import app
 from lungseg_jax.data.data_folder import require_data_folder
-from lungseg_jax.inference.ensemble.location import PRETRAINED, require_ensemble
+from lungseg_jax.inference.ensemble.location import (
+    PRETRAINED,
+    keep_ensemble,
+    require_ensemble,
+)
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.files import write_json
-from lungseg_jax.runtime.outputs import check_outputs
+from lungseg_jax.runtime.outputs import check_outputs, require_outside
 
 
 @app.command(
@@ -58,6 +62,9 @@ def evaluate(
         inputs=[data],
         overwrite=overwrite,
     )
+    keep_ensemble(run, [path for path in (json, report) if path])
+    if json and report:
+        require_outside([json], [report])
     from lungseg_jax.data import preflight
     from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.evaluation.labelled_folder import evaluate_folder

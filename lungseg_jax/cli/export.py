@@ -21,7 +21,11 @@ from pathlib import Path
 import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.location import require_hub, require_run
+from lungseg_jax.inference.ensemble.location import (
+    keep_ensemble,
+    require_hub,
+    require_run,
+)
 from lungseg_jax.runtime import progress
 
 
@@ -62,6 +66,7 @@ def export(
         require_hub(push, option=f"--push={push}")
     for folder in run:
         require_run(folder)
+        keep_ensemble(folder, [out])
     from lungseg_jax.evaluation.export import export_runs
     from lungseg_jax.inference.ensemble.hub import push_bundle
 

@@ -28,7 +28,11 @@ from typing import TYPE_CHECKING
 import click
 
 from lungseg_jax.cli import app
-from lungseg_jax.inference.ensemble.location import PRETRAINED, require_ensemble
+from lungseg_jax.inference.ensemble.location import (
+    PRETRAINED,
+    keep_ensemble,
+    require_ensemble,
+)
 from lungseg_jax.inference.outputs import LABELS, MAPS, POSTPROCESSING
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
@@ -150,6 +154,7 @@ def predict(
     **maps: bool,
 ) -> None:
     require_ensemble(run)
+    keep_ensemble(run, [path for path in (out, csv, json) if path])
     from lungseg_jax.inference.plan import plan_outputs
 
     tasks = plan_outputs(

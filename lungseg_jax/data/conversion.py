@@ -30,8 +30,13 @@ from lungseg_jax.data.io.unsupported import and_more, say_skipped
 from lungseg_jax.data.io.volumes import require_same_grid
 from lungseg_jax.data.label_values import select_lung
 from lungseg_jax.data.metadata import COLUMNS, TABLE
-from lungseg_jax.data.pairs import same_names
-from lungseg_jax.runtime.errors import UserError, bullet_list, pluralize
+from lungseg_jax.data.pairs import rename
+from lungseg_jax.runtime.errors import (
+    UserError,
+    bullet_list,
+    combine_errors,
+    pluralize,
+)
 from lungseg_jax.runtime.files import atomic_folder, csv_writer, missing_path
 from lungseg_jax.runtime.progress import say
 
@@ -71,7 +76,9 @@ def find_labelled_volumes(image: Path, label: Path) -> list[LabelledVolume]:
                 )
         return [LabelledVolume(_case(image), image, label)]
     images, labels = _volumes(image), _volumes(label)
-    labels = dict(zip(same_names(labels, images), labels.values(), strict=True))
+    labels, repeated = rename(labels, images)
+    if repeated:
+        raise combine_errors([*repeated.values()], str(label))
     unlabelled = [images[case] for case in sorted(images.keys() - labels.keys())]
     unused = [labels[case] for case in sorted(labels.keys() - images.keys())]
     if not images and not labels:

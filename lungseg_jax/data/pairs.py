@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import os
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,7 @@ def scan(folder: Path) -> tuple[list[Pair], list[UserError]]:
     """
     images, bad_images = _list_files(subfolder(folder, IMAGES), inside=folder)
     masks, bad_masks = _list_files(subfolder(folder, MASKS), inside=folder)
-    masks, repeated = _rename(masks, images)
+    masks, repeated = rename(masks, images)
     faults = bad_images | bad_masks | repeated
     if not images and not masks:
         raise UserError(
@@ -105,6 +105,23 @@ def same_names(names: Iterable[str], known: Collection[str]) -> list[str]:
         name if name in known else by_form.get(unicodedata.normalize("NFC", name), name)
         for name in names
     ]
+
+
+def rename(
+    files: Mapping[str, Path], known: Collection[str]
+) -> tuple[dict[str, Path], dict[Path, UserError]]:
+    """Return files by their `same_names`, and a fault for each that has one already."""
+    renamed: dict[str, Path] = {}
+    faults: dict[Path, UserError] = {}
+    for name, path in zip(same_names(files, known), files.values(), strict=True):
+        first = renamed.setdefault(name, path)
+        if first != path:
+            faults[path] = UserError(
+                f"{path.parent} has both {first.name!a} and {path.name!a}.",
+                rule="names that differ only in how accents are stored are one name.",
+                remedy="move one of them out of the folder.",
+            )
+    return renamed, faults
 
 
 def list_images(
@@ -149,23 +166,6 @@ def _list_files(
         if fault:
             faults[path] = fault
     return files, faults
-
-
-def _rename(
-    files: dict[str, Path], known: Collection[str]
-) -> tuple[dict[str, Path], dict[Path, UserError]]:
-    """Return files by their `same_names`, and a fault for each that has one already."""
-    renamed: dict[str, Path] = {}
-    faults: dict[Path, UserError] = {}
-    for name, path in zip(same_names(files, known), files.values(), strict=True):
-        first = renamed.setdefault(name, path)
-        if first != path:
-            faults[path] = UserError(
-                f"{path.parent} has both {first.name!a} and {path.name!a}.",
-                rule="names that differ only in how accents are stored are one name.",
-                remedy="move one of them out of the folder.",
-            )
-    return renamed, faults
 
 
 def _check_is_file(path: Path) -> UserError | None:

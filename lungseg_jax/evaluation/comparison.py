@@ -19,7 +19,7 @@ from lungseg_jax.metrics.registry import (
     score_masks,
     summary_scores,
 )
-from lungseg_jax.runtime.errors import pluralize
+from lungseg_jax.runtime.errors import UserError, pluralize
 
 WORST = 10  # volumes of folders that are listed
 
@@ -43,6 +43,9 @@ def compare_masks(
       "unit", "tolerance", "scores" as `overlap.summarize`, "pooled_area_error" (for a
       volume its volume error), "volume" {metric: score in 3D} or None, "slices"
       {name: {metric: score}}.
+
+    Raises:
+      UserError: masks cannot be read, or the truth has none of the values of lung.
     """
     scores = SliceScores(tolerance)
     in_plane = pairs.spacing_mm[1:] if pairs.spacing_mm else None
@@ -54,6 +57,7 @@ def compare_masks(
                 stacks = np.empty((2, pairs.count, *truth.shape), bool)
             stacks[0, k], stacks[1, k] = prediction, truth
         progress()
+    _require_lung(scores, pairs.lung)
     volume = None
     if pairs.is_volume:
         volume = score_masks(MaskPair(*stacks, pairs.spacing_mm, tolerance))
@@ -86,6 +90,9 @@ def compare_volumes(
     Returns:
       "unit", "tolerance", "scores" as `overlap.summarize`, with volumes for slices, and
       "volumes" {name: {metric: score}}.
+
+    Raises:
+      UserError: as `compare_masks`.
     """
     scores = SliceScores(tolerance)
     for name, (truth, prediction) in pairs.items():
@@ -94,12 +101,24 @@ def compare_volumes(
             true, predicted = map(np.stack, stacks)
             scores.add(name, predicted, true, masks.spacing_mm)
         progress()
+    _require_lung(scores, lung)
     return {
         "unit": scores.unit,
         "tolerance": tolerance,
         "scores": scores.summarize(),
         "volumes": scores.slices,
     }
+
+
+def _require_lung(scores: SliceScores, lung: Collection[int]) -> None:
+    """Refuse values that are lung, of which no truth has one: they are a slip."""
+    tp, _, fn = scores.counts.sum(axis=0)
+    if lung and not tp + fn:
+        raise UserError(
+            "no true mask has lung.",
+            rule=f"lung has the values {', '.join(map(str, sorted(lung)))}.",
+            remedy="name other values with --lung.",
+        )
 
 
 def format_scores(comparison: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from lungseg_jax.data.io.formats import (
 from lungseg_jax.data.io.images import as_mask
 from lungseg_jax.data.io.volumes import Volume, require_same_grid
 from lungseg_jax.data.label_values import select_lung
-from lungseg_jax.data.pairs import list_images, same_names
+from lungseg_jax.data.pairs import list_images, rename
 from lungseg_jax.inference.prediction_task import COMPANION_ENDINGS
 from lungseg_jax.runtime.errors import (
     UserError,
@@ -32,6 +32,7 @@ from lungseg_jax.runtime.errors import (
     pluralize,
 )
 from lungseg_jax.runtime.files import missing_path
+from lungseg_jax.runtime.progress import say
 
 # Name, truth and prediction of a slice, `[h w]` boolean.
 NamedMasks = tuple[str, np.ndarray, np.ndarray]
@@ -47,12 +48,14 @@ class PairedMasks:
       slices: reads them.
       is_volume: whether they are those of one volume, from feet to head.
       spacing_mm: between the slices, rows and columns of a volume; None if unknown.
+      lung: the values of the truth that are lung; if there are none, it is a mask.
     """
 
     count: int
     slices: Iterator[NamedMasks]
     is_volume: bool = False
     spacing_mm: tuple[float, float, float] | None = None
+    lung: Collection[int] = ()
 
 
 @contextlib.contextmanager
@@ -82,12 +85,13 @@ def pair_masks(
                 _read_volumes(true, predicted, lung),
                 is_volume=True,
                 spacing_mm=true.spacing_mm,
+                lung=lung,
             )
         return
     files = {truth.name: (truth, prediction)}
     if kind == "a folder":
         files = _pair_files(truth, prediction)
-    yield PairedMasks(len(files), _read_files(files, lung))
+    yield PairedMasks(len(files), _read_files(files, lung), lung=lung)
 
 
 def pair_volumes(truth: Path, prediction: Path) -> PathPairs:
@@ -105,7 +109,8 @@ def pair_volumes(truth: Path, prediction: Path) -> PathPairs:
     truths = _find_volumes(truth)
     if not truths:
         return {}
-    if list_images(truth):
+    slices = list_images(truth, (SLICE, EITHER)).values()
+    if not all(map(is_volume, slices)):
         _refuse_volumes(truth)
     predictions = {
         name: path
@@ -168,10 +173,14 @@ def _find_volumes(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink():  # it may lead in a circle
+                say(f"skipped: {path}: link to a folder")
         for path in (Path(place, name) for name in sorted(files)):
             if path.name.startswith(".") or not is_volume(path):
                 continue
-            stem = split_suffix(path)[0].removesuffix(CHANNEL)
+            stem = split_suffix(path)[0]
+            stem = stem.removesuffix(CHANNEL) or stem
             name = str(path.relative_to(folder).with_name(stem))
             if name in found:
                 raise UserError(
@@ -206,8 +215,9 @@ def _require_partners(
     truths: Mapping[str, Path],
     predictions: Mapping[str, Path],
 ) -> PathPairs:
-    names = same_names(predictions, truths)
-    predictions = dict(zip(names, predictions.values(), strict=True))
+    predictions, repeated = rename(predictions, truths)
+    if repeated:
+        raise combine_errors([*repeated.values()], str(prediction))
     unpaired = [str(truths[n]) for n in sorted(truths.keys() - predictions.keys())]
     unpaired += [
         str(predictions[n]) for n in sorted(predictions.keys() - truths.keys())

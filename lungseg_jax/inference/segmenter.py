@@ -128,7 +128,7 @@ class LungSegmenter:
         """
         if isinstance(images, str | PathLike):
             return self._segment_file(user_path(images))
-        if any(c.__module__.startswith(IMAGE_LIBRARIES) for c in type(images).__mro__):
+        if _is_scan(images):
             from lungseg_jax.data.io.in_memory import open_image
 
             return self._segment_volume(open_image(images), like=images)
@@ -264,16 +264,40 @@ def _checked(
         yield _as_images(image, dimensions=(2,)), aspect
 
 
-def _as_images(images: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray:
-    """Return finite numbers as an array, if it has an allowed number of dimensions."""
+def _is_scan(value: Any) -> bool:
+    return any(c.__module__.startswith(IMAGE_LIBRARIES) for c in type(value).__mro__)
+
+
+def _require_plain(images: Any, *, is_part: bool = False) -> None:
+    """Refuse what NumPy would take apart or fill with values, in lists too."""
     if isinstance(images, np.ma.MaskedArray):
         raise UserError(
             "a masked array is not an image.",
             rule="every pixel has a value.",
             remedy="fill it with the value of air: array.filled(-1000).",
         )
+    if is_part and _is_scan(images):
+        raise UserError(
+            f"a list of scans ({type(images).__name__}) is not an image.",
+            rule="a scan is an image of SimpleITK or nibabel by itself.",
+            remedy="pass the images one by one.",
+        )
+    if isinstance(images, list | tuple):
+        for part in images:
+            _require_plain(part, is_part=True)
+
+
+def _as_images(images: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray:
+    """Return finite numbers as an array, if it has an allowed number of dimensions."""
+    _require_plain(images)
     try:
         images = np.asarray(images)
+    except (TypeError, RuntimeError) as e:  # as of a tensor on a GPU
+        raise UserError(
+            f"{type(images).__name__} cannot be made an array of NumPy: {e}",
+            rule="an array of NumPy, or what NumPy converts.",
+            remedy="such as tensor.detach().cpu().numpy() for one of PyTorch.",
+        ) from e
     except ValueError as e:
         raise UserError(
             "the images differ in size.",

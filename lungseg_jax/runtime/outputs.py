@@ -40,7 +40,10 @@ def check_outputs(
     for parent in dict.fromkeys(path.parent for path in outputs):
         check_writable(parent)
     if not overwrite:
-        _refuse_existing(outputs, remedy)
+        # A file replaces a link to nothing; a folder cannot be made in its place.
+        existing = [path for path in files if path.exists()]
+        existing += [path for path in folders if os.path.lexists(path)]
+        _refuse_existing(existing, remedy)
 
 
 def require_outside(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
@@ -137,12 +140,11 @@ def _refuse_other_kinds(files: Sequence[Path], folders: Sequence[Path]) -> None:
             )
 
 
-def _refuse_existing(outputs: Sequence[Path], remedy: str) -> None:
-    existing = [str(path) for path in outputs if path.exists()]
+def _refuse_existing(existing: Sequence[Path], remedy: str) -> None:
     if existing:
         raise UserError(
             f"{pluralize(len(existing), 'output')} already there:\n"
-            f"{bullet_list(existing)}",
+            f"{bullet_list(list(map(str, existing)))}",
             remedy=remedy,
         )
 

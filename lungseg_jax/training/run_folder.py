@@ -55,6 +55,12 @@ class RunFolder:
         self._lock = self.path / ".lock"
 
     @property
+    def irreplaceable(self) -> list[Path]:
+        """The files and folders that only the training can make: not the page."""
+        files = [self.config, self.run, self.metrics, self.average]
+        return [*files, self.checkpoints, self.tuning, self.evaluation]
+
+    @property
     def name(self) -> str:
         """The name of the folder, also if its path is "."."""
         return self.path.name if self.is_remote else os.path.basename(self._absolute)

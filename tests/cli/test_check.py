@@ -153,3 +153,13 @@ def test_what_check_and_compare_import_is_light(module):
     """Importing JAX takes longer than checking a hundred slices."""
     code = f"import lungseg_jax.{module}, sys; assert 'jax' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_nothing_is_cached_in_the_data_folder(pair_folder, lungseg_here):
+    folder = pair_folder(["a", "b"])
+    done = lungseg_here("check", f"--cache_dir={folder}/2d_images/cache", folder)
+    assert done.returncode == 2 and "nothing is written among the inputs" in done.stderr
+    assert {path.name for path in (folder / "2d_images").iterdir()} == {
+        "a.tif",
+        "b.tif",
+    }

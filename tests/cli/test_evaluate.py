@@ -53,3 +53,17 @@ def test_refuses_gray_values(trained_run, pair_folder, lungseg_here):
     folder = pair_folder(["a", "b"], dtype="uint8")
     done = lungseg_here("evaluate", f"--run={trained_run}", f"--data={folder}")
     assert done.returncode == 2 and f"{folder} has gray values" in done.stderr
+
+
+def test_outputs_replace_neither_the_run_nor_each_other(
+    trained_run, labelled_folder, lungseg_here, tmp_path
+):
+    words = ["evaluate", f"--run={trained_run}", f"--data={labelled_folder}"]
+    before = (trained_run / "evaluation.json").read_bytes()
+    for name in ("evaluation.json", "checkpoints/12/scores.json"):
+        done = lungseg_here(*words, f"--json={trained_run / name}", "--overwrite")
+        assert done.returncode == 2 and "input" in done.stderr
+    assert (trained_run / "evaluation.json").read_bytes() == before
+    page = tmp_path / "page"
+    done = lungseg_here(*words, f"--report={page}", f"--json={page}/index.html")
+    assert done.returncode == 2 and not page.exists()

@@ -134,3 +134,10 @@ def test_refuses_runs_that_are_no_ensemble(
     done = lungseg_here("export", *words, "both", cwd=tmp_path)
     assert done.returncode == 2 and error in done.stderr
     assert not (tmp_path / "both").exists()
+
+
+def test_a_bundle_is_not_put_among_the_checkpoints(trained_run, lungseg_here):
+    out = trained_run / "checkpoints/bundle"
+    done = lungseg_here("export", f"--run={trained_run}", out)
+    assert done.returncode == 2 and "not outside of" in done.stderr
+    assert not out.exists()

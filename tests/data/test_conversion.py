@@ -234,3 +234,13 @@ def test_names_match_however_their_accents_are_stored(tmp_path):
     save(tmp_path / "images" / unicodedata.normalize("NFC", "\u00e9.nii"), image)
     save(tmp_path / "labels" / unicodedata.normalize("NFD", "\u00e9.nii"), label)
     assert len(find_labelled_volumes(tmp_path / "images", tmp_path / "labels")) == 1
+
+
+def test_refuses_two_labels_of_one_name(tmp_path):
+    image, label = scan()
+    composed, apart = (unicodedata.normalize(f, "\u00e9.nii") for f in ("NFC", "NFD"))
+    save(tmp_path / "images" / composed, image)
+    for name in (composed, apart):
+        save(tmp_path / "labels" / name, label)
+    with pytest.raises(UserError, match="how accents are stored are one name"):
+        find_labelled_volumes(tmp_path / "images", tmp_path / "labels")

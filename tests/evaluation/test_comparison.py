@@ -311,3 +311,40 @@ def test_lung_is_selected_from_a_label_of_organs(tmp_path):
     pairs = pair_volumes(tmp_path / "t", tmp_path / "m")
     comparison = compare_volumes(pairs, tolerance=2.0, lung=[3, 4])
     assert comparison["volumes"]["a"]["iou"] == 1.0
+
+
+def test_refuses_two_masks_of_one_name(tmp_path):
+    """One of them would be scored, and the other left out."""
+    composed, apart = (unicodedata.normalize(f, "\u00e9.png") for f in ("NFC", "NFD"))
+    for folder, names in (("t", [apart]), ("m", [composed, apart])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            write_image(tmp_path / folder / name, box(10))
+    assert_refused("accents are stored are one name", tmp_path / "t", tmp_path / "m")
+
+
+def test_refuses_values_of_lung_that_no_truth_has(tmp_path):
+    for name in "tm":
+        write_volumes(tmp_path / name, a=(10,))
+    pairs = pair_volumes(tmp_path / "t", tmp_path / "m")
+    with pytest.raises(UserError, match="(?s)no true mask has lung.*values 3, 4"):
+        compare_volumes(pairs, tolerance=2.0, lung=[4, 3])
+    with pair_masks(*pairs["a"], lung=[3]) as masks:
+        with pytest.raises(UserError, match="no true mask has lung"):
+            compare_masks(masks, tolerance=2.0)
+
+
+def test_links_in_folders_of_volumes_are_said(tmp_path, capsys):
+    write_volumes(tmp_path / "t", a=(10,), _0000=(10,))
+    (tmp_path / "t/more").symlink_to(tmp_path / "t")
+    assert list(pair_volumes(tmp_path / "t", tmp_path / "t")) == ["_0000", "a"]
+    said = f"skipped: {tmp_path}/t/more: link to a folder\n"
+    assert capsys.readouterr().out == 2 * said
+
+
+def test_refuses_an_array_of_a_slice_among_true_volumes(tmp_path):
+    for name in "tm":
+        write_volumes(tmp_path / name, a=(10,))
+        np.save(tmp_path / name / "b.npy", box(10))
+    with pytest.raises(UserError, match="1 volume among single slices"):
+        pair_volumes(tmp_path / "t", tmp_path / "m")

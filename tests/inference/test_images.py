@@ -190,3 +190,27 @@ def test_a_disk_that_fails_is_a_plain_error(segmenter, scan, tmp_path, monkeypat
     sitk.WriteImage(scan, str(tmp_path / "in.nii"))
     with pytest.raises(UserError, match="slice 0 of .*in.nii cannot be read: Input"):
         segmenter(tmp_path / "in.nii")
+
+
+def test_refuses_a_list_of_scans(segmenter, scan):
+    """NumPy takes an image of SimpleITK apart into a row of pixels."""
+    for scans in ([scan], (scan, scan), [[scan]]):
+        with pytest.raises(UserError, match="a list of scans .Image. is not an image"):
+            segmenter(scans)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_refuses_a_scan_of_nibabel_whose_file_is_damaged_or_gone(
+    suffix, segmenter, tmp_path
+):
+    """nibabel reads the voxels when they are asked for."""
+    file = tmp_path / f"scan{suffix}"
+    noise = np.random.default_rng(0).integers(-1000, 1000, (9, 9, 9), np.int16)
+    nib.save(nib.Nifti1Image(noise, np.eye(4)), file)
+    scan = nib.load(file)
+    file.write_bytes(file.read_bytes()[:-400])
+    with pytest.raises(UserError, match=f"voxels of {file} cannot be read"):
+        segmenter(scan)
+    file.unlink()
+    with pytest.raises(UserError, match=f"voxels of {file} cannot be read"):
+        segmenter(scan)

@@ -244,5 +244,23 @@ def test_every_image_of_a_stream_has_an_aspect(segmenter, images, aspects):
 
 
 def test_refuses_masked_arrays(segmenter, images):
-    with pytest.raises(UserError, match="masked array"):
-        segmenter(np.ma.masked_less(images[0], -1000))
+    masked = np.ma.masked_less(images[0], -1000)
+    for given in (masked, [masked], [[masked, masked]]):
+        with pytest.raises(UserError, match="masked array"):
+            segmenter(given)
+
+
+class NoArray:
+    """As a tensor on a GPU, or an array that has been deleted."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, *args, **kwargs):
+        raise self.error("it is elsewhere")
+
+
+@pytest.mark.parametrize("error", [TypeError, RuntimeError])
+def test_refuses_what_numpy_cannot_convert(segmenter, error):
+    with pytest.raises(UserError, match="NoArray cannot be made an array.*elsewhere"):
+        segmenter(NoArray(error))

@@ -71,3 +71,9 @@ def test_names_fit_into_file_systems(tmp_path):
     check_outputs([tmp_path / ("a" * 255)], inputs=[], overwrite=False)
     with pytest.raises(UserError, match="a name of 256 bytes"):
         check_outputs([tmp_path / ("\u00e4" * 128)], inputs=[], overwrite=False)
+
+
+def test_a_link_to_nothing_is_there(tmp_path):
+    (tmp_path / "out").symlink_to("nothing")
+    with pytest.raises(UserError, match="1 output already there"):
+        check_outputs([], folders=[tmp_path / "out"], inputs=[], overwrite=False)

@@ -15,7 +15,11 @@ from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.volumes import Volume, require_plausible
 from lungseg_jax.runtime.errors import UserError
 
-PATIENT = "0010|0020"
+OWNERS = {  # by tag: its name, and whom it identifies
+    "0010|0020": ("patient IDs (0010,0020)", "patient"),
+    "0020|000d": ("study UIDs (0020,000D)", "study"),
+    "0020|0052": ("frames of reference (0020,0052)", "frame of reference"),
+}
 TOLERANCE = 0.01  # of the distance between slices, for rounding in the files
 ROUNDING_MM = 0.1  # some files round positions to tenths of a millimetre
 
@@ -113,13 +117,13 @@ def _stack_geometry(slices: Sequence[DicomSlice]) -> Geometry:
 
 
 def _require_alike(first: DicomSlice, dicom_slice: DicomSlice) -> None:
-    patients = {first.get_tag(PATIENT), dicom_slice.get_tag(PATIENT)} - {None, ""}
-    if len(patients) > 1:
-        raise UserError(
-            f"{dicom_slice.file} and {first.file} have different patient IDs (0010,0020).",
-            rule="the slices of a series are those of one patient.",
-            remedy="move those of each patient into a folder of their own.",
-        )
+    for tag, (name, owner) in OWNERS.items():
+        if len({first.get_tag(tag), dicom_slice.get_tag(tag)} - {None, ""}) > 1:
+            raise UserError(
+                f"{dicom_slice.file} and {first.file} have different {name}.",
+                rule=f"the slices of a series are those of one {owner}.",
+                remedy=f"move those of each {owner} into a folder of their own.",
+            )
     is_alike = (
         dicom_slice.size == first.size
         and np.allclose(dicom_slice.direction, first.direction, atol=1e-4)
@@ -137,7 +141,7 @@ def _require_alike(first: DicomSlice, dicom_slice: DicomSlice) -> None:
 def _slice_distance(slices: Sequence[DicomSlice]) -> float:
     """Return the mean distance in mm, and refuse gaps, duplicates and shifts."""
     steps = np.diff([dicom_slice.position for dicom_slice in slices])
-    distance = float(np.median(steps))
+    distance = float(np.sort(steps)[(len(steps) - 1) // 2])  # one that occurs
     for lower, upper, step in zip(slices, slices[1:], steps, strict=False):
         if step < TOLERANCE * max(distance, 1e-3):
             raise UserError(

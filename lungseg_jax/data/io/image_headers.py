@@ -15,9 +15,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PALETTE = 3  # a color type
 _PNG_CHANNELS = {0: 1, 2: 3, _PNG_PALETTE: 3, 4: 2, 6: 4}  # by color type
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS = 256, 257, 258, 262, 277
+_COMPRESSION, _NONE = 259, 1
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _STRIP_ROWS, _ALL_ROWS = 278, 2**32 - 1
-_TAGS = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS}
+_TAGS = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS}
 _TAGS |= {_TILE_WIDTH, _TILE_HEIGHT, _STRIP_ROWS}
 _WHITE_IS_ZERO, _PALETTE = 0, 3  # values of _PHOTOMETRIC
 _VALUE_FORMATS = {3: "H", 4: "I", 16: "Q"}  # by TIFF type: SHORT, LONG, LONG8
@@ -36,6 +37,7 @@ class Header:
         which may be larger than the image; (0, 0) for a PNG.
       white_is_zero: whether higher values are darker.
       has_palette: whether the pixels are indices of colors, which count as 3 channels.
+      compression: that of a TIFF, by its number; 1 is none.
     """
 
     width: int
@@ -46,6 +48,7 @@ class Header:
     block: tuple[int, int] = (0, 0)
     white_is_zero: bool = False
     has_palette: bool = False
+    compression: int = _NONE
 
     @property
     def pixels(self) -> int:
@@ -144,6 +147,7 @@ def _tiff_header(tags: dict[int, int], *, pages: int) -> Header:
         block=max(tile, strip, key=lambda block: block[0] * block[1]),
         white_is_zero=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO,
         has_palette=has_palette,
+        compression=tags.get(_COMPRESSION, _NONE),
     )
 
 

@@ -20,6 +20,7 @@ from lungseg_jax.runtime.files import atomic_write
 DTYPES = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 MAX_PIXELS = 2**26  # 8192 x 8192; a CT slice has 2**18
 MAX_FILE_BYTES = 8 * MAX_PIXELS + 2**20  # that many float64 pixels, and a header
+_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)  # of TIFF, that OpenCV reads
 _BITS = (1, 8, 16, 32, 64)  # OpenCV multiplies values of 2, 4 and 12 bits
 
 # The dtypes that OpenCV writes to a file with this suffix.
@@ -126,6 +127,12 @@ def _read_pixels(path: Path) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except (ValueError, cv2.error) as e:
         raise damaged from e
+    if image is None and header.compression not in _COMPRESSIONS:
+        raise UserError(
+            f"{path} has a compression that is not supported ({header.compression}).",
+            rule="TIFF without compression, or with LZW, Deflate, PackBits or JPEG.",
+            remedy="save it again as one of these, or as PNG.",
+        )
     # A TIFF tag may ask for rotation by 90 degrees.
     shapes = (header.height, header.width), (header.width, header.height)
     if image is None or image.shape not in shapes:

@@ -1,6 +1,7 @@
 """Images of SimpleITK and nibabel as volumes, and results as images like them."""
 
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,8 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
     """Return an image as a volume; its voxels are not copied.
 
     Raises:
-      UserError: it is not a gray 3D image with orthogonal axes and a geometry.
+      UserError: it is not a gray 3D image with orthogonal axes and a geometry, or its
+        file cannot be read.
     """
     if isinstance(image, sitk.Image):
         _require_pixels(image)
@@ -46,7 +48,7 @@ def open_image(image: sitk.Image | nib.spatialimages.SpatialImage) -> Volume:
     else:
         _require_affine(image)
         geometry = _geometry(image)
-        array = np.asanyarray(image.dataobj).reshape(geometry.size).T
+        array = _read_voxels(image).reshape(geometry.size).T
 
     if array.dtype.kind not in "iufb":
         raise UserError(
@@ -121,6 +123,19 @@ def _require_pixels(image: sitk.Image) -> None:
             rule="a volume is gray: integers or floats.",
             remedy="pass the scan, or what SimpleITK.LabelMapToLabel makes of this.",
         )
+
+
+def _read_voxels(image: nib.spatialimages.SpatialImage) -> np.ndarray:
+    """Return the voxels of an image, which nibabel reads from its file when asked."""
+    try:
+        return np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as e:
+        file = image.get_filename()
+        raise UserError(
+            f"the voxels of {file or NAME} cannot be read: {e}",
+            rule="an intact file, as long as the image is in use.",
+            remedy="copy the file again from its source.",
+        ) from e
 
 
 def _geometry(image: nib.spatialimages.SpatialImage) -> Geometry:

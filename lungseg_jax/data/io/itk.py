@@ -133,6 +133,8 @@ def _read_information(path: Path, name: str) -> tuple[Geometry, int, bool]:
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
+    # By itself, it knows suffixes in lower case only.
+    reader.SetImageIO("NrrdImageIO" if is_nrrd(path) else "MetaImageIO")
     try:
         with native_output.discarded():
             reader.ReadImageInformation()

@@ -61,12 +61,15 @@ class LungCT(tfds.core.ShardBasedBuilder):
     written: Sequence[Path] = ()  # the shards, if they exist: they are moved
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
+        info = self.dataset_info_from_configs(
             features=make_features(self.builder_config),
             supervised_keys=("image", "mask"),
             homepage="https://www.kaggle.com/datasets/kmader/finding-lungs-in-ct-data",
             disable_shuffling=True,
         )
+        # No bucket has this dataset, and asking leaves an empty folder in TMPDIR.
+        info.initialize_from_bucket = _do_nothing
+        return info
 
     def _shard_iterators_per_split(self, dl_manager):
         pairs = find_pairs(Path(dl_manager.manual_dir))
@@ -80,6 +83,10 @@ class LungCT(tfds.core.ShardBasedBuilder):
 
     def _example_writer(self):
         return _Mover(self.written) if self.written else super()._example_writer()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 class _Mover(ExampleWriter):

@@ -4,12 +4,15 @@ It imports nothing heavy, so that commands refuse a wrong --run at once.
 """
 
 import re
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.extras import require_library
 from lungseg_jax.runtime.files import folder_path
+from lungseg_jax.runtime.object_storage import is_remote
+from lungseg_jax.runtime.outputs import require_outside
 from lungseg_jax.training.run_folder import RunFolder
 
 PRETRAINED = "pretrained"  # names the bundle of the package: weights of phantoms only
@@ -79,6 +82,19 @@ def require_ensemble(path: str) -> None:
         parse_hub_address(path)
     elif not is_bundle(folder := locate(path)):
         RunFolder(folder).require(or_bundle=True)
+
+
+def keep_ensemble(path: str, outputs: Sequence[Path]) -> None:
+    """Check that no output replaces, or is put among, the files of a run or a bundle.
+
+    Raises:
+      UserError: one does.
+    """
+    if is_on_hub(path) or is_remote(folder := locate(path)):
+        return
+    is_bundled = is_bundle(folder)
+    files = folder.iterdir() if is_bundled else RunFolder(folder).irreplaceable
+    require_outside(outputs, [path for path in files if path.exists()])
 
 
 def require_run(path: str | PathLike) -> Path:

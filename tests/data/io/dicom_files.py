@@ -22,7 +22,8 @@ def write_series(
     """Write a file for each slice, with names in a different order than the slices."""
     folder.mkdir(exist_ok=True)
     array = stored() if array is None else array
-    uid, study = uid or generate_uid(), generate_uid()
+    uid = uid or generate_uid()
+    study = generate_uid(entropy_srcs=[uid])  # a series is of one study
     names = np.random.default_rng(0).permutation(len(array))
     for k, image in enumerate(array):
         if k in skip:

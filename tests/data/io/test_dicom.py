@@ -75,6 +75,11 @@ def test_accepts_positions_rounded_to_tenths(tmp_path):
     refused(tmp_path / "in", "apart, most slices")
 
 
+def test_a_missing_slice_of_a_short_series_is_where_the_distance_is_larger(tmp_path):
+    write_series(tmp_path / "in", array=stored()[:4], skip=(2,))
+    refused(tmp_path / "in", "are 5.000 mm apart, most slices 2.500 mm")
+
+
 def test_refuses_a_missing_slice(tmp_path):
     write_series(tmp_path / "in", skip=(3,))
     refused(tmp_path / "in", "are 5.000 mm apart, most slices 2.500 mm")
@@ -150,6 +155,21 @@ def test_refuses_slices_of_two_patients(tmp_path):
     edit([tmp_path / "in/IM0003"], PatientID="")
     with open_volume(tmp_path / "in") as volume:
         assert volume.count == len(stored())
+
+
+@pytest.mark.parametrize(
+    "element,name",
+    [
+        ("StudyInstanceUID", "study UIDs"),
+        ("FrameOfReferenceUID", "frames of reference"),
+    ],
+)
+def test_refuses_slices_of_two_studies_or_frames_of_reference(element, name, tmp_path):
+    """Positions in different frames of reference are not comparable."""
+    write_series(tmp_path / "in")
+    edit((tmp_path / "in").iterdir(), **{element: "1.2.3"})
+    edit([tmp_path / "in/IM0003"], **{element: "1.2.4"})
+    refused(tmp_path / "in", f"have different {name}")
 
 
 def test_refuses_more_slices_than_any_scan_has(tmp_path, monkeypatch):

@@ -173,6 +173,17 @@ def one_strip_tiff(array):
     return start + directory + struct.pack("<I", 0) + array.astype("<i2").tobytes()
 
 
+@pytest.mark.parametrize("code", [34925, 50000])  # LZMA, Zstandard
+def test_a_compression_that_is_not_supported_is_no_damage(tmp_path, code):
+    path = write_tiff(tmp_path / "a.tif", noise(), 1)
+    none, other = (struct.pack("<HHII", 259, 3, 1, value) for value in (1, code))
+    content = path.read_bytes()
+    assert none in content
+    path.write_bytes(content.replace(none, other))
+    with pytest.raises(UserError, match=rf"compression .* not supported \({code}\)"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("missing", [0, 1, 2, 100, 6000])
 def test_refuses_a_strip_truncated_at_its_end(tmp_path, missing):
     """Only pixels are lost: the directory precedes them."""

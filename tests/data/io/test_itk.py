@@ -79,3 +79,12 @@ def test_metaimage_is_big_endian_in_any_spelling(value, tmp_path):
     (tmp_path / "in.mha").write_bytes(head.encode() + array.tobytes())
     with open_volume(tmp_path / "in.mha") as volume:
         np.testing.assert_array_equal(volume.read(1), array[1])
+
+
+@pytest.mark.parametrize("name", ["A.MHA", "a.Mha", "A.NRRD"])
+def test_suffixes_may_be_in_upper_case(name, tmp_path):
+    image = sitk.Image((4, 4, 3), sitk.sitkInt16)
+    sitk.WriteImage(image, str(tmp_path / f"in.{name[2:].lower()}"))
+    (tmp_path / f"in.{name[2:].lower()}").rename(tmp_path / name)
+    with open_volume(tmp_path / name) as volume:
+        assert volume.count == 3
