@@ -23,8 +23,9 @@ from lungseg_jax.inference.ensemble.location import (
     require_ensemble,
 )
 from lungseg_jax.runtime import progress
+from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import write_json
-from lungseg_jax.runtime.outputs import check_outputs, require_outside
+from lungseg_jax.runtime.outputs import check_outputs
 
 
 @app.command(
@@ -63,8 +64,12 @@ def evaluate(
         overwrite=overwrite,
     )
     keep_ensemble(run, [path for path in (json, report) if path])
-    if json and report:
-        require_outside([json], [report])
+    if json and report and json.resolve().is_relative_to(report.resolve()):
+        raise UserError(
+            f"--json={json} is in the folder of the page, {report}.",
+            rule="the page has files of its own there.",
+            remedy="name a file elsewhere.",
+        )
     from lungseg_jax.data import preflight
     from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.evaluation.labelled_folder import evaluate_folder

@@ -66,4 +66,5 @@ def test_outputs_replace_neither_the_run_nor_each_other(
     assert (trained_run / "evaluation.json").read_bytes() == before
     page = tmp_path / "page"
     done = lungseg_here(*words, f"--report={page}", f"--json={page}/index.html")
-    assert done.returncode == 2 and not page.exists()
+    assert done.returncode == 2 and "in the folder of the page" in done.stderr
+    assert not page.exists()
