@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 TAPS = 6  # of a Gaussian filter, on either side of the center
+SMOOTHED = 0.55**2  # what a quadratic B-spline leaves of the variance of a plane
 
 
 def coordinates(shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
@@ -40,18 +41,18 @@ def smooth_noise(
     """
     doublings = max(0, math.ceil(math.log2(max(shape) / 6)))
     amplitudes = amplitudes[:doublings]  # a small image has the coarse octaves only
+    # A doubling loses half a row at each end, so there is one more at each.
     side = math.ceil(max(shape) / 2**doublings)
-    sides = [side * 2**i for i in range(len(amplitudes))]
+    sides = [side * 2**i + 2 for i in range(len(amplitudes))]
     drawn = jax.random.normal(key, (sum(n * n for n in sides),))
-    field, first = jnp.zeros((side, side)), 0
+    field, first = jnp.zeros((side + 2, side + 2)), 0
     for i in range(doublings):
         if i < len(amplitudes):
             n = sides[i]
             field += amplitudes[i] * drawn[first : first + n * n].reshape(n, n)
             first += n * n
         field = _double(_double(field).T).T
-    # An octave keeps about 0.4 of its variance when it is smoothed.
-    norm = math.sqrt(0.4 * sum(a * a for a in amplitudes)) or 1.0
+    norm = math.sqrt(SMOOTHED * sum(a * a for a in amplitudes)) or 1.0
     return field[: shape[0], : shape[1]] / norm
 
 
@@ -78,8 +79,7 @@ def gaussian(plane: jax.Array, sigma_px: jax.Array) -> jax.Array:
 
 
 def _double(rows: jax.Array) -> jax.Array:
-    """Double the number of rows of `[n m]`, smoothly."""
-    before = jnp.concatenate([rows[:1], rows[:-1]])
-    after = jnp.concatenate([rows[1:], rows[-1:]])
-    pairs = [0.75 * rows + 0.25 * before, 0.75 * rows + 0.25 * after]
-    return jnp.stack(pairs, axis=1).reshape(2 * len(rows), -1)
+    """Replace `[n m]` by two rows between each and the next, `[2n-2 m]`."""
+    upper, lower = rows[:-1], rows[1:]
+    pairs = [0.75 * upper + 0.25 * lower, 0.25 * upper + 0.75 * lower]
+    return jnp.stack(pairs, axis=1).reshape(2 * len(upper), -1)

@@ -70,9 +70,9 @@ def move(
     if crop:
         matrix, offset = _random_crop(matrix, offset, mask, numbers[3:7], crop)
     rows, columns = positions(matrix, offset, mask.shape)
-    outside = (jnp.abs(rows) > 1) | (jnp.abs(columns) > 1)
     if collapse:
         rows, columns = _collapse(rows, columns, mask, numbers[7:], collapse)
+    outside = (jnp.abs(rows) > 1) | (jnp.abs(columns) > 1)
     planes = jnp.concatenate([image, mask[..., None].astype(image.dtype)], axis=-1)
     moved = sample(planes, rows, columns)
     if scale > 1:

@@ -15,10 +15,13 @@ from lungseg_jax.data.augmentation.draws import between, draw, log_between
 from lungseg_jax.data.augmentation.fields import coordinates, smooth_noise
 from lungseg_jax.data.augmentation.geometry import moments, one_lung
 
-CONSOLIDATION_HU = (-20.0, 80.0)  # fat is darker
+CONSOLIDATION_HU = (20.0, 90.0)  # as blood and muscle
 AERATED_HU = -500.0  # what is below counts as air
 GROUND_GLASS_HU = (-720.0, -350.0)
+# Abramowitz et al. (AJR 192, 2009): 7 (deviation 9) in exudates, 10 (7) in transudates.
 FLUID_HU = (-10.0, 25.0)
+GRAIN_HU = (3.0, 25.0)  # deviation: fluid and tissue have the noise of the scan
+COMPRESSED = (-0.2, 0.6)  # lung that fluid compresses, in volumes of fluid; or none
 NODULE_HU = (-40.0, 100.0)
 BULLA_HU = (-995.0, -930.0)
 ORGAN_HU = (-100.0, 130.0)  # from fat to an enhanced liver
@@ -40,13 +43,13 @@ def consolidate(
     that has seen lungs without air, and no slice without lung, finds lung in the liver.
     """
     where, number_key, texture_key, grain_key = jax.random.split(key, 4)
-    hu, texture = draw(number_key, 2)
+    hu, texture, grain = draw(number_key, 3)
     weight = _affected_part(mask, where, most=1.5)
     air = mask * (1 - weight) * (image[..., 0] < AERATED_HU)
     weight *= air.sum() >= least_air * mask.sum()
     hu = between(hu, *CONSOLIDATION_HU)
     hu += 40 * texture * smooth_noise(texture_key, mask.shape, TEXTURE)
-    hu += 20 * jax.random.normal(grain_key, mask.shape)
+    hu += between(grain, *GRAIN_HU) * jax.random.normal(grain_key, mask.shape)
     return _paint(image, weight, hu), mask
 
 
@@ -63,20 +66,29 @@ def add_ground_glass(image: jax.Array, mask: jax.Array, key: jax.Array) -> Examp
 def add_effusion(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:
     """Fill the lowest part of one or both pleural spaces with fluid, which is not lung.
 
-    Its surface is a crescent, which tells it from the straight edge of a consolidation.
+    Its surface is a crescent. Most of the time, it compresses the lung above it, which
+    then has no air, is denser than the fluid, and remains in the mask.
     """
     number_key, grain_key = jax.random.split(key)
-    both, side, angle, curve, share, hu = draw(number_key, 6)
+    both, side, angle, curve, share, hu, grain, compressed, dense_hu = draw(
+        number_key, 9
+    )
     lung = jnp.where(both < 0.4, mask, one_lung(mask, side))
     depth = _depth(lung, between(angle, -0.5, 0.5))
     center, deviation = moments(lung)
     across = (coordinates(mask.shape)[1] - center[1]) / deviation[1]
     depth += between(curve, 0.25, 0.7) * across**2
     share = log_between(share, 0.04, 0.7)
-    weight = lung * _above_quantile(depth, lung, share, edge=0.08)
-    hu = between(hu, *FLUID_HU) + 15 * jax.random.normal(grain_key, mask.shape)
-    image = image + (weight * (hu - image[..., 0]))[..., None]
-    return image, mask * (1 - weight)
+    more = 1 + jnp.maximum(between(compressed, *COMPRESSED), 0)
+    fluid, airless = (
+        lung * _above_quantile(depth, lung, part, edge=0.025)  # sharp
+        for part in (share, share * more)
+    )
+    noise = between(grain, *GRAIN_HU) * jax.random.normal(grain_key, mask.shape)
+    image = _paint(image, airless, between(dense_hu, *CONSOLIDATION_HU) + noise)
+    hu = between(hu, *FLUID_HU) + noise
+    image = image + (fluid * (hu - image[..., 0]))[..., None]
+    return image, mask * (1 - fluid)
 
 
 def add_nodules(image: jax.Array, mask: jax.Array, key: jax.Array) -> Example:

@@ -304,6 +304,18 @@ def test_a_collapsed_lung_is_smaller_and_the_other_one_is_not():
     assert set(halves.argmin(axis=0)) == {0, 1}
 
 
+def test_a_collapse_pulls_air_in_where_the_picture_ends():
+    """With a scale, as elsewhere: the lung is not drawn out."""
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    mask = jnp.asarray((np.abs(x - 0.5) < 0.4) & (np.abs(y) < 2), jnp.float32)
+    image = jnp.where(mask > 0, -800.0, 40.0)[..., None]
+    moved = jax.jit(partial(geometry.move, image, mask, scale=1.0001, collapse=1.0))
+    for seed in range(8):
+        changed, left = (np.asarray(a) for a in moved(jax.random.key(seed)))
+        outside = changed[..., 0] == -1000
+        assert (left[outside] == 0).all() and outside[[0, -1]].any()
+
+
 def test_some_images_are_turned_by_any_angle():
     _, masks, _ = moved_lungs(turn=0.5)
     y, x = np.mgrid[-1:1:64j, -1:1:64j]

@@ -90,6 +90,33 @@ def test_fluid_is_higher_at_the_wall_than_in_the_middle(monkeypatch):
     assert (walls > height[:, 31:33].mean(axis=1) + 1).all()
 
 
+def test_fluid_compresses_most_lungs():
+    """Lung without air lies between the fluid and the rest of the lung."""
+    _, mask, images, masks = painted(pathology.add_effusion)
+    rows = np.arange(64)[:, None] * np.ones(64)
+    airless, others = [], 0
+    for image, left in zip(images, masks):
+        fluid, dense = (mask > 0) & (left < 0.01), (left > 0.9) & (image > -50)
+        if dense.sum() > 20:
+            airless.append(rows[dense].mean() < rows[fluid].mean())
+        else:
+            others += 1
+    assert np.mean(airless) > 0.9 and len(airless) > others > 0
+
+
+def test_fluid_is_less_dense_than_consolidated_lung():
+    _, mask, images, masks = painted(pathology.add_effusion)
+    fluid = [image[(mask > 0) & (left < 0.01)] for image, left in zip(images, masks)]
+    _, mask, images, _ = painted(pathology.consolidate)
+    filled = [image[(mask > 0) & (image > -50)] for image in images]
+    fluid, filled = (
+        np.array([np.median(values) for values in all_values if values.size > 20])
+        for all_values in (fluid, filled)
+    )
+    assert min(len(fluid), len(filled)) > CASES / 2
+    assert (fluid[:, None] < filled).mean() > 0.95
+
+
 def test_some_lungs_are_filled_completely():
     _, mask, images, _ = painted(pathology.consolidate)
     left = np.arange(64)[None, :] < 32

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lungseg_jax.data.augmentation import fields, scanner
 
@@ -97,6 +98,16 @@ def test_padding_is_a_constant_outside_a_field_and_not_lung():
     assert not outside[:, 24, 24].any()
 
 
+def test_smooth_noise_is_alike_everywhere():
+    keys = jax.random.split(jax.random.key(0), 1500)
+    draw = jax.vmap(lambda key: fields.smooth_noise(key, (48, 40), (1.0, 0.7, 0.5)))
+    variance = np.asarray(jax.jit(draw)(keys)).var(axis=0)
+    assert variance.mean() == pytest.approx(1.0, abs=0.1)
+    parts = [variance[:8], variance[-8:], variance[:, :8], variance[:, -8:]]
+    for part in (*parts, variance[:8, :8], variance[12:36, 12:28]):
+        assert part.mean() == pytest.approx(1.0, abs=0.25)
+
+
 def test_smooth_noise_has_mean_zero_variance_one_and_no_grain():
     keys = jax.random.split(jax.random.key(0), CASES)
     draw = jax.vmap(lambda key: fields.smooth_noise(key, (48, 40), (1.0, 0.7, 0.5)))
@@ -104,4 +115,4 @@ def test_smooth_noise_has_mean_zero_variance_one_and_no_grain():
     assert drawn.shape == (CASES, 48, 40)
     assert abs(drawn.mean()) < 0.1 and 0.7 < drawn.var() < 1.4
     steps = np.diff(drawn, axis=1).std()
-    assert steps < 0.35 * drawn.std()
+    assert steps < 0.4 * drawn.std()  # of white noise: 1.4
