@@ -47,7 +47,6 @@ def fine_tuning() -> ConfigDict:
     c.data.image_size = 160
     c.schedule.peak = 2e-3
     c.train.total_steps = 1200  # cycles end after 686, 1029 and 1200
-    c.train.save_every = c.train.validate_every = 150
     return c
 
 

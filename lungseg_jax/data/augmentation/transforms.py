@@ -46,7 +46,7 @@ TRANSFORMS: dict[str, Transform] = {
     ),
     "ground_glass": Transform(pathology.add_ground_glass, "ground-glass opacity", 0.08),
     "effusion": Transform(
-        pathology.add_effusion, "pleural fluid, which is not lung", 0.12
+        pathology.add_effusion, "pleural fluid, which is not lung", 0.2
     ),
     "nodules": Transform(pathology.add_nodules, "nodules and masses", 0.1),
     "bullae": Transform(pathology.add_bullae, "bullae", 0.06),
