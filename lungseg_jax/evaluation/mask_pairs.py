@@ -112,12 +112,8 @@ def pair_volumes(truth: Path, prediction: Path) -> PathPairs:
     slices = list_images(truth, (SLICE, EITHER)).values()
     if not all(map(is_volume, slices)):
         _refuse_volumes(truth)
-    predictions = {
-        name: path
-        for name, path in _find_volumes(prediction).items()
-        if name in truths or not name.endswith(COMPANION_ENDINGS)
-    }
-    return _require_partners(truth, prediction, truths, predictions)
+    predictions = _find_volumes(prediction)
+    return _pair_names(truth, prediction, truths, predictions)
 
 
 def check_grids(pairs: PathPairs, *, progress: Callable[[], object]) -> None:
@@ -169,7 +165,7 @@ def _kind(path: Path) -> str:
 
 
 def _find_volumes(folder: Path) -> dict[str, Path]:
-    """Return the volumes at any depth in a folder by path, without what masks lack."""
+    """Return the volumes at any depth in a folder, by their paths without suffix."""
     found: dict[str, Path] = {}
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -195,27 +191,31 @@ def _find_volumes(folder: Path) -> dict[str, Path]:
 def _pair_files(truth: Path, prediction: Path) -> PathPairs:
     """Pair the files of two folders by name."""
     truths = list_images(truth, (SLICE, EITHER))
-    predictions = {
-        name: path
-        for name, path in list_images(prediction, (SLICE, EITHER)).items()
-        if name in truths or not name.endswith(COMPANION_ENDINGS)
-    }
+    predictions = list_images(prediction, (SLICE, EITHER))
     _refuse_volumes(truth, prediction)
     if not truths:
         raise UserError(
             f"the folder {truth} has no masks.",
             rule=f"files that end in {', '.join(suffixes())}.",
         )
-    return _require_partners(truth, prediction, truths, predictions)
+    return _pair_names(truth, prediction, truths, predictions)
 
 
-def _require_partners(
+def _pair_names(
     truth: Path,
     prediction: Path,
     truths: Mapping[str, Path],
     predictions: Mapping[str, Path],
 ) -> PathPairs:
-    predictions, repeated = rename(predictions, truths)
+    """Pair what was found in two folders, without what predict writes beside masks."""
+    predictions, repeated = rename(
+        {
+            name: path
+            for name, path in predictions.items()
+            if name in truths or not name.endswith(COMPANION_ENDINGS)
+        },
+        truths,
+    )
     if repeated:
         raise combine_errors([*repeated.values()], str(prediction))
     unpaired = [str(truths[n]) for n in sorted(truths.keys() - predictions.keys())]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from os import PathLike
@@ -11,12 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lungseg_jax.data.intensity import (
-    checked_slices,
-    require_finite,
-    require_intensity,
-    values_of,
-)
+from lungseg_jax.data.intensity import checked_slices, require_intensity, values_of
 from lungseg_jax.data.io.dicom_files import is_dicom
 from lungseg_jax.data.io.formats import (
     is_volume,
@@ -28,6 +22,7 @@ from lungseg_jax.inference.ensemble.loading import load_ensemble
 from lungseg_jax.inference.ensemble.location import PRETRAINED
 from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
+from lungseg_jax.inference.image_arrays import as_images, checked_images, is_scan
 from lungseg_jax.inference.outputs import POSTPROCESSING
 from lungseg_jax.inference.postprocessing import postprocess
 from lungseg_jax.inference.segmentation import Segmentation, stack
@@ -43,9 +38,6 @@ from lungseg_jax.metrics.uncertainty import (
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, unknown_name
 from lungseg_jax.runtime.files import missing_path, user_path
-
-MOST_CHANNELS = 4  # RGBA
-IMAGE_LIBRARIES = ("SimpleITK", "nibabel")  # not imported before they are used
 
 
 class LungSegmenter:
@@ -128,14 +120,14 @@ class LungSegmenter:
         """
         if isinstance(images, str | PathLike):
             return self._segment_file(user_path(images))
-        if _is_scan(images):
+        if is_scan(images):
             from lungseg_jax.data.io.in_memory import open_image
 
             return self._segment_volume(open_image(images), like=images)
         return self._segment_arrays(images, "the array")
 
     def _segment_arrays(self, images: np.ndarray, name: str) -> Segmentation:
-        images = _as_images(images, dimensions=(2, 3))
+        images = as_images(images, dimensions=(2, 3))
         domain = require_intensity(values_of([images]), self.trained.domain, name)
         if images.ndim == 2:
             return next(self.stream([images]))
@@ -164,7 +156,7 @@ class LungSegmenter:
         self, slices: Iterable[tuple[np.ndarray, float]]
     ) -> Iterator[Segmentation]:
         """Segment like `stream`, each image being given together with its aspect."""
-        return map(self.combine, self._predictor.probabilities(_checked(slices)))
+        return map(self.combine, self._predictor.probabilities(checked_images(slices)))
 
     def _segment_file(self, path: Path) -> Segmentation:
         if not path.exists():
@@ -250,73 +242,3 @@ def load(
             "training tunes them"
         )
     return LungSegmenter(trained, flips=flips, postprocessing=postprocessing)
-
-
-def _checked(
-    slices: Iterable[tuple[np.ndarray, float | None]],
-) -> Iterator[tuple[np.ndarray, float]]:
-    for number, (image, aspect) in enumerate(slices):
-        if aspect is None or not 0 < aspect < math.inf:
-            raise UserError(
-                f"image {number} has no aspect.",
-                rule="the height of a pixel over its width, a positive number, for each.",
-            )
-        yield _as_images(image, dimensions=(2,)), aspect
-
-
-def _is_scan(value: Any) -> bool:
-    return any(c.__module__.startswith(IMAGE_LIBRARIES) for c in type(value).__mro__)
-
-
-def _require_plain(images: Any, *, is_part: bool = False) -> None:
-    """Refuse what NumPy would take apart or fill with values, in lists too."""
-    if isinstance(images, np.ma.MaskedArray):
-        raise UserError(
-            "a masked array is not an image.",
-            rule="every pixel has a value.",
-            remedy="fill it with the value of air: array.filled(-1000).",
-        )
-    if is_part and _is_scan(images):
-        raise UserError(
-            f"a list of scans ({type(images).__name__}) is not an image.",
-            rule="a scan is an image of SimpleITK or nibabel by itself.",
-            remedy="pass the images one by one.",
-        )
-    if isinstance(images, list | tuple):
-        for part in images:
-            _require_plain(part, is_part=True)
-
-
-def _as_images(images: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray:
-    """Return finite numbers as an array, if it has an allowed number of dimensions."""
-    _require_plain(images)
-    try:
-        images = np.asarray(images)
-    except (TypeError, RuntimeError) as e:  # as of a tensor on a GPU
-        raise UserError(
-            f"{type(images).__name__} cannot be made an array of NumPy: {e}",
-            rule="an array of NumPy, or what NumPy converts.",
-            remedy="such as tensor.detach().cpu().numpy() for one of PyTorch.",
-        ) from e
-    except ValueError as e:
-        raise UserError(
-            "the images differ in size.",
-            rule="an array has slices of one size.",
-            remedy="pass them one by one, or to `stream`.",
-        ) from e
-    is_numeric = images.dtype.kind in "iuf"
-    if images.ndim not in dimensions or not is_numeric or not images.size:
-        shapes = {2: "[h w]", 3: "[n h w]"}
-        raise UserError(
-            f"an array of {images.dtype}{list(images.shape)} is not an image.",
-            rule=f"integers or floats of NumPy, "
-            f"{' or '.join(shapes[d] for d in dimensions)}.",
-        )
-    if images.ndim == 3 and images.shape[-1] <= MOST_CHANNELS < images.shape[-2]:
-        raise UserError(
-            f"an array of {list(images.shape)} has its channels last.",
-            rule="slices are gray, [h w] or [n h w].",
-            remedy="pass array[..., 0] if all channels are the same.",
-        )
-    require_finite(images, "the array")
-    return images

@@ -243,8 +243,8 @@ def test_folders_of_volumes_are_scored_in_3d(tmp_path):
     comparison = compare_volumes(pairs, tolerance=1.0)
     assert comparison["unit"] == "mm" and comparison["scores"]["n_both_empty"] == 1
     for name in ("a", "anna/ct"):
-        alone = comparison_of(*pairs[name], tolerance=1.0)
-        assert comparison["volumes"][name] == alone["volume"]
+        scored_by_itself = comparison_of(*pairs[name], tolerance=1.0)["volume"]
+        assert comparison["volumes"][name] == scored_by_itself
     mean = np.mean([comparison["volumes"][name]["iou"] for name in ("a", "anna/ct")])
     assert comparison["scores"]["iou_mean"] == pytest.approx(mean)
     text = format_scores(comparison).splitlines()

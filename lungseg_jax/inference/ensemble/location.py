@@ -94,7 +94,7 @@ def keep_ensemble(path: str, outputs: Sequence[Path]) -> None:
         return
     is_bundled = is_bundle(folder)
     files = folder.iterdir() if is_bundled else RunFolder(folder).irreplaceable
-    require_outside(outputs, [path for path in files if path.exists()])
+    require_outside(outputs, [file for file in files if file.exists()])
 
 
 def require_run(path: str | PathLike) -> Path:
