@@ -120,5 +120,11 @@ class _Slice(NamedTuple):
 def _read_slice(task: PredictionTask) -> _Slice:
     if is_dicom(task.source):
         with open_volume(task.source, series=task.series) as volume:
+            if volume.count != 1:
+                raise UserError(
+                    f"{task.source} has {volume.count} slices, too many for {task.target}.",
+                    rule="the mask of several slices is a volume.",
+                    remedy="name another format, such as .nii.gz.",
+                )
             return _Slice(volume.read(0), volume.geometry)
     return _Slice(read_slice_array(task.source))

@@ -9,7 +9,13 @@ import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_files import AXIAL, SPACING, edit, write_series  # of tests/data/io/
+from dicom_files import (  # of tests/data/io/
+    AXIAL,
+    SPACING,
+    edit,
+    write_enhanced,
+    write_series,
+)
 from pydicom.uid import generate_uid
 
 from lungseg_jax.data.io.images import write_image
@@ -185,6 +191,13 @@ def test_the_mask_of_a_dicom_slice_fits_its_pixels(
     )
     written = cv2.imread(str(tmp_path / "out_overlay.png"))
     np.testing.assert_array_equal(written, picture)
+
+
+def test_a_picture_is_not_the_mask_of_a_file_of_several_frames(segmenter, tmp_path):
+    file = write_enhanced(tmp_path / "in")
+    with pytest.raises(UserError, match="in.dcm has 6 slices, too many for .*out.png"):
+        predict(segmenter, file, tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_a_slice_has_no_sides(segmenter, images, tmp_path):

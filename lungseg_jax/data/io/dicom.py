@@ -1,6 +1,7 @@
 """DICOM series: the slices of a volume, and their order."""
 
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def open_volume(
             str(path),
             geometry,
             itk.plane_reader(file, geometry, path),
-            files=[dicom_slice.file for dicom_slice in slices],
+            sources=[(dicom_slice.file, dicom_slice.frame) for dicom_slice in slices],
         )
 
 
@@ -76,7 +77,7 @@ def _sorted_slices(
         if not series:
             found.say_skipped()
     else:
-        slices = [read_file(path)]
+        slices = read_file(path)
     for dicom_slice in slices:
         dicom_slice.check()
     return sorted(slices, key=lambda dicom_slice: dicom_slice.position)
@@ -88,8 +89,10 @@ def _copy_voxels(
     """Copy slices into one file in `scratch` that SimpleITK reads in parts, as float32."""
     try:
         with (scratch / itk.VOXELS).open("wb") as out:
-            for dicom_slice in slices:
-                out.write(dicom_slice.voxels().tobytes())
+            for _, group in itertools.groupby(slices, key=lambda s: s.file):
+                of_file = list(group)
+                for voxels in of_file[0].iter_voxels(of_file):
+                    out.write(voxels.tobytes())
     except OSError as e:
         raise UserError(
             f"{path} cannot be unpacked into {scratch.parent}: {e.strerror}.",
@@ -120,7 +123,7 @@ def _require_alike(first: DicomSlice, dicom_slice: DicomSlice) -> None:
     for tag, (name, owner) in OWNERS.items():
         if len({first.get_tag(tag), dicom_slice.get_tag(tag)} - {None, ""}) > 1:
             raise UserError(
-                f"{dicom_slice.file} and {first.file} have different {name}.",
+                f"{dicom_slice.name} and {first.name} have different {name}.",
                 rule=f"the slices of a series are those of one {owner}.",
                 remedy=f"move those of each {owner} into a folder of their own.",
             )
@@ -131,7 +134,7 @@ def _require_alike(first: DicomSlice, dicom_slice: DicomSlice) -> None:
     )
     if not is_alike:
         raise UserError(
-            f"{dicom_slice.file} and {first.file} have different sizes, spacings or "
+            f"{dicom_slice.name} and {first.name} have different sizes, spacings or "
             "orientations.",
             rule="the slices of a series are alike.",
             remedy="move localizers and reformatted slices out of the folder.",
@@ -145,14 +148,16 @@ def _slice_distance(slices: Sequence[DicomSlice]) -> float:
     for lower, upper, step in zip(slices, slices[1:], steps, strict=False):
         if step < TOLERANCE * max(distance, 1e-3):
             raise UserError(
-                f"{lower.file} and {upper.file} have the same position.",
+                f"{lower.name} and {upper.name} have the same position.",
                 rule="each slice of a series has a different position.",
-                remedy="move one of them out of the folder.",
+                remedy="move one of them out of the folder."
+                if lower.file != upper.file
+                else "convert the file to NIfTI first, for example with dcm2niix.",
             )
         rounding = min(ROUNDING_MM + 1e-6, 0.2 * distance)
         if abs(step - distance) > max(TOLERANCE * distance, rounding):
             raise UserError(
-                f"{lower.file} and {upper.file} are {step:.3f} mm apart, most slices "
+                f"{lower.name} and {upper.name} are {step:.3f} mm apart, most slices "
                 f"{distance:.3f} mm.",
                 rule="the slices of a series are equally far apart.",
                 remedy="add the missing slices, or segment the files one by one.",
@@ -175,8 +180,8 @@ def _require_straight(slices: Sequence[DicomSlice], distance: float) -> None:
         lower, upper = slices[jumps.argmax() :][:2]
         raise UserError(
             f"slices of {first.file.parent} are shifted sideways by "
-            f"{max(farthest, jumps.max()):.3g} mm, most between {lower.file.name} and "
-            f"{upper.file.name}.",
+            f"{max(farthest, jumps.max()):.3g} mm, most between {lower.short_name} and "
+            f"{upper.short_name}.",
             rule=rule,
             remedy="export the series again, or segment the files one by one.",
         )

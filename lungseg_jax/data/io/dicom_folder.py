@@ -75,7 +75,7 @@ class DicomFolder:
         rows = []
         for uid, slices in self.series.items():
             description = slices[0].get_tag(DESCRIPTION) or "no description"
-            rows.append(f"{uid}  {pluralize(len(slices), 'file')}  {description}")
+            rows.append(f"{uid}  {pluralize(len(slices), 'slice')}  {description}")
         return bullet_list(rows)
 
 
@@ -103,7 +103,7 @@ def read_folder(folder: Path, *, suffixes: Sequence[str] = ()) -> DicomFolder:
         if isinstance(found, str):
             others[file] = found
         else:
-            series.setdefault(found.get_tag(SERIES) or "none", []).append(found)
+            series.setdefault(found[0].get_tag(SERIES) or "none", []).extend(found)
     if faults:
         raise combine_errors(faults, str(folder))
     for uid in [uid for uid, slices in series.items() if _is_localizer(slices)]:
@@ -112,15 +112,15 @@ def read_folder(folder: Path, *, suffixes: Sequence[str] = ()) -> DicomFolder:
     return DicomFolder(folder, series, others)
 
 
-def read_file(file: Path) -> DicomSlice:
-    """Read the header of a single slice.
+def read_file(file: Path) -> Sequence[DicomSlice]:
+    """Read the header of a single slice, or those of the frames of a scan.
 
     Raises:
-      UserError: the file is damaged, or shows something else than an axial CT slice.
+      UserError: the file is damaged, or shows something else than axial CT slices.
     """
     found = _read(file)
-    if isinstance(found, DicomSlice):
-        if found.is_axial:
+    if not isinstance(found, str):
+        if not _is_localizer(found):
             return found
         found = "coronal or sagittal image"
     raise UserError(
@@ -139,8 +139,8 @@ def _is_expected(file: Path, suffixes: Sequence[str]) -> bool:
     return is_file and may_be_dicom(file) and not is_other_image
 
 
-def _read(file: Path) -> DicomSlice | str:
-    """Return a slice, or say what the file is if it is not one of a CT scan."""
+def _read(file: Path) -> Sequence[DicomSlice] | str:
+    """Return the slices of a file, or say what it is if it has none of a CT scan."""
     start = _read_start(file)
     try:
         dicom_slice = DicomSlice(file)  # reads files without a preamble, too
@@ -150,7 +150,13 @@ def _read(file: Path) -> DicomSlice | str:
         if reason := _reason_by_class(start):
             return reason
         raise
-    return dicom_slice.other_content() or dicom_slice
+    if reason := dicom_slice.other_content():
+        return reason
+    if dicom_slice.is_enhanced:
+        from lungseg_jax.data.io.dicom_frame import split_frames  # takes 0.2 s
+
+        return split_frames(dicom_slice)
+    return [dicom_slice]
 
 
 def _read_start(file: Path) -> bytes:

@@ -32,8 +32,8 @@ class DicomSegmentationWriter:
     """A context manager like `VolumeWriter`; the file appears at its end.
 
     The object belongs to the patient, the study and the frame of reference of the source,
-    and each of its frames refers to the file of a slice. Slices without a segment have no
-    frame. Memory holds the mask.
+    and each of its frames refers to a file of the source, or to a frame of its file. Slices
+    without a segment have no frame. Memory holds the mask.
 
     Args:
       path: the file; it replaces an existing one.
@@ -46,10 +46,18 @@ class DicomSegmentationWriter:
 
     def __init__(self, path: Path, like: Volume, segments: Sequence[Segment]):
         self._path, self._like, self._segments = path, like, segments
-        distance = like.geometry.spacing[2]  # of the files' planes
-        self._sources = [_read_source(file, path, distance) for file in like.files]
-        rows, columns = like.geometry.size[1::-1]
-        self._build(self._sources[:1], np.ones((1, rows, columns), np.uint8))
+        distance = like.geometry.spacing[2]  # of the planes
+        files = dict.fromkeys(file for file, _ in like.sources)
+        self._sources = [_read_source(file, path, distance) for file in files]
+        # highdicom takes the planes of one file in the order of its frames.
+        numbers = [number for _, number in like.sources]
+        self._order = (
+            np.argsort(numbers, kind="stable") if len(files) == 1 else slice(None)
+        )
+        columns, rows, planes = like.geometry.size
+        example = np.zeros((planes if len(files) == 1 else 1, rows, columns), np.uint8)
+        example[0] = 1
+        self._build(self._sources[:1], example)
 
     def __enter__(self) -> "DicomSegmentationWriter":
         self._labels = np.zeros(self._like.geometry.size[::-1], np.uint8)
@@ -67,7 +75,7 @@ class DicomSegmentationWriter:
         Raises:
           UserError: the file cannot be written, or the source is not valid.
         """
-        segmentation = self._build(self._sources, self._labels)
+        segmentation = self._build(self._sources, self._labels[self._order])
         with contextlib.ExitStack() as stack:
             segmentation.save_as(stack.enter_context(atomic_write(self._path)))
             self._complete = stack.pop_all()  # at its end, the file is renamed
@@ -110,7 +118,8 @@ class DicomSegmentationWriter:
 def _read_source(file: Path, target: Path, distance: float) -> pydicom.Dataset:
     """Read what a segmentation repeats of a slice; the pixels are left out.
 
-    A slice without a thickness gets the distance of the slices, in mm.
+    A slice without a thickness gets the distance of the slices, in mm; that of frames is
+    not here.
     """
     with warnings.catch_warnings(action="ignore"):
         source = pydicom.dcmread(file, stop_before_pixels=True)

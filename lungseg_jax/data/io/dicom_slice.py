@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,12 @@ from lungseg_jax.runtime import native_output
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
+PIXEL_SPACING, POSITION, ORIENTATION = "0028|0030", "0020|0032", "0020|0037"
+SLOPE, INTERCEPT = "0028|1053", "0028|1052"
 _PLACEMENT = {  # by tag: a name, and what it consists of
-    "0028|0030": ("pixel spacing", "the distances of rows and columns, above 0 mm."),
-    "0020|0032": ("position", "three coordinates, in mm."),
-    "0020|0037": (
+    PIXEL_SPACING: ("pixel spacing", "the distances of rows and columns, above 0 mm."),
+    POSITION: ("position", "three coordinates, in mm."),
+    ORIENTATION: (
         "orientation",
         "the directions of rows and columns, orthogonal and of length 1.",
     ),
@@ -27,8 +29,8 @@ _ROUNDING = 0.01  # GDCM normalizes directions
 THICKNESS, PHOTOMETRIC = "0018|0050", "0028|0004"
 BITS_ALLOCATED, BITS_STORED, HIGH_BIT = "0028|0100", "0028|0101", "0028|0102"
 _RESCALING = {  # by tag: a name, and what it is
-    "0028|1053": ("Slope", "a number other than 0."),
-    "0028|1052": ("Intercept", "a number, such as -1024."),
+    SLOPE: ("Slope", "a number other than 0."),
+    INTERCEPT: ("Intercept", "a number, such as -1024."),
 }
 # Element (7FE0,0010) and its length, by byte order; implicit VR is always little endian.
 _PIXELS = {
@@ -46,6 +48,10 @@ _NOT_DECODED = re.compile(
     rb"\x02\0\x10\0UI..(1\.2\.840\.10008\.1\.2\.4\.[12]\d\d)", re.DOTALL
 )
 CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
+_ENHANCED = (  # CT of several frames: new, and converted from single slices
+    "1.2.840.10008.5.1.4.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.2.2",
+)
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its variants for several frames
 
 
@@ -64,11 +70,31 @@ class DicomSlice:
         self.origin = np.array(self._reader.GetOrigin())
         self.direction = self._reader.GetDirection()
 
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.file)
+
+    @property
+    def short_name(self) -> str:
+        """For messages that name the folder."""
+        return self.file.name
+
+    @property
+    def frame(self) -> int:
+        """Its number in the file, from 0."""
+        return 0
+
     def get_tag(self, tag: str) -> str | None:
         """Return an element as text, or None if the file lacks it."""
         if not self._reader.HasMetaDataKey(tag):
             return None
         return self._reader.GetMetaData(tag).strip()
+
+    @property
+    def is_enhanced(self) -> bool:
+        """Whether its frames are slices of known place and values."""
+        return self.get_tag(CLASS) in _ENHANCED
 
     def other_content(self) -> str:
         """Say what the file shows if it is not a slice of a CT scan; "" if it is one."""
@@ -89,26 +115,25 @@ class DicomSlice:
         components = self._reader.GetNumberOfComponents()
         if len(self.size) != 3 or components != 1:
             raise UserError(
-                f"{self.file} has {components} values per pixel.",
+                f"{self.name} has {components} values per pixel.",
                 rule="CT slices are gray.",
                 remedy="leave it out, or export it again in gray.",
             )
         if self.size[2] != 1:
             raise UserError(
-                f"{self.file} has {self.size[2]} frames.",
-                rule="one slice per DICOM file; the order and the values of several "
-                "frames are not supported.",
+                f"{self.name} has {self.size[2]} frames.",
+                rule="one slice per DICOM file, or Enhanced CT.",
                 remedy="convert it to NIfTI first, for example with dcm2niix.",
             )
         if self.get_tag(PHOTOMETRIC) == "MONOCHROME1":
             raise UserError(
-                f"{self.file} is MONOCHROME1: its values are inverted.",
+                f"{self.name} is MONOCHROME1: its values are inverted.",
                 rule="CT slices are MONOCHROME2.",
                 remedy="export the series again, or convert it to NIfTI first.",
             )
         if not 0 < self.size[0] * self.size[1] <= MAX_PIXELS:
             raise UserError(
-                f"{self.file} declares {self.size[0]} x {self.size[1]} pixels.",
+                f"{self.name} declares {self.size[0]} x {self.size[1]} pixels.",
                 rule=f"at most {MAX_PIXELS}.",
                 remedy="if it is not really that large, the file is damaged.",
             )
@@ -123,7 +148,7 @@ class DicomSlice:
         are_stated = stored.isdecimal() and high.isdecimal()
         if are_stated and int(high) != int(stored) - 1:
             raise UserError(
-                f"{self.file} states a High Bit (0028,0102) of {high} with {stored} Bits "
+                f"{self.name} states a High Bit (0028,0102) of {high} with {stored} Bits "
                 "Stored (0028,0101).",
                 rule="in a CT slice, High Bit is one less than Bits Stored.",
                 remedy="export the series again, or convert it to NIfTI first.",
@@ -146,7 +171,7 @@ class DicomSlice:
                 if actual == _UNDEFINED or needed <= actual < needed + row:
                     return
         if bits:
-            raise _damaged(self.file, f"it has {actual} of {needed} bytes of pixels")
+            raise damaged(self.file, f"it has {actual} of {needed} bytes of pixels")
 
     def _read_elements(self) -> bytes:
         """Return the content of the file, or its inflated elements if it is deflated."""
@@ -160,7 +185,7 @@ class DicomSlice:
         with contextlib.suppress(zlib.error):
             elements = inflater.decompress(content[start:], _MAX_INFLATED)
         if not inflater.eof:
-            raise _damaged(self.file, "it cannot be inflated to its end")
+            raise damaged(self.file, "it cannot be inflated to its end")
         return elements
 
     def _check_rescaling(self) -> None:
@@ -173,7 +198,7 @@ class DicomSlice:
                 number = math.nan
             if not math.isfinite(number) or number == 0 and name == "Slope":
                 raise UserError(
-                    f"{self.file} states an invalid Rescale {name} "
+                    f"{self.name} states an invalid Rescale {name} "
                     f"({tag.replace('|', ',')}): {text}.",
                     rule=rule,
                     remedy="export the series again, or convert it to NIfTI and scale it.",
@@ -189,7 +214,7 @@ class DicomSlice:
             text, name = self.get_tag(tag), f"{name} ({tag.replace('|', ',')})"
             if not text:
                 raise UserError(
-                    f"{self.file} does not state its {name}.",
+                    f"{self.name} does not state its {name}.",
                     rule="a CT slice states its place in the patient.",
                     remedy="export the series again with these elements.",
                 )
@@ -200,7 +225,7 @@ class DicomSlice:
             is_valid = stated.shape == values.shape and np.isfinite(stated).all()
             if not is_valid or not np.allclose(stated, values, atol=_ROUNDING):
                 raise UserError(
-                    f"{self.file} states an invalid {name}: {text}.",
+                    f"{self.name} states an invalid {name}: {text}.",
                     rule=rule,
                     remedy="export the series again, or remove the damaged file.",
                 )
@@ -229,11 +254,19 @@ class DicomSlice:
         """Whether the plane of the slice is nearer to axial than to any other."""
         return int(np.abs(self.normal).argmax()) == 2
 
-    def voxels(self) -> np.ndarray:
-        """Read `[z y x]` float32, in Hounsfield units if slope and intercept are given."""
-        with _errors_of(self.file):
-            image = self._reader.Execute()
-        return sitk.GetArrayFromImage(image).astype(np.float32)
+    @classmethod
+    def iter_voxels(cls, slices: Sequence["DicomSlice"]) -> Iterator[np.ndarray]:
+        """Read slices `[1 y x]` of one file, float32.
+
+        They are in Hounsfield units if slope and intercept are given.
+
+        Raises:
+          UserError: the file cannot be decoded.
+        """
+        for dicom_slice in slices:
+            with _errors_of(dicom_slice.file):
+                image = dicom_slice._reader.Execute()
+            yield sitk.GetArrayFromImage(image).astype(np.float32)
 
 
 @contextlib.contextmanager
@@ -251,17 +284,24 @@ def _unreadable(file: Path) -> UserError:
     start = b""
     with contextlib.suppress(OSError), file.open("rb") as opened:
         start = opened.read(1024)
-    if not (match := _NOT_DECODED.search(start)):
-        return _damaged(file, "it cannot be read as DICOM")
+    if match := _NOT_DECODED.search(start):
+        return unsupported_compression(file, match[1].decode())
+    return damaged(file, "it cannot be read as DICOM")
+
+
+def unsupported_compression(file: Path, syntax: str) -> UserError:
+    """Return the error for a file with a transfer syntax that is not decoded."""
     return UserError(
         f"{file} is compressed in an unsupported way: its transfer syntax (0002,0010) is "
-        f"{match[1].decode()}.",
-        rule="DICOM that is uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000.",
+        f"{syntax}.",
+        rule="DICOM that is uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000; with "
+        "several frames, one that is uncompressed, RLE or JPEG 2000.",
         remedy="export the series without compression, or decompress it with pydicom.",
     )
 
 
-def _damaged(file: Path, why: str) -> UserError:
+def damaged(file: Path, why: str) -> UserError:
+    """Return the error for a file that is not what it declares."""
     return UserError(
         f"{file} is damaged: {why}.",
         rule="an intact DICOM file of a CT slice.",

@@ -28,7 +28,8 @@ class Volume:
       has_spacing: False for a format that stores no geometry.
       header: the file's own header; a mask in the same format copies its placement.
       is_placed: False for a file that does not state its position in the patient.
-      files: of DICOM, one for each of the planes along the last axis.
+      sources: of DICOM, the file of each of the planes along the last axis, and its number
+        in this file.
 
     Attributes:
       spacing_mm: distance between slices, rows and columns; None without a geometry.
@@ -43,11 +44,11 @@ class Volume:
         has_spacing: bool = True,
         header: object = None,
         is_placed: bool = True,
-        files: Sequence[Path] = (),
+        sources: Sequence[tuple[Path, int]] = (),
     ):
         self.name, self.geometry, self._read_plane = name, geometry, read_plane
         self.spacing_mm = geometry.spacing_mm if has_spacing else None
-        self.header, self.is_placed, self.files = header, is_placed, files
+        self.header, self.is_placed, self.sources = header, is_placed, sources
 
     @property
     def count(self) -> int:
@@ -61,8 +62,8 @@ class Volume:
 
     @property
     def is_dicom(self) -> bool:
-        """Whether it is a DICOM series, the only format with a file for each slice."""
-        return bool(self.files)
+        """Whether it is a DICOM series."""
+        return bool(self.sources)
 
     @property
     def aspect(self) -> float:

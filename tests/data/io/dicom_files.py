@@ -1,7 +1,11 @@
 """DICOM files for tests."""
 
+import warnings
+
+import highdicom as hd
 import numpy as np
 import pydicom
+from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -75,3 +79,32 @@ def write_without_image(file, storage_class):
     d = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     d.SeriesInstanceUID = generate_uid()
     d.save_as(file, enforce_file_format=True)
+
+
+def write_enhanced(folder, axes=AXIAL, distance=2.5):
+    """Write a series as one file, whose frames are in another order than its slices.
+
+    The series is in the folder, and the file beside it.
+    """
+    write_series(folder, axes, distance)
+    edit(folder.iterdir(), FrameOfReferenceUID=generate_uid())
+    slices = [pydicom.dcmread(file) for file in sorted(folder.iterdir())]
+    with warnings.catch_warnings(action="ignore"):
+        image = LegacyConvertedEnhancedCTImage(
+            slices,
+            series_instance_uid=hd.UID(),
+            series_number=1,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+        )
+    file = folder.with_suffix(".dcm")
+    _shuffle(image, np.random.default_rng(1).permutation(len(slices)))
+    image.save_as(file)
+    return file
+
+
+def _shuffle(image, order):
+    """Bring the frames of an image into another order."""
+    groups = image.PerFrameFunctionalGroupsSequence
+    image.PerFrameFunctionalGroupsSequence = [groups[k] for k in order]
+    image.PixelData = image.pixel_array[order].tobytes()

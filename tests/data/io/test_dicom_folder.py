@@ -31,7 +31,7 @@ def test_several_series_need_a_choice(tmp_path):
     with pytest.raises(UserError, match="has 2 series") as e:
         with open_volume(tmp_path / "in"):
             pass
-    for word in (first, second, "thin", "thick", "6 files", "3 files"):
+    for word in (first, second, "thin", "thick", "6 slices", "3 slices"):
         assert word in e.value.what
     # Of the commands that read series, only one has this option.
     assert "lungseg predict with --series=UID" in e.value.remedy

@@ -6,7 +6,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import AXIAL, CORONAL, TILTED, edit, write_series
+from dicom_files import AXIAL, CORONAL, TILTED, edit, write_enhanced, write_series
 from pydicom.uid import generate_uid
 
 from lungseg_jax.data.io.formats import open_volume
@@ -62,6 +62,27 @@ def test_frames_are_those_of_the_source_files(axes, distance, series, tmp_path):
     for segment in SIDES:
         frames = by_instance(segmentation, files, segment.value)
         np.testing.assert_array_equal(frames, expected == segment.value)
+
+
+@pytest.mark.parametrize("axes", [AXIAL, CORONAL])
+def test_frames_are_those_of_a_source_of_several_frames(axes, tmp_path):
+    source = write_enhanced(tmp_path / "in", axes)
+    segmentation = write(source, tmp_path / "out.seg.dcm", SIDES, thirds)
+    image = pydicom.dcmread(source)
+    expected = thirds(image.pixel_array - 1024)
+    numbers = range(1, len(expected) + 1)
+    for segment in SIDES:
+        frames = segmentation.get_pixels_by_source_frame(
+            image.SOPInstanceUID,
+            numbers,
+            segment_numbers=[segment.value],
+            assert_missing_frames_are_empty=True,
+        )[..., 0]
+        np.testing.assert_array_equal(frames, expected == segment.value)
+    with open_volume(source) as volume:
+        geometry = volume.geometry
+    read = segmentation.get_volume(combine_segments=True)
+    np.testing.assert_allclose(sorted(read.spacing), sorted(geometry.spacing))
 
 
 def test_the_geometry_is_that_of_the_source(series, tmp_path):
