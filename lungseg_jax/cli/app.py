@@ -1,4 +1,4 @@
-"""What the commands other than `train` share: their help, their options, their errors."""
+"""Plumbing of the commands other than `train`: help, options, usage errors."""
 
 import os
 import re
@@ -215,7 +215,10 @@ def output(name: str, meaning: str):
         def choose(ctx, param, value: Path | None) -> Path:
             word = ctx.params.pop("last_word", None)
             if word and value:
-                raise UserError(f"{name} is named twice, as {word} and as {value}.")
+                raise UserError(
+                    f"{name} is named twice, as {word} and as {value}.",
+                    remedy="leave one of them out.",
+                )
             if not word and not value and not ctx.resilient_parsing:
                 raise UserError(
                     f"{name} is missing.", rule=meaning, remedy="--help shows examples."

@@ -9,7 +9,7 @@ less than the network expects, one of the two is wrong: look at it. No label is 
 
 Writes audit/labels.csv with a row for each slice, the most suspect first, and
 audit/labels.png with pictures of the first 16: only the mask in orange, only the label in
-blue. A network repeats errors of labels that it has learnt, so slices that RUN was trained
+blue. A network repeats errors of labels that it has learned, so slices that RUN was trained
 on are left out, unless it is a bundle, which does not list them; `lungseg crossval` audits
 all slices of a folder.
 """

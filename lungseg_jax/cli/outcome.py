@@ -1,4 +1,4 @@
-"""How commands end: with a plain error, or stopped by a signal; a traceback is a bug.
+"""Ends of commands: exit status and error message; a traceback is a bug.
 
 Exit status 0: done, even if the reader of the output left early, as `head` does; 2: a user
 error, printed without a traceback; 75 and 130: stopped by a signal (`signals.STATUS`).

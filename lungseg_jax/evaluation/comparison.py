@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lungseg_jax.evaluation.mask_pairs import PairedMasks, PathPairs, pair_masks
+from lungseg_jax.evaluation.results import worst_first
 from lungseg_jax.evaluation.slice_scores import SliceScores
 from lungseg_jax.metrics import overlap
 from lungseg_jax.metrics.registry import (
@@ -157,14 +158,9 @@ def _format_worst(
     volumes: Mapping[str, Mapping[str, float | None]], unit: str
 ) -> list[str]:
     """Format the volumes with the lowest IoU as a table; those without one come last."""
-
-    def by_iou(name):
-        iou = volumes[name]["iou"]
-        return iou is None, iou
-
     metrics = [metric for metric in METRICS.values() if metric.in_slice_table]
     labels = [label_with_unit(m, unit, m.volume_label) for m in metrics]
-    worst = sorted(volumes, key=by_iou)[:WORST]
+    worst = worst_first(volumes, only_scored=False)[:WORST]
     of_all = f"the worst {WORST} of {len(volumes)} " if volumes.keys() - worst else ""
     lines = [f"{of_all}volumes, in 3D:", "  ".join(f"{label:>8}" for label in labels)]
     for name in worst:

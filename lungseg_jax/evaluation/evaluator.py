@@ -117,12 +117,14 @@ class _Prediction:
 
     Attributes:
       name: of the slice.
+      image: the slice `[h w]`.
       truth: its true mask `[h w]`, boolean.
       members: probabilities of the members of the ensemble, `[m h w]`.
       choices: the mask `[h w]` of each choice of members, without clean-up.
     """
 
     name: str
+    image: np.ndarray
     truth: np.ndarray
     members: np.ndarray
     choices: Mapping[str, np.ndarray]
@@ -163,7 +165,9 @@ def _predict(
         masks = {choice: mean > trained.threshold for choice, mean in means.items()}
         truth = trained.true_mask(image_slice.mask)
         of_ensemble = members[[position[name] for name in names]]
-        yield _Prediction(image_slice.name, truth, of_ensemble, masks)
+        yield _Prediction(
+            image_slice.name, image_slice.image, truth, of_ensemble, masks
+        )
 
 
 def _probabilities(
@@ -196,7 +200,7 @@ class _EnsembleStats:
         band = calibration.boundary_band(truth)
         self._histograms["image"] += calibration.logit_histogram(mean, truth)
         self._histograms["boundary"] += calibration.logit_histogram(mean, truth, band)
-        segmentation = self._segmenter.combine(prediction.members)
+        segmentation = self._segmenter.combine(prediction.members, prediction.image)
         masks = {"none": mean > self._segmenter.trained.threshold}
         masks[self._segmenter.settings.postprocessing] = segmentation.mask
         self._clean_ups.add(masks.items(), truth)

@@ -37,8 +37,8 @@ class LabelAudit:
     """Compares labels with the masks of networks that have not been trained on them.
 
     A network expects an IoU of each of its masks, without a label. The shortfall of a
-    label is what its own IoU with the mask is below that. If it is large, either the label
-    is wrong, or the network is wrong and does not know.
+    label is the expected IoU minus that of the label with the mask. A large one means that
+    the label is wrong, or that the network is wrong and confident.
 
     Args:
       spacings: mm between rows and between columns, by the name of the slice.
@@ -56,12 +56,10 @@ class LabelAudit:
 
     def add(self, segmenter: LungSegmenter, slices: Iterable[Slice], n: int) -> None:
         """Compare the labels of `n` slices with the masks of a segmenter."""
-        trained = segmenter.trained
-        predict = trained.predictor(flips=segmenter.flips).probabilities
+        trained, segment = segmenter.trained, segmenter.stream_slices
         with progress.bar("comparing", n) as bar:
-            for image_slice, members in zip_with_predictions(predict, slices):
+            for image_slice, segmentation in zip_with_predictions(segment, slices):
                 name, truth = image_slice.name, trained.true_mask(image_slice.mask)
-                segmentation = segmenter.combine(members)
                 spacing = self._spacings.get(name)
                 row = self.scores.add(name, segmentation.mask, truth, spacing)
                 expected, shortfall = segmentation.expected_iou, None

@@ -75,16 +75,16 @@ def audit_folder(
     require_intensity(checked.values, trained.domain, str(data))
     if not is_bundle(trained.path):
         run = Run.open(RunFolder(trained.path))
-        learnt = run.trained_on(checked.digests)
-        pairs = [pair for pair in pairs if pair.name not in learnt]
+        learned = run.trained_on(checked.digests)
+        pairs = [pair for pair in pairs if pair.name not in learned]
         if not pairs:
             raise UserError(
                 f"{trained.path} was trained on all slices of {data}.",
-                rule="a label is compared with a network that has not learnt it.",
+                rule="a label is compared with a network that has not learned it.",
                 remedy="leave out --run, or run lungseg crossval.",
             )
-        if learnt:
-            trained_on = pluralize(len(learnt), "slice")
+        if learned:
+            trained_on = pluralize(len(learned), "slice")
             progress.say(f"{trained_on} left out: the run was trained on them")
     elif trained.path != locate(PRETRAINED):
         progress.say(

@@ -111,7 +111,7 @@ def pair_volumes(truth: Path, prediction: Path) -> PathPairs:
         return {}
     slices = list_images(truth, (SLICE, EITHER)).values()
     if not all(map(is_volume, slices)):
-        _refuse_volumes(truth)
+        raise _among_slices(truths.values())
     predictions = _find_volumes(prediction)
     return _pair_names(truth, prediction, truths, predictions)
 
@@ -154,6 +154,7 @@ def _kind_of_both(truth: Path, prediction: Path) -> str:
         raise UserError(
             f"{truth} is {kinds[0]} and {prediction} is {kinds[1]}.",
             rule="two files, two folders or two volumes.",
+            remedy="name the masks of the same scan, or two folders.",
         )
     return kinds[0]
 
@@ -234,18 +235,22 @@ def _pair_names(
 
 def _refuse_volumes(*folders: Path) -> None:
     volumes = [
-        str(path)
+        path
         for folder in folders
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".") and is_volume(path)
     ]
     if volumes:
-        raise UserError(
-            f"{pluralize(len(volumes), 'volume')} among single slices:\n"
-            f"{bullet_list(volumes)}",
-            rule="both folders hold single slices, or both hold volumes.",
-            remedy="move the volumes out.",
-        )
+        raise _among_slices(volumes)
+
+
+def _among_slices(volumes: Collection[Path]) -> UserError:
+    return UserError(
+        f"{pluralize(len(volumes), 'volume')} among single slices:\n"
+        f"{bullet_list([str(path) for path in volumes])}",
+        rule="both folders hold single slices, or both hold volumes.",
+        remedy="move the volumes out.",
+    )
 
 
 def _read_files(files: PathPairs, lung: Collection[int]) -> Iterator[NamedMasks]:
@@ -260,6 +265,7 @@ def _read_files(files: PathPairs, lung: Collection[int]) -> Iterator[NamedMasks]
                 f"{truth_path} has {truth.shape[1]} x {truth.shape[0]} pixels and "
                 f"{path} {prediction.shape[1]} x {prediction.shape[0]}.",
                 rule="both masks of a slice have its size.",
+                remedy="resample one of them to the size of the other.",
             )
         yield name, truth, prediction
 

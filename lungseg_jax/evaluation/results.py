@@ -49,7 +49,7 @@ def labelled_scores(evaluation: Mapping) -> list[tuple[str, Mapping]]:
 def scores_of(
     evaluation: Mapping[str, Any], members: Sequence[str]
 ) -> Mapping[str, Any] | None:
-    """Return an evaluation as that of some of its members.
+    """Restrict an evaluation to some of its members.
 
     Args:
       evaluation: content of evaluation.json.

@@ -68,7 +68,7 @@ def tune(
     predictions = _Predictions(trained, predict, read)
     member_scores, choice_scores, losses = MaskScores(names), MaskScores(choices), []
     with progress.bar("tuning", len(own_share(range(total)))) as bar:
-        for members, truth in predictions:
+        for members, truth, _ in predictions:
             means = mean_by_choice(members, rows)
             choice_scores.add(((c, m > threshold) for c, m in means.items()), truth)
             member_scores.add(zip(names, members > threshold, strict=True), truth)
@@ -79,7 +79,7 @@ def tune(
         weights = calibration.outlier_weights(np.array(interleave(all_gather(losses))))
         temperatures = _fit_temperatures(predictions, rows, own_share(weights))
         both = predictions, _Predictions(trained, predict, lambda: own_share(stressed))
-        reviews = _review_thresholds(both, rows, temperatures, threshold)
+        reviews = _review_thresholds(both, rows, temperatures, trained)
 
     pooled = choice_scores.pooled_iou()
     settings = {
@@ -146,7 +146,7 @@ def _fit_temperatures(
 ) -> dict[str, float]:
     """The temperature of each choice, each slice counted with its weight."""
     histograms: dict[str, Any] = dict.fromkeys(rows, 0)
-    for (members, truth), weight in zip(predictions, weights, strict=True):
+    for (members, truth, _), weight in zip(predictions, weights, strict=True):
         for choice, mean in mean_by_choice(members, rows).items():
             histograms[choice] += weight * calibration.logit_histogram(mean, truth)
     return {c: calibration.fit_temperature(h) for c, h in all_sum(histograms).items()}
@@ -156,13 +156,14 @@ def _review_thresholds(
     predictions: Sequence["_Predictions"],
     rows: Mapping[str, Sequence[int]],
     temperatures: Mapping[str, float],
-    threshold: float,
+    trained: TrainedEnsemble,
 ) -> dict[str, dict[str, Any]]:
     """The limit of review for each choice, of the masks that `predict` writes."""
     pairs: dict[str, list] = {choice: [] for choice in rows}
-    for members, truth in itertools.chain.from_iterable(predictions):
+    for members, truth, image in itertools.chain.from_iterable(predictions):
         for choice, mean in mean_by_choice(members, rows).items():
-            mask = postprocess(mean > threshold, postprocessing.DEFAULT)
+            mask = mean > trained.threshold
+            mask = postprocess(mask, postprocessing.DEFAULT, trained.in_hu(image))
             calibrated = calibration.apply_temperature(mean, temperatures[choice])
             iou = float(overlap.iou(overlap.count_pixels(mask, truth)))
             iou = 1.0 if np.isnan(iou) else iou  # both are empty
@@ -177,7 +178,7 @@ def _review_thresholds(
 
 
 class _Predictions:
-    """Iterates over the members' probabilities `[m h w]` and the true mask of each slice.
+    """Iterates over the members' probabilities `[m h w]`, the true mask and the image.
 
     They are kept after the first pass if they fit into `CACHE_BYTES`, and computed again
     in each pass otherwise.
@@ -190,20 +191,20 @@ class _Predictions:
         read: Callable[[], Iterable[Slice]],
     ):
         self._trained, self._predict, self._read = trained, predict, read
-        self._cached: list[tuple[np.ndarray, np.ndarray]] | None = None
+        self._cached: list[tuple[np.ndarray, ...]] | None = None
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         if self._cached is not None:
             yield from self._cached
             return
         cached, room = [], CACHE_BYTES
         predictions = zip_with_predictions(self._predict, self._read())
         for image_slice, members in predictions:
-            truth = self._trained.true_mask(image_slice.mask)
-            yield members, truth
-            room -= members.nbytes
+            item = members, self._trained.true_mask(image_slice.mask), image_slice.image
+            yield item
+            room -= members.nbytes + image_slice.image.nbytes
             if room > 0:
-                cached.append((members, truth))
+                cached.append(item)
             else:
                 cached.clear()
         self._cached = cached if room > 0 else None

@@ -1,4 +1,4 @@
-"""How far to trust the mask of a slice, in numbers and in words."""
+"""Confidence in the mask of a slice: its scores, and reasons for review."""
 
 import dataclasses
 from collections.abc import Iterable

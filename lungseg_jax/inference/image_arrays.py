@@ -1,4 +1,4 @@
-"""Arrays that callers pass as images, and what is refused of them."""
+"""Validation of arrays that callers pass as images."""
 
 import math
 from collections.abc import Iterable, Iterator

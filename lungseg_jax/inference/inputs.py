@@ -1,4 +1,4 @@
-"""The inputs of a prediction: which there are, and what is left out with a line."""
+"""Finds the inputs of a prediction, and prints what is skipped."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -122,7 +122,10 @@ def _check_file(source: Path, series: str) -> None:
     if not source.exists():
         raise missing_path(source)
     if not source.is_file():
-        raise UserError(f"the input {source} is not a regular file.")
+        raise UserError(
+            f"the input {source} is not a regular file.",
+            remedy="name a file or a folder; copy what a pipe delivers into a file.",
+        )
     if series:
         raise UserError(
             f"--series={series} has no effect on the file {source}.",

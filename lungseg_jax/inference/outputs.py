@@ -24,5 +24,7 @@ POSTPROCESSING = {  # clean-up of masks, simplest first
     "drop_islands": f"drops components smaller than {ISLAND:.0%} of the largest",
     "two_largest": "keeps the two largest components, and those of equal size",
     "drop_islands+fill_holes": "both, islands first",
+    "drop_fluid": "drops what is as dense as water: pleural fluid",
+    "drop_fluid+drop_islands+fill_holes": "all three, fluid first",
     "two_largest+fill_holes": "both, components first",
 }

@@ -51,7 +51,11 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
             _check_cells(rows)
             rows = [row for row in rows if _is_complete(row)]
     except (OSError, ValueError, csv.Error) as e:
-        raise UserError(f"{path} cannot be read as a table: {e}.") from e
+        raise UserError(
+            f"{path} cannot be read as a table: {e}.",
+            rule="its cells are as this command wrote them.",
+            remedy="restore it from a copy, or name another file with --csv.",
+        ) from e
     if columns != COLUMNS:
         raise UserError(
             f"{path} is not a table that this command has written.",

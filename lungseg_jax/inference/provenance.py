@@ -1,4 +1,4 @@
-"""What each mask of a folder was made with, recorded in a file beside the masks."""
+"""Provenance: the input and the options of each mask in a folder, in a file there."""
 
 import contextlib
 import hashlib
@@ -184,7 +184,10 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except FileNotFoundError:
         return
     except OSError as e:
-        raise UserError(f"{file} cannot be read: {e.strerror or e}.") from e
+        raise UserError(
+            f"{file} cannot be read: {e.strerror or e}.",
+            remedy="change its permissions, or name another output.",
+        ) from e
     for line in lines:
         try:
             row = json.loads(line)

@@ -1,4 +1,4 @@
-"""What an interrupted prediction of a folder has left, and whether it can be continued."""
+"""Finds the tasks that an interrupted prediction of a folder has left."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ class Remainder:
     Attributes:
       tasks: those to do.
       kept: those that are done.
-      rows: of the table, of the tasks that are done.
+      rows: of the table, but for those of the tasks to do; rows of other inputs are kept.
     """
 
     tasks: Sequence[PredictionTask]

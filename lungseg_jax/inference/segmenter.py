@@ -19,8 +19,11 @@ from lungseg_jax.data.io.formats import (
 )
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.inference.ensemble.loading import load_ensemble
-from lungseg_jax.inference.ensemble.location import PRETRAINED
-from lungseg_jax.inference.ensemble.predictor import EnsemblePredictor
+from lungseg_jax.inference.ensemble.location import PRETRAINED, is_bundle
+from lungseg_jax.inference.ensemble.predictor import (
+    EnsemblePredictor,
+    zip_with_predictions,
+)
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.image_arrays import as_images, checked_images, is_scan
 from lungseg_jax.inference.outputs import POSTPROCESSING
@@ -50,8 +53,9 @@ class LungSegmenter:
         segmentation = segmenter("scan.nii.gz")  # or an image of SimpleITK or nibabel
         segmentation.to_image()
 
-    Calls change no state, so threads may share a segmenter. Two programs are compiled, one
-    for a single slice and one for a batch, whatever the size of the slices.
+    Threads may share a segmenter. The first call places the networks on the devices. Two
+    programs are compiled, one for a single slice and one for a batch, whatever the size of
+    the slices.
 
     Args:
       trained: the ensemble.
@@ -156,7 +160,12 @@ class LungSegmenter:
         self, slices: Iterable[tuple[np.ndarray, float]]
     ) -> Iterator[Segmentation]:
         """Segment like `stream`, each image being given together with its aspect."""
-        return map(self.combine, self._predictor.probabilities(checked_images(slices)))
+        predict = self._predictor.probabilities
+        checked = checked_images(slices)
+        for (image, _), members in zip_with_predictions(
+            predict, checked, slice_of=tuple
+        ):
+            yield self.combine(members, image)
 
     def _segment_file(self, path: Path) -> Segmentation:
         if not path.exists():
@@ -195,11 +204,12 @@ class LungSegmenter:
             make_image=image_maker(like, volume.geometry) if has_geometry else None,
         )
 
-    def combine(self, probabilities: np.ndarray) -> Segmentation:
-        """Combine the members' probabilities `[m h w]` of a slice into its segmentation."""
+    def combine(self, probabilities: np.ndarray, image: np.ndarray) -> Segmentation:
+        """Combine the members' probabilities `[m h w]` of a slice `[h w]`."""
         settings, threshold = self.settings, self.trained.threshold
         mean = sum(probabilities) / len(probabilities)  # faster than np.mean
-        mask = postprocess(mean > threshold, settings.postprocessing)
+        in_hu = self.trained.in_hu(image)
+        mask = postprocess(mean > threshold, settings.postprocessing, in_hu)
         calibrated = apply_temperature(mean, settings.temperature)
         expected, limit = expected_iou(calibrated, mask), settings.review_below
         return Segmentation(
@@ -236,9 +246,11 @@ def load(
     """
     trained = load_ensemble(path, members=members)
     if not trained.tuning:  # the run was interrupted, or its file is lost or changed
+        remedy = "Repeat the command of the training to tune it"
+        if is_bundle(trained.path):
+            remedy = "Export it again from a finished run"
         progress.say(
-            f"WARNING: {path} has no settings tuned for its snapshots: probabilities are "
-            "not calibrated, and slices have no limit of review. The command of the "
-            "training tunes them"
+            f"WARNING: {path} was not tuned: probabilities are not calibrated, and slices "
+            f"are not flagged for their expected IoU. {remedy}"
         )
     return LungSegmenter(trained, flips=flips, postprocessing=postprocessing)

@@ -1,4 +1,4 @@
-"""What is shown of a volume: its slices, planes in two other directions, its density."""
+"""Content of the page of a volume: slices, coronal and sagittal planes, density."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -18,11 +18,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")  # that programs are lowered for
 def enable_compilation_cache(root: Path) -> None:
     """Keep every compiled program: most of ours are small and compile within a second.
 
-    The first cache of a process stays: that of the user, by JAX's own environment
-    variables, or that of a training, which then loads the weights that it starts from.
+    The first cache of a process stays as it is: that of the user, set in the environment
+    or by `jax.config`, or that of a training, which then loads its first weights.
     """
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

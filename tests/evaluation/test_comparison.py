@@ -286,6 +286,13 @@ def test_faults_of_folders_of_volumes(tmp_path):
     write_image(truth / "slice.png", box(10))
     with pytest.raises(UserError, match="2 volumes among single slices"):
         pair_volumes(truth, masks)
+    for folder in (truth, masks):
+        (folder / "below").mkdir()
+        for path in (*folder.glob("*.npy"), *folder.glob("*.nii.gz")):
+            path.rename(folder / "below" / path.name)
+    with pytest.raises(UserError, match="2 volumes among single slices"):
+        pair_volumes(truth, masks)
+    truth, masks = truth / "below", masks / "below"
     assert pair_volumes(truth / "b.nii.gz", masks / "b.nii.gz") == {}
 
 

@@ -77,7 +77,7 @@ def test_every_choice_is_scored_and_calibrated(every, slices):
 
 
 def test_limits_of_review_are_those_of_the_masks_that_are_written(every, monkeypatch):
-    """With the clean-up, which drops a speck, and the temperature of each choice."""
+    """With the clean-up, which drops a speck and fluid, and the temperature of each."""
     rng = np.random.default_rng(0)
     names, predictions = list(every.members), []
     sharpness = np.array([1, 2, 3, 5])[:, None, None]
@@ -87,7 +87,12 @@ def test_limits_of_review_are_those_of_the_masks_that_are_written(every, monkeyp
         z = np.where(truth, 2.0, -2.0) + rng.normal(0, 0.5, (4, 40, 40))
         z[:, 5 : 5 + i % 4, 5:25] = -1.0  # not found, of 30 rows
         z[:, 38, 36:38] = 2.0  # the speck
-        predictions.append((expit(z * sharpness).astype(np.float32), truth))
+        image = np.where(truth, -700.0, 50.0)
+        if i >= 8:
+            image[26:35, 5:25] = 5.0
+            truth[26:] = False
+        probabilities = expit(z * sharpness).astype(np.float32)
+        predictions.append((probabilities, truth, image))
     monkeypatch.setattr(tuning, "_Predictions", lambda trained, predict, read: read())
     tuned = tune(every, lambda: predictions, len(predictions))
     temperatures = {s["temperature"] for s in tuned["choices"].values()}
@@ -95,8 +100,9 @@ def test_limits_of_review_are_those_of_the_masks_that_are_written(every, monkeyp
     for choice, settings in tuned["choices"].items():
         rows = [names.index(name) for name in settings["members"]]
         segmenter = segmenter_of(every, tuned, choice)
-        found = [segmenter.combine(members[rows]) for members, _ in predictions]
-        limit = limit_of(found, [truth for _, truth in predictions])
+        found = [segmenter.combine(p[rows], image) for p, _, image in predictions]
+        assert not any(s.mask[30].any() for s in found[8:])
+        limit = limit_of(found, [truth for _, truth, _ in predictions])
         assert settings["review"]["n_low"] == 6
         assert settings["review_below"] == limit
 
@@ -109,7 +115,8 @@ def test_one_wrong_label_does_not_change_the_temperature_of_all(every, monkeypat
         truth = np.zeros((40, 40), bool)
         truth[10:30, 10:30] = True
         z = np.where(truth, 6.0, -6.0) + rng.normal(0, 2.5, (4, 40, 40))
-        predictions.append((expit(z).astype(np.float32), truth))
+        image = np.full((40, 40), -700.0)
+        predictions.append((expit(z).astype(np.float32), truth, image))
 
     def temperature_and_flags(pairs):
         monkeypatch.setattr(tuning, "_Predictions", lambda *args: pairs)
@@ -118,7 +125,8 @@ def test_one_wrong_label_does_not_change_the_temperature_of_all(every, monkeypat
         return found["choices"]["all"]["temperature"], review["flagged"], found
 
     right, _, plain = temperature_and_flags(predictions)
-    wrong = [(predictions[0][0], ~predictions[0][1]), *predictions[1:]]
+    members, truth, image = predictions[0]
+    wrong = [(members, ~truth, image), *predictions[1:]]
     robust, flagged, found = temperature_and_flags(wrong)
     assert (plain["damped"], found["damped"]) == (0, 1)
     assert flagged <= 0.2

@@ -39,7 +39,7 @@ def test_each_rule_by_example(lungs, name):
     assert cleaned.dtype == bool and not np.shares_memory(cleaned, lungs)
     assert cleaned[SMALL] == ("fill_holes" in name)
     assert not cleaned[LARGE].any()  # the heart is not lung
-    assert cleaned[SPECK].all() == (name in ("none", "fill_holes"))
+    assert cleaned[SPECK].all() == (name in ("none", "fill_holes", "drop_fluid"))
     assert cleaned[LOBE].all() == ("two_largest" not in name)
     assert cleaned[10:30, 10:40].all() and cleaned[10:30, 50:80].all()
 
@@ -113,6 +113,16 @@ def test_two_largest_keeps_components_of_equal_size():
 def test_refuses_an_unknown_name(name):
     with pytest.raises(UserError, match="unknown postprocessing"):
         postprocess(np.ones((2, 2), bool), name)
+
+
+def test_fluid_is_dropped_before_islands(lungs):
+    """What it leaves behind may be an island, and it needs values in Hounsfield units."""
+    image = np.where(lungs, -700.0, 50.0)
+    image[40:70, 10:40] = 5.0
+    image[70, 10:12] = lungs[70, 10:12] = -700.0  # a speck below it
+    cleaned = postprocess(lungs, DEFAULT, image)
+    assert not cleaned[42:71, 10:40].any() and cleaned[10:38, 10:40].all()
+    assert postprocess(lungs, DEFAULT)[42:71, 10:12].all()
 
 
 def test_the_default_is_known():

@@ -40,6 +40,20 @@ def test_a_slice_combines_threshold_clean_up_calibration_and_review(
     )
 
 
+@pytest.mark.parametrize("domain,is_dropped", [("HU", True), ("uint8", False)])
+def test_fluid_is_dropped_by_its_density_in_hounsfield_units(
+    domain, is_dropped, trained
+):
+    image = np.full((64, 64), -700.0, np.float32)
+    image[40:] = 5.0  # as water
+    trained = dataclasses.replace(trained, domain=domain)
+    segmenter = LungSegmenter(trained, postprocessing="drop_fluid")
+    mask = segmenter.combine(np.ones((2, 64, 64), np.float32), image).mask
+    assert mask[:38].all() and mask[42:].any() != is_dropped
+    kept = LungSegmenter(trained, postprocessing="fill_holes")
+    assert kept.combine(np.ones((2, 64, 64), np.float32), image).mask.all()
+
+
 def test_a_batch_equals_its_slices_one_by_one(segmenter, images):
     batch = segmenter(images)
     assert batch.mask.shape == images.shape
@@ -55,8 +69,8 @@ def test_results_of_slices_are_copied_as_they_come(segmenter, images, monkeypatc
     """A list of them would take as much memory as the result."""
     alive, counts = weakref.WeakSet(), []
 
-    def combine(self, probabilities, combine=LungSegmenter.combine):
-        alive.add(made := combine(self, probabilities))
+    def combine(self, probabilities, image, combine=LungSegmenter.combine):
+        alive.add(made := combine(self, probabilities, image))
         counts.append(len(alive))
         return made
 

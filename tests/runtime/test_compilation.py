@@ -87,3 +87,14 @@ def test_keeps_the_first_compilation_cache(tmp_path):
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "xla")
     finally:
         jax.config.update("jax_compilation_cache_dir", theirs)
+
+
+def test_leaves_the_cache_of_the_user_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    try:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 30.0)
+        compilation.enable_compilation_cache(tmp_path)
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == 30.0
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)

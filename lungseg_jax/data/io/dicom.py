@@ -40,10 +40,10 @@ def open_volume(
       UserError: there are several series and none is chosen, a file is damaged or not an
         axial CT slice, or the slices overlap or do not form a stack of equal distances.
     """
+    slices = _sorted_slices(path, series, suffixes)
+    geometry = _stack_geometry(slices)
+    require_plausible(geometry, path)
     with tempfile.TemporaryDirectory(prefix="lungseg-") as scratch:
-        slices = _sorted_slices(path, series, suffixes)
-        geometry = _stack_geometry(slices)
-        require_plausible(geometry, path)
         file = _copy_voxels(slices, geometry, path, Path(scratch))
         yield Volume(
             str(path),
@@ -137,8 +137,19 @@ def _require_alike(first: DicomSlice, dicom_slice: DicomSlice) -> None:
             f"{dicom_slice.name} and {first.name} have different sizes, spacings or "
             "orientations.",
             rule="the slices of a series are alike.",
-            remedy="move localizers and reformatted slices out of the folder.",
+            remedy=_remedy(
+                first,
+                dicom_slice,
+                "move localizers and reformatted slices out of the folder.",
+            ),
         )
+
+
+def _remedy(first: DicomSlice, second: DicomSlice, of_files: str) -> str:
+    """Return what to do about two slices: in one file, they cannot be moved."""
+    if first.file != second.file:
+        return of_files
+    return "convert the file to NIfTI first, for example with dcm2niix."
 
 
 def _slice_distance(slices: Sequence[DicomSlice]) -> float:
@@ -150,9 +161,7 @@ def _slice_distance(slices: Sequence[DicomSlice]) -> float:
             raise UserError(
                 f"{lower.name} and {upper.name} have the same position.",
                 rule="each slice of a series has a different position.",
-                remedy="move one of them out of the folder."
-                if lower.file != upper.file
-                else "convert the file to NIfTI first, for example with dcm2niix.",
+                remedy=_remedy(lower, upper, "move one of them out of the folder."),
             )
         rounding = min(ROUNDING_MM + 1e-6, 0.2 * distance)
         if abs(step - distance) > max(TOLERANCE * distance, rounding):
@@ -160,7 +169,11 @@ def _slice_distance(slices: Sequence[DicomSlice]) -> float:
                 f"{lower.name} and {upper.name} are {step:.3f} mm apart, most slices "
                 f"{distance:.3f} mm.",
                 rule="the slices of a series are equally far apart.",
-                remedy="add the missing slices, or segment the files one by one.",
+                remedy=_remedy(
+                    lower,
+                    upper,
+                    "add the missing slices, or segment the files one by one.",
+                ),
             )
     _require_straight(slices, distance)
     return float(np.mean(steps))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder, iter_pixels
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
 
 from lungseg_jax.data.io.dicom_slice import (
     INTERCEPT,
@@ -74,7 +74,8 @@ class DicomFrame(DicomSlice):
             for item in group.get(_GROUPS[tag]) or ():
                 if (text := _text(item, tag)) is not None:
                     return text
-        return None
+        # Rescaling is also where single slices have it; a place there would be of no frame.
+        return super().get_tag(tag) if tag in (SLOPE, INTERCEPT) else None
 
     def _numbers(self, tag: str, count: int) -> np.ndarray:
         """Return the values of an element, which are NaN if there are not so many."""
@@ -85,7 +86,7 @@ class DicomFrame(DicomSlice):
         return numbers if len(numbers) == count else np.full(count, np.nan)
 
     def _check_pixels(self) -> None:
-        """Leave it to pydicom, which refuses missing bytes when it reads them."""
+        """Do nothing: `split_frames` has checked those of all frames."""
 
     @classmethod
     def iter_voxels(cls, slices: Sequence["DicomFrame"]) -> Iterator[np.ndarray]:
@@ -95,9 +96,9 @@ class DicomFrame(DicomSlice):
             try:
                 with warnings.catch_warnings(action="ignore"):
                     values = next(pixels).astype(np.float32)
-            except (ValueError, RuntimeError, AttributeError, OSError) as e:
-                why = f"its pixels cannot be decoded ({str(e).splitlines()[0][:120]})"
-                raise damaged(file, why) from e
+            except Exception as e:  # its decoders raise whatever they meet
+                reason = [*str(e).splitlines(), type(e).__name__][0][:120]
+                raise damaged(file, f"its pixels cannot be decoded ({reason})") from e
             yield frame._rescale(values)[None]
 
     def _rescale(self, stored: np.ndarray) -> np.ndarray:
@@ -114,21 +115,25 @@ def split_frames(whole: DicomSlice) -> Sequence[DicomFrame]:
     file, count = whole.file, whole.size[2]
     try:
         with warnings.catch_warnings(action="ignore"):
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-            syntax = header.file_meta.TransferSyntaxUID
+            # What is long, such as the pixels, is left in the file.
+            header = pydicom.dcmread(file, defer_size="10 KB", force=True)
+            is_decoded = _is_decoded(header.file_meta.TransferSyntaxUID)
             shared = list(header.get("SharedFunctionalGroupsSequence") or ())
             own = list(header.get("PerFrameFunctionalGroupsSequence") or ())
+            frames = [DicomFrame(whole, k, [g, *shared]) for k, g in enumerate(own)]
+            length = getattr(header.get_item("PixelData"), "length", 0)
     except Exception as e:  # its parser raises whatever it meets
         raise damaged(file, "its frames are not described") from e
     if len(own) != count:
         raise damaged(file, f"it describes {len(own)} of {count} frames")
-    if not _is_decoded(syntax):
-        raise unsupported_compression(file, syntax)
-    return [DicomFrame(whole, k, [groups, *shared]) for k, groups in enumerate(own)]
+    if not is_decoded:
+        raise unsupported_compression(file, header.file_meta.TransferSyntaxUID)
+    whole.check_lengths([length])
+    return frames
 
 
 def _is_decoded(syntax: str) -> bool:
-    if syntax == DeflatedExplicitVRLittleEndian:
+    if syntax in (DeflatedExplicitVRLittleEndian, JPEGExtended12Bit):
         return False
     try:
         return get_decoder(syntax).is_available

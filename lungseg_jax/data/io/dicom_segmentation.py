@@ -15,6 +15,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 import lungseg_jax
+from lungseg_jax.data.io.geometry import Geometry
 from lungseg_jax.data.io.segments import ANATOMY, Segment
 from lungseg_jax.data.io.volumes import Volume
 from lungseg_jax.runtime.errors import UserError
@@ -46,9 +47,15 @@ class DicomSegmentationWriter:
 
     def __init__(self, path: Path, like: Volume, segments: Sequence[Segment]):
         self._path, self._like, self._segments = path, like, segments
-        distance = like.geometry.spacing[2]  # of the planes
         files = dict.fromkeys(file for file, _ in like.sources)
-        self._sources = [_read_source(file, path, distance) for file in files]
+        self._sources = [_read_source(file, path, like.geometry) for file in files]
+        if len(files) > 1 and any("NumberOfFrames" in d for d in self._sources):
+            raise UserError(
+                f"{path} cannot be a DICOM segmentation of {like.name}, which has several "
+                "files of several frames.",
+                rule="a source of single slices, or one file of Enhanced CT.",
+                remedy="name another format, such as .nii.gz.",
+            )
         # highdicom takes the planes of one file in the order of its frames.
         numbers = [number for _, number in like.sources]
         self._order = (
@@ -115,14 +122,13 @@ class DicomSegmentationWriter:
             raise _unsuitable(self._like.name, self._path, str(e)) from e
 
 
-def _read_source(file: Path, target: Path, distance: float) -> pydicom.Dataset:
+def _read_source(file: Path, target: Path, geometry: Geometry) -> pydicom.Dataset:
     """Read what a segmentation repeats of a slice; the pixels are left out.
 
-    A slice without a thickness gets the distance of the slices, in mm; that of frames is
-    not here.
+    A slice without a thickness gets the distance of the slices.
     """
     with warnings.catch_warnings(action="ignore"):
-        source = pydicom.dcmread(file, stop_before_pixels=True)
+        source = pydicom.dcmread(file, stop_before_pixels=True, force=True)
         source.decode()
     # highdicom refuses code extensions after an empty value, as in names of Japan.
     source.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
@@ -137,8 +143,34 @@ def _read_source(file: Path, target: Path, distance: float) -> pydicom.Dataset:
         if element not in source:
             setattr(source, element, "")
     if not source.get("SliceThickness"):
-        source.SliceThickness = round(distance, 6)
+        source.SliceThickness = round(geometry.spacing[2], 6)
+    if "PerFrameFunctionalGroupsSequence" in source:
+        _share_groups(source, geometry)
     return source
+
+
+def _share_groups(source: pydicom.Dataset, geometry: Geometry) -> None:
+    """Give all frames of a source one spacing, thickness and orientation, as they have.
+
+    highdicom expects these in the shared groups, where a file need not have them.
+    """
+    own = source.PerFrameFunctionalGroupsSequence
+    shared = source.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
+    groups = [group for part in (own, shared) for group in part]
+    stated = [item for g in groups for item in g.get("PixelMeasuresSequence") or ()]
+    thickness = [item.SliceThickness for item in stated if item.get("SliceThickness")]
+    columns, rows, distance = (round(mm, 6) for mm in geometry.spacing)
+    measures, orientation = pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing = [rows, columns]
+    measures.SliceThickness = [*thickness, distance][0]
+    axes = np.reshape(geometry.direction, (3, 3)).T[:2].ravel()
+    orientation.ImageOrientationPatient = [round(x, 9) for x in axes.tolist()]
+    for group in own:
+        group.pop("PixelMeasuresSequence", None)
+        group.pop("PlaneOrientationSequence", None)
+    shared[0].PixelMeasuresSequence = [measures]
+    shared[0].PlaneOrientationSequence = [orientation]
+    source.SharedFunctionalGroupsSequence = list(shared)
 
 
 def _describe(segment: Segment, algorithm) -> hd.seg.SegmentDescription:

@@ -155,22 +155,36 @@ class DicomSlice:
             )
 
     def _check_pixels(self) -> None:
-        """Refuse another number of bytes than declared: GDCM leaves the rest to chance.
+        elements = self._read_elements()
+        self.check_lengths(
+            [
+                int.from_bytes(match[1], order)
+                for order, pattern in _PIXELS.items()
+                for match in pattern.finditer(elements)
+            ]
+        )
 
-        Some writers pad the pixels, by less than a row. Other elements of this tag may come
-        before: those of icons.
+    def check_lengths(self, lengths: Sequence[int]) -> None:
+        """Refuse another number of bytes than declared: the rest would be left to chance.
+
+        Some writers pad the pixels, by less than a row.
+
+        Args:
+          lengths: of the elements with pixels; other ones than the last are of icons.
+
+        Raises:
+          UserError: none of them is as long as the pixels.
         """
         stated = self.get_tag(BITS_ALLOCATED) or ""
         bits = int(stated) if stated.isdecimal() else 0
-        needed = -(-self.size[0] * self.size[1] * bits // 8)
+        needed = -(-math.prod(self.size) * bits // 8)
         row = max(self.size[0] * bits // 8, 2)
-        elements, actual = self._read_elements(), 0
-        for order, pattern in _PIXELS.items():
-            for match in pattern.finditer(elements):
-                actual = int.from_bytes(match[1], order)
-                if actual == _UNDEFINED or needed <= actual < needed + row:
-                    return
-        if bits:
+        is_complete = any(
+            length == _UNDEFINED or needed <= length < needed + row
+            for length in lengths
+        )
+        if bits and not is_complete:
+            actual = lengths[-1] if lengths else 0
             raise damaged(self.file, f"it has {actual} of {needed} bytes of pixels")
 
     def _read_elements(self) -> bytes:
@@ -295,7 +309,7 @@ def unsupported_compression(file: Path, syntax: str) -> UserError:
         f"{file} is compressed in an unsupported way: its transfer syntax (0002,0010) is "
         f"{syntax}.",
         rule="DICOM that is uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000; with "
-        "several frames, one that is uncompressed, RLE or JPEG 2000.",
+        "several frames, uncompressed, RLE or JPEG 2000.",
         remedy="export the series without compression, or decompress it with pydicom.",
     )
 

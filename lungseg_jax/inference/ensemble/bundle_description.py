@@ -32,7 +32,7 @@ def check_description(content: Any, file: Path) -> None:
     for name, is_valid in _FIELDS.items():
         try:
             is_fine = is_valid(content[name])
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             is_fine = False
         if not is_fine:
             raise invalid_field(name, file)

@@ -41,7 +41,11 @@ def locate_or_download(path: str | PathLike) -> Path:
     except Exception as e:  # of several libraries
         raise _failed(f"{path} cannot be downloaded", e) from e
     if not is_bundle(folder):
-        raise UserError(f"{path} is not a bundle that `lungseg export` wrote.")
+        raise UserError(
+            f"{path} is not a bundle that `lungseg export` wrote.",
+            rule="a repository with a bundle.json.",
+            remedy="name one that was pushed by lungseg export --push.",
+        )
     try:
         verify_bundle(folder)
     except UserError as e:

@@ -47,10 +47,11 @@ of every file. The run's run.json has the names in each split and the digest of 
 ## Limits
 
 The scores hold for slices like the training data. The mask may be wrong for another
-scanner or reconstruction, for children, and for images other than chest CT. `review` in the
-output marks slices with a low expected IoU. It catches most bad masks of unusual images.
-Networks trained without diseased lungs can miss a lung filled with dense tissue without a
-warning; in volumes, asymmetry is flagged, too. Check masks before relying on them.
+scanner or reconstruction, for children, and for images other than chest CT. Networks
+trained without diseased lungs can miss a lung filled with dense tissue without a warning;
+in volumes, asymmetry is flagged. Check masks before relying on them.
+
+{_review(description["decision"])}
 
 ## Files
 
@@ -201,6 +202,12 @@ def _settings(description: Mapping[str, Any]) -> str:
         f"The review threshold, an expected IoU of {settings['review_below']:.3f}, was "
         f"chosen on {_reviewed(tuning)}. {both}{clean_up}"
     )
+
+
+def _review(decision: Mapping[str, Any]) -> str:
+    if decision["review_below"] is None:
+        return "Slices are not flagged for their expected IoU: no limit was tuned."
+    return "`review` in the output marks slices whose expected IoU is low."
 
 
 def _reviewed(tuning: Mapping[str, Any]) -> str:

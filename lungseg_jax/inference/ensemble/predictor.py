@@ -82,14 +82,17 @@ class EnsemblePredictor:
           UserError: the memory of the device is too small.
         """
         slices = iter(slices)
-        started = None
-        while batch := list(itertools.islice(slices, self._batch_size)):
-            outputs = self._start(batch)
+        started = outputs = None
+        try:
+            while batch := list(itertools.islice(slices, self._batch_size)):
+                outputs = self._start(batch)
+                if started:
+                    yield from self._results(*started)
+                started = [(image.shape, aspect) for image, aspect in batch], outputs
             if started:
                 yield from self._results(*started)
-            started = [(image.shape, aspect) for image, aspect in batch], outputs
-        if started:
-            yield from self._results(*started)
+        finally:  # after an error, the process may end: not under a running program
+            jax.block_until_ready((started, outputs))
 
     def _start(self, batch: Sequence[tuple[np.ndarray, float]]) -> list[jax.Array]:
         """Let the devices compute a batch, `[b s s]` for each member; do not wait."""

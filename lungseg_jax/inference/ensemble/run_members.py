@@ -62,7 +62,7 @@ def _restore(run: Run, name: str, names: list[str], like: Any) -> Any:
     try:
         return checkpoints.restore_variables(run.folder.checkpoints, int(name), like)
     except CorruptCheckpointError as e:
-        rest = ",".join(member for member in names if member != name)
+        rest = ",".join(member for member in names if member not in (name, AVERAGE))
         choice = f"leave it out with --members={rest} in evaluate and predict; or "
         raise UserError(
             e.what,

@@ -79,6 +79,10 @@ class TrainedEnsemble:
         """Return the boolean mask `[h w]` that predictions are scored against."""
         return self.preprocessing.true_mask(mask, threshold=self.threshold)
 
+    def in_hu(self, image: np.ndarray) -> np.ndarray | None:
+        """Return a slice that it may be shown, or None if not in Hounsfield units."""
+        return image if self.domain == "HU" else None
+
     def predictor(self, *, flips: bool = False) -> EnsemblePredictor:
         """Return a predictor of all members, in their order.
 

@@ -3,6 +3,7 @@
 import io
 import tempfile
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -173,10 +174,53 @@ def test_refuses_damaged_files(tmp_path):
     d = pydicom.dcmread(file)
     d.PixelData = d.PixelData[:-100]
     d.save_as(file)
-    refused(file, "in.dcm is damaged: its pixels cannot be decoded")
+    refused(file, "in.dcm is damaged: it has 764 of 864 bytes of pixels")
+    d.Rows -= 1
+    d.save_as(file)
+    refused(file, "in.dcm is damaged: it has 764 of 768 bytes of pixels")
+    d.PixelData += bytes(100)
+    d.save_as(file)  # rows would be sheared
+    refused(file, "in.dcm is damaged: it has 864 of 768 bytes of pixels")
     del d.PerFrameFunctionalGroupsSequence[0]
     d.save_as(file)
     refused(file, "in.dcm is damaged: it describes 5 of 6 frames")
+
+
+def test_names_pixels_that_cannot_be_decoded(tmp_path):
+    file = write_enhanced(tmp_path / "in")
+    frames = [b"\xff\x4f\xff\x51" + bytes(50)] * len(stored())
+    compress(file, map(jpeg2000, pydicom.dcmread(file).pixel_array), JPEG2000Lossless)
+    d = pydicom.dcmread(file)
+    first = pydicom.encaps.get_frame(d.PixelData, 0, number_of_frames=len(frames))
+    compress(file, [first, *frames[1:]], JPEG2000Lossless)  # GDCM reads the first
+    refused(file, "in.dcm is damaged: its pixels cannot be decoded")
+
+
+def test_rescaling_may_be_where_single_slices_have_it(tmp_path):
+    file = write_enhanced(tmp_path / "in")
+    d = pydicom.dcmread(file)
+    for group in (
+        *d.SharedFunctionalGroupsSequence,
+        *d.PerFrameFunctionalGroupsSequence,
+    ):
+        group.pop("PixelValueTransformationSequence", None)
+    d.RescaleSlope, d.RescaleIntercept = 0.5, -1000
+    d.save_as(file)
+    with open_volume(file) as volume:
+        np.testing.assert_array_equal(list(volume.slices()), 0.5 * stored() - 1000)
+
+
+def test_reads_frames_without_a_preamble(tmp_path):
+    file = write_enhanced(tmp_path / "in")
+    for path in (tmp_path / "in").iterdir():
+        path.unlink()
+    (tmp_path / "in/scan.dcm").write_bytes(file.read_bytes()[132:])
+    (tmp_path / "in/other.dcm").write_bytes(file.read_bytes())
+    edit([tmp_path / "in/other.dcm"], SeriesInstanceUID=hd.UID())
+    with open_volume(
+        tmp_path / "in", series=pydicom.dcmread(file).SeriesInstanceUID
+    ) as volume:
+        assert volume.count == len(stored())
 
 
 def test_other_files_of_several_frames_are_not_scans(tmp_path):

@@ -85,6 +85,48 @@ def test_frames_are_those_of_a_source_of_several_frames(axes, tmp_path):
     np.testing.assert_allclose(sorted(read.spacing), sorted(geometry.spacing))
 
 
+@pytest.mark.parametrize("thickness", [4.0, None])
+def test_frames_may_have_groups_of_their_own(thickness, tmp_path):
+    """highdicom expects spacing, thickness and orientation in the shared groups."""
+    source = write_enhanced(tmp_path / "in")
+    d = pydicom.dcmread(source)
+    shared = d.SharedFunctionalGroupsSequence[0]
+    for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        for group in d.PerFrameFunctionalGroupsSequence:
+            if name in shared:
+                setattr(group, name, shared[name].value)
+            for item in group[name].value:
+                if "SliceThickness" in item:
+                    item.SliceThickness = thickness
+        shared.pop(name, None)
+    d.save_as(source)
+    segmentation = write(source, tmp_path / "out.seg.dcm", SIDES, thirds)
+    (measures,) = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.PixelSpacing == [0.6, 0.75]
+    assert measures.SliceThickness == (thickness or 2.5)
+    with open_volume(source) as volume:
+        spacing = volume.geometry.spacing
+    read = segmentation.get_volume(combine_segments=True)
+    np.testing.assert_allclose(sorted(read.spacing), sorted(spacing))
+
+
+def test_refuses_several_sources_of_several_frames(tmp_path):
+    source = write_enhanced(tmp_path / "in")
+    d = pydicom.dcmread(source)
+    half = len(d.PerFrameFunctionalGroupsSequence) // 2
+    groups, pixels = d.PerFrameFunctionalGroupsSequence, d.pixel_array
+    (tmp_path / "halves").mkdir()
+    for name, part in (("a", slice(half)), ("b", slice(half, None))):
+        d.PerFrameFunctionalGroupsSequence = groups[part]
+        d.NumberOfFrames, d.PixelData = len(groups[part]), pixels[part].tobytes()
+        d.SOPInstanceUID = hd.UID()
+        d.save_as(tmp_path / "halves" / name)
+    with open_volume(tmp_path / "halves") as volume:
+        assert volume.count == len(pixels)
+        with pytest.raises(UserError, match="several files of several frames"):
+            open_mask(tmp_path / "out.dcm", volume, SIDES)
+
+
 def test_the_geometry_is_that_of_the_source(series, tmp_path):
     source = series()
     segmentation = write(source, tmp_path / "out.dcm", SIDES, thirds)

@@ -245,6 +245,7 @@ def test_a_bundle_omits_the_names_of_slices(trained, tmp_path):
         {"preprocessing": PREPROCESSING | {"image_size": 10**6}},
         {"preprocessing": PREPROCESSING | {"window_hu": [4, 4]}},
         {"threshold": None},
+        {"threshold": 10**400},  # no float is so large
         {"batch_size": 0},
         {"domain": "x"},
         {"views": {"14": 7}},

@@ -1,0 +1,74 @@
+"""Pleural fluid in a mask, by its density: that of water, and lung without air has more.
+
+A network finds both in the same places, and 20 HU are a hundredth of the range that it is
+shown. The mean of a region is precise enough. In 380 patients, effusions had means of 15 HU
+(exudates; standard deviation 5) and 5 HU (transudates; 3), in 100 others of 7 (9) and 10
+HU (7) (Gumus et al. 2024, Clinics 79; Abramowitz et al. 2009, AJR 192:618). Lung without
+air is soft tissue, of some 30 HU or more. Blood is as dense, so it is not found.
+"""
+
+import cc3d
+import cv2
+import numpy as np
+
+from lungseg_jax.metrics.bounding_box import bounding_box
+
+FLUID_HU = -15.0, 20.0  # the mean of a region
+AIRLESS_HU = -350.0  # half-way between water and lung
+SOLID_HU = -50.0  # cells below it hold some air
+MIN_SHARE = 0.01  # of the mask
+GRID = 64  # cells on the side of a square as large as the mask
+RADIUS = 2.5  # of a region: standard deviation of its weights, in cells
+MIN_WEIGHT = 0.02
+
+
+def find_fluid(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the part of a mask that is as dense as water, bool `[h w]`.
+
+    The mask is divided into cells, which average the noise. Cells without air, surrounded
+    by others, have a density: the mean of the region around them. Those within FLUID_HU are
+    fluid where they are connected and at least MIN_SHARE of the mask.
+
+    Args:
+      image: `[h w]`, in Hounsfield units.
+      mask: `[h w]`, bool.
+    """
+    fluid = np.zeros_like(mask)
+    box = bounding_box(mask)
+    if box is None:
+        return fluid
+    airless = mask[box] & (image[box] > AIRLESS_HU)
+    if np.count_nonzero(airless) >= MIN_SHARE * np.count_nonzero(
+        mask
+    ):  # else, save time
+        fluid[box] = airless & _find_cells(image[box], mask[box])
+    return fluid
+
+
+def _find_cells(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return where the cells of fluid are, and what is within a cell of them."""
+    step = max(1.0, np.sqrt(np.count_nonzero(mask)) / GRID)  # pixels
+    size = [int(np.ceil(side / step)) for side in mask.shape[::-1]]
+    share = _shrink(mask, size)
+    mean = _shrink(np.where(mask, image, 0), size) / np.maximum(share, 1e-6)
+    solid = (share > 0.5) & (mean > SOLID_HU)
+    core = cv2.erode(solid.view(np.uint8), None, borderValue=0)
+    weight = _blur(core)
+    density = _blur(mean * core) / np.maximum(weight, 1e-6)
+    low, high = FLUID_HU
+    is_airless = (share > 0) & (mean > AIRLESS_HU)
+    water = is_airless & (weight > MIN_WEIGHT) & (low < density) & (density < high)
+    labels = cc3d.connected_components(water.view(np.uint8), connectivity=4)
+    is_fluid = np.bincount(labels.ravel(), core.ravel()) >= MIN_SHARE * share.sum()
+    is_fluid[0] = False
+    cells = cv2.dilate(is_fluid[labels].view(np.uint8), None)
+    found = cv2.resize(cells, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return found.view(bool)
+
+
+def _shrink(values: np.ndarray, size: list[int]) -> np.ndarray:
+    return cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+
+
+def _blur(values: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(values.astype(np.float32), (0, 0), RADIUS)
