@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.inference.plan import index_of
+from lungseg_jax.inference.plan import index_of, require_table
 from lungseg_jax.inference.predict_files import predict_files
 from lungseg_jax.inference.prediction_record import (
     describe_weights,
@@ -53,13 +53,15 @@ def run_prediction(
       network: the options that chose the weights, for the JSON file.
 
     Raises:
-      UserError: masks cannot be kept, an input cannot be used or an output not written. A
-        volume that cannot be used among several tasks is skipped; the error comes last.
+      UserError: masks or their results cannot be kept, an input cannot be used or an
+        output not written. A volume that cannot be used among several tasks is skipped; the
+        error comes last.
     """
     is_folder = all(task.target != out for task in tasks)
     provenance = Provenance(out if is_folder else None)
     remainder = Remainder(tasks, [], [])
     if resume:
+        require_table(tasks, out, csv=csv, json=json)
         if not overwrite:
             _check_replaceable(out, json, index_of(tasks, out))
         if is_folder or not out.exists():

@@ -21,7 +21,6 @@ status 2. Without --run, the weights are those of the package, which were traine
 synthetic slices only.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +34,8 @@ from lungseg_jax.inference.ensemble.location import (
 )
 from lungseg_jax.inference.outputs import LABELS, MAPS, POSTPROCESSING
 from lungseg_jax.runtime import progress
-from lungseg_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from lungseg_jax.inference.prediction_task import PredictionTask
     from lungseg_jax.inference.segmenter import LungSegmenter
     from lungseg_jax.runtime.device_names import DeviceName
 
@@ -155,7 +152,7 @@ def predict(
 ) -> None:
     require_ensemble(run)
     keep_ensemble(run, [path for path in (out, csv, json) if path])
-    from lungseg_jax.inference.plan import plan_outputs
+    from lungseg_jax.inference.plan import plan_outputs, require_table
 
     tasks = plan_outputs(
         source,
@@ -167,8 +164,8 @@ def predict(
         extra_outputs=[path for path in (csv, json) if path],
         overwrite=resume or overwrite,
     )
-    if resume and not csv:
-        _refuse_results_without_table(out, json, tasks)
+    if resume:
+        require_table(tasks, out, csv=csv, json=json)
     segmenter = _load(run, device, members, flips, postprocessing)
     from lungseg_jax.prediction import run_prediction
 
@@ -184,22 +181,6 @@ def predict(
         overwrite=overwrite,
         network={"run": run, "members": members},
     )
-
-
-def _refuse_results_without_table(
-    out: Path, json: Path | None, tasks: Sequence["PredictionTask"]
-) -> None:
-    """Refuse outputs with results of masks that are kept, which only a table has."""
-    from lungseg_jax.inference.plan import index_of
-
-    index = index_of(tasks, out)
-    if json or index:
-        raise UserError(
-            f"{'--json' if json else '--overlay'} with --resume needs --csv.",
-            rule=f"for masks that are kept, {json or index} takes its results from the "
-            "table.",
-            remedy="name the table of the command that is resumed.",
-        )
 
 
 def _load(

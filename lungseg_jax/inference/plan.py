@@ -96,6 +96,34 @@ def index_of(tasks: Sequence[PredictionTask], target: Path) -> Path | None:
     return target / INDEX if len(pages) > 1 else None
 
 
+def require_table(
+    tasks: Sequence[PredictionTask],
+    target: Path,
+    *,
+    csv: Path | None,
+    json: Path | None,
+) -> None:
+    """Refuse to resume without the table that has the results of masks that are kept.
+
+    Args:
+      tasks: of `plan_outputs`.
+      target: that was given to it.
+      csv: the table, or None.
+      json: file for the results of all tasks, or None.
+
+    Raises:
+      UserError: there is no table, and a file or a page would lack these results.
+    """
+    index = index_of(tasks, target)
+    if csv is None and (json or index):
+        raise UserError(
+            f"{'--json' if json else '--overlay'} with --resume needs --csv.",
+            rule=f"for masks that are kept, {json or index} takes its results from the "
+            "table.",
+            remedy="name the table of the command that is resumed.",
+        )
+
+
 def _plan_folder(
     inputs: Sequence[Input], source: Path, target: Path, format: str, series: str
 ) -> Iterator[PredictionTask]:

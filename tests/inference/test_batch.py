@@ -115,6 +115,14 @@ def test_the_only_volume_is_not_skipped(segmenter, patients, tmp_path):
     assert "skipped" not in e.value.what
 
 
+def test_results_of_masks_that_are_kept_need_a_table(segmenter, patients, tmp_path):
+    tasks = plan_outputs(patients, tmp_path / "out")
+    options = {"json": tmp_path / "results.json", "network": {}}
+    with pytest.raises(UserError, match="--json with --resume needs --csv"):
+        run_prediction(segmenter, tasks, tmp_path / "out", resume=True, **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_table_that_cannot_be_written_ends_the_prediction(
     segmenter, patients, tmp_path
 ):

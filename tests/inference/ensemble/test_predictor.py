@@ -247,3 +247,19 @@ def test_zips_slices_with_their_own_predictions(model, members):
     for item, probabilities in pairs:
         (expected,) = predictor.probabilities([(item.image, item.aspect)])
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+def test_an_error_waits_for_the_program_that_runs(model, members, monkeypatch):
+    """The process may end with the error, and XLA's threads not be there any more."""
+
+    def slices():
+        for _ in range(3):
+            yield np.zeros((32, 32), np.float32), 1.0
+        raise OSError("no such slice")
+
+    waited, wait = [], jax.block_until_ready
+    monkeypatch.setattr(jax, "block_until_ready", lambda x: waited.append(wait(x)))
+    predicted = make_predictor(model, members, batch_size=2).probabilities(slices())
+    with pytest.raises(OSError, match="no such slice"):
+        list(predicted)
+    assert len(jax.tree.leaves(waited)) >= len(members)

@@ -34,7 +34,7 @@ def test_the_program_names_no_file_of_the_machine_that_exported_it():
 # IoU of the cleaned mask on phantoms of other seeds than those of the training.
 @pytest.mark.parametrize(
     "finding,seed,iou",
-    [("", 12, 0.976), ("effusion", 12, 0.953), ("filled", 11, 0.872)],
+    [("", 12, 0.976), ("effusion", 12, 0.953), ("filled", 11, 0.876)],
 )
 def test_scores_on_phantom_volumes(segmenter, finding, seed, iou, patients_with):
     patients_with(finding)
