@@ -14,7 +14,7 @@ from lungseg_jax.data.dataset import Dataset
 from lungseg_jax.data.sampling import whole_batches
 from lungseg_jax.data.splits import Split
 from lungseg_jax.evaluation.results import format_summary
-from lungseg_jax.evaluation.splits import evaluate_on_test, tune_on_validation
+from lungseg_jax.evaluation.run_scores import evaluate_on_test, tune_on_validation
 from lungseg_jax.inference.ensemble.averaging import average_members
 from lungseg_jax.inference.ensemble.initial_weights import load_initial_weights
 from lungseg_jax.inference.ensemble.members import AVERAGE, EVERY

@@ -22,8 +22,8 @@ from lungseg_jax.cli import app
 from lungseg_jax.data.data_folder import require_data_folder
 from lungseg_jax.inference.ensemble.location import (
     PRETRAINED,
-    keep_ensemble,
     require_ensemble,
+    require_outside_ensemble,
 )
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.outputs import check_outputs
@@ -47,7 +47,7 @@ def audit(
     require_data_folder(data)
     require_ensemble(run)
     check_outputs([], folders=[out], inputs=[data], overwrite=overwrite)
-    keep_ensemble(run, [out])
+    require_outside_ensemble(run, [out])
     from lungseg_jax.data import preflight
     from lungseg_jax.data.remote_folder import local_data_folder
     from lungseg_jax.evaluation.label_audit import format_suspects

@@ -19,8 +19,8 @@ from lungseg_jax.cli import app
 from lungseg_jax.data.data_folder import require_data_folder
 from lungseg_jax.inference.ensemble.location import (
     PRETRAINED,
-    keep_ensemble,
     require_ensemble,
+    require_outside_ensemble,
 )
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError
@@ -63,7 +63,7 @@ def evaluate(
         inputs=[data],
         overwrite=overwrite,
     )
-    keep_ensemble(run, [path for path in (json, report) if path])
+    require_outside_ensemble(run, [path for path in (json, report) if path])
     if json and report and json.resolve().is_relative_to(report.resolve()):
         raise UserError(
             f"--json={json} is in the folder of the page, {report}.",

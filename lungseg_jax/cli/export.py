@@ -22,8 +22,8 @@ import click
 
 from lungseg_jax.cli import app
 from lungseg_jax.inference.ensemble.location import (
-    keep_ensemble,
     require_hub,
+    require_outside_ensemble,
     require_run,
 )
 from lungseg_jax.runtime import progress
@@ -66,7 +66,7 @@ def export(
         require_hub(push, option=f"--push={push}")
     for folder in run:
         require_run(folder)
-        keep_ensemble(folder, [out])
+        require_outside_ensemble(folder, [out])
     from lungseg_jax.evaluation.export import export_runs
     from lungseg_jax.inference.ensemble.hub import push_bundle
 

@@ -10,7 +10,6 @@ patient_mask.nii.gz, with 1 for lung.
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -18,10 +17,6 @@ from lungseg_jax.cli import app
 from lungseg_jax.runtime import progress
 from lungseg_jax.runtime.errors import UserError, pluralize
 from lungseg_jax.runtime.outputs import check_outputs
-
-if TYPE_CHECKING:
-    from lungseg_jax.data.io.geometry import Geometry
-    from lungseg_jax.data.phantom.volume import Scan
 
 
 @app.command(__doc__)
@@ -56,73 +51,24 @@ def phantom(
     mask: Path | None,
     overwrite: bool,
 ) -> None:
-    import numpy as np
-
-    from lungseg_jax.data.io.formats import split_suffix
-    from lungseg_jax.data.io.volume_writer import VolumeWriter
-    from lungseg_jax.data.io.volumes import Volume
-    from lungseg_jax.data.phantom.volume import plan_volume
-
-    name, suffix = split_suffix(out)
-    _check(out, mask, spacing)
-    mask = mask or out.with_name(f"{name}_mask{suffix}")
-    check_outputs([out, mask], inputs=[], overwrite=overwrite)
-    scan = plan_volume(seed=seed, slices=slices, size=size, spacing_mm=spacing)
-    grid = Volume(f"phantom {seed}", _geometry(scan), lambda axis, k: scan.draw(k)[0])
-    with (
-        VolumeWriter(out, grid, np.int16) as images,
-        VolumeWriter(mask, grid, np.uint8) as masks,
-        progress.bar(out.name, len(scan.levels)) as bar,
-    ):
-        for k, (image, lungs) in enumerate(scan.slices()):
-            images.write(k, image)
-            masks.write(k, lungs > 0)
-            bar.update()
-    pixels = " x ".join(f"{n} px" for n in grid.geometry.size[:2])
-    voxels = " x ".join(f"{mm:.3g}" for mm in grid.geometry.spacing)
-    slices_drawn = pluralize(grid.count, "slice")
-    progress.say(f"{out}, {mask}: {slices_drawn}, {pixels}, voxels {voxels} mm")
-
-
-def _check(out: Path, mask: Path | None, spacing: float) -> None:
-    from lungseg_jax.data.io.formats import (
-        EITHER,
-        VOLUME,
-        format_of,
-        split_suffix,
-        suffixes,
-    )
     from lungseg_jax.data.io.geometry import MIN_MM
+    from lungseg_jax.data.phantom import volume_files
 
-    known = suffixes(VOLUME, EITHER, writable=True)
-    for path in filter(None, (out, mask)):
-        if split_suffix(path)[1] not in known:
-            raise UserError(
-                f"{path} does not have the suffix of a volume.",
-                rule=f"one of {', '.join(known)}.",
-                remedy=f"name it {path.stem}.nii.gz.",
-            )
-    if format_of(out).add_segments:
-        raise UserError(
-            f"{out} would be a segmentation.",
-            rule="OUT is a CT volume; only its mask may be a segmentation.",
-            remedy=f"name it {split_suffix(out)[0]}.nrrd.",
-        )
+    volume_files.check_names(out, mask)
+    mask = mask or volume_files.mask_path(out)
     if spacing and not MIN_MM <= spacing < math.inf:
         raise UserError(
             f"--spacing={spacing:g} is out of range.",
             rule=f"at least {MIN_MM} mm, or 0 for the default.",
         )
+    check_outputs([out, mask], inputs=[], overwrite=overwrite)
+    from lungseg_jax.data.phantom.volume import plan_volume
 
-
-def _geometry(scan: "Scan") -> "Geometry":
-    """Return the voxel grid of a scan, with the chest in the middle."""
-    from lungseg_jax.data.io.geometry import Geometry
-
-    between, row, column = scan.spacing_mm
-    count, size = len(scan.levels), scan.size
-    return Geometry(
-        (size, size, count),
-        (column, row, between),
-        (-0.5 * column * size, -0.5 * row * size, -0.5 * between * count),
+    scan = plan_volume(seed=seed, slices=slices, size=size, spacing_mm=spacing)
+    with progress.bar(out.name, slices) as bar:
+        grid = volume_files.write_scan(scan, out, mask, progress=bar.update)
+    voxels = " x ".join(f"{mm:.3g}" for mm in grid.spacing)
+    progress.say(
+        f"{out}, {mask}: {pluralize(slices, 'slice')}, {size} px x {size} px, voxels "
+        f"{voxels} mm"
     )

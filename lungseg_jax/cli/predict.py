@@ -29,8 +29,8 @@ import click
 from lungseg_jax.cli import app
 from lungseg_jax.inference.ensemble.location import (
     PRETRAINED,
-    keep_ensemble,
     require_ensemble,
+    require_outside_ensemble,
 )
 from lungseg_jax.inference.outputs import LABELS, MAPS, POSTPROCESSING
 from lungseg_jax.runtime import progress
@@ -151,7 +151,7 @@ def predict(
     **maps: bool,
 ) -> None:
     require_ensemble(run)
-    keep_ensemble(run, [path for path in (out, csv, json) if path])
+    require_outside_ensemble(run, [path for path in (out, csv, json) if path])
     from lungseg_jax.inference.plan import plan_outputs, require_table
 
     tasks = plan_outputs(

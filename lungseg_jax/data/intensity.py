@@ -15,7 +15,7 @@ AIR_HU = -200  # every chest slice has pixels below this: lung, or the air aroun
 # Bone and metal make up at most 0.8 % of any slice of the Kaggle set. Without the offset
 # of -1024, soft tissue is as bright as that: at least 17 % of a slice.
 DENSE_HU, MAX_DENSE_FRACTION = 700, 0.08
-MOST = 2**15  # neither Hounsfield units nor values as stored reach that far from 0
+MAX_VALUE = 2**15  # neither Hounsfield units nor values as stored reach that far from 0
 SCALED = 20  # no slice of a patient has all of its Hounsfield units within this of 0
 
 DOMAINS = {
@@ -139,7 +139,7 @@ def require_intensity(
     """
     domain = detect_intensity(values)
     low, high, dense = values
-    is_possible = max(-low, high) <= MOST
+    is_possible = max(-low, high) <= MAX_VALUE
     may_be_part = domain in _OF_PARTS.get(volume, ()) and dense <= MAX_DENSE_FRACTION
     if domain == trained_on or "unknown" in (domain, trained_on):
         return domain

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.evaluation.splits import evaluate_on_test, tune_on_validation
+from lungseg_jax.evaluation.run_scores import evaluate_on_test, tune_on_validation
 from lungseg_jax.inference.ensemble.run_members import load_run
 from lungseg_jax.inference.ensemble.trained import TrainedEnsemble
 from lungseg_jax.inference.ensemble.views import assign_views
@@ -21,7 +21,7 @@ from lungseg_jax.training.run_data import load_dataset_of_run
 SHARED = ("model", "preprocessing", "threshold", "domain")  # by all members
 
 
-def combine(
+def combine_runs(
     runs: Sequence[Run], members: str = "all", *, data: Path | None = None
 ) -> tuple[TrainedEnsemble, dict[str, Any]]:
     """Join members of several runs, tune them on the validation split and score them.

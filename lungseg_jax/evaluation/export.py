@@ -5,7 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lungseg_jax.evaluation.deep_ensemble import combine
+from lungseg_jax.evaluation.deep_ensemble import combine_runs
 from lungseg_jax.evaluation.results import scores_of
 from lungseg_jax.inference.ensemble import bundle
 from lungseg_jax.inference.ensemble.location import is_bundle, require_run
@@ -27,7 +27,7 @@ def export_runs(
     datasets: Sequence[str] = (),
     may_exist: bool = False,
 ) -> None:
-    """Write a bundle of a run, or of several that become one ensemble; see `combine`.
+    """Write a bundle of a run, or of several that become one ensemble; see `combine_runs`.
 
     Args:
       out: the folder of the bundle.
@@ -72,7 +72,7 @@ def _load(
 ) -> tuple[TrainedEnsemble, Mapping[str, Any] | None]:
     """Return the ensemble of the runs and the content of its evaluation.json, if any."""
     if len(runs) > 1:
-        return combine(runs, members, data=data)
+        return combine_runs(runs, members, data=data)
     if data:
         raise UserError(
             "--data has no effect with one --run.",

@@ -11,7 +11,7 @@ from lungseg_jax.data.io.images import write_picture
 from lungseg_jax.data.pairs import Slice
 from lungseg_jax.evaluation.evaluator import TOLERANCE
 from lungseg_jax.evaluation.slice_scores import SliceScores
-from lungseg_jax.inference.contact_sheet import MOST, ContactSheet
+from lungseg_jax.inference.contact_sheet import MAX_TILES, ContactSheet
 from lungseg_jax.inference.ensemble.predictor import zip_with_predictions
 from lungseg_jax.inference.overlay import error_overlay, stretch
 from lungseg_jax.inference.segmenter import LungSegmenter
@@ -102,7 +102,7 @@ class LabelAudit:
 
     def _keep_worst(self, shortfall: float, text: str, picture: np.ndarray) -> None:
         heapq.heappush(self._pictures, (shortfall, text, picture))
-        if len(self._pictures) > MOST:
+        if len(self._pictures) > MAX_TILES:
             heapq.heappop(self._pictures)
 
 

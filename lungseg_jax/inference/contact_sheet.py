@@ -7,7 +7,7 @@ import numpy as np
 
 from lungseg_jax.inference.overlay import resize_to_fit
 
-MOST = 16  # slices on a sheet: four rows of four fit on a screen
+MAX_TILES = 16  # slices on a sheet: four rows of four fit on a screen
 TILE = 256  # side of a slice, pixels
 LABEL = 24  # height of a text on it
 
@@ -15,14 +15,14 @@ LABEL = 24  # height of a text on it
 class ContactSheet:
     """Labelled slices, side by side: of a volume, or those of a split.
 
-    It shows MOST of them, evenly spaced.
+    It shows MAX_TILES of them, evenly spaced.
 
     Args:
       count: slices that there are.
     """
 
     def __init__(self, count: int):
-        self._shown = set(evenly_spaced(count, MOST))
+        self._shown = set(evenly_spaced(count, MAX_TILES))
         self._columns = int(np.ceil(np.sqrt(len(self._shown))))
         self._rows: list[list[np.ndarray]] = []
 

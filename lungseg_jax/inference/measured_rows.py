@@ -10,7 +10,7 @@ from lungseg_jax.inference.measurements import (
     measure_slice,
     voxel_ml,
 )
-from lungseg_jax.inference.prediction_rows import WHOLE
+from lungseg_jax.inference.prediction_rows import VOLUME_ROW
 
 
 def slice_row(
@@ -65,7 +65,7 @@ class VolumeRows:
         Args:
           right, left: voxels of each lung.
         """
-        row = {"input": self._name, "slice": WHOLE}
+        row = {"input": self._name, "slice": VOLUME_ROW}
         row |= self._measurements.result(spacing_mm=self._spacing_mm)
         if (one_ml := voxel_ml(self._spacing_mm)) is not None:
             row |= {"right_ml": right * one_ml, "left_ml": left * one_ml}

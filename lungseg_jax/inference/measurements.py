@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 PERCENTILES = (5, 95)
-WIDE = 2**16  # a range of values that is too large for a counter of each
+MAX_RANGE = 2**16  # a range of values that is too large for a counter of each
 
 
 def voxel_ml(spacing_mm: tuple[float, float, float] | None) -> float | None:
@@ -124,7 +124,7 @@ def _count(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values = np.clip(np.rint(values), -(2**31), 2**31)
     values = values.astype(np.int64)
     low = values.min(initial=2**31)
-    if not values.size or values.max() - low >= WIDE:
+    if not values.size or values.max() - low >= MAX_RANGE:
         return np.unique(values, return_counts=True)
     counts = np.bincount(values - low)
     present = np.flatnonzero(counts)

@@ -10,7 +10,7 @@ OUTLINE = (28, 159, 255)  # orange
 LEFT_OUTLINE = MISSED = (255, 208, 53)  # blue
 UNCERTAIN = (60, 40, 230)  # red
 # Side of a picture, pixels: spacings may be damaged, and JPEG has a limit.
-LONGEST = 4096
+MAX_SIDE = 4096
 # Full color resolution keeps outlines of one pixel sharp.
 _JPEG = [
     cv2.IMWRITE_JPEG_QUALITY,
@@ -103,10 +103,10 @@ def resize_to_fit(picture: np.ndarray, side: int) -> np.ndarray:
 def stretch(plane: np.ndarray, factor: float) -> np.ndarray:
     """Scale the height of a plane `[h w ...]` by a factor: linearly, but for uint8.
 
-    Both sides are scaled down if one would be longer than LONGEST.
+    Both sides are scaled down if one would be longer than MAX_SIDE.
     """
     height, width = plane.shape[0] * factor, plane.shape[1]
-    scale = min(1, LONGEST / max(height, width))
+    scale = min(1, MAX_SIDE / max(height, width))
     kind = cv2.INTER_NEAREST if plane.dtype == np.uint8 else cv2.INTER_LINEAR
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(plane, size, interpolation=kind)

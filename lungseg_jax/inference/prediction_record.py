@@ -10,7 +10,7 @@ from lungseg_jax.checkpointing.manifest import tree_digest
 from lungseg_jax.inference.outputs import LABELS
 from lungseg_jax.inference.prediction_rows import (
     DENSITIES,
-    WHOLE,
+    VOLUME_ROW,
     parse_cell,
     rows_by_input,
 )
@@ -99,9 +99,9 @@ def options_record(
 def _input(task: PredictionTask, rows: Sequence[Mapping[str, str]], segments) -> dict:
     outputs = {"mask": task.target, **task.maps}
     outputs |= {"overlay": task.overlay, "page": task.page}
-    slices = [_slice(row) for row in rows if row["slice"] != WHOLE]
+    slices = [_slice(row) for row in rows if row["slice"] != VOLUME_ROW]
     volume = None
-    if rows[-1]["slice"] == WHOLE:
+    if rows[-1]["slice"] == VOLUME_ROW:
         volume = {
             column: parse_cell(column, rows[-1][column]) for column in _OF_VOLUMES
         }

@@ -12,7 +12,7 @@ from lungseg_jax.runtime.errors import UserError
 
 COLUMNS = (
     "input",
-    "slice",  # from 0, feet to head; WHOLE for a volume
+    "slice",  # from 0, feet to head; VOLUME_ROW for a volume
     "expected_iou",
     "review",
     "disagreement",
@@ -30,7 +30,7 @@ COLUMNS = (
     "reasons",  # to review, separated by semicolons
 )
 DENSITIES = ("mean_hu", "p05_hu", "p95_hu")
-WHOLE = "all"  # instead of the number of a slice, in the row of a volume
+VOLUME_ROW = "all"  # instead of the number of a slice, in the row of a volume
 Row = Mapping[str, str]
 _INTEGERS = ("slice", "area_px")
 _SEPARATOR = "; "  # of reasons
@@ -65,7 +65,7 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
     return {
         name: rows
         for name, rows in rows_by_input(rows).items()
-        if rows[-1]["slice"] in (WHOLE, "")  # a volume, or a slice
+        if rows[-1]["slice"] in (VOLUME_ROW, "")  # a volume, or a slice
     }
 
 
@@ -94,7 +94,7 @@ def _check_row(row: Row) -> None:
     if "\0" in row["input"]:
         raise ValueError("a name has zero bytes")
     for column in COLUMNS[1:]:
-        if not (column == "slice" and row[column] == WHOLE):
+        if not (column == "slice" and row[column] == VOLUME_ROW):
             parse_cell(column, row[column])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lungseg_jax.inference import review
-from lungseg_jax.inference.prediction_rows import WHOLE
+from lungseg_jax.inference.prediction_rows import VOLUME_ROW
 from lungseg_jax.runtime.errors import pluralize
 
 SHOWN = 12  # slices, or series of neighbors, that are named
@@ -31,7 +31,7 @@ class PredictionSummary:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row of a slice or of a volume, not formatted."""
-        if row["slice"] == WHOLE:
+        if row["slice"] == VOLUME_ROW:
             self._volumes.append(_describe_volume(row))
             return
         self._empty += not row["area_px"]

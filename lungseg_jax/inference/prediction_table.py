@@ -7,7 +7,7 @@ from typing import Any
 from lungseg_jax.inference.prediction_rows import (
     COLUMNS,
     DENSITIES,
-    WHOLE,
+    VOLUME_ROW,
     Row,
     format_cell,
     rows_by_input,
@@ -77,7 +77,7 @@ class PredictionTable:
 
     def _add_formatted(self, rows: Sequence[Row]) -> None:
         *slices, last = rows
-        if last["slice"] == WHOLE:
+        if last["slice"] == VOLUME_ROW:
             to_review = sum(row["review"] == "1" for row in slices)
             counts = {"slices": len(slices), "to_review": to_review}
             self.volumes.append(dict(last) | counts)

@@ -16,7 +16,7 @@ from lungseg_jax.metrics.bounding_box import bounding_box
 RIGHT, LEFT = 1, 2  # labels of the patient's right and left lung
 # The cost of a row in which the seam is at the border, in pixels of lung.
 OFF_CENTER = 0.2
-TOGETHER = 32  # slices that are cut at the same time
+CHUNK = 32  # slices that are cut at the same time
 ONE_SIDED = 0.9  # a component with this share on one side is wholly there
 
 
@@ -39,10 +39,10 @@ def label_sides(mask: np.ndarray) -> np.ndarray:
     middle = _middle(inside, mask.shape[2] / 2 - box[2].start)
     columns = np.arange(inside.shape[2])
     beyond = middle >= inside.shape[2]  # all are right of the seam, the last one too
-    for k in range(0, len(inside), TOGETHER):
-        part = inside[k : k + TOGETHER]
+    for k in range(0, len(inside), CHUNK):
+        part = inside[k : k + CHUNK]
         is_right = columns < _seams(part, middle)[..., None] + beyond
-        sides[k : k + TOGETHER] = np.where(is_right, *np.uint8([RIGHT, LEFT])) * part
+        sides[k : k + CHUNK] = np.where(is_right, *np.uint8([RIGHT, LEFT])) * part
     _unite_components(sides)
     return labels
 

@@ -11,12 +11,12 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.special import expit
 
-# Bins of the logit from -LARGEST to LARGEST; the outermost collect the rest. A bin is
+# Bins of the logit from -MAX_LOGIT to MAX_LOGIT; the outermost collect the rest. A bin is
 # 0.0012 wide: at a temperature of 1, using its middle changes the log-likelihood of a pixel
 # by at most 0.0007 and its probability by at most 0.0002.
-BINS, LARGEST = 32768, 20.0
-_WIDTH = 2 * LARGEST / BINS
-_LOGITS = -LARGEST + _WIDTH * (np.arange(BINS) + 0.5)  # the middle of each bin
+BINS, MAX_LOGIT = 32768, 20.0
+_WIDTH = 2 * MAX_LOGIT / BINS
+_LOGITS = -MAX_LOGIT + _WIDTH * (np.arange(BINS) + 0.5)  # the middle of each bin
 CONFIDENCE_BINS = 15  # of the probability of lung, from 0 to 1
 BAND = 5  # pixels on each side of a boundary
 LARGEST_LOSS = 3.0  # of a slice, in medians
@@ -37,7 +37,7 @@ def logit_histogram(
     """
     if where is not None:
         probability, truth = probability[where], truth[where]
-    position = (_logit(probability) + LARGEST) / _WIDTH
+    position = (_logit(probability) + MAX_LOGIT) / _WIDTH
     column = np.clip(position, 0, BINS - 1).astype(np.int64)
     flat = (2 * column + truth).ravel()
     return np.bincount(flat, minlength=2 * BINS).reshape(BINS, 2)

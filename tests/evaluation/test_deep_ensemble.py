@@ -7,7 +7,7 @@ import pytest
 from tiny_run import tiny_config
 
 from lungseg_jax import reporting
-from lungseg_jax.evaluation.deep_ensemble import combine
+from lungseg_jax.evaluation.deep_ensemble import combine_runs
 from lungseg_jax.experiment import run_experiment
 from lungseg_jax.inference.ensemble.bundle import load_bundle, write_bundle
 from lungseg_jax.inference.ensemble.run_members import load_run
@@ -33,7 +33,7 @@ def runs(finished_run, tiny_cache, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def combined(runs):
-    return combine(runs, "last")
+    return combine_runs(runs, "last")
 
 
 def test_members_are_scored_as_in_their_own_runs(runs, combined):
@@ -83,7 +83,7 @@ def test_its_bundle_predicts_the_mean(runs, combined, slices, tmp_path):
 def test_refuses_two_runs_of_one_name(finished_run):
     run = Run.open(finished_run)
     with pytest.raises(UserError, match="the same name"):
-        combine([run, run], "last")
+        combine_runs([run, run], "last")
 
 
 def test_refuses_runs_on_another_split(runs):
@@ -92,7 +92,7 @@ def test_refuses_runs_on_another_split(runs):
     swapped = split | {"train": split["test"], "test": split["train"]}
     other = dataclasses.replace(other, record=dict(other.record) | {"split": swapped})
     with pytest.raises(UserError, match="differ in:\n.*split"):
-        combine([first, other], "last")
+        combine_runs([first, other], "last")
 
 
 def test_refuses_another_threshold(runs):
@@ -100,4 +100,4 @@ def test_refuses_another_threshold(runs):
     config = other.config.copy_and_resolve_references()
     config.evaluate.threshold = 0.7
     with pytest.raises(UserError, match="differ in:\n.*threshold"):
-        combine([first, dataclasses.replace(other, config=config)], "last")
+        combine_runs([first, dataclasses.replace(other, config=config)], "last")

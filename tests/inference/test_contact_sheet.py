@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from lungseg_jax.inference.contact_sheet import LABEL, MOST, TILE, ContactSheet
+from lungseg_jax.inference.contact_sheet import LABEL, MAX_TILES, TILE, ContactSheet
 
 
 def test_contact_sheet_shows_evenly_spaced_slices_in_order():
     sheet = ContactSheet(100)
     shown = [k for k in range(100) if sheet.includes(k)]
-    assert len(shown) == MOST == 16 and shown[0] == 0 and shown[-1] == 99
+    assert len(shown) == MAX_TILES == 16 and shown[0] == 0 and shown[-1] == 99
     for i in range(len(shown)):
         sheet.add(np.full((50, 40, 3), 15 * i, np.uint8), "")
     picture = sheet.picture()

@@ -99,6 +99,6 @@ def test_slices_are_cut_one_by_one(monkeypatch):
     rng = np.random.default_rng(0)
     mask = (rng.random((9, 30, 40)) < 0.5).astype(np.uint8)
     together = label_sides(mask)
-    monkeypatch.setattr(sides, "TOGETHER", 2)
+    monkeypatch.setattr(sides, "CHUNK", 2)
     np.testing.assert_array_equal(label_sides(mask), together)
     assert (together == RIGHT).any() and (together == LEFT).any()

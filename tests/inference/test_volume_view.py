@@ -7,7 +7,7 @@ import pytest
 from lungseg_jax.inference.contact_sheet import TILE, ContactSheet
 from lungseg_jax.inference.overlay import (
     LEFT_OUTLINE,
-    LONGEST,
+    MAX_SIDE,
     OUTLINE,
 )
 from lungseg_jax.inference.sides import LEFT, RIGHT
@@ -110,7 +110,7 @@ def test_a_point_is_at_its_place_in_every_picture():
 def test_pictures_of_any_spacing_have_a_limited_size(sides, spacing_mm):
     view = viewer_of(sides, spacing_mm=spacing_mm).view("", **VOXELS)
     for picture in (*view.coronal, *view.sagittal, view.slices[0].picture):
-        assert max(decode(picture).shape) <= LONGEST
+        assert max(decode(picture).shape) <= MAX_SIDE
 
 
 def test_outlines_of_the_sides_have_different_colors(sides):

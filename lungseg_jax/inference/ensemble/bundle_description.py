@@ -12,7 +12,9 @@ from lungseg_jax.inference.outputs import POSTPROCESSING
 from lungseg_jax.runtime.errors import UserError
 
 VERSION = 2  # version 1, written by lungseg_jax 0.1, can be read
-LARGEST = 16_384  # side of a network's input: four times the largest of a training
+MAX_IMAGE_SIZE = (
+    16_384  # side of a network's input: four times the largest of a training
+)
 
 
 def check_description(content: Any, file: Path) -> None:
@@ -58,7 +60,7 @@ def _is_number(value: Any) -> bool:
 def _is_preprocessing(value: Mapping[str, Any]) -> bool:
     low, high = value["window_hu"]
     is_window = _is_number(low) and _is_number(high) and low < high
-    is_side = _is_count(value["image_size"], LARGEST)
+    is_side = _is_count(value["image_size"], MAX_IMAGE_SIZE)
     return is_window and is_side and value["preprocessing"] in CHANNELS
 
 

@@ -14,7 +14,7 @@ from lungseg_jax.training.run import Run
 from lungseg_jax.training.run_folder import RunFolder
 
 # Options of a model that may differ: they change no shape.
-FREE = ("dtype", "bn_momentum", "bn_per_device", "remat", "precision")
+IGNORED = ("dtype", "bn_momentum", "bn_per_device", "remat", "precision")
 
 
 def load_initial_weights(
@@ -59,7 +59,7 @@ def _require_same_network(
     # A bundle of an older version does not have the options added since.
     before = before_values()
     found = {k: trained.model.get(k, before.get(f"model.{k}")) for k in asked}
-    different = [k for k in asked if k not in FREE and asked[k] != found[k]]
+    different = [k for k in asked if k not in IGNORED and asked[k] != found[k]]
     if different:
         rows = [f"model.{k}: {found[k]} there, {asked[k]} here" for k in different]
         options = " ".join(f"--config.model.{k}={found[k]}" for k in different)

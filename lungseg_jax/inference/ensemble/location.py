@@ -84,7 +84,7 @@ def require_ensemble(path: str) -> None:
         RunFolder(folder).require(or_bundle=True)
 
 
-def keep_ensemble(path: str, outputs: Sequence[Path]) -> None:
+def require_outside_ensemble(path: str, outputs: Sequence[Path]) -> None:
     """Check that no output replaces, or is put among, the files of a run or a bundle.
 
     Raises:
