@@ -249,7 +249,8 @@ def robustness(args: argparse.Namespace) -> None:
     pairs, trained_here = held_out(find_pairs(args.data), paths, args.split)
     slices = [read_slice(pair) for pair in thin_out(pairs, args.slices)]
     segmenters = {
-        name: load(path, members=args.members) for name, path in paths.items()
+        name: load(path, members=args.members, postprocessing=args.postprocessing)
+        for name, path in paths.items()
     }
     where = f"the {args.split} split of {', '.join(trained_here)}"
     _say(f"{len(slices)} slices of {where if trained_here else args.data}")
@@ -367,6 +368,7 @@ def main() -> None:
     parser.add_argument("--families", default="", help="names, separated by commas")
     parser.add_argument("--slices", type=int, default=12, help="at most, evenly spaced")
     parser.add_argument("--members", default="all", help="as in lungseg predict")
+    parser.add_argument("--postprocessing", default="tuned", help="likewise")
     parser.add_argument(
         "--without-lung", type=Path, help="a folder of pairs, for those without lung"
     )
