@@ -120,7 +120,7 @@ def test_loading_what_was_not_tuned_says_so(trained, monkeypatch, capsys):
             lambda *_, loaded=loaded, **__: loaded,
         )
         load("RUN")
-        says = "WARNING: RUN has no settings tuned" in capsys.readouterr().out
+        says = "WARNING: RUN was not tuned" in capsys.readouterr().out
         assert says == (not loaded.tuning)
 
 
