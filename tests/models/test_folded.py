@@ -170,7 +170,8 @@ def test_norms(name, train):
     "name,norm,levels,width,remat",
     [
         ("conv", "batch", 3, 40, False),
-        ("inception", "group", 2, 21, True),
+        ("conv", "group", 2, 21, True),
+        pytest.param("inception", "group", 2, 21, True, marks=pytest.mark.slow),
         pytest.param("inception", "batch", 3, 40, False, marks=pytest.mark.slow),
     ],
 )

@@ -66,7 +66,8 @@ def from_keras(model):
 
 
 @pytest.mark.parametrize(
-    "name,kernel_size", [("conv", 1), ("conv", 3), ("inception", 3)]
+    "name,kernel_size",
+    [pytest.param("conv", 1, marks=pytest.mark.slow), ("conv", 3), ("inception", 3)],
 )
 def test_parity_with_keras(keras, name, kernel_size):
     # Zeros, for speed: `randomize` replaces all of them.
