@@ -16,6 +16,7 @@ from lungseg_jax.metrics.bounding_box import bounding_box
 FLUID_HU = -15.0, 20.0  # the mean of a region
 AIRLESS_HU = -350.0  # half-way between water and lung
 SOLID_HU = -50.0  # cells below it hold some air
+MAX_DEVIATION = 60.0  # HU, of the cells of a region; noise causes less
 MIN_SHARE = 0.01  # of the mask
 GRID = 64  # cells on the side of a square as large as the mask
 RADIUS = 2.5  # of a region: standard deviation of its weights, in cells
@@ -27,7 +28,8 @@ def find_fluid(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     The mask is divided into cells, which average the noise. Cells without air, surrounded
     by others, have a density: the mean of the region around them. Those within FLUID_HU are
-    fluid where they are connected and at least MIN_SHARE of the mask.
+    fluid where they are connected and at least MIN_SHARE of the mask, unless their region
+    is uneven, as that of lung with some air left is.
 
     Args:
       image: `[h w]`, in Hounsfield units.
@@ -52,12 +54,11 @@ def _find_cells(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     share = _shrink(mask, size)
     mean = _shrink(np.where(mask, image, 0), size) / np.maximum(share, 1e-6)
     solid = (share > 0.5) & (mean > SOLID_HU)
-    core = cv2.erode(solid.view(np.uint8), None, borderValue=0)
-    weight = _blur(core)
-    density = _blur(mean * core) / np.maximum(weight, 1e-6)
-    low, high = FLUID_HU
-    is_airless = (share > 0) & (mean > AIRLESS_HU)
-    water = is_airless & (weight > MIN_WEIGHT) & (low < density) & (density < high)
+    core, airless = _inner(solid), _inner((share > 0.5) & (mean > AIRLESS_HU))
+    density, (low, high) = _local_mean(mean, core), FLUID_HU
+    variance = _local_mean(mean**2, airless) - _local_mean(mean, airless) ** 2
+    is_near = (share > 0) & (mean > AIRLESS_HU) & (_blur(core) > MIN_WEIGHT)
+    water = is_near & (low < density) & (density < high) & (variance < MAX_DEVIATION**2)
     labels = cc3d.connected_components(water.view(np.uint8), connectivity=4)
     is_fluid = np.bincount(labels.ravel(), core.ravel()) >= MIN_SHARE * share.sum()
     is_fluid[0] = False
@@ -68,6 +69,15 @@ def _find_cells(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _shrink(values: np.ndarray, size: list[int]) -> np.ndarray:
     return cv2.resize(values.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+
+
+def _inner(cells: np.ndarray) -> np.ndarray:
+    """Return the cells that are surrounded by others, uint8."""
+    return cv2.erode(cells.view(np.uint8), None, borderValue=0)
+
+
+def _local_mean(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    return _blur(values * cells) / np.maximum(_blur(cells), 1e-6)
 
 
 def _blur(values: np.ndarray) -> np.ndarray:

@@ -62,6 +62,18 @@ def test_lung_of_another_density_stays(hu):
         assert not find_fluid(draw(mask, part, hu), mask).any()
 
 
+def test_lung_with_bubbles_stays():
+    """A consolidation that holds some air may have the mean of water."""
+    mask = lungs()
+    part = layer(mask, 0.6)
+    bubbles = np.zeros(mask.shape, np.uint8)
+    for x, y in np.random.default_rng(1).integers(0, 256, (500, 2)):
+        cv2.circle(bubbles, (int(x), int(y)), 4, 1, -1)
+    image = draw(mask, part, 50)
+    image[part & (bubbles > 0)] -= 220
+    assert not find_fluid(image, mask).any()
+
+
 def test_fluid_and_lung_without_air_are_told_apart_in_one_picture():
     mask = lungs()
     fluid = layer(mask)
