@@ -70,7 +70,7 @@ def test_lung_with_some_air_stays():
         np.random.default_rng(1).normal(size=mask.shape), (0, 0), 6
     )
     image = draw(mask, part, 0.0)
-    image[part] += -60 + 80 * field[part] / field.std()
+    image[part] += -60 + 100 * field[part] / field.std()
     assert not find_fluid(image, mask).any()
 
 
