@@ -1,4 +1,4 @@
-"""Pleural fluid in a mask, by its density: that of water, and lung without air has more.
+"""Finds pleural fluid in a mask by its density: water's, and lung without air is denser.
 
 A network finds both in the same places, and 20 HU are a hundredth of the range that it is
 shown. The mean of a region is precise enough. In 380 patients, effusions had means of 15 HU
@@ -39,10 +39,8 @@ def find_fluid(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     box = bounding_box(mask)
     if box is None:
         return fluid
-    airless = mask[box] & (image[box] > AIRLESS_HU)
-    if np.count_nonzero(airless) >= MIN_SHARE * np.count_nonzero(
-        mask
-    ):  # else, save time
+    area, airless = np.count_nonzero(mask), mask[box] & (image[box] > AIRLESS_HU)
+    if np.count_nonzero(airless) >= MIN_SHARE * area:  # of a healthy lung, often less
         fluid[box] = airless & _find_cells(image[box], mask[box])
     return fluid
 
