@@ -12,6 +12,7 @@ import pydicom
 from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
 
+from lungseg_jax.data.io.dicom_errors import damaged, unsupported_compression
 from lungseg_jax.data.io.dicom_slice import (
     INTERCEPT,
     ORIENTATION,
@@ -20,8 +21,6 @@ from lungseg_jax.data.io.dicom_slice import (
     SLOPE,
     THICKNESS,
     DicomSlice,
-    damaged,
-    unsupported_compression,
 )
 
 _GROUPS = {  # by tag: the functional group that has it

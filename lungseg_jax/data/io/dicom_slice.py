@@ -1,17 +1,15 @@
 """A DICOM file with one slice of a CT scan."""
 
-import contextlib
 import math
-import re
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from lungseg_jax.data.io.dicom_errors import damaged, errors_of
+from lungseg_jax.data.io.dicom_pixels import pixel_lengths
 from lungseg_jax.data.io.images import MAX_PIXELS
-from lungseg_jax.runtime import native_output
 from lungseg_jax.runtime.errors import UserError
 from lungseg_jax.runtime.files import require_utf8
 
@@ -32,21 +30,7 @@ _RESCALING = {  # by tag: a name, and what it is
     SLOPE: ("Slope", "a number other than 0."),
     INTERCEPT: ("Intercept", "a number, such as -1024."),
 }
-# Element (7FE0,0010) and its length, by byte order; implicit VR is always little endian.
-_PIXELS = {
-    "little": re.compile(rb"\xe0\x7f\x10\0(?:(?:OB|OW|UN)\0\0)?(.{4})", re.DOTALL),
-    "big": re.compile(rb"\x7f\xe0\0\x10(?:OB|OW|UN)\0\0(.{4})", re.DOTALL),
-}
 _UNDEFINED = 2**32 - 1  # the length of compressed pixels
-# Elements (0002,0000), the length of the rest of this group, and (0002,0010), the transfer
-# syntax: here that of files whose other elements are deflated.
-_META_LENGTH = re.compile(rb"\x02\0\0\0UL\x04\0(.{4})", re.DOTALL)
-_IS_DEFLATED = b"\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99"
-_MAX_INFLATED = 4 * MAX_PIXELS  # bytes
-# Transfer syntaxes of JPEG XL, HTJ2K and video, which GDCM does not decode.
-_NOT_DECODED = re.compile(
-    rb"\x02\0\x10\0UI..(1\.2\.840\.10008\.1\.2\.4\.[12]\d\d)", re.DOTALL
-)
 CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
 _ENHANCED = (  # CT of several frames: new, and converted from single slices
     "1.2.840.10008.5.1.4.1.1.2.1",
@@ -63,7 +47,7 @@ class DicomSlice:
         self._reader = sitk.ImageFileReader()
         self._reader.SetImageIO("GDCMImageIO")
         self._reader.SetFileName(require_utf8(file))
-        with _errors_of(file):
+        with errors_of(file):
             self._reader.ReadImageInformation()
         self.size = self._reader.GetSize()
         self.spacing = self._reader.GetSpacing()
@@ -155,14 +139,7 @@ class DicomSlice:
             )
 
     def _check_pixels(self) -> None:
-        elements = self._read_elements()
-        self.check_lengths(
-            [
-                int.from_bytes(match[1], order)
-                for order, pattern in _PIXELS.items()
-                for match in pattern.finditer(elements)
-            ]
-        )
+        self.check_lengths(pixel_lengths(self.file))
 
     def check_lengths(self, lengths: Sequence[int]) -> None:
         """Refuse another number of bytes than declared: the rest would be left to chance.
@@ -186,21 +163,6 @@ class DicomSlice:
         if bits and not is_complete:
             actual = lengths[-1] if lengths else 0
             raise damaged(self.file, f"it has {actual} of {needed} bytes of pixels")
-
-    def _read_elements(self) -> bytes:
-        """Return the content of the file, or its inflated elements if it is deflated."""
-        with _errors_of(self.file):
-            content = self.file.read_bytes()
-        if _IS_DEFLATED not in content[:1024]:
-            return content
-        length = _META_LENGTH.search(content)
-        start = length.end() + int.from_bytes(length[1], "little") if length else 0
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        with contextlib.suppress(zlib.error):
-            elements = inflater.decompress(content[start:], _MAX_INFLATED)
-        if not inflater.eof:
-            raise damaged(self.file, "it cannot be inflated to its end")
-        return elements
 
     def _check_rescaling(self) -> None:
         """Refuse what is not a number: GDCM takes 1 or 0 instead, without a warning."""
@@ -278,46 +240,6 @@ class DicomSlice:
           UserError: the file cannot be decoded.
         """
         for dicom_slice in slices:
-            with _errors_of(dicom_slice.file):
+            with errors_of(dicom_slice.file):
                 image = dicom_slice._reader.Execute()
             yield sitk.GetArrayFromImage(image).astype(np.float32)
-
-
-@contextlib.contextmanager
-def _errors_of(file: Path) -> Iterator[None]:
-    """Turn errors of GDCM in the block into ours; its codecs also print them."""
-    try:
-        with native_output.discarded():
-            yield
-    except (OSError, RuntimeError) as e:
-        raise _unreadable(file) from e
-
-
-def _unreadable(file: Path) -> UserError:
-    """Return the error for a file that GDCM cannot read: it may be intact."""
-    start = b""
-    with contextlib.suppress(OSError), file.open("rb") as opened:
-        start = opened.read(1024)
-    if match := _NOT_DECODED.search(start):
-        return unsupported_compression(file, match[1].decode())
-    return damaged(file, "it cannot be read as DICOM")
-
-
-def unsupported_compression(file: Path, syntax: str) -> UserError:
-    """Return the error for a file with a transfer syntax that is not decoded."""
-    return UserError(
-        f"{file} is compressed in an unsupported way: its transfer syntax (0002,0010) is "
-        f"{syntax}.",
-        rule="DICOM that is uncompressed, deflated, RLE, JPEG, JPEG-LS or JPEG 2000; with "
-        "several frames, uncompressed, RLE or JPEG 2000.",
-        remedy="export the series without compression, or decompress it with pydicom.",
-    )
-
-
-def damaged(file: Path, why: str) -> UserError:
-    """Return the error for a file that is not what it declares."""
-    return UserError(
-        f"{file} is damaged: {why}.",
-        rule="an intact DICOM file of a CT slice.",
-        remedy="copy it again, or move it out of the folder.",
-    )

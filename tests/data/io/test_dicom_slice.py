@@ -96,7 +96,7 @@ def test_refuses_deflated_files_that_end_early_or_never(tmp_path, monkeypatch):
     pixels = pydicom.dcmread(file).PixelData
     write_pixels(file, pixels, DeflatedExplicitVRLittleEndian)
     with monkeypatch.context() as m:
-        m.setattr("lungseg_jax.data.io.dicom_slice._MAX_INFLATED", 100)
+        m.setattr("lungseg_jax.data.io.dicom_pixels._MAX_INFLATED", 100)
         refused(file, "IM0003 is damaged: it cannot be inflated to its end")
     file.write_bytes(file.read_bytes()[:-3])
     refused(file, "IM0003 is damaged")
