@@ -112,7 +112,7 @@ def require_table(
       json: file for the results of all tasks, or None.
 
     Raises:
-      UserError: there is no table, and a file or a page would lack these results.
+      UserError: there is no table, so the JSON file or the page would be incomplete.
     """
     index = index_of(tasks, target)
     if csv is None and (json or index):
